@@ -1,0 +1,140 @@
+"""What every encoder is, and the guard that every embedding passes before anyone sees it."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from nucseg.encoders.architectures import EMBEDDING_SHAPE
+from nucseg.encoders.preprocess import check_image, resize, to_input
+from nucseg.errors import EncoderError
+
+logger = logging.getLogger(__name__)
+
+CLEARLY_DIFFERENT = 1.0
+"""Mean absolute difference, in grey levels, above which two images must not share one embedding."""
+
+WAY_OUT = "Nothing of this batch can be trusted: encode it with precision float32 (or bfloat16)."
+
+
+class OutOfMemoryError(Exception):
+    """A batch did not fit into the device's memory; a smaller one may."""
+
+
+class Encoder(ABC):
+    """A frozen SAM-family image encoder: uint8 RGB images of any size -> (B, 256, 64, 64) float32."""
+
+    identity: Mapping[str, str]
+    """Everything that changes the embedding: architecture, weights, layer, input_px, preprocessing, precision."""
+
+    provenance: Mapping[str, str]
+    """What made it, without changing it beyond the precision's tolerance: versions, device, threads."""
+
+    batch_size: int
+    """Images sent through the network at once; halved for good where they do not fit into memory."""
+
+    note: str = ""
+    """A warning to show wherever the encoder is used; empty where there is nothing to warn of."""
+
+    def encode(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Embed images, each (H, W, 3) uint8 RGB in its native size.
+
+        More images than `batch_size` are sent through in turn; the guard compares all of them.
+
+        Returns:
+            (B, 256, 64, 64) float32, one row an image, in their order.
+
+        Raises:
+            EncoderError: an image that is not uint8 RGB; no memory even for one image; an embedding of
+                another shape, not finite, constant, or shared by two images that clearly differ.
+        """
+        for position, image in enumerate(images):
+            check_image(image, position)
+        rows = np.empty((len(images), *EMBEDDING_SHAPE), np.float32)
+        start = 0
+        while start < len(images):
+            batch = self._embed_what_fits(images[start:])
+            rows[start : start + len(batch)] = batch
+            start += len(batch)
+        guard(images, rows)
+        return rows
+
+    @abstractmethod
+    def _embed(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Run the network: (B, 3, 1024, 1024) preprocessed -> (B, 256, 64, 64).
+
+        Raises:
+            OutOfMemoryError: the batch does not fit into the device's memory.
+        """
+
+    def _embed_what_fits(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        while True:
+            inputs = np.stack([to_input(image) for image in images[: self.batch_size]])
+            try:
+                return _checked_shape(self._embed(inputs), len(inputs))
+            except OutOfMemoryError as error:
+                # the halving waits until the handler is left: the error keeps the failed batch's tensors alive
+                failed = str(error)
+            self._halve(len(inputs), failed)
+
+    def _halve(self, failed_size: int, reason: str) -> None:
+        if failed_size == 1:
+            raise EncoderError(
+                f"The device has no memory for even one image ({reason}). Close what else uses it, "
+                "choose a smaller encoder, or ask for device cpu."
+            )
+        self.batch_size = failed_size // 2
+        logger.warning("No memory for %d images at once; going on with %d.", failed_size, self.batch_size)
+
+
+def guard(images: Sequence[NDArray[np.uint8]], rows: NDArray[np.float32]) -> None:
+    """Raise EncoderError where an embedding cannot be right: not finite, constant, shared by different images.
+
+    Half precision can overflow in a norm and give garbage, or one and the same embedding for every image,
+    without any error of its own.
+    """
+    broken = [i for i, row in enumerate(rows) if not np.isfinite(row).all()]
+    if broken:
+        raise EncoderError(f"The embedding of {_named(broken)} holds values that are not finite. {WAY_OUT}")
+    flat = [i for i, row in enumerate(rows) if (row == row[:, :1, :1]).all()]
+    if flat:
+        raise EncoderError(f"The embedding of {_named(flat)} is constant over the image. {WAY_OUT}")
+    _check_distinct(images, rows)
+
+
+def _check_distinct(images: Sequence[NDArray[np.uint8]], rows: NDArray[np.float32]) -> None:
+    first_with: dict[bytes, int] = {}
+    for position, row in enumerate(rows):
+        twin = first_with.setdefault(xxhash.xxh128_digest(row.tobytes()), position)
+        if twin != position and _differ(images[twin], images[position]):
+            raise EncoderError(
+                f"The embeddings of {_named([twin, position])} are identical, the images are not. {WAY_OUT}"
+            )
+
+
+def _differ(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    """Whether two images look different to the encoder, beyond what rounding of its input may hide."""
+    a, b = resize(one).astype(np.float32), resize(other).astype(np.float32)
+    return a.shape != b.shape or float(np.abs(a - b).mean()) > CLEARLY_DIFFERENT
+
+
+def _checked_shape(batch: NDArray[np.float32], n_images: int) -> NDArray[np.float32]:
+    expected = (n_images, *EMBEDDING_SHAPE)
+    if batch.shape != expected:
+        raise EncoderError(
+            f"The encoder returned shape {batch.shape} for {n_images} image(s), expected {expected}: "
+            "it is not an encoder of the SAM family at 1024 px. Use another."
+        )
+    return batch
+
+
+def _named(positions: Sequence[int]) -> str:
+    noun = "image" if len(positions) == 1 else "images"
+    shown = ", ".join(str(position) for position in positions[:8])
+    more = f" and {len(positions) - 8} more" if len(positions) > 8 else ""
+    return f"{noun} {shown}{more} of the batch"

@@ -1,0 +1,143 @@
+"""From the name of an encoder to the encoder, or to what can be known of it without loading it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nucseg.encoders.architectures import ARCHITECTURES, PRECISIONS
+from nucseg.encoders.base import Encoder
+from nucseg.encoders.weights import WeightsFile
+from nucseg.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """What `vit_b`, `onnx:FILE` or `random:SEED` asks for, taken apart and checked."""
+
+    architecture: str
+    """A published encoder, `onnx` or `random`."""
+
+    weights: Path | None
+    """The file of weights given, if any; always there for `onnx`."""
+
+    seed: int = 0
+    """Of `random` alone."""
+
+    @classmethod
+    def parse(cls, spec: str, weights: Path | None) -> EncoderSpec:
+        """Take a spec apart.
+
+        Raises:
+            ConfigError: an encoder of no known name, a part missing, or weights where none are read.
+        """
+        name, _, argument = spec.partition(":")
+        if name == "onnx":
+            return cls(architecture=name, weights=_onnx_file(argument, weights))
+        if name not in ARCHITECTURES and name != "random":
+            raise ConfigError(f"Encoder {spec!r} is not known. Known: {', '.join(encoder_names())}.")
+        if name == "random":
+            _refuse(weights is not None, "Encoder 'random' draws its weights and takes no --weights.")
+            return cls(architecture=name, weights=None, seed=_seed(argument))
+        _refuse(":" in spec, f"Encoder {spec!r}: {name} takes nothing after a colon; give a file with --weights.")
+        return cls(architecture=name, weights=weights.expanduser() if weights else None)
+
+
+def encoder_names() -> tuple[str, ...]:
+    """Return the specs that can be asked for; FILE and SEED stand for the user's own."""
+    return (*ARCHITECTURES, "onnx:FILE", "random", "random:SEED")
+
+
+def asked_identity(spec: str, *, weights: Path | None = None, precision: str = "auto") -> dict[str, str]:
+    """Return the fields of an encoder's identity that are known without loading it or torch.
+
+    The fields left out are those that were not asked for: cached embeddings match whatever they are.
+
+    Raises:
+        ConfigError: a spec that `open_encoder` would refuse.
+        EncoderError: a file of weights that cannot be read.
+    """
+    asked = EncoderSpec.parse(spec, weights)
+    _check_precision(precision)
+    identity = {"architecture": asked.architecture}
+    if asked.weights is not None:
+        identity["weights"] = WeightsFile.of(asked.weights).digest
+    if asked.architecture == "random":
+        identity["seed"] = str(asked.seed)
+    if precision != "auto":
+        identity["precision"] = precision
+    return identity
+
+
+def open_encoder(
+    spec: str,
+    *,
+    weights: Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    batch_size: int | None = None,
+) -> Encoder:
+    """Open an encoder, ready to encode.
+
+    Args:
+        spec: `vit_b`, `vit_l`, `vit_h`, `onnx:FILE`, `random` or `random:SEED`.
+        weights: checkpoint of a ViT in place of the official one; for `onnx` the same as `onnx:FILE`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `auto`, `float32`, `bfloat16` or `float16`; auto is bfloat16 on CUDA, else float32.
+        threads: of the CPU, for the whole process in the case of torch; None leaves them as they are.
+        batch_size: images at once; None chooses by device and free memory.
+
+    Raises:
+        ConfigError: an option of no known value, or one that this encoder does not take.
+        EncoderError: weights missing, damaged or of another architecture; a device that is not there.
+    """
+    asked = EncoderSpec.parse(spec, weights)
+    _check_precision(precision)
+    _check_count("threads", threads)
+    _check_count("batch_size", batch_size)
+    if asked.architecture == "onnx" and asked.weights is not None:
+        from nucseg.encoders.onnx import open_onnx
+
+        return open_onnx(asked.weights, device=device, precision=precision, threads=threads, batch_size=batch_size)
+    return _open_vit(asked, device, precision, threads, batch_size)
+
+
+def _open_vit(asked: EncoderSpec, device: str, precision: str, threads: int | None, batch_size: int | None) -> Encoder:
+    # here, not above: torch takes seconds to import, and an identity needs none of it
+    import torch
+
+    from nucseg.encoders.device import choose_hardware
+    from nucseg.encoders.random_vit import open_random
+    from nucseg.encoders.sam import open_sam
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    hardware = choose_hardware(device, precision)
+    if asked.architecture == "random":
+        return open_random(asked.seed, hardware=hardware, batch_size=batch_size)
+    return open_sam(asked.architecture, weights=asked.weights, hardware=hardware, batch_size=batch_size)
+
+
+def _onnx_file(argument: str, weights: Path | None) -> Path:
+    _refuse(bool(argument) == (weights is not None), "Encoder 'onnx' needs one file: onnx:FILE, or --weights FILE.")
+    return (weights or Path(argument)).expanduser()
+
+
+def _seed(argument: str) -> int:
+    _refuse(bool(argument) and not argument.isdecimal(), f"random:{argument}: the seed must be a whole number from 0.")
+    return int(argument or 0)
+
+
+def _check_precision(precision: str) -> None:
+    known = ("auto", *PRECISIONS)
+    _refuse(precision not in known, f"Precision {precision!r} is not known. Known: {', '.join(known)}.")
+
+
+def _check_count(name: str, count: int | None) -> None:
+    _refuse(count is not None and count < 1, f"{name} must be at least 1, got {count}.")
+
+
+def _refuse(condition: bool, message: str) -> None:
+    if condition:
+        raise ConfigError(message)

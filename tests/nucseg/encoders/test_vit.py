@@ -1,0 +1,155 @@
+"""The encoder that computes equals the published ImageEncoderViT."""
+
+import inspect
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+
+from nucseg.encoders import ARCHITECTURES, VitShape
+from nucseg.encoders.device import Hardware
+from nucseg.encoders.vit import Float32Norm, build_vit, expected_tensors, published_image_encoder
+
+SMALL = VitShape(embed_dim=48, depth=4, num_heads=3, global_blocks=(1, 3), window_cells=7)
+SAM_VIT_B = VitShape(embed_dim=768, depth=12, num_heads=12, global_blocks=(2, 5, 8, 11), window_cells=14)
+CPU = torch.device("cpu")
+
+
+def published_encoder(shape: VitShape, input_px: int) -> torch.nn.Module:
+    """Make the published module with SAM's hyperparameters as build_sam.py writes them."""
+    module: torch.nn.Module = published_image_encoder().ImageEncoderViT(
+        depth=shape.depth,
+        embed_dim=shape.embed_dim,
+        img_size=input_px,
+        mlp_ratio=4,
+        norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+        num_heads=shape.num_heads,
+        patch_size=16,
+        qkv_bias=True,
+        use_rel_pos=True,
+        global_attn_indexes=list(shape.global_blocks),
+        window_size=shape.window_cells,
+        out_chans=256,
+    )
+    return module
+
+
+def drawn(module: torch.nn.Module) -> torch.nn.Module:
+    """Draw every parameter, so that no term of the network is zero."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            scale = 0.3 if "pos" in name else parameter[0].numel() ** -0.5
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+            if parameter.ndim == 1:
+                parameter.add_(1.0 if name.endswith("weight") else 0.0)
+    return module.eval()
+
+
+def an_input(side: int) -> torch.Tensor:
+    return torch.randn((2, 3, side, side), generator=torch.Generator().manual_seed(1))
+
+
+def test_in_float32_it_equals_the_published_encoder_on_the_same_tensor() -> None:
+    published = drawn(published_encoder(SMALL, 256))
+    ours = build_vit(SMALL, published.state_dict(), Hardware(CPU, "float32"), input_px=256)
+
+    with torch.inference_mode():
+        expected, found = published(an_input(256)), ours(an_input(256))
+
+    assert expected.shape == (2, 256, 16, 16)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_it_is_the_published_class_from_the_published_file() -> None:
+    model = build_vit(SMALL, drawn(published_encoder(SMALL, 1024)).state_dict(), Hardware(CPU, "float32"))
+
+    assert type(model).__name__ == "ImageEncoderViT"
+    assert inspect.getfile(type(model)).endswith("segment_anything/modeling/image_encoder.py")
+    assert {m.eps for m in model.modules() if isinstance(m, torch.nn.LayerNorm)} == {1e-6}  # torch's own is 1e-5
+
+
+def test_vit_b_has_the_parameters_of_sams_vit_b() -> None:
+    """By build_sam.py, written out; 89,670,912 is the size of SAM's ViT-B image encoder."""
+    with torch.device("meta"):
+        direct = published_encoder(SAM_VIT_B, 1024)
+    ours = expected_tensors(ARCHITECTURES["vit_b"].shape)
+
+    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in direct.state_dict().items()}
+    assert sum(tensor.numel() for tensor in ours.values()) == 89_670_912
+
+
+@pytest.mark.parametrize(("precision", "worst"), [("bfloat16", 0.2), ("float16", 0.02)])
+def test_half_precision_stays_near_the_published_float32(precision: str, worst: float) -> None:
+    published = drawn(published_encoder(SMALL, 256))
+    hardware = Hardware(CPU, precision)
+    ours = build_vit(SMALL, published.state_dict(), hardware, input_px=256)
+
+    with torch.inference_mode():
+        expected, found = published(an_input(256)), ours(an_input(256).to(hardware.dtype))
+
+    assert found.dtype == torch.float32
+    assert 0 < (found - expected).abs().max() / expected.std() < worst
+
+
+def test_in_half_precision_norms_and_they_alone_stay_float32() -> None:
+    state = drawn(published_encoder(SMALL, 256)).state_dict()
+    ours = build_vit(SMALL, state, Hardware(CPU, "bfloat16"), input_px=256)
+
+    in_float32 = {name for name, p in ours.named_parameters() if p.dtype == torch.float32}
+    norms = {f"{n}.norm" for n, m in ours.named_modules() if isinstance(m, Float32Norm)}
+
+    assert len(norms) == 2 * SMALL.depth + 2
+    assert in_float32 == {f"{norm}.{kind}" for norm in norms for kind in ("weight", "bias")}
+
+
+def test_a_norm_of_values_that_overflow_float16_when_squared_is_finite() -> None:
+    x = torch.tensor([[-3e4, 1e4, 2e4, 6e4]], dtype=torch.float16)
+    norm = Float32Norm(published_image_encoder().LayerNorm2d(4), torch.float16)
+
+    found = norm(x[:, :, None, None]).flatten()
+
+    exact = x.double().flatten()
+    expected = (exact - exact.mean()) / exact.std(unbiased=False)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-3)
+
+
+def test_the_weights_are_copies_that_outlive_the_checkpoint() -> None:
+    state = drawn(published_encoder(SMALL, 256)).state_dict()
+    ours = build_vit(SMALL, state, Hardware(CPU, "float32"), input_px=256)
+    kept = ours.pos_embed.clone()
+    state["pos_embed"].zero_()
+
+    assert torch.equal(ours.pos_embed, kept)
+
+
+def test_building_draws_nothing_from_torchs_random_state() -> None:
+    state = drawn(published_encoder(SMALL, 256)).state_dict()
+    before = torch.get_rng_state()
+
+    build_vit(SMALL, state, Hardware(CPU, "float32"), input_px=256)
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def in_a_fresh_interpreter(code: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, timeout=120)
+
+
+def test_segment_anythings_front_end_and_torchvision_are_not_imported() -> None:
+    in_a_fresh_interpreter(
+        "import sys; from nucseg.encoders import open_encoder; open_encoder('random', device='cpu')\n"
+        "assert 'nucseg.encoders._published.image_encoder' in sys.modules\n"
+        "assert not {'torchvision', 'segment_anything'} & set(sys.modules)"
+    )
+
+
+def test_an_identity_is_known_without_torch() -> None:
+    in_a_fresh_interpreter(
+        "import sys; from nucseg.encoders import asked_identity\n"
+        "from pathlib import Path\n"
+        "asked_identity('random'), asked_identity('vit_b', weights=Path(sys.executable))\n"
+        "assert not {'torch', 'onnxruntime', 'segment_anything'} & set(sys.modules)"
+    )
