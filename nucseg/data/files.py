@@ -1,0 +1,128 @@
+"""Data sets whose images and masks are files: listing them, their digests, and the entry that reads them."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nucseg.data.images import decode_image, decode_values
+from nucseg.data.masks import instances_from
+from nucseg.data.sample import Entry, Sample
+from nucseg.errors import DataError
+
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileEntry(Entry):
+    """An image file, the file of its instances and, where there is one, the file of what to ignore."""
+
+    image_file: Path
+    instances_file: Path
+    ignore_file: Path | None = None
+    """A mask of the image's size; whatever is not 0 in it is ignored."""
+
+    def digests(self) -> tuple[bytes, bytes]:
+        """Digest of the image file, and of the mask files: see `mask_digest`."""
+        return _file_digest(self.image_file), mask_digest([_file_digest(file) for file in self._mask_files])
+
+    def read_image(self) -> tuple[npt.NDArray[np.uint8], bytes]:
+        """Decode the image file."""
+        data = _file_bytes(self.image_file)
+        return decode_image(data, self.image_file), hashlib.sha256(data).digest()
+
+    def read(self) -> tuple[Sample, bytes, bytes]:
+        """Decode all files. Masks of another size than the image's are a DataError."""
+        image, image_digest = self.read_image()
+        data = [_file_bytes(file) for file in self._mask_files]
+        values = [self._decode_mask(*pair, image.shape) for pair in zip(data, self._mask_files, strict=True)]
+        sample = Sample(
+            id=self.id,
+            group=self.group,
+            stratum=self.stratum,
+            mpp=self.mpp,
+            image=image,
+            instances=instances_from(values[0], self.instances_file),
+            ignore=values[1] != 0 if self.ignore_file else np.zeros(image.shape[:2], np.bool_),
+        )
+        return sample, image_digest, mask_digest([hashlib.sha256(part).digest() for part in data])
+
+    @property
+    def _mask_files(self) -> tuple[Path, ...]:
+        return (self.instances_file, self.ignore_file) if self.ignore_file else (self.instances_file,)
+
+    def _decode_mask(self, data: bytes, file: Path, image_shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        values = decode_values(data, file)
+        if values.shape != image_shape[:2]:
+            (mask_h, mask_w), (image_h, image_w, _) = values.shape, image_shape
+            raise DataError(
+                f"{file} is {mask_w} x {mask_h} pixels, but its image {self.image_file} is {image_w} x {image_h}. "
+                "A mask has the size of its image: one of the two files is not the one that is meant."
+            )
+        return values
+
+
+def mask_digest(digests: Sequence[bytes]) -> bytes:
+    """One digest for the mask files of an image, given theirs in the order instances, ignore.
+
+    A single file keeps its own digest, the one that `sha256sum` prints; of several it is the SHA-256 of their
+    32-byte digests one after the other.
+    """
+    return digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digests)).digest()
+
+
+def listed(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
+    """Stem -> file of the images in a folder, in plain string order of the file names; hidden files are passed over.
+
+    Raises DataError if the folder cannot be listed, if two files differ in nothing but the suffix, or if a name is no
+    valid text.
+    """
+    files: dict[str, Path] = {}
+    for file in _children(folder):
+        if file.suffix.lower() not in suffixes or file.is_dir():
+            continue
+        if file.stem in files:
+            raise DataError(f"{files[file.stem]} and {file.name} have one name: which is meant? Move one of them away.")
+        files[file.stem] = file
+    return files
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Folders in a folder, in plain string order; hidden ones and what macOS adds to archives are passed over."""
+    return [child for child in _children(folder) if child.is_dir() and child.name != "__MACOSX"]
+
+
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """Name the first few and count the rest: 'a, b and 3 more'."""
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        children = sorted((child for child in folder.iterdir() if not child.name.startswith(".")), key=lambda c: c.name)
+    except OSError as cause:
+        raise DataError(f"{folder} cannot be listed: {cause.strerror}.") from cause
+    for child in children:
+        if any("\ud800" <= letter <= "\udfff" for letter in child.name):  # how undecodable bytes come out of listings
+            raise DataError(f"{child.name!r} in {folder} is no text in UTF-8, so no id can be made of it. Rename it.")
+    return children
+
+
+def _file_bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as cause:
+        raise DataError(f"{file} cannot be read: {cause.strerror}.") from cause
+
+
+def _file_digest(file: Path) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError as cause:
+        raise DataError(f"{file} cannot be read: {cause.strerror}.") from cause

@@ -1,0 +1,156 @@
+"""Bytes of an image file or a mask file -> array. What cannot be decoded faithfully is refused, naming the file."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL.ImageFile import ImageFile
+
+from nucseg.errors import DataError
+
+MAX_PIXELS = 8192 * 8192
+"""Larger files are whole slides by mistake, or bombs: their nuclei would vanish on any grid used here."""
+
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNG_DEPTH_BYTE = 24
+_TIFF_BITS_PER_SAMPLE, _TIFF_LZW, _TIFF_JPEG, _TIFF_WHITE_IS_ZERO = 258, 5, 7, 0
+_COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"}
+
+# tifffile logs what it stumbles over in damaged files, which would come out beside the error raised here
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+def decode_image(data: bytes, file: Path) -> npt.NDArray[np.uint8]:
+    """Decode an 8-bit PNG, JPEG or TIFF to RGB (H, W, 3).
+
+    Gray and palette images become RGB, transparent ones are laid on white, which is what an empty slide looks like.
+    Pixels are as stored: orientation tags and colour profiles are not applied, since masks know nothing of them.
+    `file` is only named in errors. Raises DataError for more than 8 bits a channel, several pages, other colour
+    models, more than MAX_PIXELS, and for anything damaged.
+    """
+    with _errors_naming(file):
+        picture = _open(data, file)
+        depth = _bits_per_channel(picture, data)
+        if depth > 8 or picture.mode not in _COLOUR_MODES:
+            raise DataError(
+                f"{file} holds {depth}-bit pixels of mode {picture.mode}; 8-bit RGB, gray or palette expected. "
+                "Export it as 8-bit RGB (scaling 16 bits down is a choice that only you can make)."
+            )
+        if picture.has_transparency_data:
+            clear = picture.convert("RGBA")
+            picture_on_white = Image.new("RGBA", clear.size, "white")
+            picture_on_white.alpha_composite(clear)
+            return np.array(picture_on_white.convert("RGB"))
+        return np.array(picture.convert("RGB"))
+
+
+def decode_values(data: bytes, file: Path) -> npt.NDArray[Any]:
+    """Decode a mask to the numbers (H, W) that are stored in it, integer or bool.
+
+    Lookup tables and palettes are not applied: they say how a mask is shown, not what it says. Colour channels that
+    are all equal count as one. Raises DataError for JPEG (its losses invent ids), floats, real colours and damage.
+    """
+    with _errors_naming(file):
+        values = _tiff_values(data, file) if data.startswith(_TIFF) else _png_values(data, file)
+        if values.ndim > 2:
+            values = _one_channel(values, file)
+        if values.dtype.kind not in "bui":
+            raise DataError(
+                f"{file} holds {values.dtype} numbers; a mask holds whole ones. Save it as 16-bit integers."
+            )
+        return values
+
+
+def _open(data: bytes, file: Path) -> ImageFile:
+    # The plugins are called directly because Image.open decides by a global limit, with a warning, about size.
+    picture: ImageFile
+    if data.startswith(_PNG):
+        picture = PngImagePlugin.PngImageFile(BytesIO(data))
+    elif data.startswith(_JPEG):
+        picture = JpegImagePlugin.JpegImageFile(BytesIO(data))
+    elif data.startswith(_TIFF):
+        picture = TiffImagePlugin.TiffImageFile(BytesIO(data))
+    else:
+        raise DataError(
+            f"{file} is no image that can be read here: {len(data)} bytes that start with {data[:8]!r}. "
+            "PNG, JPEG or TIFF expected."
+        )
+    _check_extent(picture.width, picture.height, getattr(picture, "n_frames", 1), file)
+    return picture
+
+
+def _check_extent(width: int, height: int, n_pages: int, file: Path) -> None:
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            f"{file} has {width} x {height} pixels, more than the {MAX_PIXELS:,} allowed. Cut it into tiles first."
+        )
+    if n_pages != 1:
+        raise DataError(f"{file} has {n_pages} pages; one expected. Save the page you mean as a file of its own.")
+
+
+def _bits_per_channel(picture: ImageFile, data: bytes) -> int:
+    # Pillow cuts 16-bit colour down to 8 bits without a word, so the file itself is asked.
+    if isinstance(picture, PngImagePlugin.PngImageFile):
+        return data[_PNG_DEPTH_BYTE]
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        return int(max(picture.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (1,))))
+    return 8
+
+
+def _png_values(data: bytes, file: Path) -> npt.NDArray[Any]:
+    picture = _open(data, file)
+    if isinstance(picture, JpegImagePlugin.JpegImageFile):
+        raise _lossy(file)
+    if len(picture.getbands()) > 1 and _bits_per_channel(picture, data) > 8:
+        raise DataError(f"{file} is a 16-bit colour image; a mask has one channel. Save it as 16-bit gray.")
+    return np.array(picture)
+
+
+def _tiff_values(data: bytes, file: Path) -> npt.NDArray[Any]:
+    import tifffile  # slow to import, needed only where masks are TIFFs
+
+    with tifffile.TiffFile(BytesIO(data)) as tiff:
+        page = tiff.pages.first
+        _check_extent(page.imagewidth, page.imagelength, len(tiff.pages), file)
+        if page.compression == _TIFF_JPEG:
+            raise _lossy(file)
+        if page.compression != _TIFF_LZW:
+            return np.asarray(page.asarray())
+        # tifffile unpacks LZW only with a further package; Pillow does, but turns over what is shown turned over
+        values = np.array(_open(data, file))
+        turned = page.photometric == _TIFF_WHITE_IS_ZERO and values.dtype.itemsize == 1
+        return ~values if turned else values
+
+
+def _lossy(file: Path) -> DataError:
+    return DataError(f"{file} is a JPEG: its losses blur the borders between ids. Save masks as PNG or TIFF.")
+
+
+def _one_channel(values: npt.NDArray[Any], file: Path) -> npt.NDArray[Any]:
+    colours = values[..., :3] if values.shape[-1] >= 3 else values[..., :1]
+    if values.shape[-1] > 4 or (colours != colours[..., :1]).any():
+        raise DataError(
+            f"{file} is a colour image; a mask holds one number a pixel. Save the instance map as gray integers, "
+            "not the picture that shows it in colours."
+        )
+    return colours[..., 0]
+
+
+@contextmanager
+def _errors_naming(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as cause:  # on damaged bytes a decoder raises whatever its parser stumbles over
+        raise DataError(
+            f"{file} cannot be decoded ({cause or type(cause).__name__}). It is damaged, cut short or packed in "
+            "an unusual way: fetch it or export it again (PNG is always understood)."
+        ) from cause

@@ -1,0 +1,104 @@
+"""Samples of any size -> one square grid. Image, instance map and ignore mask keep one geometry."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from nucseg.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prepared:
+    """A sample on the square grid.
+
+    Shapes:
+        image      (side, side, 3)  uint8, RGB, padding 0
+        instances  (side, side)     int32, padding 0
+        ignore     (side, side)     bool, padding True
+    """
+
+    image: npt.NDArray[np.uint8]
+    instances: npt.NDArray[np.int32]
+    ignore: npt.NDArray[np.bool_]
+    size: tuple[int, int]
+    """Native (H, W)."""
+
+
+def prepare(
+    image: npt.NDArray[np.uint8],
+    instances: npt.NDArray[np.int32],
+    ignore: npt.NDArray[np.bool_],
+    *,
+    side_px: int = 256,
+) -> Prepared:
+    """Bring image (H, W, 3), instances (H, W) and ignore (H, W) to side_px x side_px.
+
+    The longest side becomes side_px and the other keeps the aspect (see `content_size`); below and to the right it is
+    padded. Of h prepared rows, row i covers the native interval [i H/h, (i+1) H/h); so with columns. The image takes
+    the mean over that area, each native pixel weighted by its share, halves rounded up. An image smaller than the
+    grid is interpolated linearly between the same pixel centres (Pillow's BILINEAR). Masks take the native pixel
+    under the centre of the interval, on a border between two the lower or right one: ids are never mixed, and a
+    nucleus smaller than a prepared pixel can vanish. Raises DataError if the shapes do not belong together.
+    """
+    if image.shape != (*instances.shape, 3) or ignore.shape != instances.shape:
+        raise DataError(
+            f"Image {image.shape}, instances {instances.shape} and ignore {ignore.shape} do not belong together: "
+            "(H, W, 3), (H, W) and (H, W) expected."
+        )
+    native_h, native_w = instances.shape
+    h, w = content_size((native_h, native_w), side_px)
+    square = Prepared(
+        image=np.zeros((side_px, side_px, 3), np.uint8),
+        instances=np.zeros((side_px, side_px), np.int32),
+        ignore=np.ones((side_px, side_px), np.bool_),
+        size=(native_h, native_w),
+    )
+    under_centres = np.ix_(_centres(native_h, h), _centres(native_w, w))
+    square.image[:h, :w] = _resized(image, h, w)
+    square.instances[:h, :w] = instances[under_centres]
+    square.ignore[:h, :w] = ignore[under_centres]
+    return square
+
+
+def content_size(size: tuple[int, int], side_px: int) -> tuple[int, int]:
+    """Height and width that an image of native (H, W) has on the square grid, without the padding.
+
+    The rule of segment-anything's `ResizeLongestSide.get_preprocess_shape`, so that both grids share one geometry.
+    """
+    if side_px < 1:
+        raise ConfigError(f"The side of the prepared images must be at least 1 pixel, got {side_px}.")
+    scale = side_px / max(size)
+    h, w = (int(extent * scale + 0.5) for extent in size)
+    if min(h, w) < 1:
+        raise DataError(f"An image of {size[1]} x {size[0]} pixels has no pixel left at {side_px}: cut it into tiles.")
+    return h, w
+
+
+def _centres(n_native: int, n: int) -> npt.NDArray[np.int64]:
+    # floor((i + 1/2) * n_native / n) in whole numbers: no rounding decides which nucleus a pixel belongs to
+    return (2 * np.arange(n) + 1) * n_native // (2 * n)
+
+
+def _resized(image: npt.NDArray[np.uint8], h: int, w: int) -> npt.NDArray[np.uint8]:
+    if image.shape[:2] == (h, w):
+        return image
+    if max(image.shape[:2]) <= max(h, w):
+        return np.asarray(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR))
+    mean = _area_mean(_area_mean(image.astype(np.float64), h, axis=0), w, axis=1)
+    return np.floor(mean + 0.5).astype(np.uint8)
+
+
+def _area_mean(values: npt.NDArray[np.float64], n: int, axis: int) -> npt.NDArray[np.float64]:
+    """Mean over n equal intervals of an axis of (H, W, 3); pixels that a border cuts count by their share."""
+    n_native = values.shape[axis]
+    edges = np.arange(n + 1) * n_native / n
+    first = edges[:-1].astype(np.int64)
+    total: npt.NDArray[np.float64] = np.zeros_like(np.take(values, first, axis))
+    for pixel in (first + step for step in range(math.ceil(n_native / n) + 1)):
+        share = (np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)).clip(0)
+        total += np.take(values, pixel, axis, mode="clip") * np.expand_dims(share, (1 - axis, 2))
+    total *= n / n_native
+    return total

@@ -1,0 +1,146 @@
+"""Any folder with images/ and masks/."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nucseg.data import open_dataset
+from nucseg.errors import DataError
+
+PINK = np.full((10, 12, 3), (230, 150, 190), np.uint8)
+
+
+def save(file: Path, values: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(file)
+
+
+def two_nuclei(value: int = 255) -> np.ndarray:
+    values = np.zeros((10, 12), np.uint8)
+    values[1:3, 1:3] = values[6:9, 6:9] = value
+    return values
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    for name in ("b.png", "a.tif", "c.JPG"):
+        save(tmp_path / "images" / name, PINK)
+    save(tmp_path / "masks" / "a.png", two_nuclei())
+    save(tmp_path / "masks" / "b.tif", two_nuclei(7).astype(np.uint16))
+    save(tmp_path / "masks" / "c.png", two_nuclei(1))
+    return tmp_path
+
+
+def test_each_image_is_a_group_of_its_own_in_one_stratum(source: Path) -> None:
+    data_set = open_dataset("folder", source)
+
+    assert [(entry.id, entry.group, entry.stratum, entry.mpp) for entry in data_set.entries] == [
+        ("a", "a", "all", None),
+        ("b", "b", "all", None),
+        ("c", "c", "all", None),
+    ]
+    assert any("its own group" in note for note in data_set.notes)
+
+
+def test_binary_masks_are_numbered_and_instance_maps_are_kept(source: Path) -> None:
+    a, b, c = (entry.read()[0] for entry in open_dataset("folder", source).entries)
+
+    assert [np.unique(sample.instances).tolist() for sample in (a, b, c)] == [[0, 1, 2], [0, 7], [0, 1, 2]]
+    assert any("binary" in note for note in open_dataset("folder", source).notes)
+
+
+def test_sub_folders_are_groups_and_strata(tmp_path: Path) -> None:
+    for group in ("patient 2", "patient 10"):
+        save(tmp_path / "images" / group / "1.png", PINK)
+        save(tmp_path / "masks" / group / "1.png", two_nuclei())
+
+    data_set = open_dataset("folder", tmp_path)
+
+    assert [(entry.id, entry.group, entry.stratum) for entry in data_set.entries] == [
+        ("patient 10/1", "patient 10", "patient 10"),
+        ("patient 2/1", "patient 2", "patient 2"),
+    ]
+    assert not any("its own group" in note for note in data_set.notes)
+
+
+def test_what_is_not_0_in_ignore_is_ignored_and_changes_the_mask_digest(source: Path) -> None:
+    before = open_dataset("folder", source).entries[1].digests()
+    area = np.zeros((10, 12), np.uint8)
+    area[0] = 1
+    save(source / "ignore" / "b.png", area)
+
+    entry = open_dataset("folder", source).entries[1]
+    sample, image_digest, mask_digest = entry.read()
+
+    np.testing.assert_array_equal(sample.ignore, area > 0)
+    assert image_digest == before[0]
+    parts = [hashlib.sha256((source / file).read_bytes()).digest() for file in ("masks/b.tif", "ignore/b.png")]
+    assert mask_digest == entry.digests()[1] == hashlib.sha256(b"".join(parts)).digest() != before[1]
+
+
+def test_images_without_a_mask_are_named_and_counted(source: Path) -> None:
+    for number in range(8):
+        save(source / "images" / f"x{number}.png", PINK)
+
+    with pytest.raises(DataError, match=r"8 of 11 images .* no mask .*: x0\.png, x1\.png.* and 3 more"):
+        open_dataset("folder", source)
+
+
+def test_masks_without_an_image_are_noted(source: Path) -> None:
+    save(source / "masks" / "spare.png", two_nuclei())
+
+    assert "Masks without an image, not used: 1 (spare.png)." in open_dataset("folder", source).notes
+
+
+def test_two_files_of_one_name_are_refused(source: Path) -> None:
+    save(source / "images" / "a.png", PINK)
+
+    with pytest.raises(DataError, match=r"a\.png and a\.tif have one name"):
+        open_dataset("folder", source)
+
+
+def test_a_folder_of_another_layout_is_refused_with_what_was_found(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+
+    with pytest.raises(DataError, match="holds the folders pictures; expected are `images/` and `masks/`"):
+        open_dataset("folder", tmp_path)
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+
+    with pytest.raises(DataError, match="has no images in"):
+        open_dataset("folder", tmp_path)
+
+
+def test_images_beside_sub_folders_are_refused(source: Path) -> None:
+    save(source / "images" / "patient" / "1.png", PINK)
+
+    with pytest.raises(DataError, match="3 images beside the sub-folders patient"):
+        open_dataset("folder", source)
+
+
+def test_images_two_levels_deep_are_not_passed_over(tmp_path: Path) -> None:
+    save(tmp_path / "images" / "patient" / "slide" / "1.png", PINK)
+    (tmp_path / "masks").mkdir()
+
+    with pytest.raises(DataError, match="No images directly in patient"):
+        open_dataset("folder", tmp_path)
+
+
+def test_a_mask_in_colours_is_refused_when_it_is_read(source: Path) -> None:
+    save(source / "masks" / "a.png", PINK)
+
+    with pytest.raises(DataError, match=r"masks/a\.png is a colour image"):
+        open_dataset("folder", source).entries[0].read()
+
+
+def test_a_file_name_that_is_no_text_is_refused(source: Path) -> None:
+    (source / "images" / "caf\udce9.png").write_bytes(b"")
+
+    with pytest.raises(DataError, match="no text in UTF-8"):
+        open_dataset("folder", source)

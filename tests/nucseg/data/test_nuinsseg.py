@@ -1,0 +1,201 @@
+"""NuInsSeg: the released layout, its traps, and the real images."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from nucseg.data import DataSet, open_dataset
+from nucseg.errors import DataError
+
+
+def add_image(root: Path, organ: str, name: str, *, label: bool = True, vague: bool = False, side_px: int = 24) -> None:
+    """One image as in the release, with a label of PackBits and 16 bits that holds the nuclei 4 and 300."""
+    folder = root / organ
+    labels = np.zeros((side_px, side_px), np.uint16)
+    labels[2:6, 2:6], labels[10:15, 10:15] = 4, 300
+    colours = np.random.default_rng(len(name)).integers(0, 256, (side_px, side_px, 3)).astype(np.uint8)
+    for part in ("tissue images", "mask binary", "label masks modify", "label masks", "vague areas/mask binary"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(colours).save(folder / "tissue images" / f"{name}.png")
+    Image.fromarray((labels > 0) * np.uint8(255)).save(folder / "mask binary" / f"{name}.png")
+    if label:
+        target = folder / "label masks modify" / f"{name}.tif"
+        Image.fromarray(labels).save(target, compression="packbits")
+    if vague:
+        area = np.zeros((side_px, side_px), np.uint8)
+        area[:, -3:] = 255
+        Image.fromarray(area).save(folder / "vague areas/mask binary" / f"{name}.png")
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    root = tmp_path / "NuInsSeg"
+    add_image(root, "human bladder", "human_bladder_02")
+    add_image(root, "human bladder", "human_bladder_10", vague=True)
+    add_image(root, "human tonsile", "human_tonsile_2")
+    add_image(root, "human tonsile", "human_tonsile_11")
+    add_image(root, "mouse fat (white and brown)_subscapula", "mouse_subscapula_01")
+    return root
+
+
+def ids(data_set: DataSet) -> list[str]:
+    return [entry.id for entry in data_set.entries]
+
+
+def test_images_come_by_organ_folder_then_file_name_as_plain_strings(release: Path) -> None:
+    assert ids(open_dataset("nuinsseg", release)) == [
+        "human bladder/human_bladder_02",
+        "human bladder/human_bladder_10",
+        "human tonsile/human_tonsile_11",
+        "human tonsile/human_tonsile_2",
+        "mouse fat (white and brown)_subscapula/mouse_subscapula_01",
+    ]
+
+
+def test_all_images_of_an_organ_are_one_group_because_they_come_from_one_slide(release: Path) -> None:
+    entries = open_dataset("nuinsseg", release).entries
+
+    assert {(entry.group, entry.stratum) for entry in entries[:2]} == {("human bladder", "human bladder")}
+    assert {entry.mpp for entry in entries} == {None}
+
+
+def test_instances_come_from_the_modified_labels_and_ignore_from_vague_areas(release: Path) -> None:
+    plain, vague = (entry.read()[0] for entry in open_dataset("nuinsseg", release).entries[:2])
+
+    assert np.unique(plain.instances).tolist() == [0, 4, 300]
+    assert plain.instances.dtype == np.int32
+    assert not plain.ignore.any()
+    assert vague.ignore[:, -3:].all()
+    assert not vague.ignore[:, :-3].any()
+    colours = np.asarray(Image.open(release / "human bladder/tissue images/human_bladder_02.png"))
+    np.testing.assert_array_equal(plain.image, colours)
+
+
+def test_digests_are_those_of_the_files(release: Path) -> None:
+    plain, vague = open_dataset("nuinsseg", release).entries[:2]
+    folder = release / "human bladder"
+
+    def sha256(file: str) -> bytes:
+        return hashlib.sha256((folder / file).read_bytes()).digest()
+
+    assert plain.digests() == (
+        sha256("tissue images/human_bladder_02.png"),
+        sha256("label masks modify/human_bladder_02.tif"),
+    )
+    both = sha256("label masks modify/human_bladder_10.tif") + sha256("vague areas/mask binary/human_bladder_10.png")
+    assert vague.digests()[1] == hashlib.sha256(both).digest()
+    for entry in (plain, vague):
+        assert entry.read()[1:] == entry.digests()
+        assert entry.read_image()[1] == entry.digests()[0]
+
+
+def test_the_release_is_also_found_one_folder_down(release: Path) -> None:
+    (release.parent / "__MACOSX").mkdir()
+    (release.parent / ".cache").mkdir()
+
+    assert ids(open_dataset("nuinsseg", release.parent)) == ids(open_dataset("nuinsseg", release))
+
+
+def test_what_macos_leaves_behind_is_no_image(release: Path) -> None:
+    (release / "human bladder/tissue images/._human_bladder_02.png").write_bytes(b"\0\5\26\7")
+    (release / "human bladder/tissue images/Thumbs.db").write_bytes(b"\0")
+
+    assert len(open_dataset("nuinsseg", release).entries) == 5
+
+
+def test_every_image_without_a_label_is_named(release: Path) -> None:
+    add_image(release, "human bladder", "human_bladder_11", label=False)
+    add_image(release, "mouse spleen", "mouse_spleen_1", label=False)
+
+    with pytest.raises(DataError, match=r"2 of 7 .*human bladder/human_bladder_11, mouse spleen/mouse_spleen_1"):
+        open_dataset("nuinsseg", release)
+
+
+def test_many_images_without_a_label_are_counted(release: Path) -> None:
+    for number in range(9):
+        add_image(release, "mouse spleen", f"mouse_spleen_{number}", label=False)
+
+    with pytest.raises(DataError, match=r"9 of 14 .*mouse_spleen_4 and 4 more\."):
+        open_dataset("nuinsseg", release)
+
+
+def test_another_folder_is_refused_with_what_was_expected_and_found(tmp_path: Path) -> None:
+    (tmp_path / "slides").mkdir()
+
+    with pytest.raises(DataError, match=r"is not NuInsSeg: .*tissue images.* found the folders slides"):
+        open_dataset("nuinsseg", tmp_path)
+
+
+def test_cryonuseg_is_not_taken_for_an_organ_of_nuinsseg(tmp_path: Path) -> None:
+    folder = tmp_path / "cryonuseg" / "tissue images"
+    folder.mkdir(parents=True)
+    tifffile.imwrite(folder / "Human_Skin_03.tif", np.zeros((8, 8, 3), np.uint8))
+
+    with pytest.raises(DataError, match="is not NuInsSeg"):
+        open_dataset("nuinsseg", tmp_path)
+
+
+def test_nothing_is_decoded_before_it_is_read(release: Path) -> None:
+    file = release / "human tonsile/tissue images/human_tonsile_2.png"
+    file.write_bytes(file.read_bytes()[:100])
+
+    damaged = open_dataset("nuinsseg", release).entries[3]
+
+    assert damaged.digests()[0] == hashlib.sha256(file.read_bytes()).digest()
+    with pytest.raises(DataError, match=r"human_tonsile_2\.png cannot be decoded"):
+        damaged.read()
+
+
+def test_a_file_that_vanished_is_named_when_it_is_read(release: Path) -> None:
+    entry = open_dataset("nuinsseg", release).entries[0]
+    (release / "human bladder/label masks modify/human_bladder_02.tif").unlink()
+
+    with pytest.raises(DataError, match=r"human_bladder_02\.tif cannot be read"):
+        entry.read()
+    with pytest.raises(DataError, match=r"human_bladder_02\.tif cannot be read"):
+        entry.digests()
+
+
+@pytest.mark.parametrize(
+    "part", ["label masks modify/human_bladder_10.tif", "vague areas/mask binary/human_bladder_10.png"]
+)
+def test_a_mask_of_another_size_than_its_image_is_refused(release: Path, part: str) -> None:
+    Image.fromarray(np.zeros((24, 20), np.uint8)).save(release / "human bladder" / part)
+
+    with pytest.raises(DataError, match=r"human_bladder_10\.\w+ is 20 x 24 pixels, but its image .* is 24 x 24"):
+        open_dataset("nuinsseg", release).entries[1].read()
+
+
+def test_a_part_of_the_release_says_so(release: Path) -> None:
+    notes = " ".join(open_dataset("nuinsseg", release).notes)
+
+    assert "5 of the 665" in notes
+    assert "1 of 5 images have a mask of vague areas" in notes
+
+
+@pytest.mark.shared
+def test_the_real_images_are_found_in_the_listed_order(shared: Path) -> None:
+    rows = [line.rpartition(",") for line in (shared / "data" / "nuinsseg_files.csv").read_text().splitlines()[1:]]
+
+    found = ids(open_dataset("nuinsseg", shared / "data" / "nuinsseg"))
+
+    assert len(found) == 124
+    assert found == sorted(f"{organ}/{name}" for organ, _, name in rows)
+
+
+@pytest.mark.shared
+def test_the_real_labels_agree_with_the_real_binary_masks(shared: Path) -> None:
+    root = shared / "data" / "nuinsseg"
+    for entry in open_dataset("nuinsseg", root).entries[::10]:
+        sample, image_digest, mask_digest = entry.read()
+        organ, name = entry.id.split("/")
+        binary = np.asarray(Image.open(root / organ / "mask binary" / f"{name}.png")) > 0
+
+        assert (image_digest, mask_digest) == entry.digests()
+        assert sample.image.shape == (512, 512, 3)
+        # The two were exported one after the other and differ by borders between nuclei
+        assert ((sample.instances > 0) == binary).mean() > 0.97

@@ -1,0 +1,169 @@
+"""One geometry for image, instances and ignore."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from skimage.transform import downscale_local_mean
+
+from nucseg.data import content_size, prepare
+from nucseg.errors import ConfigError, DataError
+
+SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
+
+
+def prepared(image: np.ndarray, instances: np.ndarray | None = None, side_px: int = 256):
+    if instances is None:
+        instances = np.zeros(image.shape[:2], np.int32)
+    return prepare(image, instances, instances < 0, side_px=side_px)
+
+
+def fair_area_mean(image: np.ndarray, h: int, w: int) -> np.ndarray:
+    """Every native pixel is cut into h x w equal parts, so that each prepared pixel holds whole parts alone."""
+    native_h, native_w = image.shape[:2]
+    fine = image.astype(np.int64).repeat(h, axis=0).repeat(w, axis=1)
+    return fine.reshape(h, native_h, w, native_w, 3).sum(axis=(1, 3)) / (native_h * native_w)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_a_reduced_image_holds_the_mean_over_the_area_of_each_pixel(size, side_px: int, seed: int) -> None:
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+    scale = side_px / max(size)
+    if scale >= 1 or min(size) * scale < 0.5:
+        return
+    h, w = content_size(size, side_px)
+
+    got = prepared(image, side_px=side_px).image[:h, :w]
+
+    assert np.abs(got - fair_area_mean(image, h, w)).max() <= 0.5 + 1e-9
+
+
+def test_half_size_equals_the_local_mean_of_another_library() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (512, 512, 3)).astype(np.uint8)
+
+    mean = downscale_local_mean(image, (2, 2, 1))
+
+    np.testing.assert_array_equal(prepared(image).image, np.floor(mean + 0.5))
+
+
+def test_an_image_of_the_right_size_is_left_alone() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (256, 200, 3)).astype(np.uint8)
+
+    result = prepared(image)
+
+    np.testing.assert_array_equal(result.image[:, :200], image)
+    assert not result.image[:, 200:].any()
+
+
+def test_a_small_image_is_interpolated_between_pixel_centres() -> None:
+    ramp = np.broadcast_to(np.arange(0, 256, 2, dtype=np.uint8), (128, 128))
+    image = np.dstack([ramp] * 3)
+
+    doubled = prepared(image).image[128, :, 0].astype(float)
+
+    # Prepared pixel j has its centre at (j + 1/2) / 2 - 1/2 of the native grid, where the ramp is twice that
+    expected = 2 * ((np.arange(256) + 0.5) / 2 - 0.5)
+    assert np.abs(doubled - expected)[1:-1].max() <= 0.5
+
+
+@settings(max_examples=100, deadline=None)
+@given(SIZES, st.integers(1, 30))
+def test_masks_take_the_native_pixel_under_the_centre(size, side_px: int) -> None:
+    native_h, native_w = size
+    if min(size) * side_px / max(size) < 0.5:
+        return
+    instances = np.arange(native_h * native_w, dtype=np.int32).reshape(size)
+    h, w = content_size(size, side_px)
+
+    result = prepare(np.zeros((*size, 3), np.uint8), instances, instances % 3 == 0, side_px=side_px)
+
+    rows = [int((i + Fraction(1, 2)) * native_h / h) for i in range(h)]
+    columns = [int((j + Fraction(1, 2)) * native_w / w) for j in range(w)]
+    expected = [[native_w * row + column for column in columns] for row in rows]
+    assert result.instances[:h, :w].tolist() == expected
+    np.testing.assert_array_equal(result.ignore[:h, :w], np.array(expected) % 3 == 0)
+
+
+@pytest.mark.parametrize("size", [(512, 512), (320, 256), (300, 411), (100, 77)])
+def test_masks_agree_with_nearest_neighbour_of_another_library(size: tuple[int, int]) -> None:
+    instances = np.random.default_rng(0).integers(0, 1000, size).astype(np.int32)
+    h, w = content_size(size, 256)
+
+    nearest = Image.fromarray(instances).resize((w, h), Image.Resampling.NEAREST)
+
+    np.testing.assert_array_equal(
+        prepared(np.zeros((*size, 3), np.uint8), instances).instances[:h, :w], np.asarray(nearest)
+    )
+
+
+def test_a_disc_keeps_its_place_in_image_and_mask() -> None:
+    y, x = np.mgrid[:411, :300]
+    disc = (y - 250.3) ** 2 + (x - 120.7) ** 2 < 60**2
+    image = np.repeat(disc[..., None] * np.uint8(255), 3, axis=2)
+
+    result = prepared(image, disc.astype(np.int32))
+
+    rows, columns = np.mgrid[:256, :256]
+    for weight in (result.image[..., 0] / 255.0, result.instances.astype(float)):
+        centre = np.array([(rows * weight).sum(), (columns * weight).sum()]) / weight.sum()
+        np.testing.assert_allclose(centre, (np.array([250.3, 120.7]) + 0.5) * 256 / 411 - 0.5, atol=0.35)
+
+
+def test_the_padding_is_at_the_bottom_right_and_ignored() -> None:
+    image = np.full((320, 256, 3), 99, np.uint8)
+
+    result = prepare(image, np.ones((320, 256), np.int32), np.zeros((320, 256), np.bool_))
+
+    inside = np.zeros((256, 256), np.bool_)
+    inside[:, :205] = True
+    np.testing.assert_array_equal(result.ignore, ~inside)
+    np.testing.assert_array_equal(result.instances == 1, inside)
+    np.testing.assert_array_equal(result.image == 99, np.dstack([inside] * 3))
+    assert result.size == (320, 256)
+    assert (result.image.dtype, result.instances.dtype, result.ignore.dtype) == (np.uint8, np.int32, np.bool_)
+
+
+@pytest.mark.parametrize(
+    ("size", "side_px", "expected"),
+    [
+        ((512, 512), 256, (256, 256)),
+        ((320, 256), 256, (256, 205)),
+        ((256, 320), 1024, (819, 1024)),
+        ((1000, 3), 256, (256, 1)),
+        ((512, 1), 256, (256, 1)),  # exactly one half is rounded up
+    ],
+)
+def test_the_content_has_the_size_that_segment_anything_gives_it(size, side_px: int, expected) -> None:
+    assert content_size(size, side_px) == expected
+
+
+@settings(max_examples=200)
+@given(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), st.sampled_from([256, 1024]))
+def test_content_sizes_on_both_grids_are_one_geometry(size, side_px: int) -> None:
+    if min(size) * side_px / max(size) < 0.5:
+        return
+    exact = [Fraction(extent * side_px, max(size)) for extent in size]
+
+    got = content_size(size, side_px)
+
+    assert max(got) == side_px
+    assert all(abs(have - want) <= Fraction(1, 2) for have, want in zip(got, exact, strict=True))
+
+
+def test_a_sliver_without_a_pixel_left_is_refused() -> None:
+    with pytest.raises(DataError, match="2 x 2000 pixels has no pixel left"):
+        prepared(np.zeros((2000, 2, 3), np.uint8), side_px=256)
+
+
+def test_a_side_without_pixels_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        content_size((10, 10), 0)
+
+
+def test_shapes_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(DataError, match="do not belong together"):
+        prepare(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 7), np.int32), np.zeros((8, 8), np.bool_))

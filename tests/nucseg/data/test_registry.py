@@ -1,0 +1,59 @@
+"""Data sets by name, and what importing them costs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nucseg.data import DataSet, dataset_names, open_dataset
+from nucseg.data.synthetic import synthetic_dataset
+from nucseg.errors import ConfigError, DataError
+
+
+def test_the_names_are_those_that_can_be_opened(tmp_path: Path) -> None:
+    assert dataset_names() == ("nuinsseg", "folder", "synthetic")
+    assert open_dataset("synthetic", None).name == "synthetic"
+    for name in ("nuinsseg", "folder"):
+        with pytest.raises(DataError):
+            open_dataset(name, tmp_path)
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="'nuinseg'; known are nuinsseg, folder, synthetic"):
+        open_dataset("nuinseg", None)
+
+
+def test_a_data_set_on_disk_needs_a_source() -> None:
+    with pytest.raises(ConfigError, match="say which one"):
+        open_dataset("folder", None)
+
+
+def test_a_drawn_data_set_takes_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="leave out the source"):
+        open_dataset("synthetic", tmp_path)
+
+
+def test_a_source_that_is_no_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(DataError, match="nowhere is not there"):
+        open_dataset("folder", tmp_path / "nowhere")
+    with pytest.raises(DataError, match="file is no folder"):
+        open_dataset("folder", tmp_path / "file")
+
+
+def test_ids_that_stand_for_two_images_are_refused() -> None:
+    entries = synthetic_dataset(2).entries
+
+    with pytest.raises(DataError, match=r"1 ids .* more than one image, the first is 'lymphoid/0000'"):
+        DataSet("twice", "", (*entries, entries[0]))
+
+
+def test_importing_nucseg_data_loads_nothing_heavy() -> None:
+    code = "import sys, nucseg.data; print(*sys.modules)"
+
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert "nucseg.data.splits" in loaded
+    assert not {"torch", "skimage", "sklearn", "scipy", "matplotlib", "tifffile"} & set(loaded)
