@@ -199,3 +199,18 @@ def test_the_real_labels_agree_with_the_real_binary_masks(shared: Path) -> None:
         assert sample.image.shape == (512, 512, 3)
         # The two were exported one after the other and differ by borders between nuclei
         assert ((sample.instances > 0) == binary).mean() > 0.97
+
+
+def test_one_label_missing_from_a_hundred_images_is_left_out_and_named(tmp_path: Path) -> None:
+    root = tmp_path / "NuInsSeg"
+    for number in range(1, 101):
+        add_image(root, "human liver", f"human_liver_{number:03d}")
+    (root / "human liver/label masks modify/human_liver_007.tif").unlink()
+
+    data_set = open_dataset("nuinsseg", root)
+
+    assert len(data_set.entries) == 99
+    assert any("human liver/human_liver_007" in note for note in data_set.notes)
+    (root / "human liver/label masks modify/human_liver_008.tif").unlink()
+    with pytest.raises(DataError, match="2 of 100"):
+        open_dataset("nuinsseg", root)
