@@ -1,0 +1,158 @@
+"""Probability map -> nuclei: threshold, then a watershed on the distance to the border of the foreground.
+
+The four numbers of the rule are chosen on validation images: first the threshold, by foreground Dice, then
+the watershed's parameters for that threshold, by panoptic quality (which, unlike AJI, minds small false nuclei).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby, product
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.measure import label
+from skimage.segmentation import watershed
+
+from nucseg.errors import ConfigError
+from nucseg.metrics.instances import InstanceMap, overlaps, panoptic_quality
+from nucseg.metrics.overlap import Mask, PixelCounts, dice
+
+Probability = NDArray[np.float32]
+Distance = NDArray[np.float64]
+
+THRESHOLDS = (0.5, 0.45, 0.55, 0.4, 0.6, 0.35, 0.65, 0.3, 0.7, 0.25, 0.75, 0.2, 0.8, 0.15, 0.85, 0.1, 0.9)
+"""Thresholds tried by `choose_rule`; of equally good ones the first wins, here and below."""
+SMOOTHINGS_PX = (1.0, 0.5, 2.0)
+"""Smoothings of the distance map tried by `choose_rule`."""
+MIN_DISTANCES_PX = (4, 2, 7)
+"""Distances between centres tried by `choose_rule`."""
+MIN_AREAS_PX = (10, 0, 25)
+"""Smallest areas tried by `choose_rule`."""
+MAX_IMAGES = 40
+"""Most images on which `choose_rule` tries the watershed, evenly spaced over those given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstanceRule:
+    """How a probability map becomes nuclei; lengths and areas in pixels of that map."""
+
+    threshold: float = 0.5
+    """A pixel of this nucleus probability or more is foreground."""
+    smoothing_px: float = 1.0
+    """Standard deviation of the Gaussian that smooths the distance map before centres are looked for."""
+    min_distance_px: int = 4
+    """Two centres are further apart than this."""
+    min_area_px: int = 10
+    """Smaller nuclei are dropped from the instance map."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ConfigError(f"The threshold must lie between 0 and 1, got {self.threshold}.")
+        if self.smoothing_px < 0 or self.min_distance_px < 1 or self.min_area_px < 0:
+            raise ConfigError(
+                f"smoothing_px and min_area_px must not be negative and min_distance_px at least 1, got {self}."
+            )
+
+
+def foreground(probability: Probability, rule: InstanceRule) -> Mask:
+    """Mark the nuclei, (H, W), in a (H, W) map of nucleus probability."""
+    return probability >= rule.threshold
+
+
+def separate(probability: Probability, rule: InstanceRule) -> InstanceMap:
+    """Turn a (H, W) map of nucleus probability into a (H, W) instance map, labels 1 to n, 0 = background."""
+    mask = foreground(probability, rule)
+    return _drop_small(_split(mask, _distance(mask), rule), rule.min_area_px)
+
+
+def choose_rule(
+    probabilities: Sequence[Probability], truths: Sequence[InstanceMap], ignores: Sequence[Mask]
+) -> InstanceRule:
+    """Choose the rule on validation images; all arrays (H, W), one of each an image; `ignore` counts in none.
+
+    The threshold has the highest mean foreground Dice over all images, the watershed's parameters the highest
+    mean panoptic quality over at most `MAX_IMAGES` of them. Without any evidence it is the default rule.
+
+    Raises:
+        ConfigError: there is no validation image to choose on.
+    """
+    if not len(probabilities):
+        raise ConfigError("An instance rule is chosen on validation images, and there is none.")
+    images = list(zip(probabilities, truths, ignores, strict=True))
+    threshold = _first_best(np.mean([_dice_by_threshold(*image) for image in images], axis=0))
+    rules = [
+        InstanceRule(
+            threshold=THRESHOLDS[threshold], smoothing_px=smoothing, min_distance_px=distance, min_area_px=area
+        )
+        for smoothing, distance, area in product(SMOOTHINGS_PX, MIN_DISTANCES_PX, MIN_AREAS_PX)
+    ]
+    spaced: list[int] = np.linspace(0, len(images) - 1, min(len(images), MAX_IMAGES)).astype(int).tolist()
+    qualities = [_quality_by_rule(*images[position], rules) for position in spaced]
+    return rules[_first_best(np.mean(qualities, axis=0))]
+
+
+def _dice_by_threshold(probability: Probability, truth: InstanceMap, ignore: Mask) -> list[float]:
+    values, nucleus = probability[~ignore], truth[~ignore] > 0
+    inside, outside = np.sort(values[nucleus]), np.sort(values[~nucleus])
+    # the position of a threshold among sorted values counts those below it: no mask per threshold
+    thresholds = np.asarray(THRESHOLDS, dtype=values.dtype)
+    below = zip(np.searchsorted(inside, thresholds), np.searchsorted(outside, thresholds), strict=True)
+    return [
+        dice(PixelCounts(tp=inside.size - int(fn), fp=outside.size - int(tn), fn=int(fn), tn=int(tn)))
+        for fn, tn in below
+    ]
+
+
+def _quality_by_rule(
+    probability: Probability, truth: InstanceMap, ignore: Mask, rules: Sequence[InstanceRule]
+) -> list[float]:
+    """Score one image by panoptic quality under rules of one threshold, listed with areas varying fastest."""
+    mask = foreground(probability, rules[0])
+    distance = _distance(mask)
+    qualities = []
+    for (_, _), alike in groupby(rules, key=lambda rule: (rule.smoothing_px, rule.min_distance_px)):
+        area_rules = list(alike)
+        instances = _split(mask, distance, area_rules[0])
+        for rule in area_rules:
+            found = overlaps(truth, _drop_small(instances, rule.min_area_px), ignore)
+            qualities.append(panoptic_quality(found).pq)
+    return qualities
+
+
+def _first_best(scores: Distance) -> int:
+    # rounded, so that the order of the candidates decides between scores equal but for the last bits
+    return int(scores.round(9).argmax())
+
+
+def _distance(mask: Mask) -> Distance:
+    """Distance in pixels of each foreground pixel from the background, (H, W)."""
+    distance: Distance = ndimage.distance_transform_edt(mask)
+    return distance
+
+
+def _split(mask: Mask, distance: Distance, rule: InstanceRule) -> InstanceMap:
+    smoothed = ndimage.gaussian_filter(distance, rule.smoothing_px) * mask
+    # connectivity 1 in both, or a corner-to-corner bridge would leave pixels that no centre floods
+    components, n_components = label(mask, return_num=True, connectivity=1)
+    centres = peak_local_max(smoothed, min_distance=rule.min_distance_px, exclude_border=False)
+    # a component too close to a higher peak of another one has no centre of its own yet
+    lone = np.setdiff1d(np.arange(1, n_components + 1), components[tuple(centres.T)])
+    lone_centres = np.reshape(ndimage.maximum_position(smoothed, components, lone), (-1, 2)).astype(int)
+    markers = np.zeros(mask.shape, dtype=np.int32)
+    rows, columns = np.concatenate([centres, lone_centres]).T
+    markers[rows, columns] = np.arange(1, len(rows) + 1)
+    instances: InstanceMap = watershed(-smoothed, markers, mask=mask, connectivity=1)
+    return instances
+
+
+def _drop_small(instances: InstanceMap, min_area_px: int) -> InstanceMap:
+    """Drop nuclei below the area and number the others from 1."""
+    large = np.bincount(instances.ravel()) >= min_area_px
+    large[0] = False
+    numbers = np.where(large, np.cumsum(large), 0).astype(np.int32)
+    kept: InstanceMap = numbers[instances]
+    return kept

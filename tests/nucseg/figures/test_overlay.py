@@ -1,0 +1,111 @@
+import io
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from nucseg.errors import DataError
+from nucseg.figures import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH, overlay, panels
+
+SIDE = 64
+GREY = np.full((SIDE, SIDE, 3), 128, dtype=np.uint8)
+
+
+def box(top: int, bottom: int, left: int, right: int, number: int = 1) -> NDArray[np.int32]:
+    drawn = np.zeros((SIDE, SIDE), dtype=np.int32)
+    drawn[top:bottom, left:right] = number
+    return drawn
+
+
+def pixels(figure: Figure, dpi: int = 200) -> NDArray[np.float64]:
+    """Render a panel and give its colours (side, side, 3) in [0, 1]."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return np.asarray(Image.open(buffer).convert("RGB")) / 255
+
+
+def at(rendered: NDArray[np.float64], row: float, column: float) -> NDArray[np.float64]:
+    """Look up the colour in the middle of a pixel of the image."""
+    scale = rendered.shape[0] / SIDE
+    return rendered[int((row + 0.5) * scale), int((column + 0.5) * scale)]
+
+
+def mixed(colour: str) -> NDArray[np.float64]:
+    return 0.7 * np.array(to_rgb(colour)) + 0.3 * 128 / 255
+
+
+def has_line(rendered: NDArray[np.float64], colour: str) -> bool:
+    return bool((np.abs(rendered - to_rgb(colour)).max(axis=2) < 0.03).any())
+
+
+def test_missed_and_added_pixels_are_marked_and_agreement_is_not() -> None:
+    truth, found = box(10, 40, 10, 30), box(10, 40, 20, 50)
+    rendered = pixels(panels(GREY, truth, {"run": found}).predictions["run"])
+
+    np.testing.assert_allclose(at(rendered, 25, 14), mixed(MISSED), atol=0.03)
+    np.testing.assert_allclose(at(rendered, 25, 42), mixed(EXTRA), atol=0.03)
+    np.testing.assert_allclose(at(rendered, 25, 25), 128 / 255, atol=0.03)
+    np.testing.assert_allclose(at(rendered, 55, 55), 128 / 255, atol=0.03)
+
+
+def test_differences_in_ignored_pixels_are_grey_instead() -> None:
+    ignore = box(0, SIDE, 0, 32) > 0
+    rendered = pixels(panels(GREY, box(10, 40, 5, 25), {"run": box(10, 40, 40, 60)}, ignore).predictions["run"])
+
+    np.testing.assert_allclose(at(rendered, 25, 15), mixed(IGNORED), atol=0.03)
+    np.testing.assert_allclose(at(rendered, 25, 50), mixed(EXTRA), atol=0.03)
+
+
+def test_truth_and_prediction_are_outlined_in_their_own_colours() -> None:
+    nucleus = box(20, 44, 20, 44)
+    drawn = panels(GREY, nucleus, {"run": nucleus})
+
+    assert has_line(pixels(drawn.truth), TRUTH)
+    assert not has_line(pixels(drawn.truth), OUTLINE)
+    assert has_line(pixels(drawn.predictions["run"]), OUTLINE)
+    assert not has_line(pixels(drawn.image), TRUTH)
+    assert not has_line(pixels(drawn.image), OUTLINE)
+
+
+def test_the_border_between_two_touching_nuclei_is_drawn() -> None:
+    one, two = box(20, 44, 10, 54), box(20, 44, 10, 32) + box(20, 44, 32, 54, number=2)
+    # where the two meet, away from the upper and the lower edge; 8 rendered pixels a pixel
+    without, with_border = (pixels(panels(GREY, truth, {}).truth)[200:300, 240:272] for truth in (one, two))
+
+    assert not has_line(without, TRUTH)
+    assert has_line(with_border, TRUTH)
+
+
+def test_the_outline_runs_where_the_nucleus_ends() -> None:
+    rendered = pixels(panels(GREY, box(16, 48, 16, 48), {}).truth, dpi=400)
+    rows, columns = np.nonzero(np.abs(rendered - to_rgb(TRUTH)).max(axis=2) < 0.2)
+    ends = np.array([rows.min(), rows.max(), columns.min(), columns.max()]) * SIDE / rendered.shape[0]
+
+    np.testing.assert_allclose(ends, [16, 48, 16, 48], atol=0.5)
+
+
+def test_an_overlay_has_a_panel_for_image_truth_and_every_run_and_a_legend() -> None:
+    figure = overlay(GREY, box(1, 9, 1, 9), {"guided": box(1, 9, 1, 9), "unguided": box(2, 9, 1, 9)})
+
+    assert [axes.get_title() for axes in figure.axes] == ["image", "truth", "guided", "unguided"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "true nucleus",
+        "predicted nucleus",
+        "missed",
+        "added",
+        "not counted",
+    ]
+
+
+def test_an_image_without_any_nucleus_is_drawn_too() -> None:
+    nothing = np.zeros((SIDE, SIDE), dtype=np.int32)
+
+    np.testing.assert_allclose(pixels(panels(GREY, nothing, {"run": nothing}).predictions["run"]), 128 / 255, atol=0.01)
+
+
+def test_layers_on_another_grid_are_refused_with_their_shapes() -> None:
+    with pytest.raises(DataError, match=r"image covers \(64, 64\).*\(32, 32\)"):
+        overlay(GREY, box(1, 9, 1, 9), {"run": np.zeros((32, 32), dtype=np.int32)})

@@ -1,0 +1,167 @@
+from pathlib import Path
+
+import cellseg_metrics
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+
+from nucseg.errors import DataError
+from nucseg.metrics import aji, overlaps, panoptic_quality
+
+InstanceMap = NDArray[np.int32]
+
+EMPTY = np.zeros((6, 8), dtype=np.int32)
+
+
+def nuclei(*boxes: tuple[int, int, int, int], shape: tuple[int, int] = (6, 8)) -> InstanceMap:
+    """Draw boxes (top, bottom, left, right) as nuclei 1, 2, ..."""
+    drawn = np.zeros(shape, dtype=np.int32)
+    for number, (top, bottom, left, right) in enumerate(boxes, start=1):
+        drawn[top:bottom, left:right] = number
+    return drawn
+
+
+def discs(seed: int, n: int = 25, side: int = 96) -> InstanceMap:
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:side, :side]
+    drawn = np.zeros((side, side), dtype=np.int32)
+    for number in range(1, n + 1):
+        y, x, radius = *rng.uniform(0, side, 2), rng.uniform(4, 9)
+        drawn[(rows - y) ** 2 + (columns - x) ** 2 < radius**2] = number
+    return drawn
+
+
+def kumar(truth: InstanceMap, prediction: InstanceMap) -> float:
+    """Algorithm 1 of Kumar et al. 2017, mask by mask as it is printed."""
+    shared, union, used = 0, 0, set()
+    for i in np.unique(truth[truth > 0]):
+        pairs = {j: ((truth == i) & (prediction == j), (truth == i) | (prediction == j)) for j in np.unique(prediction)}
+        pairs.pop(0, None)
+        ious = {j: both.sum() / either.sum() for j, (both, either) in pairs.items()}
+        best = max(ious, key=ious.__getitem__)
+        if ious[best] == 0:
+            union += (truth == i).sum()
+            continue
+        shared, union = shared + pairs[best][0].sum(), union + pairs[best][1].sum()
+        used.add(best)
+    unused = set(np.unique(prediction)) - used - {0}
+    return float(shared / (union + sum((prediction == j).sum() for j in unused)))
+
+
+def test_aji_of_a_hand_drawn_pair_is_that_of_pen_and_paper() -> None:
+    truth = nuclei((0, 2, 0, 4), (4, 6, 0, 2))  # 8 and 4 pixels
+    prediction = nuclei((0, 2, 0, 3), (0, 2, 3, 4), (3, 4, 6, 8))  # 6 and 2 inside the first, 2 on background
+
+    # first pair 6 of 8; the missed nucleus adds 4, the two never paired add 2 and 2
+    assert aji(overlaps(truth, prediction)) == pytest.approx(6 / (8 + 4 + 2 + 2))
+
+
+def test_panoptic_quality_of_a_hand_drawn_pair_is_that_of_pen_and_paper() -> None:
+    truth = nuclei((0, 2, 0, 4), (4, 6, 0, 2))
+    prediction = nuclei((0, 2, 0, 3), (0, 2, 3, 4), (3, 4, 6, 8))
+    quality = panoptic_quality(overlaps(truth, prediction))
+
+    # one match of IoU 6/8; two nuclei against three
+    assert (quality.dq, quality.sq, quality.pq) == pytest.approx((2 / 5, 6 / 8, 2 / 5 * 6 / 8))
+
+
+def test_a_pair_of_half_overlap_is_no_match() -> None:
+    half = panoptic_quality(overlaps(nuclei((0, 2, 0, 4)), nuclei((0, 1, 0, 4))))
+    more = panoptic_quality(overlaps(nuclei((0, 3, 0, 4)), nuclei((0, 2, 0, 4))))
+
+    assert (half.dq, half.sq) == (0, 0)
+    assert (more.dq, more.sq) == (1, pytest.approx(2 / 3))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_panoptic_quality_agrees_with_cellseg_metrics(seed: int) -> None:
+    truth, prediction = discs(seed), np.roll(discs(seed), 2, axis=1)
+    other = cellseg_metrics.panoptic_quality(truth, prediction)
+    quality = panoptic_quality(overlaps(truth, prediction))
+
+    assert 0.1 < quality.pq < 0.95
+    assert (quality.pq, quality.dq, quality.sq) == pytest.approx((other["pq"], other["dq"], other["sq"]), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_aji_follows_the_algorithm_as_it_was_published(seed: int) -> None:
+    truth, prediction = discs(seed), discs(seed + 100)
+
+    assert aji(overlaps(truth, prediction)) == pytest.approx(kumar(truth, prediction))
+
+
+def test_aji_agrees_with_cellseg_metrics_where_partners_are_beyond_doubt() -> None:
+    truth = discs(0)
+    prediction = np.roll(truth, 1, axis=0)
+
+    assert aji(overlaps(truth, prediction)) == pytest.approx(
+        cellseg_metrics.aggregated_jaccard_index(truth, prediction), abs=1e-6
+    )
+
+
+def test_aji_takes_the_partner_of_highest_overlap_not_of_largest_intersection() -> None:
+    truth = nuclei((0, 1, 0, 5))
+    prediction = nuclei((0, 1, 0, 2), (0, 6, 2, 8))  # 2 of 5 shared; 3 shared, but with a giant of 36 pixels
+
+    assert aji(overlaps(truth, prediction)) == pytest.approx(2 / (5 + 36))
+
+
+def test_labels_may_skip_numbers_and_need_not_correspond() -> None:
+    truth, prediction = discs(1), discs(2)
+    renamed = np.where(prediction > 0, 60_000 - 7 * prediction, 0)
+
+    assert aji(overlaps(truth, renamed)) == aji(overlaps(truth, prediction))
+    assert panoptic_quality(overlaps(truth, renamed)) == panoptic_quality(overlaps(truth, prediction))
+
+
+def test_a_map_against_itself_scores_one() -> None:
+    found = overlaps(discs(3), discs(3))
+
+    assert aji(found) == 1
+    assert panoptic_quality(found).pq == 1
+
+
+def test_two_empty_maps_score_one_and_one_empty_map_zero() -> None:
+    full = nuclei((0, 2, 0, 2))
+
+    assert aji(overlaps(EMPTY, EMPTY)) == panoptic_quality(overlaps(EMPTY, EMPTY)).pq == 1
+    assert aji(overlaps(full, EMPTY)) == panoptic_quality(overlaps(full, EMPTY)).pq == 0
+    assert aji(overlaps(EMPTY, full)) == panoptic_quality(overlaps(EMPTY, full)).pq == 0
+
+
+def test_nuclei_wholly_in_ignored_pixels_are_in_neither_map() -> None:
+    truth = nuclei((0, 2, 0, 2), (4, 6, 4, 8))
+    prediction = nuclei((0, 2, 0, 2), (5, 6, 5, 6))
+    ignore = np.zeros(truth.shape, dtype=bool)
+    ignore[3:] = True
+    found = overlaps(truth, prediction, ignore)
+
+    assert (found.true_area.tolist(), found.predicted_area.tolist()) == ([4], [4])
+    assert aji(found) == 1
+
+
+def test_a_nucleus_that_reaches_into_ignored_pixels_is_judged_by_the_rest() -> None:
+    truth, prediction = nuclei((0, 4, 0, 4)), nuclei((0, 2, 0, 4), (2, 4, 0, 4))
+    ignore = np.zeros(truth.shape, dtype=bool)
+    ignore[2:] = True
+
+    assert aji(overlaps(truth, prediction, ignore)) == 1
+
+
+def test_maps_of_different_shapes_are_refused() -> None:
+    with pytest.raises(DataError, match=r"prediction \(3, 8\)"):
+        overlaps(EMPTY, EMPTY[:3])
+
+
+@pytest.mark.shared
+def test_scores_agree_with_cellseg_metrics_on_real_nuclei(shared: Path) -> None:
+    file = shared / "data/nuinsseg/human pancreas/label masks modify/human_pancreas_01.tif"
+    truth = tifffile.imread(file)[::2, ::2][:128, :128].astype(np.int32)
+    prediction = np.roll(truth, 3, axis=1)
+    found = overlaps(truth, prediction)
+
+    assert panoptic_quality(found).pq == pytest.approx(
+        cellseg_metrics.panoptic_quality(truth, prediction)["pq"], abs=1e-6
+    )
+    assert aji(found) == pytest.approx(kumar(truth, prediction))
