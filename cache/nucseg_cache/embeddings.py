@@ -1,0 +1,242 @@
+"""The embeddings of one key and one view: values, a record that vouches for each row, and who may write.
+
+record (N, 48): 32 bytes digest of the image the row came from, 16 bytes xxh3-128 of the row as stored together
+with key, view and id, so that a row copied from elsewhere is not taken for this one. Zeros: the row is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from nucseg_cache.arrays import BLOCK_ROWS, runs, write_rows
+from nucseg_cache.embedding_arrays import RECORD_BYTES, EmbeddingArrays
+from nucseg_cache.errors import BadRow, EmbeddingNotFound, RowDamaged, UnstorableEmbedding, access
+from nucseg_cache.formats import EMBEDDING_SHAPE, Floats, Stored, checked, format_named
+from nucseg_cache.key import Key, label
+from nucseg_cache.location import stored_bytes
+from nucseg_cache.locks import StoreLocks, block_slot
+from nucseg_cache.rows import RowInfo
+
+_IMAGE_BYTES = 32
+_NO_RECORDS = np.zeros((0, RECORD_BYTES), np.uint8)
+
+
+class Embeddings:
+    """The embeddings of one key and view. Made by `Store.embeddings`; nothing is created before the first write."""
+
+    def __init__(
+        self,
+        key: Key,
+        view: str,
+        arrays: EmbeddingArrays,
+        table: Callable[[], Mapping[int, RowInfo]],
+        *,
+        location: str,
+        locks: StoreLocks | None,
+    ) -> None:
+        self.key, self.view = key, view
+        self._arrays, self._table, self._locks = arrays, table, locks
+        self._format = format_named(key.fields["format"])
+        self._location, self._what = location, f"the embeddings {key.hash}/{view}"
+        self._records: npt.NDArray[np.uint8] | None = None
+
+    # ---- what is there
+
+    def missing(self, within: range | None = None, *, sizes: bool = False) -> list[int]:
+        """The present rows that have no embedding of their present image, ascending.
+
+        Args:
+            within: look at these rows alone, and read no other records; None looks at all.
+            sizes: also those whose file is missing or of another size than was written (found without reading it).
+        """
+        table = self._table()
+        infos = table.values() if within is None else [table[row] for row in within if row in table]
+        present = [info for info in infos if info.present]
+        with self._reading():
+            records = self._refresh(within)
+            missing = {info.row for info in present if not _is_there(records, info)}
+            if sizes:
+                missing |= {bad.row for bad in self._wrong_sizes([i for i in present if i.row not in missing])}
+        return sorted(missing)
+
+    def there(self) -> list[RowInfo]:
+        """The rows, present or not, that have an embedding of their image."""
+        with self._reading():
+            records = self._refresh()
+        return [info for info in self._table().values() if _is_there(records, info)]
+
+    def _wrong_sizes(self, infos: Sequence[RowInfo]) -> list[BadRow]:
+        """Those of the rows with a record whose file is missing or of another size than was written."""
+        if not infos:
+            return []
+        first = min(info.row for info in infos)
+        written = self._arrays.rows("stored", slice(first, max(info.row for info in infos) + 1))
+        found = stored_bytes(self._arrays["values"], [info.row for info in infos])
+        return [
+            BadRow(i.row, i.id, f"its file has {found[i.row]} bytes, written were {written[i.row - first]}")
+            for i in infos
+            if found[i.row] != written[i.row - first]
+        ]
+
+    # ---- reading
+
+    def read(self, rows: Sequence[int]) -> Floats:
+        """The embeddings of rows, each held against its record.
+
+        Returns:
+            (n, 256, 64, 64), float16 for format f16, float32 otherwise.
+
+        Raises:
+            EmbeddingNotFound: nothing was written under this key and view yet.
+            RowDamaged: a row is missing, stale, swapped, truncated or edited; row and id are named.
+            StoreDamaged: what describes the arrays was changed after it was written.
+            StoreAccessError: they cannot be read.
+        """
+        values, bad = self.try_read(rows)
+        if bad:
+            raise RowDamaged(self._location, self._what, bad)
+        return values
+
+    def try_read(self, rows: Sequence[int]) -> tuple[Floats, list[BadRow]]:
+        """As `read`, but rows that cannot be trusted are returned with the reason, and are zeros in the array."""
+        values = np.zeros((len(rows), *EMBEDDING_SHAPE), np.float16 if self._format.name == "f16" else np.float32)
+        bad: list[BadRow] = []
+        with self._reading():
+            if not self._arrays.open():
+                raise EmbeddingNotFound(
+                    f"{self._location} has no embeddings of {label(self.key.fields)}, view {self.view}. Run `nucseg "
+                    "embed` with these options first."
+                )
+            for i, row in enumerate(rows):
+                reason = self._read_row(row, values[i])
+                if reason:  # a writer may have replaced the row between record and values: its new record is read once
+                    self._refresh()
+                    reason = self._read_row(row, values[i])
+                if reason:
+                    values[i] = 0
+                    info = self._table().get(row)
+                    bad.append(BadRow(row, info.id if info else "", reason))
+        return values, bad
+
+    def _read_row(self, row: int, out: Floats) -> str:
+        """Read one row into `out`; the reason why it cannot be trusted, or nothing."""
+        info = self._table().get(row)
+        if info is None:
+            return "the store has no sample in this row that can be trusted"
+        records = self._refresh() if self._records is None else self._records
+        if not _is_there(records, info):
+            stale = row < len(records) and records[row].any()
+            return "it was made from another image than the present one" if stale else "it is missing"
+        try:
+            stored = self._arrays.stored(row)
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # whatever a codec makes of damaged bytes, it is damage
+            return f"it cannot be decoded ({error})"
+        if self._digest(info, stored) != records[row, _IMAGE_BYTES:].tobytes():
+            return "its values are not what its record says"
+        out[:] = self._format.decode(stored)[0]
+        return ""
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with access(self._location, "reading embeddings from"):
+            yield
+
+    def _refresh(self, within: range | None = None) -> npt.NDArray[np.uint8]:
+        """Read the records as they are now, all or those within a range: (n, 48)."""
+        self._arrays.open(anew=True)
+        n_rows = self._arrays.n_rows
+        if within is None or self._records is None or len(self._records) != n_rows:
+            self._records = self._arrays.rows("record", slice(0, n_rows)) if n_rows else _NO_RECORDS
+        elif within.start < n_rows:
+            where = slice(within.start, min(within.stop, n_rows))
+            self._records[where] = self._arrays.rows("record", where)
+        return self._records
+
+    # ---- writing
+
+    def blocks(self) -> list[range]:
+        """The rows of each block: what one writer owns."""
+        n_rows = max(self._table(), default=-1) + 1
+        return [range(first, min(first + BLOCK_ROWS, n_rows)) for first in range(0, n_rows, BLOCK_ROWS)]
+
+    @contextmanager
+    def claim(self, block: range, *, wait: bool = False) -> Iterator[bool]:
+        """Own one block for writing; yields whether it could be had (always, when waiting).
+
+        On an object store nothing is locked: several writers go through one scheduler there.
+        """
+        if self._locks is None:
+            yield True
+            return
+        slot = block_slot(self.key.hash, block.start // BLOCK_ROWS)
+        if wait:
+            with self._locks.hold(slot):
+                yield True
+        else:
+            with self._locks.try_hold(slot) as held:
+                yield held
+
+    def write(self, rows: Sequence[int], values: Floats) -> None:
+        """Write embeddings: records cleared, then values, then records. The caller owns the rows' blocks.
+
+        Args:
+            rows: N row numbers, each once.
+            values: (N, 256, 64, 64) floats.
+
+        Raises:
+            UnstorableEmbedding: not finite, of another shape, or too large for the format; nothing was written.
+            StoreAccessError: no space, no permission; rows whose record was written are kept.
+        """
+        stored = self._format.encode(checked(values))
+        if len(values) != len(rows) or len(set(rows)) != len(rows):
+            raise UnstorableEmbedding(f"each row gets one embedding, got {len(values)} for the rows {list(rows)}")
+        infos = [self._table()[row] for row in rows]
+        with access(self._location, "writing embeddings to"):
+            self._arrays.make_room(max(self._table(), default=-1) + 1, self._locks)
+            self.clear(rows)
+            for i, row in enumerate(rows):
+                self._arrays["values"][row] = stored.values[i]
+                if stored.scale is not None:
+                    write_rows(self._arrays["scale"], row, stored.scale[i : i + 1])
+            sizes = stored_bytes(self._arrays["values"], rows)
+            self._set_small("stored", {row: np.array(size, np.int64) for row, size in sizes.items()})
+            self._set_small("record", {info.row: self._record(info, _nth(stored, i)) for i, info in enumerate(infos)})
+
+    def clear(self, rows: Sequence[int]) -> None:
+        """Take the records of rows away: the next `embed` computes them anew. The caller owns the rows' blocks."""
+        if rows and self._arrays.open():
+            self._set_small("record", dict.fromkeys(rows, np.zeros(RECORD_BYTES, np.uint8)))
+
+    def _set_small(self, name: str, new: Mapping[int, npt.NDArray[np.generic]]) -> None:
+        for first, last in runs(sorted(new)):
+            write_rows(self._arrays[name], first, np.stack([new[row] for row in range(first, last + 1)]))
+        self._records = None
+
+    def _digest(self, info: RowInfo, stored: Stored) -> bytes:
+        digest = xxhash.xxh3_128(f"{self.key.hash}/{self.view}/{info.id}".encode() + b"\0")
+        digest.update(np.ascontiguousarray(stored.values).data)
+        if stored.scale is not None:
+            digest.update(np.ascontiguousarray(stored.scale).data)
+        return digest.digest()
+
+    def _record(self, info: RowInfo, stored: Stored) -> npt.NDArray[np.uint8]:
+        return np.frombuffer(info.image_digest + self._digest(info, stored), np.uint8)
+
+
+def _nth(stored: Stored, i: int) -> Stored:
+    return Stored(stored.values[i : i + 1], None if stored.scale is None else stored.scale[i : i + 1])
+
+
+def _is_there(records: npt.NDArray[np.uint8], info: RowInfo) -> bool:
+    return (
+        info.row < len(records)
+        and records[info.row, :_IMAGE_BYTES].tobytes() == info.image_digest
+        and bool(records[info.row].any())
+    )

@@ -1,0 +1,99 @@
+"""What can be wrong with a cache: each message says what was found, what was expected and the way out."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+class CacheError(Exception):
+    """The base of every error of the cache that the user can act on."""
+
+
+class StoreNotFound(CacheError):
+    """There is no store at the given place."""
+
+
+class StoreExists(CacheError):
+    """A store is already at the place where one was to be created."""
+
+
+class StoreFormatError(CacheError):
+    """The store was written in another version of the format, or is no store at all."""
+
+
+class StoreDamaged(CacheError):
+    """What describes the arrays (attributes, array metadata) is not what was sealed."""
+
+
+class StoreAccessError(CacheError):
+    """The store cannot be read or written for a reason outside of it: space, permission, network."""
+
+
+class EmbeddingNotFound(CacheError):
+    """No embedding, or more than one, matches what was asked for."""
+
+
+class UnstorableEmbedding(CacheError):
+    """An embedding cannot be stored in the chosen format: not finite, too large, of another shape."""
+
+
+class UnstorableSample(CacheError):
+    """A sample cannot be stored: another shape or type than the store's, a name that is no Unicode text."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """One row that must not be used, and why."""
+
+    row: int
+    id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"row {self.row} ({self.id or 'its id cannot be told'}): {self.reason}"
+
+
+class RowDamaged(CacheError):
+    """Rows whose content is not what their record says. They are named by row and id."""
+
+    def __init__(self, location: str, what: str, bad: Sequence[BadRow]) -> None:
+        self.bad = tuple(bad)
+        shown = "".join(f"\n  {row}" for row in self.bad[:SHOWN_ROWS])
+        more = f"\n  and {len(self.bad) - SHOWN_ROWS} more" if len(self.bad) > SHOWN_ROWS else ""
+        super().__init__(
+            f"{len(self.bad)} row(s) of {what} in {location} are not what was written:{shown}{more}\n"
+            "Run `nucseg embed` for this data set again: it computes these rows anew and keeps all others."
+        )
+
+
+SHOWN_ROWS = 8
+
+_WAYS_OUT = {
+    errno.ENOSPC: "Free some space there, or choose another place with --cache, and run the same command again",
+    errno.EDQUOT: "Free some of your quota, or choose another place with --cache, and run the same command again",
+    errno.EACCES: "Ask for the permission, or choose another place with --cache",
+    errno.EPERM: "Ask for the permission, or choose another place with --cache",
+    errno.EEXIST: "A file stands where a folder is needed; move it away, or choose another place with --cache",
+    errno.ENOTDIR: "A file stands where a folder is needed; move it away, or choose another place with --cache",
+    errno.EROFS: "Mount it writable, or choose another place with --cache",
+    errno.ENOLCK: "The file system offers no locks; choose a place with --cache that does",
+}
+
+
+@contextmanager
+def access(location: str, doing: str) -> Iterator[None]:
+    """Turn a failure of the file system or the network into one clear message.
+
+    Raises:
+        StoreAccessError: instead of any OSError raised inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        way_out = _WAYS_OUT.get(error.errno or 0, "Mend that, and run the same command again")
+        raise StoreAccessError(
+            f"{doing} {location} failed: {error.strerror or error}. {way_out}; everything that was finished is kept."
+        ) from error

@@ -1,0 +1,150 @@
+"""How an embedding is stored: the numbers on disk, and what is lost on the way there."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from zarr.codecs import BloscCodec
+
+from nucseg_cache.errors import UnstorableEmbedding
+
+EMBEDDING_SHAPE = (256, 64, 64)
+"""Channels, grid cells down, grid cells across: what every SAM encoder returns for one image."""
+
+Floats = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Rows as they lie on disk."""
+
+    values: npt.NDArray[np.generic]
+    """(n, 256, 64, 64) in the format's type."""
+
+    scale: npt.NDArray[np.float32] | None
+    """(n, 256) factor per channel, or None where the format has none."""
+
+
+class Format(ABC):
+    """One way to store embeddings."""
+
+    name: str
+    """As it stands in the key."""
+
+    dtype: str
+    """The type of the numbers on disk."""
+
+    has_scale: bool = False
+    """Whether a factor per channel is stored beside them."""
+
+    error_bound: str
+    """What is lost between the encoder's float32 and a read, in words, for people."""
+
+    compressor = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
+    """Lossless; bitshuffle because neighbouring floats share their leading bits."""
+
+    @abstractmethod
+    def encode(self, values: Floats) -> Stored:
+        """Turn (n, 256, 64, 64) floats into what is stored."""
+
+    @abstractmethod
+    def decode(self, stored: Stored) -> Floats:
+        """Turn what is stored into floats of shape (n, 256, 64, 64)."""
+
+
+class Float16(Format):
+    """Half precision, the default: 2 MiB a row before compression."""
+
+    name, dtype = "f16", "float16"
+    error_bound = "at most 2**-11 of each value, or 2**-25 where that is more (rounding to float16)"
+
+    def encode(self, values: Floats) -> Stored:
+        """See `Format.encode`."""
+        with np.errstate(over="ignore"):  # an overflow is found and named below
+            half = values.astype(np.float16)
+        if not np.isfinite(half).all():
+            raise UnstorableEmbedding(
+                f"an embedding holds {np.abs(values).max():.3g}, float16 holds at most 65504: use --format f32"
+            )
+        return Stored(half, None)
+
+    def decode(self, stored: Stored) -> Floats:
+        """See `Format.decode`."""
+        return stored.values.astype(np.float16, copy=False)
+
+
+class Float32(Format):
+    """What a float32 encoder returned, bit for bit: 4 MiB a row before compression."""
+
+    name, dtype = "f32", "float32"
+    error_bound = "none"
+
+    def encode(self, values: Floats) -> Stored:
+        """See `Format.encode`."""
+        return Stored(_single(values), None)
+
+    def decode(self, stored: Stored) -> Floats:
+        """See `Format.decode`."""
+        return stored.values.astype(np.float32, copy=False)
+
+
+class Int8(Format):
+    """Eight bits with one scale per channel: under half of float16's size."""
+
+    name, dtype, has_scale = "i8", "int8", True
+    error_bound = "at most 1/254 of the largest magnitude in the value's channel"
+    compressor = BloscCodec(cname="zstd", clevel=5, shuffle="noshuffle")
+
+    def encode(self, values: Floats) -> Stored:
+        """See `Format.encode`."""
+        values = _single(values)  # the scale of a float16 channel in float16 would cost more than the codes do
+        scale = np.abs(values).max(axis=(2, 3)) / np.float32(127)
+        divisor = np.where(scale == 0, np.float32(1), scale)[:, :, None, None]  # a channel of zeros stays zeros
+        codes = np.rint(values / divisor).clip(-127, 127).astype(np.int8)
+        return Stored(codes, scale)
+
+    def decode(self, stored: Stored) -> Floats:
+        """See `Format.decode`."""
+        assert stored.scale is not None  # noqa: S101 - encode always gives one; narrows the type
+        return stored.values.astype(np.float32) * stored.scale[:, :, None, None]
+
+
+def _single(values: Floats) -> npt.NDArray[np.float32]:
+    """The values as float32."""
+    with np.errstate(over="ignore"):  # an overflow is found and named below
+        single = values.astype(np.float32, copy=False)
+    if not np.isfinite(single).all():
+        raise UnstorableEmbedding(f"an embedding holds {np.abs(values).max():.3g}, float32 holds at most 3.4e38")
+    return single
+
+
+FORMATS: dict[str, Format] = {f.name: f for f in (Float16(), Float32(), Int8())}
+
+
+def format_named(name: str) -> Format:
+    """The format of that name.
+
+    Raises:
+        UnstorableEmbedding: no format has that name; the message lists those that exist.
+    """
+    if name not in FORMATS:
+        raise UnstorableEmbedding(f"no storage format is called {name!r}; there are {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def checked(values: Floats) -> Floats:
+    """The rows themselves, once it is certain that they are embeddings.
+
+    Raises:
+        UnstorableEmbedding: another shape or type, or a value that is not finite.
+    """
+    if values.ndim != 4 or values.shape[1:] != EMBEDDING_SHAPE or values.dtype.kind != "f":
+        raise UnstorableEmbedding(
+            f"embeddings are floats of shape (n, 256, 64, 64), got {values.dtype} of shape {values.shape}"
+        )
+    if not np.isfinite(values).all():
+        raise UnstorableEmbedding("an embedding holds values that are not finite: nothing of this batch was stored")
+    return values

@@ -1,0 +1,119 @@
+"""The groups of a store on disk: made whole or not at all, deleted whole or not at all, and what is left of neither."""
+
+from __future__ import annotations
+
+import asyncio
+import glob
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.sync import sync  # zarr's stores are asynchronous only; this is how zarr itself calls them
+from zarr.storage import LocalStore
+
+_HEX = "[0-9a-f]" * 32
+
+
+def create_group(parent: zarr.Group, name: str, build: Callable[[zarr.Group], None]) -> None:
+    """Create a group so that it is there whole or not at all.
+
+    `build` fills it and writes its sealed attributes last. In a folder the group grows under a temporary name and is
+    renamed; on an object store, where nothing can be renamed, a group without its seal does not count as there.
+    A group that came into being meanwhile wins.
+    """
+    folder = group_folder(parent)
+    if folder is None:
+        build(parent.create_group(name, overwrite=True))
+        return
+    temporary = temporary_name(name)
+    try:
+        build(parent.create_group(temporary))
+        _rename(folder / temporary, folder / name)
+    finally:
+        shutil.rmtree(folder / temporary, ignore_errors=True)
+
+
+def delete_group(parent: zarr.Group, name: str) -> None:
+    """Delete a group so that it is there whole or not at all: in a folder by renaming it first."""
+    folder = group_folder(parent)
+    if folder is None:
+        sync(parent.store.delete(_document(parent, name)))
+        del parent[name]
+        return
+    temporary = folder / temporary_name(name)
+    (folder / name).rename(temporary)
+    shutil.rmtree(temporary)
+
+
+def child_names(group: zarr.Group) -> list[str]:
+    """The names of the groups in a group, in order. All other names there, rubbish too, have a dot."""
+
+    async def listed() -> list[str]:
+        return [name async for name in group.store.list_dir(group.path)]
+
+    return sorted(name for name in sync(listed()) if "." not in name)
+
+
+def _rename(temporary: Path, final: Path) -> None:
+    """Give a finished folder its name; one that has it already stays."""
+    try:
+        temporary.rename(final)
+    except OSError:
+        if not final.is_dir():
+            raise
+
+
+def group_folder(group: zarr.Group) -> Path | None:
+    """The folder of a group, or None on an object store."""
+    return group.store.root / group.path if isinstance(group.store, LocalStore) else None
+
+
+def read_documents(group: zarr.Group, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What is in the zarr.json of what lies in a group, as it is on disk; asked for all at once.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: one is no JSON.
+    """
+
+    async def together() -> list[Buffer | None]:
+        read = (group.store.get(_document(group, name), prototype=default_buffer_prototype()) for name in names)
+        return await asyncio.gather(*read)
+
+    found = dict(zip(names, sync(together()), strict=True))
+    missing = [name for name, content in found.items() if content is None]
+    if missing:
+        raise FileNotFoundError(f"{missing[0]}/zarr.json")
+    return {name: json.loads(content.to_bytes()) for name, content in found.items() if content is not None}
+
+
+def write_document(group: zarr.Group, name: str, document: Mapping[str, Any]) -> None:
+    """Write the zarr.json of what lies in a group."""
+    content = json.dumps(document, indent=2).encode()
+    sync(group.store.set(_document(group, name), default_buffer_prototype().buffer.from_bytes(content)))
+
+
+def _document(group: zarr.Group, name: str) -> str:
+    return "/".join(part for part in (group.path, name, "zarr.json") if part)
+
+
+def temporary_name(name: str) -> str:
+    """A name for something that is to be called `name` once it is finished."""
+    return f".{name}.{uuid.uuid4().hex}.tmp"
+
+
+def leftovers_beside(root: Path) -> list[Path]:
+    """What killed creations left beside a store."""
+    return list(root.parent.glob(f".{glob.escape(root.name)}.{_HEX}.tmp"))
+
+
+def leftovers_within(root: Path) -> list[Path]:
+    """What killed writers left in a store: half-made groups, and zarr's half-written files."""
+    groups = list(root.rglob(f".*.{_HEX}.tmp"))
+    files = [file for file in root.rglob(f"*.{_HEX}.partial") if not any(g in file.parents for g in groups)]
+    return groups + files

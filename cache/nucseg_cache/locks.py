@@ -1,0 +1,115 @@
+"""Kernel locks that keep two writers of one local store apart, free again when their process dies.
+
+One lock file lies beside each store. Byte 0 guards the samples; each key owns a range of its own, whose first byte
+guards the shape of its arrays and whose other bytes guard one block of rows each. Several writers of an object
+store go through one scheduler instead (see the format's README).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nucseg_cache.errors import access
+
+SAMPLES = 0
+_BLOCKS_PER_KEY = 1 << 32
+_ALL = -1
+_TO_THE_END = 0  # what POSIX takes for a length without end
+
+
+def shape_slot(key_hash: str) -> int:
+    """The byte that guards the shape of a key's arrays."""
+    return (1 + int(key_hash[:7], 16)) * _BLOCKS_PER_KEY
+
+
+def block_slot(key_hash: str, block: int) -> int:
+    """The byte that guards one block of a key's rows."""
+    return shape_slot(key_hash) + 1 + block
+
+
+class StoreLocks:
+    """The locks of one local store.
+
+    POSIX record locks belong to a process and vanish when it closes *any* descriptor of the file: hence one descriptor
+    per file for the life of the process, and a set that keeps threads of one process apart.
+    """
+
+    _open: dict[Path, StoreLocks] = {}  # noqa: RUF012 - the process-wide table described above
+    _guard = threading.Lock()
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        with access(str(file), "opening the lock file"):
+            self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        self._held: set[int] = set()
+        self._released = threading.Condition()
+
+    @classmethod
+    def beside(cls, store: Path) -> StoreLocks:
+        """The locks of the store in that folder; its parent is made where it is missing."""
+        store = store.resolve()  # a link to a store means the same store
+        file = store.parent / f".{store.name}.lock"
+        with cls._guard:
+            if file not in cls._open or not file.exists():
+                with access(str(store.parent), "creating the folder"):
+                    store.parent.mkdir(parents=True, exist_ok=True)
+                cls._open[file] = cls(file)
+            return cls._open[file]
+
+    @contextmanager
+    def hold(self, slot: int) -> Iterator[None]:
+        """Hold one slot, waiting for it as long as another process or thread has it."""
+        with self._released:
+            self._released.wait_for(lambda: not self._held & {slot, _ALL})
+            self._held.add(slot)
+        try:
+            with access(str(self._file), "locking"):
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, slot)
+            yield
+        finally:
+            self._release(slot)
+
+    @contextmanager
+    def try_hold(self, slot: int) -> Iterator[bool]:
+        """Hold one slot if it is free; yields whether it is held."""
+        with self._released:
+            taken = not self._held & {slot, _ALL} and self._lock_now(1, slot)
+            if taken:
+                self._held.add(slot)
+        try:
+            yield taken
+        finally:
+            if taken:
+                self._release(slot)
+
+    @contextmanager
+    def try_hold_all(self) -> Iterator[bool]:
+        """Hold every slot if nobody holds any; yields whether they are held."""
+        with self._released:
+            taken = not self._held and self._lock_now(_TO_THE_END, 0)
+            if taken:
+                self._held.add(_ALL)
+        try:
+            yield taken
+        finally:
+            if taken:
+                self._release(_ALL)
+
+    def _lock_now(self, length: int, first: int) -> bool:
+        try:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, length, first)
+        except (BlockingIOError, PermissionError):  # POSIX allows either for a slot that is held
+            return False
+        return True
+
+    def _release(self, slot: int) -> None:
+        with self._released:
+            length, first = (_TO_THE_END, 0) if slot == _ALL else (1, slot)
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, length, first)
+            self._held.discard(slot)
+            self._released.notify_all()

@@ -1,0 +1,266 @@
+"""The samples of a store: what was prepared from each image and mask, one row a sample, each row with a record.
+
+record (N, 32): 16 bytes xxh3-128 of the row's description, 16 bytes of its pixels. Zeros: the row is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from nucseg_cache.arrays import BLOCK_ROWS, create_array, grow_array, read_together, readable_rows, write_rows
+from nucseg_cache.errors import BadRow
+from nucseg_cache.location import stored_bytes
+from nucseg_cache.rows import (
+    DIGEST_BYTES,
+    FILE_DIGEST_BYTES,
+    RowInfo,
+    SampleRow,
+    description_digest,
+    pixel_digest,
+    refuse_unstorable,
+)
+
+_PRESENT, _ABSENT = 1, 2
+_PIXELS = ("image", "instances", "ignore")
+_TEXTS = ("group", "stratum", "id")
+
+
+ARRAYS = (
+    *_PIXELS, "group", "stratum", "mpp", "size", "state", "image_digest", "mask_digest", "stored", "record", "id",
+)  # fmt: skip
+"""The order in which arrays grow and are written: the record after all it vouches for, the id last."""
+
+_DESCRIPTION = tuple(name for name in ARRAYS if name not in (*_PIXELS, "stored"))
+
+
+def create_arrays(group: zarr.Group, side_px: int) -> None:
+    """Make the empty arrays of the samples."""
+    pixels: dict[str, tuple[tuple[int, ...], str]] = {
+        "image": ((side_px, side_px, 3), "uint8"),
+        "instances": ((side_px, side_px), "int32"),
+        "ignore": ((side_px, side_px), "bool"),
+    }
+    columns: dict[str, tuple[tuple[int, ...], Any]] = {
+        **dict.fromkeys(_TEXTS, ((), str)),
+        "mpp": ((), "float64"),
+        "size": ((2,), "int32"),
+        "state": ((), "uint8"),
+        "image_digest": ((FILE_DIGEST_BYTES,), "uint8"),
+        "mask_digest": ((FILE_DIGEST_BYTES,), "uint8"),
+        "stored": ((len(_PIXELS),), "int64"),
+        "record": ((2 * DIGEST_BYTES,), "uint8"),
+    }
+    for name, (shape, dtype) in pixels.items():
+        create_array(group, name, shape, dtype, chunk_rows=1)
+    for name, (shape, dtype) in columns.items():
+        create_array(group, name, shape, dtype, chunk_rows=BLOCK_ROWS)
+
+
+class Samples:
+    """The arrays of the samples: rows in, verified rows out."""
+
+    def __init__(self, group: zarr.Group, arrays: Mapping[str, zarr.Array[Any]]) -> None:
+        self._group, self._arrays = group, dict(arrays)
+
+    @property
+    def shortest(self) -> tuple[str, int]:
+        """The array with the fewest rows, and how many it has."""
+        name = min(ARRAYS, key=lambda name: self._arrays[name].shape[0])
+        return name, int(self._arrays[name].shape[0])
+
+    def append(self, first: int, rows: Sequence[SampleRow]) -> None:
+        """Write rows from `first` on, and make room for them before, ids last; raises as `write` does."""
+        self._refuse(rows)
+        for name in ARRAYS:
+            self._arrays[name] = grow_array(self._group, name, first + len(rows))
+        self.write(first, rows)
+
+    def write(self, first: int, rows: Sequence[SampleRow], *, present: bool = True) -> None:
+        """Write consecutive rows: record cleared, then everything else, then the record, then the id.
+
+        Raises:
+            UnstorableSample: a sample is not what the arrays hold; nothing was written.
+        """
+        self._refuse(rows)
+        infos = [sample.info(first + i, present=present) for i, sample in enumerate(rows)]
+        records = [description_digest(info) + pixel_digest(sample) for info, sample in zip(infos, rows, strict=True)]
+        self._set("record", first, np.zeros((len(rows), 2 * DIGEST_BYTES), np.uint8))
+        for name in _PIXELS:
+            for i, sample in enumerate(rows):  # one chunk file a row: one write each
+                self._arrays[name][first + i] = getattr(sample, name)
+        self._write_description(first, infos)
+        sizes = [stored_bytes(self._arrays[name], range(first, first + len(rows))) for name in _PIXELS]
+        self._set("stored", first, np.array([[s[i.row] for s in sizes] for i in infos], np.int64))
+        self._set("record", first, _bytes(records))
+        self._set("id", first, np.array([info.id for info in infos], dtype=object))
+
+    def mark(self, info: RowInfo, *, present: bool) -> None:
+        """Say of one row whether its image is still in the data set. The record, written last, is what counts."""
+        changed = replace(info, present=present)
+        pixels = bytes(np.asarray(self._arrays["record"][info.row]))[DIGEST_BYTES:]
+        self._set("state", info.row, _states([changed]))
+        self._set("record", info.row, _bytes([description_digest(changed) + pixels]))
+
+    def describe(self, n_rows: int) -> tuple[list[RowInfo], list[BadRow]]:
+        """The descriptions of all rows that can be trusted, and the others with the reason."""
+        try:
+            return self._described(slice(0, n_rows))
+        except Exception as error:  # whatever a codec makes of damaged bytes, it is damage; find out where
+            _not_the_file_systems(error)
+        good: list[RowInfo] = []
+        bad: list[BadRow] = []
+        for first in range(0, n_rows, BLOCK_ROWS):
+            where = slice(first, min(first + BLOCK_ROWS, n_rows))
+            try:
+                block_good, block_bad = self._described(where)
+            except Exception as error:  # as above
+                _not_the_file_systems(error)
+                reason = f"its description cannot be decoded ({error})"
+                block_good, block_bad = [], [BadRow(row, name, reason) for row, name in self._legible_ids(where)]
+            good, bad = good + block_good, bad + block_bad
+        return good, bad
+
+    def _described(self, where: slice) -> tuple[list[RowInfo], list[BadRow]]:
+        good: list[RowInfo] = []
+        bad: list[BadRow] = []
+        for info, record in zip(*self._read_columns(where), strict=True):
+            # a killed `mark` leaves a state that is ahead of the record
+            other = replace(info, present=not info.present)
+            vouched = next((i for i in (info, other) if record[:DIGEST_BYTES] == description_digest(i)), None)
+            if vouched is None:
+                bad.append(BadRow(info.row, info.id, "its description is not what its record says"))
+            else:
+                good.append(vouched)
+        return good, bad
+
+    def _legible_ids(self, where: slice) -> list[tuple[int, str]]:
+        """Row and id of rows of which something cannot be decoded; no id where that is it."""
+        rows = range(where.start, where.stop)
+        with suppress(ValueError, RuntimeError, TypeError, EOFError):  # what the codecs raise
+            return [(row, str(name)) for row, name in zip(rows, np.asarray(self._arrays["id"][where]), strict=True)]
+        return [(row, "") for row in rows]
+
+    def vouches(self, info: RowInfo) -> bool:
+        """Whether the record of that row belongs to this description."""
+        with suppress(ValueError, RuntimeError, TypeError, EOFError):  # what the codecs raise: it cannot be read
+            return bytes(np.asarray(self._arrays["record"][info.row]))[:DIGEST_BYTES] == description_digest(info)
+        return False
+
+    def read(self, infos: Sequence[RowInfo]) -> tuple[list[SampleRow], list[BadRow]]:
+        """The samples of rows that can be trusted, and the others with the reason."""
+        samples: list[SampleRow] = []
+        bad: list[BadRow] = []
+        for info in infos:
+            try:
+                *pixels, record = self._read_together((*_PIXELS, "record"), info.row)
+            except Exception as error:  # as in `describe`
+                _not_the_file_systems(error)
+                bad.append(BadRow(info.row, info.id, f"it cannot be decoded ({error})"))
+                continue
+            sample = _sample(info, *pixels)
+            reason = _mistrust(record.tobytes(), info, sample)
+            if reason:
+                bad.append(BadRow(info.row, info.id, reason))
+            else:
+                samples.append(sample)
+        return samples, bad
+
+    def wrong_sizes(self, infos: Sequence[RowInfo]) -> list[BadRow]:
+        """The rows of which a file is missing or of another size than was written, found without reading them."""
+        if not infos:
+            return []
+        written = readable_rows(self._arrays["stored"], slice(0, infos[-1].row + 1))
+        found = [stored_bytes(self._arrays[name], [info.row for info in infos]) for name in _PIXELS]
+        bad: list[BadRow] = []
+        for info in infos:
+            wrong = [
+                f"the file of {name} has {sizes[info.row]} bytes, written were {expected}"
+                for name, sizes, expected in zip(_PIXELS, found, written[info.row], strict=True)
+                if sizes[info.row] != expected
+            ]
+            bad += [BadRow(info.row, info.id, "; ".join(wrong))] if wrong else []
+        return bad
+
+    def _refuse(self, rows: Sequence[SampleRow]) -> None:
+        for sample in rows:
+            refuse_unstorable(sample, self._arrays["image"].shape[1])
+
+    def _set(self, name: str, first: int, values: npt.NDArray[Any]) -> None:
+        write_rows(self._arrays[name], first, values)
+
+    def _write_description(self, first: int, infos: Sequence[RowInfo]) -> None:
+        columns = {
+            "group": np.array([info.group for info in infos], dtype=object),
+            "stratum": np.array([info.stratum for info in infos], dtype=object),
+            "mpp": np.array([np.nan if info.mpp is None else info.mpp for info in infos]),
+            "size": np.array([info.size for info in infos], np.int32),
+            "state": _states(infos),
+            "image_digest": _bytes([info.image_digest for info in infos]),
+            "mask_digest": _bytes([info.mask_digest for info in infos]),
+        }
+        for name, column in columns.items():
+            self._set(name, first, column)
+
+    def _read_columns(self, where: slice) -> tuple[list[RowInfo], list[bytes]]:
+        column = dict(zip(_DESCRIPTION, self._read_together(_DESCRIPTION, where), strict=True))
+        infos = [_info(row, i, column) for i, row in enumerate(range(where.start, where.stop))]
+        return infos, [record.tobytes() for record in column["record"]]
+
+    def _read_together(self, names: Sequence[str], where: int | slice) -> list[npt.NDArray[Any]]:
+        return read_together([self._arrays[name] for name in names], where)
+
+
+def _sample(
+    info: RowInfo, image: npt.NDArray[np.uint8], instances: npt.NDArray[np.int32], ignore: npt.NDArray[np.bool_]
+) -> SampleRow:
+    return SampleRow(
+        info.id, info.group, info.stratum, info.mpp, info.size,
+        image, instances, ignore, info.image_digest, info.mask_digest,
+    )  # fmt: skip
+
+
+def _info(row: int, i: int, column: Mapping[str, npt.NDArray[Any]]) -> RowInfo:
+    """The description of a row, from place i of the columns that were read."""
+    return RowInfo(
+        row=row,
+        id=str(column["id"][i]),
+        group=str(column["group"][i]),
+        stratum=str(column["stratum"][i]),
+        mpp=None if np.isnan(column["mpp"][i]) else float(column["mpp"][i]),
+        size=(int(column["size"][i, 0]), int(column["size"][i, 1])),
+        image_digest=column["image_digest"][i].tobytes(),
+        mask_digest=column["mask_digest"][i].tobytes(),
+        present=bool(column["state"][i] == _PRESENT),
+    )
+
+
+def _mistrust(record: bytes, info: RowInfo, sample: SampleRow) -> str:
+    """Why a row as read is not to be trusted, or nothing."""
+    if not any(record):
+        return "it is missing: it is being written, or its writer was stopped"
+    if not any(record[:DIGEST_BYTES] == description_digest(replace(info, present=p)) for p in (True, False)):
+        return "its image or masks were written again since the store was opened"
+    if record[DIGEST_BYTES:] != pixel_digest(sample):
+        return "image, instances or ignore are not what its record says"
+    return ""
+
+
+def _not_the_file_systems(error: Exception) -> None:
+    """Let a failure of the file system through: it says nothing about the row."""
+    if isinstance(error, (OSError, MemoryError)):
+        raise error
+
+
+def _states(infos: Sequence[RowInfo]) -> npt.NDArray[np.uint8]:
+    return np.array([_PRESENT if info.present else _ABSENT for info in infos], np.uint8)
+
+
+def _bytes(rows: Sequence[bytes]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)

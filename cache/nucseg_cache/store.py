@@ -1,0 +1,327 @@
+"""The store: the samples of one data set, and their embeddings by key. Its rules are in ../README.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from nucseg_cache.choice import choose
+from nucseg_cache.creation import create_in_folder, create_on_object_store
+from nucseg_cache.embedding_arrays import EmbeddingArrays
+from nucseg_cache.embeddings import Embeddings
+from nucseg_cache.errors import (
+    BadRow,
+    RowDamaged,
+    StoreAccessError,
+    StoreExists,
+    access,
+)
+from nucseg_cache.formats import format_named
+from nucseg_cache.groups import delete_group
+from nucseg_cache.key import Key
+from nucseg_cache.layout import Layout
+from nucseg_cache.location import Mode, local_path
+from nucseg_cache.locks import SAMPLES, StoreLocks
+from nucseg_cache.rows import RowInfo, SampleRow
+
+
+class Store:
+    """Everything cached for one data set, prepared in one way. Made by `Store.open` and `Store.create`."""
+
+    def __init__(self, location: str | Path, mode: Mode) -> None:
+        self.location = str(location)
+        self._mode = mode
+        self._layout: Layout
+        self._good: dict[int, RowInfo]
+        self._bad: list[BadRow]
+        self._rows_by_id: dict[str, int]
+        self._load()
+        folder = local_path(location)
+        self._locks = StoreLocks.beside(folder) if folder is not None and mode == "r+" else None
+
+    @classmethod
+    def open(cls, location: str | Path, *, mode: Mode = "r") -> Store:
+        """Open a store, to read (`r`) or to add to it (`r+`).
+
+        Raises:
+            StoreNotFound: nothing is there.
+            StoreFormatError: it is of another version of the format, or no store of nucseg.
+            StoreDamaged: what describes the arrays was changed after it was written.
+            StoreAccessError: it cannot be read.
+        """
+        return cls(location, mode)
+
+    @classmethod
+    def create(
+        cls,
+        location: str | Path,
+        *,
+        dataset: str,
+        source: str,
+        preparation: Mapping[str, str],
+        rows: Sequence[SampleRow] = (),
+    ) -> Store:
+        """Create a store under a temporary name, rename it, and add the rows.
+
+        Args:
+            location: a folder (its parent is made where missing) or an fsspec URL.
+            dataset: the data set's name.
+            source: where the data set was read from; remembered for the next run.
+            preparation: what was done to the samples; `side_px` is their side in pixels.
+            rows: the first samples.
+
+        Raises:
+            StoreExists: something is there already.
+            StoreAccessError: it cannot be written.
+        """
+        folder = local_path(location)
+
+        def build(root: zarr.Group) -> None:
+            Layout.build(root, dataset, source, preparation)
+
+        with access(str(location), "creating the store"):
+            if folder is None:
+                create_on_object_store(str(location), build)
+            else:
+                create_in_folder(folder, build)
+        store = cls(location, "r+")
+        store.append(rows)
+        return store
+
+    # ---- what is in it
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        return str(self._layout.attributes["dataset"])
+
+    @property
+    def source(self) -> str:
+        """Where the data set was read from."""
+        return str(self._layout.attributes["source"])
+
+    @property
+    def preparation(self) -> dict[str, str]:
+        """What was done to the samples before they were stored."""
+        return dict(self._layout.attributes["preparation"])
+
+    @property
+    def n_rows(self) -> int:
+        """The number of rows, present or absent."""
+        return int(self._layout.attributes["rows"])
+
+    @property
+    def table(self) -> tuple[RowInfo, ...]:
+        """All rows without their pixels, in order.
+
+        Raises:
+            RowDamaged: a description is not what was written; row and id are named.
+        """
+        if self._bad:
+            raise RowDamaged(self.location, "the samples", self._bad)
+        return tuple(self._good.values())
+
+    def described(self) -> tuple[RowInfo, ...]:
+        """As `table`, but rows that cannot be trusted are left out (see `damaged`)."""
+        return tuple(self._good.values())
+
+    def info(self, row: int) -> RowInfo:
+        """What is known of one row.
+
+        Raises:
+            KeyError: there is no such row, or its description cannot be trusted.
+        """
+        return self._good[row]
+
+    def has(self, sample_id: str) -> bool:
+        """Whether a trusted row has that id."""
+        return sample_id in self._rows_by_id
+
+    def row_of(self, sample_id: str) -> int:
+        """The row of a sample.
+
+        Raises:
+            KeyError: no row has that id.
+        """
+        return self._rows_by_id[sample_id]
+
+    def read_samples(self, rows: Sequence[int]) -> list[SampleRow]:
+        """The samples of rows, each held against its record.
+
+        Raises:
+            RowDamaged: a row's pixels or description are not what was written.
+        """
+        good, bad = self.try_read_samples(rows)
+        if bad:
+            raise RowDamaged(self.location, "the samples", bad)
+        return good
+
+    def try_read_samples(self, rows: Sequence[int]) -> tuple[list[SampleRow], list[BadRow]]:
+        """As `read_samples`, but rows that cannot be trusted are returned beside the others."""
+        described = [self._good[row] for row in rows if row in self._good]
+        undescribed = [bad for bad in self._bad if bad.row in set(rows)]
+        unknown = [row for row in rows if not 0 <= row < self.n_rows]
+        undescribed += [BadRow(row, "", "the store has no such row") for row in unknown]
+        with access(self.location, "reading samples from"):
+            good, bad = self._layout.samples.read(described)
+        return good, undescribed + bad
+
+    def damaged(self) -> list[BadRow]:
+        """The rows whose description cannot be trusted, or of which a file is missing or of another size."""
+        with access(self.location, "listing"):
+            return self._bad + self._layout.samples.wrong_sizes(list(self._good.values()))
+
+    # ---- embeddings
+
+    def keys(self) -> tuple[Key, ...]:
+        """The keys of all embeddings in the store.
+
+        Raises:
+            StoreDamaged: a key was changed after it was written.
+        """
+        with access(self.location, "reading"):
+            return tuple(key for key, _ in self._layout.keyed_groups())
+
+    def recorded(self, key: Key) -> dict[str, Any]:
+        """What was recorded beside a key when it was made: versions, device, threads; and the stated error."""
+        for other, attributes in self._layout.keyed_groups():
+            if other.hash == key.hash:
+                return {**attributes["recorded"], "error": attributes["error"]}
+        return {}
+
+    def views(self, key: Key) -> tuple[str, ...]:
+        """The views of a key that have embeddings."""
+        with access(self.location, "reading"):
+            return self._layout.views(key)
+
+    def find(self, asked: Mapping[str, str], view: str = "identity") -> Key:
+        """The one key that answers what is asked.
+
+        Args:
+            asked: field -> value; fields that are not asked for may have any value.
+            view: the view that must be there.
+
+        Raises:
+            EmbeddingNotFound: none does, or several do; the message lists the candidates and how they differ.
+        """
+        return choose(self.location, {key: self.views(key) for key in self.keys()}, asked, view)
+
+    def embeddings(self, key: Key, view: str = "identity", *, recorded: Mapping[str, str] | None = None) -> Embeddings:
+        """The embeddings of a key; nothing is created before the first write.
+
+        Args:
+            key: what made them.
+            view: `identity`, or the name of an exact view.
+            recorded: versions, device and threads, written beside the key when it is created.
+        """
+        arrays = EmbeddingArrays(self._layout.embeddings, key, view, format_named(key.fields["format"]), recorded or {})
+        return Embeddings(key, view, arrays, lambda: self._good, location=self.location, locks=self._locks)
+
+    # ---- writing samples; the caller holds `exclusive`
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Be the only process that changes samples, and see them as they are now. Waits for another one."""
+        if self._locks is None:
+            yield
+            return
+        with self._locks.hold(SAMPLES):
+            self._load()
+            yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only process that writes anything, samples or embeddings. Does not wait.
+
+        Raises:
+            StoreAccessError: another one is writing.
+        """
+        if self._locks is None:
+            yield
+            return
+        with self._locks.try_hold_all() as held:
+            if not held:
+                raise StoreAccessError(
+                    f"another process is writing to {self.location}. Run the same command again once it has finished."
+                )
+            yield
+
+    def append(self, rows: Sequence[SampleRow]) -> None:
+        """Add samples at the end. The number of rows is written last: a killed append has not happened.
+
+        Raises:
+            StoreExists: an id is there already, or twice among the new ones.
+            UnstorableSample: a sample is not what this store holds; nothing was written.
+            StoreAccessError: it cannot be written.
+        """
+        ids = [row.id for row in rows]
+        twice = sorted({i for i in ids if ids.count(i) > 1 or i in self._rows_by_id})
+        if twice:
+            raise StoreExists(f"{self.location} has these ids already, or is given them twice: {twice[:5]}")
+        if not rows:
+            return
+        with access(self.location, "writing samples to"):
+            first = self.n_rows
+            self._layout.samples.append(first, rows)
+            self._layout = self._layout.with_attributes(rows=first + len(rows))
+        self._note([sample.info(first + i) for i, sample in enumerate(rows)])
+
+    def replace(self, row: int, sample: SampleRow, *, present: bool = True) -> None:
+        """Write one row again: its image or mask changed, or it was damaged. Other rows are not touched.
+
+        Raises:
+            StoreExists: another row has that id.
+            UnstorableSample: it is not what this store holds; nothing was written.
+            StoreAccessError: it cannot be written.
+        """
+        if self._rows_by_id.get(sample.id, row) != row:
+            raise StoreExists(f"{self.location} has {sample.id} in row {self._rows_by_id[sample.id]} already")
+        with access(self.location, "writing samples to"):
+            self._layout.samples.write(row, [sample], present=present)
+        self._note([sample.info(row, present=present)])
+
+    def recognises(self, row: int, sample: SampleRow) -> bool:
+        """Whether a damaged row's record says that it was this sample: then its embeddings are worth keeping."""
+        return any(self._layout.samples.vouches(sample.info(row, present=present)) for present in (True, False))
+
+    def mark(self, row: int, *, present: bool) -> None:
+        """Say whether a row's image is in the data set; an absent one keeps its embeddings and is never trained on."""
+        with access(self.location, "writing samples to"):
+            self._layout.samples.mark(self._good[row], present=present)
+        self._note([replace(self._good[row], present=present)])
+
+    def remember_source(self, source: str) -> None:
+        """Write down where the data set was read from."""
+        if source != self.source:
+            with access(self.location, "writing"):
+                self._layout = self._layout.with_attributes(source=source)
+
+    def delete_embeddings(self, key_hash: str) -> None:
+        """Delete all embeddings of one key, in all views."""
+        delete_group(self._layout.embeddings, key_hash)
+
+    # ---- inside
+
+    def _load(self) -> None:
+        self._layout = Layout.open(self.location, self._mode)
+        with access(self.location, "reading"):
+            good, self._bad = self._layout.samples.describe(self.n_rows)
+        self._good = {info.row: info for info in good}
+        self._rows_by_id = {info.id: info.row for info in good}
+
+    def _note(self, written: Sequence[RowInfo]) -> None:
+        """Hold in memory what was just written."""
+        self._bad = [bad for bad in self._bad if bad.row not in {info.row for info in written}]
+        for info in written:
+            before = self._good.get(info.row, info)
+            self._rows_by_id.pop(before.id, None)
+            self._rows_by_id[info.id] = info.row
+        mended = any(info.row not in self._good for info in written)
+        self._good |= {info.row: info for info in written}
+        if mended:
+            self._good = dict(sorted(self._good.items()))

@@ -1,0 +1,131 @@
+"""The integrity walk over a store, the clearing of bad rows, and pruning."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nucseg_cache.arrays import BLOCK_ROWS
+from nucseg_cache.embeddings import Embeddings
+from nucseg_cache.errors import BadRow, EmbeddingNotFound, access
+from nucseg_cache.groups import leftovers_beside, leftovers_within
+from nucseg_cache.location import local_path
+from nucseg_cache.store import Store
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One bad row and where it is."""
+
+    what: str
+    """`samples`, or the key's hash and the view."""
+    bad: BadRow
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What the walk saw."""
+
+    n_samples: int
+    n_embeddings: int
+    """Embeddings read, over all keys and views."""
+    findings: tuple[Finding, ...]
+    cleared: bool
+    """Whether the records of the bad embeddings were taken away, so that the next `embed` computes them anew."""
+
+
+def verify(
+    location: str | Path,
+    *,
+    clear: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Verification:
+    """Read everything in a store and hold it against its records.
+
+    Args:
+        location: the store.
+        clear: take away the records of bad embeddings (bad samples are found and mended by `embed` itself).
+        progress: called with (rows read, rows to read).
+
+    Raises:
+        StoreNotFound, StoreFormatError, StoreDamaged, StoreAccessError: see `Store.open`.
+    """
+    store = Store.open(location, mode="r+" if clear else "r")
+    keys = store.keys()
+    groups = [store.embeddings(key, view) for key in keys for view in store.views(key)]
+    found = [(group, group.there()) for group in groups]
+    total = store.n_rows + sum(len(rows) for _, rows in found)
+    findings = _bad_samples(store, lambda done: progress(done, total))
+    seen = store.n_rows
+    for group, infos in found:
+        bad = []
+        for first in range(0, len(infos), BLOCK_ROWS):
+            rows = [info.row for info in infos[first : first + BLOCK_ROWS]]
+            bad += _bad_embeddings(group, rows, clear=clear)
+            progress(seen + first + len(rows), total)
+        seen += len(infos)
+        findings += [Finding(f"{group.key.hash}/{group.view}", row) for row in bad]
+    return Verification(store.n_rows, seen - store.n_rows, tuple(findings), clear)
+
+
+def _bad_samples(store: Store, progress: Callable[[int], None]) -> list[Finding]:
+    bad: list[BadRow] = []
+    for first in range(0, store.n_rows, BLOCK_ROWS):
+        rows = range(first, min(first + BLOCK_ROWS, store.n_rows))
+        bad += store.try_read_samples(rows)[1]
+        progress(rows.stop)
+    return [Finding("samples", row) for row in bad]
+
+
+def _bad_embeddings(group: Embeddings, rows: Sequence[int], *, clear: bool) -> list[BadRow]:
+    """Read a few rows one by one, so that memory stays small; clear the bad ones under their block's lock."""
+    bad = [bad for row in rows for bad in group.try_read([row])[1]]
+    if not bad or not clear:
+        return bad
+    still_bad: list[BadRow] = []
+    for block in group.blocks():
+        inside = [b.row for b in bad if b.row in block]
+        if inside:
+            with group.claim(block, wait=True):
+                # another process may have been writing them when they were read
+                confirmed = [again for row in inside for again in group.try_read([row])[1]]
+                group.clear([b.row for b in confirmed])
+            still_bad += confirmed
+    return still_bad
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What was taken away."""
+
+    keys: tuple[str, ...]
+    n_leftovers: int
+
+
+def prune(location: str | Path, *, keys: Sequence[str] = ()) -> Pruning:
+    """Delete embeddings by the hash of their key, and what killed processes left behind.
+
+    Args:
+        location: the store, in a folder.
+        keys: hashes of the keys to delete; nothing else is ever deleted.
+
+    Raises:
+        EmbeddingNotFound: a hash that the store does not have; nothing was deleted.
+        StoreAccessError: it cannot be written, or another process is writing to it: what looks left behind may be its.
+    """
+    store = Store.open(location, mode="r+")
+    keys_there = store.keys()
+    there = {key.hash for key in keys_there}
+    unknown = sorted(set(keys) - there)
+    if unknown:
+        raise EmbeddingNotFound(f"{location} has no embeddings {', '.join(unknown)}; it has {', '.join(sorted(there))}")
+    folder = local_path(location)
+    with access(str(location), "pruning"), store.alone():
+        for key in keys:
+            store.delete_embeddings(key)
+        rubbish = [*leftovers_beside(folder), *leftovers_within(folder)] if folder is not None else []
+        for path in rubbish:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    return Pruning(tuple(keys), len(rubbish))

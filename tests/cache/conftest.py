@@ -1,0 +1,312 @@
+"""A store of three tiny samples, faults that strike at a chosen write, and programs run in processes of their own."""
+
+import errno
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fsspec.core import url_to_fs
+from fsspec.implementations.memory import MemoryFileSystem
+from zarr.storage import LocalStore
+
+from nucseg_cache import Key, SampleRow, Store
+
+SIDE_PX = 8
+
+
+def make_sample(number: int, *, image_version: int = 0, mask_version: int = 0, **changed: Any) -> SampleRow:
+    """A sample of 8 x 8 pixels; the versions count the changes that its files have seen."""
+    random = np.random.default_rng((number, image_version, mask_version))
+    fields: dict[str, Any] = {
+        "id": f"image {number}",
+        "group": f"slide {number // 2}",
+        "stratum": "",
+        "mpp": None if number % 2 else 0.25,
+        "size": (8, 5 + number % 3),
+        "image": np.random.default_rng((number, image_version)).integers(0, 255, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8),
+        "instances": random.integers(0, 9, (SIDE_PX, SIDE_PX), dtype=np.int32),
+        "ignore": random.random((SIDE_PX, SIDE_PX)) < 0.5,
+        "image_digest": bytes([1 + number, 100 + image_version]) * 16,
+        "mask_digest": bytes([1 + number, 200 + mask_version]) * 16,
+    }
+    return SampleRow(**{**fields, **changed})
+
+
+def make_embedding(number: int, *, image_version: int = 0) -> np.ndarray:
+    """(256, 64, 64) float32 that every format holds exactly, no two alike, and quick to compress."""
+    channels = np.arange(256, dtype=np.float32) % 8 - 4
+    values = np.repeat(channels, 64 * 64).reshape(256, 64, 64)
+    values[:, 0, 0] = 127.0  # so that the scale of i8 is 1
+    values[number, 1, 1 + image_version] = 100.0
+    return values
+
+
+def make_store(location: str | Path, n_rows: int = 3) -> Store:
+    """A store of the first samples."""
+    rows = [make_sample(number) for number in range(n_rows)]
+    return Store.create(location, dataset="drawn", source="/data", preparation={"side_px": "8"}, rows=rows)
+
+
+def make_key(**fields: str) -> Key:
+    """A key of what made the embeddings; f16 unless said otherwise."""
+    return Key({"architecture": "vit_b", "weights": "6923c33d" * 4, "format": "f16"} | fields)
+
+
+PREAMBLE = "\n".join(
+    [
+        "import os, signal, sys, time",
+        "from pathlib import Path",
+        "from typing import Any",
+        "import numpy as np",
+        "from nucseg_cache import *",
+        f"SIDE_PX = {SIDE_PX}",
+        *map(inspect.getsource, (make_sample, make_embedding, make_store, make_key)),
+    ]
+)
+
+
+@pytest.fixture(scope="session")
+def sample() -> Callable[..., SampleRow]:
+    return make_sample
+
+
+@pytest.fixture(scope="session")
+def embedding() -> Callable[..., np.ndarray]:
+    return make_embedding
+
+
+@pytest.fixture(scope="session")
+def key_of() -> Callable[..., Key]:
+    return make_key
+
+
+@pytest.fixture(scope="session")
+def new_store() -> Callable[..., Store]:
+    return make_store
+
+
+@pytest.fixture
+def key() -> Key:
+    return make_key()
+
+
+@pytest.fixture
+def store_path(tmp_path: Path) -> Path:
+    return tmp_path / "drawn.zarr"
+
+
+@pytest.fixture(scope="session")
+def _prepared_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stores that tests copy instead of making each its own."""
+    folder = tmp_path_factory.mktemp("prepared")
+    make_store(folder / "samples.zarr")
+    embedded = make_store(folder / "embedded.zarr")
+    embedded.embeddings(make_key()).write([0, 1, 2], np.stack([make_embedding(n) for n in range(3)]))
+    make_store(folder / "two blocks.zarr", 67)
+    return folder
+
+
+@pytest.fixture
+def store(_prepared_stores: Path, store_path: Path) -> Store:
+    """Three samples without embeddings, in a folder of its own, open for writing."""
+    shutil.copytree(_prepared_stores / "samples.zarr", store_path)
+    return Store.open(store_path, mode="r+")
+
+
+@pytest.fixture
+def embedded(_prepared_stores: Path, store_path: Path) -> Store:
+    """Three samples with embeddings of `key`."""
+    shutil.copytree(_prepared_stores / "embedded.zarr", store_path)
+    return Store.open(store_path, mode="r+")
+
+
+@pytest.fixture
+def two_blocks(_prepared_stores: Path, store_path: Path) -> Store:
+    """67 samples, three more than a block holds, without embeddings."""
+    shutil.copytree(_prepared_stores / "two blocks.zarr", store_path)
+    return Store.open(store_path, mode="r+")
+
+
+@pytest.fixture(params=["folder", "memory"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A place where nothing is yet: a folder, or an object store."""
+    if request.param == "folder":
+        yield str(tmp_path / "drawn.zarr")
+        return
+    name = uuid.uuid4().hex
+    yield f"memory://{name}/drawn.zarr"
+    if MemoryFileSystem().exists(name):
+        MemoryFileSystem().rm(name, recursive=True)
+
+
+@pytest.fixture
+def filled(location: str, _prepared_stores: Path) -> str:
+    """A location with three samples without embeddings."""
+    Files(location).update(Files(_prepared_stores / "samples.zarr"))
+    return location
+
+
+class Files(MutableMapping[str, bytes]):
+    """The files of a store by name, wherever it lies, read and written past zarr."""
+
+    def __init__(self, location: str | Path) -> None:
+        self._fs, self._root = url_to_fs(str(location))
+
+    def __getitem__(self, name: str) -> bytes:
+        content: bytes = self._fs.cat_file(f"{self._root}/{name}")
+        return content
+
+    def __setitem__(self, name: str, content: bytes) -> None:
+        path = f"{self._root}/{name}"
+        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self._fs.pipe_file(path, content)
+
+    def __delitem__(self, name: str) -> None:
+        self._fs.rm_file(f"{self._root}/{name}")
+
+    def __iter__(self) -> Iterator[str]:
+        return (name.removeprefix(f"{self._root}/") for name in self._fs.find(self._root))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+    def edit(self, name: str, change: Callable[[dict[str, Any]], object]) -> None:
+        """Change a JSON file."""
+        document = json.loads(self[name])
+        change(document)
+        self[name] = json.dumps(document, indent=2).encode()
+
+
+@pytest.fixture(scope="session")
+def files_of() -> Callable[[str | Path], Files]:
+    return Files
+
+
+@pytest.fixture
+def files(store_path: Path) -> Files:
+    """The files of the store in `store_path`."""
+    return Files(store_path)
+
+
+class Stopped(BaseException):
+    """A process that is killed: no `except Exception` sees it."""
+
+
+class Fault:
+    """Counts what zarr and the cache change on disk, and lets the k-th change fail.
+
+    `kind` "full" raises ENOSPC at the k-th change alone, as a disk does that somebody makes room on. `kind` "killed"
+    stops at the k-th change, half written under a temporary name, and nothing reaches the disk afterwards: no clean-up.
+    """
+
+    def __init__(self, at: int, kind: str) -> None:
+        self.at, self.kind, self.n_changes, self.n_under_way = at, kind, 0, 0
+
+    @property
+    def struck(self) -> bool:
+        return self.n_changes >= self.at
+
+    def strike(self, half_written: Callable[[], None] = lambda: None) -> None:
+        """Called before each change."""
+        self.n_changes += 1
+        if self.kind == "full" and self.n_changes == self.at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self.kind == "killed" and self.struck:
+            if self.n_changes == self.at:
+                half_written()
+            raise Stopped
+
+
+@pytest.fixture
+def strike(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str, Callable[[], None]], Fault]:
+    """Run an operation with a fault at its k-th change to the disk; returns the fault, which says whether it struck."""
+
+    def run(at: int, kind: str, operation: Callable[[], None]) -> Fault:
+        fault = Fault(at, kind)
+        with monkeypatch.context() as patch:
+            _wire(patch, fault)
+            try:
+                operation()
+            except Stopped:
+                pass
+            finally:
+                while fault.n_under_way:  # zarr writes several files at once; a killed process would write no more
+                    time.sleep(0.001)
+        return fault
+
+    return run
+
+
+def _wire(patch: pytest.MonkeyPatch, fault: Fault) -> None:
+    """Let every change that zarr or the cache makes on disk ask the fault first."""
+    rename, rmtree = Path.rename, shutil.rmtree
+
+    def faulty_rename(self: Path, target: Any) -> Path:
+        fault.strike()
+        return rename(self, target)
+
+    def faulty_rmtree(path: Any, *args: Any, **kwargs: Any) -> None:
+        if Path(path).exists():
+            fault.strike()
+            rmtree(path, *args, **kwargs)
+
+    for name in ("set", "set_if_not_exists"):
+        patch.setattr(LocalStore, name, _faulty_write(getattr(LocalStore, name), fault))
+    for name in ("delete", "delete_dir"):
+        patch.setattr(LocalStore, name, _faulty_delete(getattr(LocalStore, name), fault))
+    patch.setattr(Path, "rename", faulty_rename)
+    patch.setattr(shutil, "rmtree", faulty_rmtree)
+
+
+def _faulty_write(write: Callable[..., Awaitable[None]], fault: Fault) -> Callable[..., Awaitable[None]]:
+    async def faulty(self: LocalStore, key: str, value: Any) -> None:
+        def half_written() -> None:
+            file, content = self.root / key, value.to_bytes()
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.with_suffix(f".{uuid.uuid4().hex}.partial").write_bytes(content[: len(content) // 2])
+
+        fault.strike(half_written)
+        fault.n_under_way += 1
+        try:
+            await write(self, key, value)
+        finally:
+            fault.n_under_way -= 1
+
+    return faulty
+
+
+def _faulty_delete(delete: Callable[..., Awaitable[None]], fault: Fault) -> Callable[..., Awaitable[None]]:
+    async def faulty(self: LocalStore, key: str) -> None:
+        fault.strike()
+        await delete(self, key)
+
+    return faulty
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Start a Python program that knows the helpers above; killed at the end of the test if it still runs."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(program: str, *arguments: str | Path) -> "subprocess.Popen[str]":
+        file = tmp_path / f"program{len(started)}.py"
+        file.write_text(f"{PREAMBLE}\n{inspect.cleandoc(program)}\n")
+        command = [sys.executable, "-W", "error", str(file), *map(str, arguments)]
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        child.kill()
+        child.communicate()

@@ -1,0 +1,304 @@
+"""A read recomputes the content digest: a swapped, stale, deleted, truncated or edited row is never an array."""
+
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from nucseg_cache import FORMATS, BadRow, Embeddings, Key, RowDamaged, SampleRow, Store
+
+MakeSample, MakeEmbedding, MakeKey = Callable[..., SampleRow], Callable[..., np.ndarray], Callable[..., Key]
+Files = MutableMapping[str, bytes]
+
+HARM: dict[str, Callable[[bytes], bytes]] = {
+    "emptied": lambda content: b"",
+    "cut to three bytes": lambda content: content[:3],
+    "cut in half": lambda content: content[: len(content) // 2],
+    "short of its last byte": lambda content: content[:-1],
+    "longer by a byte": lambda content: content + b"\0",
+    "flipped in its first bit": lambda content: bytes([content[0] ^ 1]) + content[1:],
+    "flipped in the middle": lambda content: content[:99] + bytes([content[99] ^ 16]) + content[100:],
+    "flipped in its last bit": lambda content: content[:-1] + bytes([content[-1] ^ 128]),
+    "overwritten with zeros": lambda content: bytes(len(content)),
+}
+
+
+def array_of(store: Store, name: str) -> Any:
+    """An array opened by zarr alone, to edit what no copying of files can."""
+    return zarr.open_group(store.location)[name]
+
+
+def values_of(key: Key, row: int, view: str = "identity") -> str:
+    return f"embeddings/{key.hash}/{view}/values/c/{row}/0/0/0"
+
+
+def assert_only_row_is_damaged(embeddings: Embeddings, row: int, embedding: MakeEmbedding) -> None:
+    with pytest.raises(RowDamaged, match=rf"row {row} \(image {row}\): .*\n.*Run `nucseg embed`") as caught:
+        embeddings.read([0, 1, 2])
+    assert [(bad.row, bad.id) for bad in caught.value.bad] == [(row, f"image {row}")]
+    values, bad = embeddings.try_read([0, 1, 2])
+    assert [b.row for b in bad] == [row]
+    for number in range(3):
+        np.testing.assert_array_equal(values[number], embedding(number) if number != row else 0)
+
+
+class TestEmbeddings:
+    """Rows 0 to 2 hold embeddings; something happens to the files of row 1."""
+
+    @pytest.mark.parametrize("harm", HARM)
+    def test_a_damaged_file(self, embedded: Store, key: Key, files: Files, embedding: MakeEmbedding, harm: str) -> None:
+        files[values_of(key, 1)] = HARM[harm](files[values_of(key, 1)])
+
+        assert_only_row_is_damaged(embedded.embeddings(key), 1, embedding)
+
+    def test_a_deleted_file(self, embedded: Store, key: Key, files: Files, embedding: MakeEmbedding) -> None:
+        del files[values_of(key, 1)]
+
+        assert_only_row_is_damaged(embedded.embeddings(key), 1, embedding)
+
+    def test_a_file_of_another_row(self, embedded: Store, key: Key, files: Files, embedding: MakeEmbedding) -> None:
+        files[values_of(key, 1)] = files[values_of(key, 2)]
+
+        assert_only_row_is_damaged(embedded.embeddings(key), 1, embedding)
+
+    def test_a_file_of_another_key_or_view(
+        self, embedded: Store, key: Key, key_of: MakeKey, files: Files, embedding: MakeEmbedding
+    ) -> None:
+        other = key_of(weights="ffd1a2cd" * 4)
+        embedded.embeddings(other).write([1], embedding(5)[None])
+        embedded.embeddings(key, "flip-x").write([1], embedding(6)[None])
+        sound = files[values_of(key, 1)]
+        for source in (values_of(other, 1), values_of(key, 1, "flip-x")):
+            files[values_of(key, 1)] = files[source]
+            assert_only_row_is_damaged(embedded.embeddings(key), 1, embedding)
+
+        files[values_of(key, 1)] = sound
+        np.testing.assert_array_equal(embedded.embeddings(key).read([1])[0], embedding(1))
+
+    def test_all_files_of_another_row_its_record_too(
+        self, embedded: Store, key: Key, files: Files, embedding: MakeEmbedding
+    ) -> None:
+        record = array_of(embedded, f"embeddings/{key.hash}/identity/record")
+        files[values_of(key, 1)] = files[values_of(key, 2)]
+        image_of_row_1 = np.asarray(record[1])[:32]
+        record[1] = np.concatenate([image_of_row_1, np.asarray(record[2])[32:]])
+
+        assert_only_row_is_damaged(embedded.embeddings(key), 1, embedding)
+
+    @pytest.mark.parametrize("source", ["another key", "another view"])
+    def test_all_files_of_another_key_or_view_the_record_too(
+        self, embedded: Store, key: Key, key_of: MakeKey, files: Files, embedding: MakeEmbedding, source: str
+    ) -> None:
+        other, view = (key_of(weights="ff" * 16), "identity") if source == "another key" else (key, "flip-x")
+        embedded.embeddings(other, view).write([0, 1, 2], np.stack([embedding(n) for n in (5, 6, 7)]))
+        there, here = f"embeddings/{other.hash}/{view}/", f"embeddings/{key.hash}/identity/"
+        for name in [n for n in files if n.startswith(there) and "/c/" in n]:
+            files[name.replace(there, here)] = files[name]
+
+        _, bad = embedded.embeddings(key).try_read([0, 1, 2])
+
+        assert [b.row for b in bad] == [0, 1, 2]
+
+    def test_values_of_the_image_as_it_was_before_it_changed(
+        self, embedded: Store, key: Key, files: Files, embedding: MakeEmbedding, sample: MakeSample
+    ) -> None:
+        old = {name: content for name, content in files.items() if name.startswith("embeddings")}
+        embedded.replace(1, sample(1, image_version=1))
+        embedded.embeddings(key).write([1], embedding(1, image_version=1)[None])
+
+        files[values_of(key, 1)] = old[values_of(key, 1)]
+        with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): its values are not what its record says"):
+            Store.open(embedded.location).embeddings(key).read([1])
+
+        files.update(old)  # the record too: a backup of the embeddings alone
+        stale = Store.open(embedded.location).embeddings(key)
+        with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): it was made from another image"):
+            stale.read([1])
+        assert stale.missing() == [1]
+
+    def test_a_damaged_record_vouches_for_nothing(
+        self, embedded: Store, key: Key, files: Files, embedding: MakeEmbedding
+    ) -> None:
+        name = f"embeddings/{key.hash}/identity/record/c/0/0"
+        for harm in HARM.values():
+            sound = files[name]
+            files[name] = harm(sound)
+            embeddings = Store.open(embedded.location).embeddings(key)
+            assert embeddings.missing() == [0, 1, 2]
+            with pytest.raises(RowDamaged, match="it is missing"):
+                embeddings.read([0])
+            files[name] = sound
+        np.testing.assert_array_equal(embedded.embeddings(key).read([1])[0], embedding(1))
+
+    def test_after_damage_to_the_record_rows_are_written_one_by_one(
+        self, embedded: Store, key: Key, files: Files, embedding: MakeEmbedding
+    ) -> None:
+        before, name = dict(files), f"embeddings/{key.hash}/identity/record/c/0/0"
+        files[name] = files[name][:-9]
+        embeddings = Store.open(embedded.location, mode="r+").embeddings(key)
+
+        for row in (2, 0, 1):
+            embeddings.write([row], embedding(row)[None])
+            np.testing.assert_array_equal(embeddings.read([row])[0], embedding(row))
+
+        assert dict(files) == before
+
+    def test_a_damaged_scale_damages_the_rows_of_its_block(
+        self, store: Store, key_of: MakeKey, files: Files, embedding: MakeEmbedding
+    ) -> None:
+        key = key_of(format="i8")
+        embeddings = store.embeddings(key)
+        embeddings.write([0, 1, 2], np.stack([embedding(n) for n in range(3)]))
+        before, name = dict(files), f"embeddings/{key.hash}/identity/scale/c/0/0"
+        files[name] = files[name][:-1]
+
+        assert [bad.row for bad in embeddings.try_read([0, 1, 2])[1]] == [0, 1, 2]
+        embeddings.write([1], embedding(1)[None])  # takes the damaged block away
+        assert [bad.row for bad in embeddings.try_read([0, 1, 2])[1]] == [0, 2]
+        for row in (0, 2):
+            embeddings.write([row], embedding(row)[None])
+        assert dict(files) == before
+
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_a_row_of_zeros_is_told_from_a_row_that_is_not_there(
+        self, store: Store, key_of: MakeKey, name: str
+    ) -> None:
+        embeddings = store.embeddings(key_of(format=name))
+        embeddings.write([1], np.zeros((1, 256, 64, 64), np.float32))
+
+        assert embeddings.missing() == [0, 2]
+        assert not embeddings.read([1]).any()
+
+    def test_a_row_that_does_not_exist_is_named(self, embedded: Store, key: Key) -> None:
+        with pytest.raises(RowDamaged, match=r"row 7 .*no sample in this row"):
+            embedded.embeddings(key).read([7])
+
+
+class TestSamples:
+    """Something happens to the files of a sample's arrays."""
+
+    @pytest.mark.parametrize("harm", HARM)
+    @pytest.mark.parametrize("name", ["image", "instances", "ignore"])
+    def test_a_damaged_file(self, store: Store, files: Files, sample: MakeSample, name: str, harm: str) -> None:
+        file = f"samples/{name}/c/1/0/0" + ("/0" if name == "image" else "")
+        content = files[file]
+        files[file] = HARM[harm](content) if len(content) > 100 or "middle" not in harm else content[:-9]
+
+        self.assert_only_row_1_is_damaged(store, sample)
+
+    @pytest.mark.parametrize("name", ["image", "instances", "ignore"])
+    def test_a_file_of_another_row_or_none(self, store: Store, files: Files, sample: MakeSample, name: str) -> None:
+        tail = "/0/0/0" if name == "image" else "/0/0"
+        files[f"samples/{name}/c/1{tail}"] = files[f"samples/{name}/c/2{tail}"]
+        self.assert_only_row_1_is_damaged(store, sample)
+
+        del files[f"samples/{name}/c/1{tail}"]
+        self.assert_only_row_1_is_damaged(store, sample)
+        assert [(bad.row, bad.id) for bad in store.damaged()] == [(1, "image 1")]
+
+    def test_all_pixels_and_the_whole_record_of_another_row(
+        self, store: Store, files: Files, sample: MakeSample
+    ) -> None:
+        for name, tail in (("image", "/0/0/0"), ("instances", "/0/0"), ("ignore", "/0/0")):
+            files[f"samples/{name}/c/1{tail}"] = files[f"samples/{name}/c/2{tail}"]
+        record = array_of(store, "samples/record")
+        record[1] = np.asarray(record[2])
+
+        self.assert_only_row_1_is_damaged(store, sample)
+        with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): its description is not what its record says"):
+            Store.open(store.location).table  # noqa: B018 - the property raises
+
+    def test_pixels_of_the_image_as_it_was_before_it_changed(
+        self, store: Store, files: Files, sample: MakeSample
+    ) -> None:
+        old = dict(files)
+        store.replace(1, sample(1, image_version=1))
+        files["samples/image/c/1/0/0/0"] = old["samples/image/c/1/0/0/0"]
+        with pytest.raises(RowDamaged, match=r"row 1 \(image 1\)"):
+            Store.open(store.location).read_samples([1])
+
+        for name in ("samples/instances/c/1/0/0", "samples/ignore/c/1/0/0", "samples/record/c/0/0"):
+            files[name] = old[name]
+        with pytest.raises(RowDamaged, match=r"row 1 \(image 1\)"):
+            Store.open(store.location).read_samples([1])
+
+    def test_a_row_that_was_written_again_since_the_store_was_opened(self, store: Store, sample: MakeSample) -> None:
+        reader = Store.open(store.location)
+        store.replace(1, sample(1, mask_version=1))
+
+        with pytest.raises(RowDamaged, match="written again since the store was opened"):
+            reader.read_samples([1])
+
+    def test_a_row_that_was_marked_since_the_store_was_opened_can_still_be_read(
+        self, store: Store, sample: MakeSample
+    ) -> None:
+        reader = Store.open(store.location)
+        store.mark(1, present=False)
+
+        np.testing.assert_array_equal(reader.read_samples([1])[0].image, sample(1).image)
+
+    @pytest.mark.parametrize("name", ["group", "stratum", "mpp", "size", "state", "image_digest", "mask_digest", "id"])
+    def test_an_edited_description(self, store: Store, name: str) -> None:
+        array = array_of(store, f"samples/{name}")
+        if name == "state":  # the record says what counts
+            array[1] = 2
+            assert Store.open(store.location).table[1].present
+            return
+        array[1] = np.array("another", object) if name in ("group", "stratum", "id") else np.full(array.shape[1:], 77)
+
+        found = Store.open(store.location)
+
+        expected = "another" if name == "id" else "image 1"
+        assert [(bad.row, bad.id) for bad in found.damaged()] == [(1, expected)]
+        with pytest.raises(RowDamaged, match=rf"row 1 \({expected}\): its description is not what its record says"):
+            found.table  # noqa: B018 - as above
+        assert [info.row for info in found.described()] == [0, 2]
+        assert [s.id for s in found.try_read_samples([0, 1, 2])[0]] == ["image 0", "image 2"]
+
+    def test_swapped_ids_are_found(self, store: Store) -> None:
+        ids = array_of(store, "samples/id")
+        ids[:2] = np.array(["image 1", "image 0"], object)
+
+        assert [bad.row for bad in Store.open(store.location).damaged()] == [0, 1]
+
+    @pytest.mark.parametrize("harm", ["emptied", "cut in half", "flipped in its last bit"])
+    @pytest.mark.parametrize("name", ["id", "group", "size", "record"])
+    def test_a_damaged_block_names_its_rows_and_no_others(
+        self, two_blocks: Store, files: Files, name: str, harm: str
+    ) -> None:
+        file = f"samples/{name}/c/1" + ("/0" if name in ("size", "record") else "")
+        files[file] = HARM[harm](files[file])
+
+        found = Store.open(two_blocks.location)
+
+        assert [info.row for info in found.described()] == list(range(64))
+        named = "" if name == "id" else "image {}"
+        assert [(bad.row, bad.id) for bad in found.damaged()] == [(row, named.format(row)) for row in (64, 65, 66)]
+
+    def test_a_row_that_does_not_exist_is_named(self, store: Store) -> None:
+        with pytest.raises(RowDamaged, match=r"row 3 .*no such row"):
+            store.read_samples([0, 3])
+
+    @staticmethod
+    def assert_only_row_1_is_damaged(store: Store, sample: MakeSample) -> None:
+        for seen in (store, Store.open(store.location)):
+            with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): .*\n.*Run `nucseg embed`"):
+                seen.read_samples([0, 1, 2])
+            good, bad = seen.try_read_samples([0, 1, 2])
+            assert [(b.row, b.id) for b in bad] == [(1, "image 1")]
+            for found in good:
+                number = int(found.id.removeprefix("image "))
+                np.testing.assert_array_equal(found.image, sample(number).image)
+                np.testing.assert_array_equal(found.instances, sample(number).instances)
+
+
+def test_a_message_names_the_first_rows_and_counts_the_others() -> None:
+    error = RowDamaged("x.zarr", "the samples", [BadRow(row, f"image {row}", "it is missing") for row in range(20)])
+
+    assert "20 row(s) of the samples in x.zarr are not what was written" in str(error)
+    assert "row 7 (image 7): it is missing" in str(error)
+    assert "row 8 " not in str(error)
+    assert "and 12 more" in str(error)
+    assert len(error.bad) == 20

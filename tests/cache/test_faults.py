@@ -1,0 +1,239 @@
+"""A fault at every single write: what is finished is kept, nothing wrong is read, a repeat mends all of it.
+
+For each operation its changes to the disk are counted, and then it is run once for each of them with a fault there:
+the disk is full, or the process is killed and nothing is cleaned up.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nucseg_cache import CacheError, EmbeddingNotFound, Key, SampleRow, Store, StoreAccessError
+
+MakeSample, MakeEmbedding = Callable[..., SampleRow], Callable[..., np.ndarray]
+Snapshot = Callable[[Path], Mapping[str, bytes]]
+
+KEY = Key({"architecture": "vit_b", "weights": "6923c33d" * 4, "format": "f16"})
+I8 = Key({"architecture": "vit_b", "format": "i8"})
+
+
+class Operation:
+    """Something that is done to a store of three samples with embeddings of KEY."""
+
+    key: Key | None = None
+    """The embeddings that it writes, if it writes any."""
+
+    def __init__(self, sample: MakeSample, embedding: MakeEmbedding) -> None:
+        self.sample, self.embedding = sample, embedding
+
+    def prepare(self, store: Store) -> None:
+        """What was done before, without a fault."""
+
+    def __call__(self, store: Store) -> None:
+        raise NotImplementedError
+
+
+class Append(Operation):
+    def __call__(self, store: Store) -> None:
+        store.append([self.sample(3), self.sample(4)])
+
+
+class Replace(Operation):
+    def __call__(self, store: Store) -> None:
+        store.replace(1, self.sample(1, image_version=1, mask_version=1))
+
+
+class Mark(Operation):
+    def __call__(self, store: Store) -> None:
+        store.mark(1, present=False)
+
+
+class RememberSource(Operation):
+    def __call__(self, store: Store) -> None:
+        store.remember_source("/elsewhere")
+
+
+class WriteFirst(Operation):
+    """The first embeddings of a key: its groups and arrays are made."""
+
+    key = I8
+
+    def __call__(self, store: Store) -> None:
+        store.embeddings(I8).write([2, 0], np.stack([self.embedding(2), self.embedding(0)]))
+
+
+class WriteAgain(Operation):
+    key = KEY
+
+    def __call__(self, store: Store) -> None:
+        store.embeddings(KEY).write([0, 2], np.stack([self.embedding(10), self.embedding(12)]))
+
+
+class WriteMore(Operation):
+    """The arrays grow."""
+
+    key = KEY
+
+    def prepare(self, store: Store) -> None:
+        store.append([self.sample(3)])
+
+    def __call__(self, store: Store) -> None:
+        store.embeddings(KEY).write([3], self.embedding(3)[None])
+
+
+OPERATIONS = [Append, Replace, Mark, RememberSource, WriteFirst, WriteAgain, WriteMore]
+
+
+@pytest.fixture(params=OPERATIONS)
+def operation(
+    request: pytest.FixtureRequest, sample: MakeSample, embedding: MakeEmbedding, embedded: Store
+) -> Operation:
+    """An operation that the store `embedded` has been prepared for."""
+    prepared: Operation = request.param(sample, embedding)
+    prepared.prepare(embedded)
+    return prepared
+
+
+@pytest.fixture
+def undisturbed(
+    operation: Operation, store_path: Path, tmp_path: Path, strike: Callable[..., Any], files_of: Snapshot
+) -> tuple[int, dict[str, bytes]]:
+    """The number of changes of an operation, and the files after it."""
+    path = tmp_path / "undisturbed.zarr"
+    shutil.copytree(store_path, path)
+    n_changes: int = strike(10**6, "none", lambda: operation(Store.open(path, mode="r+"))).n_changes
+    return n_changes, dict(files_of(path))
+
+
+def test_a_process_killed_at_any_write(
+    operation: Operation,
+    undisturbed: tuple[int, dict[str, bytes]],
+    store_path: Path,
+    tmp_path: Path,
+    strike: Callable[..., Any],
+    files_of: Snapshot,
+) -> None:
+    n_changes, expected = undisturbed
+    assert n_changes >= 1
+    for at in range(1, n_changes + 1):
+        path = tmp_path / f"{at}.zarr"
+        shutil.copytree(store_path, path)
+        killed = Store.open(path, mode="r+")
+        assert strike(at, "killed", lambda store=killed: operation(store)).struck
+
+        every_read_is_right(path, operation)
+        repeat(path, operation)
+
+        found = {name: content for name, content in files_of(path).items() if not left_behind(name)}
+        assert found == expected, f"after a kill at change {at} of {n_changes}"
+        shutil.rmtree(path)
+
+
+def test_a_disk_full_at_some_write(
+    operation: Operation,
+    undisturbed: tuple[int, dict[str, bytes]],
+    store_path: Path,
+    tmp_path: Path,
+    strike: Callable[..., Any],
+    files_of: Snapshot,
+) -> None:
+    n_changes, expected = undisturbed
+    for at in {1, n_changes // 2, n_changes - 1, n_changes} - {0}:
+        path = tmp_path / f"{at}.zarr"
+        shutil.copytree(store_path, path)
+        store = Store.open(path, mode="r+")
+
+        with pytest.raises(StoreAccessError, match=r"No space left on device\. Free some space there.*is kept"):
+            strike(at, "full", lambda store=store: operation(store))
+        every_read_is_right(path, operation)
+        operation(store)  # the same object goes on once there is space
+
+        assert dict(files_of(path)) == expected, f"after a full disk at change {at} of {n_changes}"
+        assert Store.open(path).table == store.table
+
+
+def every_read_is_right(path: Path, operation: Operation) -> None:
+    """The store opens, and what it returns was written as that row: before or after, never anything else."""
+    store = Store.open(path)
+    if operation.key is None:
+        for row in range(store.n_rows):
+            good, bad = store.try_read_samples([row])
+            assert len(good) + len(bad) == 1
+            for found in good:
+                version = found.image_digest[1] - 100
+                expected = operation.sample(row, image_version=version, mask_version=version)
+                assert (found.id, found.mask_digest) == (expected.id, expected.mask_digest)
+                for name in ("image", "instances", "ignore"):
+                    np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        return
+    embeddings = store.embeddings(operation.key)
+    missing = set(embeddings.missing(sizes=True))
+    try:
+        values, bad_rows = embeddings.try_read(range(store.n_rows))
+    except EmbeddingNotFound:
+        assert missing == {0, 1, 2}
+        return
+    unread = {bad.row for bad in bad_rows}
+    assert missing == unread
+    for row in set(range(store.n_rows)) - unread:
+        assert any(np.array_equal(values[row], operation.embedding(number)) for number in (row, 10 + row))
+
+
+def repeat(path: Path, operation: Operation) -> None:
+    """What the next run does: the operation once more, where it has not happened."""
+    store = Store.open(path, mode="r+")
+    with store.exclusive():
+        damaged = [bad.row for bad in store.damaged()]
+        assert damaged in ([], [1]) if isinstance(operation, Replace) else damaged == []
+        if not (isinstance(operation, Append) and store.has("image 3")):
+            operation(store)
+
+
+def left_behind(name: str) -> bool:
+    """What a killed process leaves, and `prune` takes away."""
+    return name.endswith(".partial") or ".tmp/" in name
+
+
+def test_a_row_finished_before_the_disk_was_full_is_kept(
+    store: Store, sample: MakeSample, embedding: MakeEmbedding, strike: Callable[..., Any]
+) -> None:
+    embeddings = store.embeddings(KEY)
+    embeddings.write([0], embedding(0)[None])
+
+    with pytest.raises(StoreAccessError, match="No space left on device"):
+        strike(2, "full", lambda: embeddings.write([1], embedding(1)[None]))
+
+    assert embeddings.missing() == [1, 2]
+    np.testing.assert_array_equal(embeddings.read([0])[0], embedding(0))
+
+
+def test_a_failure_to_read_is_told_apart_from_damage(
+    embedded: Store, monkeypatch: pytest.MonkeyPatch, key: Key
+) -> None:
+    async def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    embeddings = embedded.embeddings(key)
+    embeddings.read([0])
+    monkeypatch.setattr("zarr.storage.LocalStore.get", refuse)
+
+    for operation in (
+        lambda: embeddings.read([0]),
+        embeddings.missing,
+        lambda: embedded.read_samples([0]),
+        embedded.keys,
+        lambda: embedded.find({}),
+        lambda: embedded.embeddings(key).there(),
+        lambda: Store.open(embedded.location),
+    ):
+        with pytest.raises(StoreAccessError, match=r"Permission denied\. Ask for the permission, or choose another"):
+            operation()
+
+
+def test_every_error_is_one_that_the_command_line_knows() -> None:
+    assert issubclass(StoreAccessError, CacheError)
+    assert not issubclass(StoreAccessError, OSError)

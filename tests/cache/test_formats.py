@@ -1,0 +1,154 @@
+"""f16, f32, i8: what comes back, within what bounds, and what is refused."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from nucseg_cache import FORMATS, EmbeddingNotFound, Key, Store, UnstorableEmbedding
+from nucseg_cache.formats import Floats, checked, format_named
+
+VALUES = {
+    # the range that a format holds
+    "f16": st.floats(-65504, 65504, width=32),
+    "f32": st.floats(width=32, allow_nan=False, allow_infinity=False),
+    "i8": st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False),
+}
+FEW = settings(max_examples=30, deadline=None)
+
+
+def embedding_with(values: np.ndarray, channel: int) -> Floats:
+    """(1, 256, 64, 64): the values in one channel, a ramp in the others."""
+    rows = np.tile(np.linspace(-3, 3, 64, dtype=np.float32), (1, 256, 64, 1))
+    rows[0, channel] = 0
+    rows[0, channel].reshape(-1)[: values.size] = values
+    return rows
+
+
+def there_and_back(name: str, rows: Floats) -> Floats:
+    return FORMATS[name].decode(FORMATS[name].encode(rows))
+
+
+@FEW
+@given(hnp.arrays(np.float32, 50, elements=VALUES["f32"]), st.integers(0, 255))
+def test_f32_returns_every_bit(values: np.ndarray, channel: int) -> None:
+    rows = embedding_with(values, channel)
+
+    np.testing.assert_array_equal(there_and_back("f32", rows).view(np.uint32), rows.view(np.uint32))
+
+
+@FEW
+@given(hnp.arrays(np.float32, 50, elements=VALUES["f16"]), st.integers(0, 255))
+def test_f16_is_off_by_at_most_what_it_states(values: np.ndarray, channel: int) -> None:
+    rows = embedding_with(values, channel)
+
+    error = np.abs(there_and_back("f16", rows).astype(np.float64) - rows)
+
+    assert (error <= np.maximum(2.0**-11 * np.abs(rows.astype(np.float64)), 2.0**-25)).all()
+
+
+@FEW
+@given(hnp.arrays(np.float32, 50, elements=VALUES["i8"]), st.integers(0, 255))
+def test_i8_is_off_by_at_most_what_it_states(values: np.ndarray, channel: int) -> None:
+    rows = embedding_with(values, channel)
+
+    error = np.abs(there_and_back("i8", rows).astype(np.float64) - rows)
+
+    largest = np.abs(rows.astype(np.float64)).max(axis=(2, 3), keepdims=True)
+    assert (error <= largest / 254 * (1 + 1e-5)).all()  # float32 arithmetic on top
+
+
+def test_i8_scales_half_precision_as_exactly_as_single_precision() -> None:
+    rows = embedding_with(np.array([0.1, 3e-5, -2e-6], np.float16), 7).astype(np.float16)
+
+    np.testing.assert_array_equal(there_and_back("i8", rows), there_and_back("i8", rows.astype(np.float32)))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_channel_of_zeros_stays_zeros(name: str) -> None:
+    rows = embedding_with(np.zeros(1), 200)
+
+    assert not there_and_back(name, rows)[0, 200].any()
+    assert not there_and_back(name, np.zeros_like(rows)).any()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_comes_back_has_the_type_that_reading_promises(name: str) -> None:
+    back = there_and_back(name, embedding_with(np.ones(3), 0))
+
+    assert back.shape == (1, 256, 64, 64)
+    assert back.dtype == (np.float16 if name == "f16" else np.float32)
+
+
+@pytest.mark.parametrize(("name", "value"), [("f16", 65520.0), ("f16", -1e9), ("f32", 1e39), ("i8", -1e39)], ids=str)
+def test_what_a_format_cannot_hold_is_refused_with_a_way_out(name: str, value: float) -> None:
+    rows = embedding_with(np.array([1.0]), 3).astype(np.float64)
+    rows[0, 5, 6, 7] = value
+
+    with pytest.raises(UnstorableEmbedding, match=r"holds .*(65504: use --format f32|3\.4e38)"):
+        FORMATS[name].encode(rows)
+
+
+def test_the_largest_half_is_not_refused() -> None:
+    assert there_and_back("f16", embedding_with(np.array([65504.0, -65504.0]), 3))[0, 3, 0, 0] == 65504
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", FORMATS)
+def test_values_that_are_not_finite_are_refused_and_nothing_is_written(
+    name: str, value: float, store: Store, key_of: Callable[..., Key], files: Mapping[str, bytes]
+) -> None:
+    embeddings, before = store.embeddings(key_of(format=name)), dict(files)
+    rows = np.concatenate([embedding_with(np.ones(1), 0), embedding_with(np.array([1.0, value]), 9)])
+
+    with pytest.raises(UnstorableEmbedding, match="not finite: nothing of this batch was stored"):
+        embeddings.write([0, 1], rows)
+
+    assert dict(files) == before
+    assert embeddings.missing() == [0, 1, 2]
+    with pytest.raises(EmbeddingNotFound):
+        embeddings.read([0])
+
+
+def test_an_overflow_leaves_the_rows_that_were_there(
+    embedded: Store, key: Key, files: Mapping[str, bytes], embedding: Callable[..., np.ndarray]
+) -> None:
+    before, rows = dict(files), embedding(1)[None].copy()
+    rows[0, 0, 0, 0] = 1e6
+
+    with pytest.raises(UnstorableEmbedding, match=r"1e\+06, float16 holds at most 65504: use --format f32"):
+        embedded.embeddings(key).write([1], rows)
+
+    assert dict(files) == before
+
+
+@pytest.mark.parametrize(
+    "values",
+    [np.zeros((256, 64, 64), np.float32), np.zeros((1, 64, 64, 256), np.float32), np.zeros((1, 256, 64, 64), np.int8)],
+    ids=lambda values: f"{values.dtype} {values.shape}",
+)
+def test_what_is_no_embedding_is_refused(values: np.ndarray) -> None:
+    with pytest.raises(UnstorableEmbedding, match=r"floats of shape \(n, 256, 64, 64\), got"):
+        checked(values)
+
+
+@pytest.mark.parametrize(("rows", "n_values"), [([0, 1], 1), ([0], 2), ([1, 1], 2)])
+def test_each_row_gets_exactly_one_embedding(store: Store, key: Key, rows: list[int], n_values: int) -> None:
+    with pytest.raises(UnstorableEmbedding, match="each row gets one embedding"):
+        store.embeddings(key).write(rows, np.ones((n_values, 256, 64, 64), np.float32))
+
+
+def test_an_unknown_format_names_those_that_exist() -> None:
+    with pytest.raises(UnstorableEmbedding, match="'i4'; there are f16, f32, i8"):
+        format_named("i4")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_stated_error_lies_beside_the_key(store: Store, key_of: Callable[..., Key], name: str) -> None:
+    key = key_of(format=name)
+    store.embeddings(key, recorded={"torch": "2"}).write([0], np.ones((1, 256, 64, 64), np.float32))
+
+    assert store.recorded(key) == {"torch": "2", "error": FORMATS[name].error_bound}

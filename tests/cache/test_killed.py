@@ -1,0 +1,131 @@
+"""Processes killed with SIGKILL while they write: whoever comes next ends where an undisturbed run ends."""
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nucseg_cache import Key, Store, prune, verify
+
+N_ROWS = 24
+
+EMBED = f"""
+    store = Store.open(sys.argv[1], mode="r+")
+    with store.exclusive():
+        store.append([make_sample(n) for n in range(store.n_rows, {N_ROWS})])
+    embeddings = store.embeddings(make_key())
+    print("started", flush=True)
+    for block in embeddings.blocks():
+        with embeddings.claim(block, wait=True):
+            for row in embeddings.missing(block, sizes=True):
+                embeddings.write([row], make_embedding(row)[None])
+                print(row, flush=True)
+"""
+
+
+def test_embedding_killed_at_five_moments_and_resumed_ends_bit_equal(
+    new_store: Callable[..., Store],
+    key: Key,
+    embedding: Callable[..., np.ndarray],
+    process: Callable[..., Any],
+    files_of: Callable[[Path], Mapping[str, bytes]],
+    tmp_path: Path,
+) -> None:
+    undisturbed = new_store(tmp_path / "undisturbed.zarr", N_ROWS)
+    for row in range(N_ROWS):
+        undisturbed.embeddings(key).write([row], embedding(row)[None])
+    random = np.random.default_rng(7)
+    path = tmp_path / "killed.zarr"
+    new_store(path, 3)
+    written: list[int] = []
+
+    for moment in range(5):
+        child = process(EMBED, path)
+        lines = [child.stdout.readline() for _ in range(1 + moment)]
+        time.sleep(random.uniform(0, 0.02))  # somewhere within the next row
+        child.send_signal(signal.SIGKILL)
+        lines += child.communicate()[0].splitlines()
+        assert child.returncode == -signal.SIGKILL, "it was over before it was killed"
+        rows = [int(line) for line in lines if line.strip().isdigit()]
+        assert not set(rows) & set(written), "a finished row was computed again"
+        written += rows
+
+        seen = Store.open(path).embeddings(key)
+        assert not set(written) & set(seen.missing(sizes=True))
+        values, bad = seen.try_read(written)
+        assert not bad
+        np.testing.assert_array_equal(values, np.stack([embedding(row) for row in written]))
+
+    last = process(EMBED, path)
+    last.communicate(timeout=300)
+    assert last.returncode == 0
+    assert verify(path).findings == ()
+    prune(path)
+    assert dict(files_of(path)) == dict(files_of(tmp_path / "undisturbed.zarr"))
+
+
+READ = """
+    store = Store.open(sys.argv[1])
+    embeddings = store.embeddings(make_key())
+    told = dict.fromkeys(("old", "new", "bad"), 0)
+    old = [make_embedding(row) for row in range(3)]
+    new = [make_embedding(row, image_version=1) for row in range(3)]
+    print("reading", flush=True)
+    until = time.monotonic() + float(sys.argv[2])
+    while time.monotonic() < until:
+        values, bad = embeddings.try_read(range(3))
+        bad_rows = {b.row for b in bad}
+        for row in range(3):
+            kind = "bad" if row in bad_rows else "old" if np.array_equal(values[row], old[row]) else "new"
+            assert kind != "new" or np.array_equal(values[row], new[row]), "a row that is neither"
+            told[kind] += 1
+        good, bad = store.try_read_samples(range(3))
+        for found in good:
+            expected = make_sample(int(found.id[-1]))
+            for name in ("image", "instances", "ignore"):
+                assert np.array_equal(getattr(found, name), getattr(expected, name)), "a sample that is neither"
+            told["old"] += 1
+        told["bad"] += len(bad)
+        if sys.argv[3] == "reopen":
+            try:
+                store = Store.open(sys.argv[1])
+                store.table
+            except RowDamaged:
+                pass
+            embeddings = store.embeddings(make_key())
+    print(told["old"], told["new"], told["bad"], flush=True)
+"""
+
+
+@pytest.mark.parametrize("what", ["the same image", "another image"])
+def test_a_reader_beside_a_writer_sees_whole_rows_or_an_error(
+    embedded: Store,
+    key: Key,
+    sample: Callable[..., Any],
+    embedding: Callable[..., np.ndarray],
+    process: Callable[..., Any],
+    what: str,
+) -> None:
+    reader = process(READ, embedded.location, "1.5", "keep" if what == "another image" else "reopen")
+    assert reader.stdout.readline() == "reading\n"
+    version, embeddings = 0, embedded.embeddings(key)
+    while reader.poll() is None:
+        if what == "another image":
+            version = 1 - version
+            for row in range(3):
+                embedded.replace(row, sample(row, image_version=version))
+                embeddings.write([row], embedding(row, image_version=version)[None])
+        else:
+            for row in range(3):
+                embedded.replace(row, sample(row))
+                embeddings.write([row], embedding(row)[None])
+
+    old, new, bad = map(int, reader.communicate()[0].split())
+    assert reader.returncode == 0
+    assert new == 0  # the reader knows the images as they were when it opened the store
+    assert old > 0
+    assert old + bad > 6

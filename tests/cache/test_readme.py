@@ -1,0 +1,85 @@
+"""The format's README: its program, which knows nothing of nucseg, agrees with the package on every row."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nucseg_cache import FORMAT, FORMATS, Key, SampleRow, Store
+from nucseg_cache.layout import Layout
+
+README = Path(__file__).resolve().parents[2] / "cache" / "README.md"
+
+
+@pytest.fixture(scope="module")
+def program() -> dict[str, Any]:
+    """What the README's Python block defines."""
+    (block,) = re.findall(r"^```python\n(.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    assert "nucseg" not in block
+    defined: dict[str, Any] = {}
+    exec(compile(block, str(README), "exec"), defined)
+    return defined
+
+
+def test_every_embedding_is_found_right(
+    two_blocks: Store, store_path: Path, key: Key, embedding: Callable[..., np.ndarray], program: dict[str, Any]
+) -> None:
+    rows = [0, 5, 63, 64, 66]
+    two_blocks.embeddings(key).write(rows, np.stack([embedding(row) for row in rows]))
+
+    for row in rows:
+        np.testing.assert_array_equal(program["embedding"](store_path, key.hash, "identity", row), embedding(row))
+    values = store_path / "embeddings" / key.hash / "identity" / "values" / "c"
+    (values / "5/0/0/0").rename(values / "0/0/0/0")
+    with pytest.raises(ValueError, match="row 0 is damaged"):
+        program["embedding"](store_path, key.hash, "identity", 0)
+
+
+def test_every_sample_is_found_right(
+    two_blocks: Store, store_path: Path, sample: Callable[..., SampleRow], program: dict[str, Any]
+) -> None:
+    two_blocks.replace(65, sample(65, id='Ωμέγα "quoted" \\ / \n', group="", mpp=1e-7, size=(1, 70000)))
+    two_blocks.mark(64, present=False)
+
+    for row in (0, 1, 63, 64, 66):
+        np.testing.assert_array_equal(program["sample"](store_path, row), sample(row).image)
+    np.testing.assert_array_equal(program["sample"](store_path, 65), sample(65).image)
+
+
+def test_a_damaged_sample_is_found_damaged(store: Store, store_path: Path, files: Any, program: dict[str, Any]) -> None:
+    files["samples/ignore/c/1/0/0"] = files["samples/ignore/c/0/0/0"]
+
+    with pytest.raises(ValueError, match="row 1 is damaged"):
+        program["sample"](store_path, 1)
+
+
+def test_seals_and_names_of_groups_are_found_right(
+    embedded: Store, store_path: Path, key: Key, files: Any, program: dict[str, Any]
+) -> None:
+    arrays = [f"samples/{path.name}" for path in (store_path / "samples").iterdir() if path.is_dir()]
+    group = store_path / "embeddings" / key.hash
+
+    assert program["key_hash"](dict(key.fields)) == key.hash
+    assert program["is_sealed"](store_path, arrays)
+    assert program["is_sealed"](group, [])
+    assert program["is_sealed"](group / "identity", ["values", "stored", "record"])
+    files.edit(f"embeddings/{key.hash}/identity/values/zarr.json", lambda document: document.update(fill_value=1))
+    assert not program["is_sealed"](group / "identity", ["values", "stored", "record"])
+
+
+def test_the_drawing_names_every_array_and_the_format(embedded: Store, store_path: Path) -> None:
+    drawing = README.read_text("utf-8").split("```text\n")[1].split("```")[0]
+    arrays = {path.parent.name for path in store_path.rglob("zarr.json") if (path.parent / "c").is_dir()}
+
+    assert f"format {FORMAT}," in drawing
+    assert arrays | {"scale"} == set(re.findall(r"[├└]── ([a-z_]+)\b(?!/)", drawing)) | {"stratum"}
+    for name, array in Layout.open(store_path, "r").samples._arrays.items():
+        line = next(line for line in drawing.splitlines() if re.search(rf"\b{name}\b +\(|\b{name}\b.*\(N", line))
+        assert f"{64 if array.chunks[0] == 64 else 1} row" in line
+
+
+def test_every_format_is_in_the_table() -> None:
+    assert all(f"| `{name}`" in README.read_text("utf-8") for name in FORMATS)

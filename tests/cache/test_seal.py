@@ -1,0 +1,219 @@
+"""What describes the arrays is sealed: an edit is an error that says so, never data read otherwise."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from nucseg_cache import CacheError, Key, RowDamaged, SampleRow, Store, StoreDamaged, StoreFormatError, StoreNotFound
+
+Document = dict[str, Any]
+DAMAGED = "changed after they were written|unreadable|cannot be read|its name|it was renamed"
+
+
+def set_attribute(name: str, value: object) -> Callable[[Document], object]:
+    return lambda document: document["attributes"].update({name: value})
+
+
+def another_codec(document: Document) -> None:
+    document["codecs"] = [codec for codec in document["codecs"] if codec["name"] != "crc32c"]
+
+
+def another_level(document: Document) -> None:
+    next(c for c in document["codecs"] if c["name"] == "blosc")["configuration"]["clevel"] = 9
+
+
+ARRAY_EDITS: dict[str, Callable[[Document], object]] = {
+    "data type": lambda d: d.update(data_type={"uint8": "int8", "float16": "int16"}.get(d["data_type"], "float32")),
+    "chunk shape": lambda d: d["chunk_grid"]["configuration"]["chunk_shape"].__setitem__(0, 2),
+    "fill value": lambda d: d.update(fill_value=1),
+    "a codec less": another_codec,
+    "a codec's level": another_level,
+    "another chunk file name": lambda d: d["chunk_key_encoding"]["configuration"].update(separator="."),
+    "side of a row": lambda d: d["shape"].append(2) if len(d["shape"]) == 1 else d["shape"].__setitem__(1, 2),
+    "attributes of its own": lambda d: d["attributes"].update(note="x"),
+    "no shape": lambda d: d.pop("shape"),
+    "not an array": lambda d: d.update(node_type="group"),
+}
+
+NOT_JSON = {"nothing": b"", "half": b'{"zarr_format": 3, "node_', "no object": b"[]"}
+
+
+def everything(store: Store, key: Key) -> object:
+    """All that reads data of a store."""
+    store = Store.open(store.location)
+    return store.table, store.read_samples(range(3)), store.find({}), store.embeddings(key).read(range(3))
+
+
+@pytest.mark.parametrize("edit", ARRAY_EDITS)
+@pytest.mark.parametrize("array", ["samples/image", "samples/image_digest", "samples/record"])
+def test_an_edit_to_an_array_of_the_samples(embedded: Store, key: Key, files: Any, array: str, edit: str) -> None:
+    files.edit(f"{array}/zarr.json", ARRAY_EDITS[edit])
+
+    with pytest.raises(StoreDamaged, match=DAMAGED):
+        everything(embedded, key)
+
+
+@pytest.mark.parametrize("edit", ARRAY_EDITS)
+@pytest.mark.parametrize("array", ["values", "stored", "record"])
+def test_an_edit_to_an_array_of_the_embeddings(embedded: Store, key: Key, files: Any, array: str, edit: str) -> None:
+    files.edit(f"embeddings/{key.hash}/identity/{array}/zarr.json", ARRAY_EDITS[edit])
+    store = Store.open(embedded.location, mode="r+")
+
+    for operation in (
+        lambda: store.embeddings(key).read([0]),
+        lambda: store.embeddings(key).missing(),
+        lambda: store.embeddings(key).write([0], np.ones((1, 256, 64, 64), np.float32)),
+    ):
+        with pytest.raises(StoreDamaged, match=DAMAGED):
+            operation()
+
+
+@pytest.mark.parametrize(
+    ("group", "edit"),
+    [
+        ("", set_attribute("dataset", "another")),
+        ("", set_attribute("preparation", {"side_px": "16"})),
+        ("", set_attribute("rows", 2)),
+        ("", set_attribute("note", "new")),
+        ("", lambda d: d["attributes"].pop("source")),
+        ("embeddings/KEY/", set_attribute("fields", {"format": "f16", "architecture": "vit_h"})),
+        ("embeddings/KEY/", set_attribute("error", "none")),
+        ("embeddings/KEY/", lambda d: d["attributes"].pop("recorded")),
+        ("embeddings/KEY/", lambda d: d["attributes"].pop("seal")),
+        ("embeddings/KEY/identity/", set_attribute("view", "flip-x")),
+        ("embeddings/KEY/identity/", lambda d: d["attributes"].pop("seal")),
+        ("embeddings/KEY/identity/", set_attribute("seal", "0" * 32)),
+    ],
+)
+def test_an_edited_attribute(
+    embedded: Store, key: Key, files: Any, group: str, edit: Callable[[Document], object]
+) -> None:
+    files.edit(f"{group.replace('KEY', key.hash)}zarr.json", edit)
+
+    with pytest.raises(StoreDamaged, match=DAMAGED):
+        everything(embedded, key)
+
+
+def test_a_root_without_its_seal_is_no_finished_store(embedded: Store, files: Any) -> None:
+    files.edit("zarr.json", lambda document: document["attributes"].pop("seal"))
+
+    with pytest.raises(StoreFormatError, match="no finished store of nucseg: it has no seal"):
+        Store.open(embedded.location)
+
+
+@pytest.mark.parametrize("content", NOT_JSON)
+@pytest.mark.parametrize(
+    "name", ["", "samples/", "samples/id/", "embeddings/", "embeddings/KEY/", "embeddings/KEY/identity/",
+             "embeddings/KEY/identity/record/"]
+)  # fmt: skip
+def test_a_document_that_is_none(embedded: Store, key: Key, files: Any, name: str, content: str) -> None:
+    files[f"{name.replace('KEY', key.hash)}zarr.json"] = NOT_JSON[content]
+
+    with pytest.raises(StoreDamaged, match=DAMAGED):
+        everything(embedded, key)
+
+
+@pytest.mark.parametrize(
+    "name", ["samples/", "samples/mpp/", "embeddings/", "embeddings/KEY/identity/values/", "embeddings/KEY/identity/"]
+)
+def test_a_removed_document(embedded: Store, key: Key, files: Any, name: str) -> None:
+    del files[f"{name.replace('KEY', key.hash)}zarr.json"]
+
+    with pytest.raises(CacheError):
+        everything(embedded, key)
+
+
+@pytest.mark.parametrize("name", ["samples/mpp", "samples/image", "embeddings/KEY/identity/values"])
+def test_a_removed_array(embedded: Store, store_path: Path, key: Key, name: str) -> None:
+    shutil.rmtree(store_path / name.replace("KEY", key.hash))
+
+    with pytest.raises(StoreDamaged, match="missing or unreadable"):
+        everything(embedded, key)
+
+
+@pytest.mark.parametrize("part", ["embeddings/KEY", "embeddings/KEY/identity"])
+def test_a_group_that_lost_its_document_is_told_when_it_is_to_be_written(
+    embedded: Store, key: Key, files: Any, part: str
+) -> None:
+    del files[f"{part.replace('KEY', key.hash)}/zarr.json"]
+
+    with pytest.raises(StoreDamaged, match=r"something else than a finished group\. Delete it and run `nucseg embed`"):
+        embedded.embeddings(key).write([0], np.ones((1, 256, 64, 64), np.float32))
+
+
+def test_a_key_whose_group_was_renamed(embedded: Store, key: Key, key_of: Callable[..., Key], store_path: Path) -> None:
+    other = key_of(weights="ffd1a2cd" * 4)
+    (store_path / "embeddings" / key.hash).rename(store_path / "embeddings" / other.hash)
+
+    with pytest.raises(StoreDamaged, match=f"holds the key of {key.hash}: it was renamed"):
+        embedded.keys()
+    with pytest.raises(StoreDamaged, match="holds the embeddings of another key"):
+        Store.open(embedded.location).embeddings(other).read([0])
+
+
+@pytest.mark.parametrize("array", ["id", "record", "image", "state"])
+def test_a_shortened_array_of_the_samples(embedded: Store, files: Any, array: str) -> None:
+    files.edit(f"samples/{array}/zarr.json", lambda document: document["shape"].__setitem__(0, 2))
+
+    with pytest.raises(StoreDamaged, match=f"has 2 rows in samples/{array}, written were 3. Restore"):
+        Store.open(embedded.location)
+
+
+@pytest.mark.parametrize("array", ["values", "stored", "record"])
+def test_a_shortened_array_of_the_embeddings_makes_rows_missing_and_they_are_written_again(
+    embedded: Store, key: Key, files: Any, array: str, embedding: Callable[..., np.ndarray]
+) -> None:
+    before = dict(files)
+    name = f"embeddings/{key.hash}/identity/{array}/zarr.json"
+    files.edit(name, lambda document: document["shape"].__setitem__(0, 2))
+    embeddings = Store.open(embedded.location, mode="r+").embeddings(key)
+
+    assert embeddings.missing() == embeddings.missing(sizes=True) == [2]
+    with pytest.raises(RowDamaged, match=r"row 2 \(image 2\): it is missing"):
+        embeddings.read([0, 1, 2])
+    embeddings.write([2], embedding(2)[None])
+
+    np.testing.assert_array_equal(embeddings.read(range(3)), np.stack([embedding(n) for n in range(3)]))
+    assert dict(files) == before
+
+
+def test_the_number_of_rows_alone_changes_in_an_arrays_document(
+    store: Store, files: Any, sample: Callable[..., SampleRow]
+) -> None:
+    before = {name: json.loads(content) for name, content in files.items() if name.endswith("/zarr.json")}
+    store.append([sample(3)])
+
+    for name, document in before.items():
+        if document["node_type"] == "array":
+            document["shape"][0] += 1
+        assert json.loads(files[name]) == document
+
+
+def test_a_consolidated_copy_of_the_metadata_is_not_believed(store: Store, sample: Callable[..., SampleRow]) -> None:
+    with pytest.warns(Warning, match="[Cc]onsolidated"):
+        zarr.consolidate_metadata(store.location)
+    Store.open(store.location, mode="r+").append([sample(3)])
+
+    assert Store.open(store.location).read_samples([3])[0].id == "image 3"
+
+
+def test_a_zarr_array_is_no_store(store_path: Path) -> None:
+    zarr.create_array(store_path, shape=(3,), dtype="u1")
+
+    with pytest.raises(StoreFormatError, match="is a zarr array, no store of nucseg"):
+        Store.open(store_path)
+
+
+def test_an_empty_folder_is_no_store_and_a_file_neither(tmp_path: Path) -> None:
+    (tmp_path / "file.zarr").write_text("x")
+    (tmp_path / "folder.zarr").mkdir()
+
+    for name in ("file.zarr", "folder.zarr", "file.zarr/below.zarr"):
+        with pytest.raises(StoreNotFound):
+            Store.open(tmp_path / name)

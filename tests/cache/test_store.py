@@ -1,0 +1,343 @@
+"""The contract of a store, the same in a folder and on an object store."""
+
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from nucseg_cache import (
+    BLOCK_ROWS,
+    FORMATS,
+    CacheError,
+    EmbeddingNotFound,
+    Key,
+    RowDamaged,
+    SampleRow,
+    Store,
+    StoreAccessError,
+    StoreExists,
+    StoreFormatError,
+    StoreNotFound,
+    UnstorableSample,
+    verify,
+)
+
+MakeSample, MakeEmbedding, MakeKey = Callable[..., SampleRow], Callable[..., np.ndarray], Callable[..., Key]
+NewStore, FilesOf = Callable[..., Store], Callable[..., MutableMapping[str, bytes]]
+
+
+def assert_same(found: SampleRow, expected: SampleRow) -> None:
+    for name, value in vars(expected).items():
+        if isinstance(value, np.ndarray):
+            assert getattr(found, name).dtype == value.dtype
+            np.testing.assert_array_equal(getattr(found, name), value)
+        else:
+            assert getattr(found, name) == value, name
+
+
+class TestStoreContract:
+    """Every test here runs on every kind of store."""
+
+    def test_what_was_put_in_comes_out(self, location: str, new_store: NewStore, sample: MakeSample) -> None:
+        new_store(location)
+
+        store = Store.open(location)
+
+        assert (store.dataset, store.source, store.preparation) == ("drawn", "/data", {"side_px": "8"})
+        assert (store.location, store.n_rows) == (location, 3)
+        assert [info.id for info in store.table] == ["image 0", "image 1", "image 2"]
+        assert store.table[1] == sample(1).info(1)
+        for found, number in zip(store.read_samples([2, 0, 1]), [2, 0, 1], strict=True):
+            assert_same(found, sample(number))
+
+    def test_names_may_be_anything_that_unicode_has(self, location: str, sample: MakeSample) -> None:
+        ids = ["a/b [1]*?", "Ωμέγα 🔬 é", " ", "", "x" * 3000, 'quote"\\\n', "\0"]
+        rows = [sample(i, id=name, group="", stratum=name) for i, name in enumerate(ids)]
+
+        Store.create(location, dataset="drawn", source="", preparation={"side_px": "8"}, rows=rows)
+
+        found = Store.open(location)
+        assert [info.id for info in found.table] == ids
+        assert [(s.id, s.group, s.stratum) for s in found.read_samples(range(len(ids)))] == [(n, "", n) for n in ids]
+
+    def test_numbers_of_every_kind_come_back_as_plain_ones(self, location: str, sample: MakeSample) -> None:
+        rows = [sample(0, mpp=1), sample(1, mpp=np.float32(0.1), size=(np.int64(3), np.int32(4)))]
+
+        Store.create(location, dataset="drawn", source="", preparation={"side_px": "8"}, rows=rows)
+
+        first, second = Store.open(location).table
+        assert (first.mpp, second.mpp, second.size) == (1.0, float(np.float32(0.1)), (3, 4))
+
+    def test_there_is_no_store_where_none_was_made(self, location: str, files_of: FilesOf) -> None:
+        for mode in ("r", "r+"):
+            with pytest.raises(StoreNotFound, match=r"there is no store at .*drawn\.zarr.*nucseg embed"):
+                Store.open(location, mode=mode)  # type: ignore[arg-type]
+
+        assert not list(files_of(location))
+
+    def test_a_store_is_not_created_twice(self, filled: str, new_store: NewStore, files_of: FilesOf) -> None:
+        before = dict(files_of(filled))
+
+        with pytest.raises(StoreExists, match=r"drawn\.zarr"):
+            new_store(filled)
+
+        assert dict(files_of(filled)) == before
+
+    def test_what_lies_there_is_not_written_over(self, location: str, new_store: NewStore, files_of: FilesOf) -> None:
+        files_of(location)["thesis/chapter.txt"] = b"irreplaceable"
+
+        with pytest.raises(StoreExists, match="created where nothing is"):
+            new_store(location)
+
+        assert dict(files_of(location)) == {"thesis/chapter.txt": b"irreplaceable"}
+
+    def test_somebody_elses_zarr_group_is_told_from_a_store(
+        self, location: str, new_store: NewStore, files_of: FilesOf
+    ) -> None:
+        zarr.create_group(location, attributes={"mine": True})
+        before = dict(files_of(location))
+
+        with pytest.raises(StoreFormatError, match="no finished store of nucseg: it has no format number"):
+            Store.open(location)
+        with pytest.raises(StoreExists):
+            new_store(location)
+
+        assert dict(files_of(location)) == before
+
+    def test_another_version_of_the_format_is_named_beside_ours(self, filled: str, files_of: FilesOf) -> None:
+        files_of(filled).edit("zarr.json", lambda json: json["attributes"].update(format=2))  # type: ignore[attr-defined]
+
+        with pytest.raises(StoreFormatError, match="is of format 2, this nucseg reads format 1"):
+            Store.open(filled)
+
+    def test_rows_are_appended_and_keep_their_numbers(self, filled: str, sample: MakeSample) -> None:
+        store = Store.open(filled, mode="r+")
+        store.append([sample(7), sample(5)])
+        store.append([])
+        store.append([sample(6)])
+
+        found = Store.open(filled)
+
+        assert [info.id for info in found.table] == [f"image {n}" for n in (0, 1, 2, 7, 5, 6)]
+        assert [info.row for info in found.table] == list(range(6))
+        assert [found.row_of(f"image {n}") for n in (7, 6)] == [3, 5]
+        for row, number in enumerate((0, 1, 2, 7, 5, 6)):
+            assert_same(found.read_samples([row])[0], sample(number))
+
+    def test_more_rows_than_a_block_holds(self, location: str, new_store: NewStore, sample: MakeSample) -> None:
+        store = new_store(location, BLOCK_ROWS - 1)
+        store.append([sample(number) for number in range(BLOCK_ROWS - 1, BLOCK_ROWS + 2)])
+
+        found = Store.open(location)
+
+        assert [info.id for info in found.table] == [f"image {number}" for number in range(BLOCK_ROWS + 2)]
+        assert_same(found.read_samples([BLOCK_ROWS])[0], sample(BLOCK_ROWS))
+        assert not found.damaged()
+
+    @pytest.mark.parametrize("numbers", [[1], [3, 3], [4, 0]])
+    def test_an_id_is_not_given_twice(
+        self, filled: str, sample: MakeSample, files_of: FilesOf, numbers: list[int]
+    ) -> None:
+        store = Store.open(filled, mode="r+")
+        before = dict(files_of(filled))
+
+        with pytest.raises(StoreExists, match="these ids already, or is given them twice"):
+            store.append([sample(number) for number in numbers])
+        with pytest.raises(StoreExists, match="image 1 in row 1 already"):
+            store.replace(0, sample(1))
+
+        assert dict(files_of(filled)) == before
+
+    @pytest.mark.parametrize(
+        ("changed", "message"),
+        [
+            ({"image": np.zeros((9, 8, 3), np.uint8)}, r"image of 'image 3' is uint8 of shape \(9, 8, 3\)"),
+            ({"instances": np.zeros((8, 8), np.int64)}, "instances of 'image 3' is int64"),
+            ({"ignore": np.zeros((1, 8), bool)}, r"ignore of 'image 3' is bool of shape \(1, 8\)"),
+            ({"image_digest": b"short"}, "must have 32 bytes"),
+            ({"mpp": float("nan")}, "mpp of 'image 3' is nan"),
+            ({"id": "caf\udce9.png"}, "no Unicode text; rename the file"),
+        ],
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    )
+    def test_a_sample_that_would_not_come_back_is_refused(
+        self,
+        filled: str,
+        new_store: NewStore,
+        sample: MakeSample,
+        files_of: FilesOf,
+        changed: dict[str, object],
+        message: str,
+    ) -> None:
+        store = Store.open(filled, mode="r+")
+        before = dict(files_of(filled))
+
+        with pytest.raises(UnstorableSample, match=message):
+            store.append([sample(4), sample(3, **changed)])
+        with pytest.raises(UnstorableSample, match=message):
+            store.replace(0, sample(3, **changed))
+
+        assert dict(files_of(filled)) == before
+
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_embeddings_come_back_and_what_is_missing_is_told(
+        self, filled: str, key_of: MakeKey, embedding: MakeEmbedding, name: str
+    ) -> None:
+        store, key = Store.open(filled, mode="r+"), key_of(format=name)
+        store.embeddings(key).write([2, 0], np.stack([embedding(2), embedding(0)]))
+
+        found = Store.open(filled).embeddings(key)
+
+        assert found.missing() == found.missing(sizes=True) == [1]
+        assert found.missing(range(2)) == [1]
+        assert found.missing(range(2, 3)) == found.missing(range(70, 80)) == []
+        assert [info.row for info in found.there()] == [0, 2]
+        np.testing.assert_array_equal(found.read([0, 2]), np.stack([embedding(0), embedding(2)]))
+        with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): it is missing"):
+            found.read([0, 1])
+
+    def test_an_embedding_can_be_written_again(self, filled: str, key: Key, embedding: MakeEmbedding) -> None:
+        embeddings = Store.open(filled, mode="r+").embeddings(key)
+        embeddings.write([0, 1], np.stack([embedding(0), embedding(0)]))
+        embeddings.write([1], embedding(1)[None])
+
+        np.testing.assert_array_equal(embeddings.read([0, 1]), np.stack([embedding(0), embedding(1)]))
+
+    def test_embeddings_grow_with_the_samples(
+        self, filled: str, sample: MakeSample, key: Key, embedding: MakeEmbedding
+    ) -> None:
+        store = Store.open(filled, mode="r+")
+        embeddings = store.embeddings(key)
+        embeddings.write([0], embedding(0)[None])
+        store.append([sample(number) for number in range(3, BLOCK_ROWS + 1)])
+
+        assert embeddings.missing() == list(range(1, BLOCK_ROWS + 1))
+        embeddings.write([BLOCK_ROWS, 3], np.stack([embedding(64), embedding(3)]))
+
+        found = Store.open(filled).embeddings(key)
+        assert found.blocks() == [range(64), range(64, 65)]
+        np.testing.assert_array_equal(found.read([64, 3, 0]), np.stack([embedding(n) for n in (64, 3, 0)]))
+
+    def test_nothing_is_created_before_the_first_write(self, filled: str, key: Key, files_of: FilesOf) -> None:
+        store = Store.open(filled, mode="r+")
+        before = dict(files_of(filled))
+
+        embeddings = store.embeddings(key)
+        assert embeddings.missing(sizes=True) == [0, 1, 2]
+        assert embeddings.there() == []
+        embeddings.clear([0])
+        with pytest.raises(EmbeddingNotFound, match=r"no embeddings of architecture vit_b.*view identity"):
+            embeddings.read([0])
+
+        assert dict(files_of(filled)) == before
+        assert store.keys() == ()
+        assert store.views(key) == ()
+        assert store.recorded(key) == {}
+
+    def test_keys_and_views_live_beside_one_another(
+        self, filled: str, key: Key, key_of: MakeKey, embedding: MakeEmbedding
+    ) -> None:
+        store, other = Store.open(filled, mode="r+"), key_of(weights="ffd1a2cd" * 4)
+        for n, (one, view) in enumerate([(key, "identity"), (other, "identity"), (other, "flip-x")]):
+            store.embeddings(one, view).write([0], embedding(n)[None])
+
+        found = Store.open(filled)
+
+        assert set(found.keys()) == {key, other}
+        assert (found.views(key), found.views(other)) == (("identity",), ("flip-x", "identity"))
+        for n, (one, view) in enumerate([(key, "identity"), (other, "identity"), (other, "flip-x")]):
+            np.testing.assert_array_equal(found.embeddings(one, view).read([0])[0], embedding(n))
+
+    @pytest.mark.parametrize("view", ["", ".", "..", "a/b", "../samples", "a.b"])
+    def test_a_view_has_a_plain_name(self, filled: str, key: Key, view: str) -> None:
+        with pytest.raises(CacheError, match="a view is named by letters"):
+            Store.open(filled, mode="r+").embeddings(key, view)
+
+    def test_a_changed_file_is_found_on_reading_and_cleared_by_verify(
+        self, filled: str, key: Key, embedding: MakeEmbedding, files_of: FilesOf
+    ) -> None:
+        embeddings = Store.open(filled, mode="r+").embeddings(key)
+        embeddings.write([0, 1], np.stack([embedding(0), embedding(1)]))
+        files, values = files_of(filled), f"embeddings/{key.hash}/identity/values/c"
+        files[f"{values}/0/0/0/0"] = files[f"{values}/1/0/0/0"]
+
+        with pytest.raises(RowDamaged, match=r"row 0 \(image 0\)"):
+            Store.open(filled).embeddings(key).read([0])
+        found = verify(filled)
+
+        assert [(finding.what, finding.bad.row) for finding in found.findings] == [(f"{key.hash}/identity", 0)]
+        assert Store.open(filled).embeddings(key).missing() == [0, 2]
+
+    def test_a_missing_or_shortened_file_is_listed_without_reading(
+        self, filled: str, key: Key, embedding: MakeEmbedding, files_of: FilesOf
+    ) -> None:
+        store = Store.open(filled, mode="r+")
+        store.embeddings(key).write([0, 1, 2], np.stack([embedding(n) for n in range(3)]))
+        files = files_of(filled)
+        for part in (f"embeddings/{key.hash}/identity/values", "samples/image"):
+            del files[f"{part}/c/0/0/0/0"]
+            files[f"{part}/c/2/0/0/0"] = files[f"{part}/c/2/0/0/0"][:-1]
+
+        found = Store.open(filled)
+
+        assert found.embeddings(key).missing() == []
+        assert found.embeddings(key).missing(sizes=True) == [0, 2]
+        assert [(bad.row, bad.id) for bad in found.damaged()] == [(0, "image 0"), (2, "image 2")]
+
+    def test_the_source_is_remembered(self, filled: str) -> None:
+        Store.open(filled, mode="r+").remember_source("/elsewhere")
+
+        assert Store.open(filled).source == "/elsewhere"
+
+    def test_every_chunk_is_written_also_one_of_zeros(
+        self, location: str, sample: MakeSample, key: Key, files_of: FilesOf
+    ) -> None:
+        nothing = sample(
+            0,
+            image=np.zeros((8, 8, 3), np.uint8),
+            instances=np.zeros((8, 8), np.int32),
+            ignore=np.zeros((8, 8), bool),
+        )
+        store = Store.create(location, dataset="d", source="", preparation={"side_px": "8"}, rows=[nothing])
+        store.embeddings(key).write([0], np.zeros((1, 256, 64, 64), np.float32))
+
+        names = set(files_of(location))
+        assert {f"samples/{name}/c/0/0/0" for name in ("instances", "ignore")} < names
+        assert f"embeddings/{key.hash}/identity/values/c/0/0/0/0" in names
+
+
+def test_an_interrupted_creation_on_an_object_store_is_no_store_and_is_made_anew(
+    new_store: NewStore, files_of: FilesOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = "memory://interrupted/drawn.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr("nucseg_cache.layout.write_sealed", _fail)
+        with pytest.raises(StoreAccessError):
+            new_store(location)
+    assert len(list(files_of(location))) > 10
+
+    with pytest.raises(StoreFormatError, match="no finished store"):
+        Store.open(location)
+    new_store(location)
+
+    assert Store.open(location).n_rows == 3
+
+
+def _fail(*_: object) -> None:
+    raise OSError("the connection was lost")
+
+
+def test_a_path_may_hold_spaces_brackets_and_unicode(tmp_path: Path, new_store: NewStore) -> None:
+    path = tmp_path / "Ä [x] *?" / "b {c}.zarr"
+    new_store(path)
+
+    assert Store.open(path).n_rows == 3
+    assert Store.open(path.as_uri()).n_rows == 3
+    assert verify(str(path)).findings == ()
+
+
+def test_an_unknown_kind_of_url_is_told_with_a_way_out() -> None:
+    with pytest.raises(StoreAccessError, match=r"nosuch://x cannot be opened: .*name a folder with --cache"):
+        Store.open("nosuch://x")

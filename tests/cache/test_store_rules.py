@@ -1,0 +1,239 @@
+"""What a change in the data set does to rows and their embeddings, and how damage is mended."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nucseg_cache import EmbeddingNotFound, Key, RowDamaged, SampleRow, Store
+
+MakeSample, MakeEmbedding, MakeKey = Callable[..., SampleRow], Callable[..., np.ndarray], Callable[..., Key]
+
+
+class TestAChangedImage:
+    def test_makes_the_embedding_of_that_row_missing_and_no_other(
+        self, embedded: Store, key: Key, sample: MakeSample, embedding: MakeEmbedding
+    ) -> None:
+        embedded.replace(1, sample(1, image_version=1))
+
+        for seen in (embedded, Store.open(embedded.location)):
+            embeddings = seen.embeddings(key)
+            assert embeddings.missing() == [1]
+            with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): it was made from another image"):
+                embeddings.read([1])
+            np.testing.assert_array_equal(embeddings.read([0, 2]), np.stack([embedding(0), embedding(2)]))
+
+    def test_costs_one_embedding_in_every_key_and_view(
+        self, embedded: Store, key: Key, key_of: MakeKey, sample: MakeSample, embedding: MakeEmbedding
+    ) -> None:
+        groups = [(key, "identity"), (key, "flip-x"), (key_of(format="f32"), "identity")]
+        for one, view in groups[1:]:
+            embedded.embeddings(one, view).write([0, 1, 2], np.stack([embedding(n) for n in range(3)]))
+        embedded.replace(1, sample(1, image_version=1))
+
+        assert [embedded.embeddings(one, view).missing() for one, view in groups] == [[1], [1], [1]]
+
+    def test_whose_old_content_comes_back_is_embedded_again_only_if_it_was_embedded_in_between(
+        self, embedded: Store, key: Key, sample: MakeSample, embedding: MakeEmbedding
+    ) -> None:
+        embedded.replace(1, sample(1, image_version=1))
+        embedded.replace(1, sample(1))
+        assert embedded.embeddings(key).missing() == []
+        np.testing.assert_array_equal(embedded.embeddings(key).read([1])[0], embedding(1))
+
+        embedded.replace(1, sample(1, image_version=1))
+        embedded.embeddings(key).write([1], embedding(1, image_version=1)[None])
+        embedded.replace(1, sample(1))
+        assert embedded.embeddings(key).missing() == [1]
+
+
+def test_a_changed_mask_costs_no_encoding(
+    embedded: Store, key: Key, sample: MakeSample, embedding: MakeEmbedding, files: Mapping[str, bytes]
+) -> None:
+    before = {name: content for name, content in files.items() if name.startswith("embeddings")}
+    changed = sample(1, mask_version=1)
+    assert not np.array_equal(changed.instances, sample(1).instances)
+    embedded.replace(1, changed)
+
+    found = Store.open(embedded.location)
+
+    assert found.embeddings(key).missing(sizes=True) == []
+    np.testing.assert_array_equal(found.embeddings(key).read([1])[0], embedding(1))
+    np.testing.assert_array_equal(found.read_samples([1])[0].instances, changed.instances)
+    assert found.info(1).mask_digest == changed.mask_digest
+    assert {name: content for name, content in files.items() if name.startswith("embeddings")} == before
+
+
+class TestAVanishedImage:
+    def test_keeps_its_row_and_its_embedding_and_is_not_missing(
+        self, embedded: Store, key: Key, sample: MakeSample, embedding: MakeEmbedding
+    ) -> None:
+        embedded.mark(1, present=False)
+
+        for seen in (embedded, Store.open(embedded.location)):
+            assert [info.present for info in seen.table] == [True, False, True]
+            assert seen.has("image 1")
+            assert seen.embeddings(key).missing(sizes=True) == []
+            assert [info.row for info in seen.embeddings(key).there()] == [0, 1, 2]
+            np.testing.assert_array_equal(seen.embeddings(key).read([1])[0], embedding(1))
+            np.testing.assert_array_equal(seen.read_samples([1])[0].image, sample(1).image)
+
+    def test_without_an_embedding_is_not_missing_until_it_comes_back(
+        self, store: Store, key: Key, embedding: MakeEmbedding
+    ) -> None:
+        store.embeddings(key).write([0], embedding(0)[None])
+        store.mark(1, present=False)
+        assert store.embeddings(key).missing() == [2]
+
+        store.mark(1, present=True)
+        assert Store.open(store.location).embeddings(key).missing() == [1, 2]
+
+    def test_comes_back_with_its_embedding_as_if_it_had_never_been_away(
+        self, embedded: Store, key: Key, embedding: MakeEmbedding, files: Mapping[str, bytes]
+    ) -> None:
+        before = dict(files)
+        embedded.mark(1, present=False)
+        embedded.mark(1, present=True)
+
+        assert dict(files) == before
+        np.testing.assert_array_equal(embedded.embeddings(key).read([1])[0], embedding(1))
+
+    def test_stays_absent_when_its_row_is_written_again_as_absent(self, embedded: Store, sample: MakeSample) -> None:
+        embedded.replace(1, sample(1), present=False)
+
+        assert not Store.open(embedded.location).info(1).present
+
+    def test_leaves_its_id_taken(self, store: Store, sample: MakeSample) -> None:
+        store.mark(1, present=False)
+        store.append([sample(3)])
+
+        assert [info.id for info in Store.open(store.location).table] == [f"image {n}" for n in range(4)]
+
+
+class TestDamageToABlockOfDescriptions:
+    """A block of 64 rows loses the file of one array; here 3 rows live in it."""
+
+    @pytest.mark.parametrize("name", ["id", "group", "mpp", "state", "image_digest", "record", "stored"])
+    def test_is_mended_row_by_row_and_the_embeddings_remain_valid(
+        self, embedded: Store, key: Key, files: Any, sample: MakeSample, embedding: MakeEmbedding, name: str
+    ) -> None:
+        before = dict(files)
+        file = next(file for file in files if file.startswith(f"samples/{name}/c/0"))
+        files[file] = files[file][:-2]
+        store = Store.open(embedded.location, mode="r+")
+        assert [bad.row for bad in store.damaged()] == [0, 1, 2]
+
+        left = {0, 1, 2}
+        for row in (1, 2, 0):
+            store.replace(row, sample(row))
+            again = Store.open(embedded.location)
+            left.remove(row)
+            # a state that was lost with its block is told by the record
+            assert {bad.row for bad in again.damaged()} == (left if name != "state" else set())
+            assert {bad.row for bad in store.damaged()} == left
+            np.testing.assert_array_equal(again.embeddings(key).read([row])[0], embedding(row))
+
+        assert dict(files) == before
+        assert [info.id for info in store.table] == ["image 0", "image 1", "image 2"]
+
+    def test_leaves_the_record_which_knows_the_sample_of_each_row(
+        self, embedded: Store, files: Any, sample: MakeSample
+    ) -> None:
+        embedded.mark(2, present=False)
+        files["samples/id/c/0"] = files["samples/id/c/0"][::-1]
+        store = Store.open(embedded.location, mode="r+")
+        assert [bad.id for bad in store.damaged()] == ["", "", ""]
+
+        for row in (1, 0):  # mending one row takes the damaged block away, but not the others' records
+            known = [[store.recognises(at, sample(number)) for number in range(3)] for at in range(3)]
+            assert np.array_equal(known, np.eye(3))
+            store.replace(row, sample(row))
+        assert not store.recognises(1, sample(1, image_version=1))
+        assert not store.recognises(1, sample(1, mask_version=1))
+
+    def test_of_the_record_itself_leaves_the_ids_legible(self, embedded: Store, files: Any, sample: MakeSample) -> None:
+        files["samples/record/c/0/0"] = files["samples/record/c/0/0"][:-1]
+        store = Store.open(embedded.location, mode="r+")
+
+        assert [(bad.row, bad.id) for bad in store.damaged()] == [(row, f"image {row}") for row in range(3)]
+        assert not store.recognises(1, sample(1))
+        with pytest.raises(RowDamaged, match=r"row 0 \(image 0\): its description cannot be decoded"):
+            store.table  # noqa: B018 - the property raises
+
+    def test_does_not_hinder_the_appending_of_rows(self, embedded: Store, files: Any, sample: MakeSample) -> None:
+        files["samples/id/c/0"] = b""
+        store = Store.open(embedded.location, mode="r+")
+        store.append([sample(3)])
+
+        found = Store.open(embedded.location)
+
+        assert [info.id for info in found.described()] == ["image 3"]
+        assert [bad.row for bad in found.damaged()] == [0, 1, 2]
+
+    def test_a_row_given_up_may_take_another_name(self, embedded: Store, files: Any, sample: MakeSample) -> None:
+        files["samples/id/c/0"] = b""
+        store = Store.open(embedded.location, mode="r+")
+        for row in (0, 2):
+            store.replace(row, sample(row))
+        store.replace(1, sample(1, id="(lost row 1)"), present=False)
+        store.append([sample(1)])
+
+        found = Store.open(embedded.location)
+        assert [info.id for info in found.table] == ["image 0", "(lost row 1)", "image 2", "image 1"]
+        assert not store.has("image 1") or store.row_of("image 1") == 3
+
+
+class TestFind:
+    def test_nothing_cached_yet(self, store: Store) -> None:
+        with pytest.raises(
+            EmbeddingNotFound, match=r"holds no embeddings yet, asked for precision float32\. Run `nucseg"
+        ):
+            store.find({"precision": "float32"})
+
+    def test_the_one_that_has_all_asked_fields(self, embedded: Store, key: Key, key_of: MakeKey) -> None:
+        other = key_of(architecture="vit_h")
+        embedded.embeddings(other).write([0], np.ones((1, 256, 64, 64), np.float32))
+
+        assert embedded.find({"architecture": "vit_h"}) == other
+        assert embedded.find({"architecture": "vit_b", "format": "f16"}) == key
+
+    def test_none_says_what_is_there_and_how_it_differs(self, embedded: Store, key: Key) -> None:
+        with pytest.raises(EmbeddingNotFound) as caught:
+            embedded.find({"weights": "ffd1a2cd" * 4, "precision": "float32", "format": "f16"})
+
+        lines = str(caught.value).splitlines()
+        assert lines[0].startswith(f"no embeddings in {embedded.location} are what was asked for")
+        assert lines[1:] == [
+            f"  {key.hash}: architecture vit_b, format f16, weights 6923c33d",
+            "    precision: cached nothing, asked for float32",
+            "    weights: cached 6923c33d, asked for ffd1a2cd",
+            "Ask for cached ones, or run `nucseg embed` with these options to add the new ones beside them.",
+        ]
+
+    def test_none_of_that_view_says_which_views_there_are(self, embedded: Store) -> None:
+        with pytest.raises(EmbeddingNotFound, match="view: cached identity, asked for flip-x"):
+            embedded.find({}, view="flip-x")
+
+    def test_several_are_told_apart_by_the_fields_in_which_they_differ(
+        self, embedded: Store, key: Key, key_of: MakeKey
+    ) -> None:
+        other = key_of(format="f32", precision="bfloat16")
+        embedded.embeddings(other).write([0], np.ones((1, 256, 64, 64), np.float32))
+
+        with pytest.raises(EmbeddingNotFound) as caught:
+            embedded.find({"architecture": "vit_b"})
+
+        first, *candidates, last = str(caught.value).splitlines()
+        assert first == f"2 embeddings in {embedded.location} answer to architecture vit_b; they differ in:"
+        assert sorted(candidates) == sorted(
+            [f"  {key.hash}: format f16, precision nothing", f"  {other.hash}: format f32, precision bfloat16"]
+        )
+        assert last == "Ask for one of them by these fields."
+
+    def test_rubbish_among_the_keys_is_not_looked_at(self, embedded: Store, key: Key, files: Any) -> None:
+        for name in (f"zarr.{'0' * 32}.partial", f".{key.hash}.{'0' * 32}.tmp/identity/zarr.json", "notes/read me.txt"):
+            files[f"embeddings/{name}"] = b"half"
+
+        assert embedded.keys() == (key,)
+        assert embedded.views(key) == ("identity",)

@@ -1,0 +1,183 @@
+"""verify finds and clears what is bad; prune deletes what is named and what was left behind, and nothing else."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nucseg_cache import EmbeddingNotFound, Key, SampleRow, Store, StoreAccessError, StoreNotFound, prune, verify
+
+MakeEmbedding = Callable[..., np.ndarray]
+LEFT = "0123456789abcdef" * 2
+
+
+def test_a_sound_store_has_no_findings_and_is_not_changed(embedded: Store, files: Any) -> None:
+    before, seen = dict(files), []
+
+    found = verify(embedded.location, progress=lambda done, total: seen.append((done, total)))
+
+    assert (found.n_samples, found.n_embeddings, found.findings, found.cleared) == (3, 3, (), True)
+    assert dict(files) == before
+    assert seen[-1] == (6, 6)
+    assert seen == sorted(seen)
+
+
+def test_bad_embeddings_are_cleared_and_everything_else_is_kept(
+    embedded: Store, key: Key, key_of: Callable[..., Key], files: Any, embedding: MakeEmbedding
+) -> None:
+    other = key_of(format="i8")
+    embedded.embeddings(other).write([0, 2], np.stack([embedding(0), embedding(2)]))
+    embedded.mark(0, present=False)
+    before = dict(files)
+    for name, one, row in (("values", key, 0), ("values", key, 2), ("values", other, 2)):
+        file = f"embeddings/{one.hash}/identity/{name}/c/{row}/0/0/0"
+        files[file] = files[file][:-1]
+
+    found = verify(embedded.location)
+
+    assert {(finding.what, finding.bad.row, finding.bad.id) for finding in found.findings} == {
+        (f"{key.hash}/identity", 0, "image 0"),
+        (f"{key.hash}/identity", 2, "image 2"),
+        (f"{other.hash}/identity", 2, "image 2"),
+    }
+    assert (embedded.embeddings(key).missing(), embedded.embeddings(other).missing()) == ([2], [1, 2])
+    assert [info.row for info in embedded.embeddings(key).there()] == [1]
+    assert verify(embedded.location).findings == ()
+
+    embedded.embeddings(key).write([0, 2], np.stack([embedding(0), embedding(2)]))
+    embedded.embeddings(other).write([2], embedding(2)[None])
+    assert dict(files) == before
+
+
+def test_without_clearing_it_only_tells(embedded: Store, key: Key, files: Any) -> None:
+    file = f"embeddings/{key.hash}/identity/values/c/1/0/0/0"
+    files[file] = files[file][1:]
+    before = dict(files)
+
+    found = verify(embedded.location, clear=False)
+
+    assert [(finding.bad.row, finding.bad.id) for finding in found.findings] == [(1, "image 1")]
+    assert not found.cleared
+    assert dict(files) == before
+
+
+def test_bad_samples_are_found_by_their_content(embedded: Store, files: Any) -> None:
+    files["samples/image/c/1/0/0/0"] = files["samples/image/c/0/0/0/0"]
+
+    found = verify(embedded.location)
+
+    assert [(finding.what, finding.bad.row, finding.bad.id) for finding in found.findings] == [
+        ("samples", 1, "image 1")
+    ]
+
+
+def test_a_row_mended_while_it_was_looked_at_is_not_cleared(
+    embedded: Store, key: Key, files: Any, embedding: MakeEmbedding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = f"embeddings/{key.hash}/identity/values/c/1/0/0/0"
+    before = dict(files)
+    files[file] = files[file][1:]
+    claim = type(embedded.embeddings(key)).claim
+
+    def another_process_was_faster(self: Any, block: range, *, wait: bool = False) -> Any:
+        files[file] = before[file]
+        return claim(self, block, wait=wait)
+
+    monkeypatch.setattr("nucseg_cache.embeddings.Embeddings.claim", another_process_was_faster)
+
+    assert verify(embedded.location).findings == ()
+    assert dict(files) == before
+
+
+def test_prune_deletes_the_named_key_and_what_was_left_behind(
+    embedded: Store, key: Key, key_of: Callable[..., Key], files: Any, store_path: Path, embedding: MakeEmbedding
+) -> None:
+    before, other = dict(files), key_of(weights="another")
+    for view in ("identity", "flip-x"):
+        embedded.embeddings(other, view).write([0], embedding(0)[None])
+    rubbish = [
+        f"samples/image/c/1/0/0/0.{LEFT}.partial",
+        f"zarr.{LEFT}.partial",
+        f"embeddings/.{key.hash}.{LEFT}.tmp/identity/values/c/0/0/0/0",
+        f"embeddings/{key.hash}/.flip-x.{LEFT}.tmp/zarr.{LEFT}.partial",
+        f"../.drawn.zarr.{LEFT}.tmp/zarr.json",
+    ]
+    kept = [f"../.other.zarr.{LEFT}.tmp/zarr.json", "notes.tmp", "embeddings/read me.partial", "../drawn.tmp"]
+    for name in (*rubbish, *kept):
+        files[name] = b"x"
+
+    done = prune(embedded.location, keys=[other.hash])
+
+    assert (done.keys, done.n_leftovers) == ((other.hash,), len(rubbish))
+    assert Store.open(embedded.location).keys() == (key,)
+    found = dict(files)
+    assert {name: found.pop(name) for name in ("notes.tmp", "embeddings/read me.partial")}
+    assert found == before
+    assert sorted(path.name for path in store_path.parent.iterdir()) == sorted(
+        ["drawn.zarr", ".drawn.zarr.lock", f".other.zarr.{LEFT}.tmp", "drawn.tmp"]
+    )
+
+
+def test_prune_without_keys_deletes_no_embeddings(embedded: Store, files: Any) -> None:
+    before = dict(files)
+
+    assert prune(embedded.location).n_leftovers == 0
+
+    assert dict(files) == before
+
+
+def test_a_key_that_is_not_there_stops_prune_before_anything_is_deleted(embedded: Store, key: Key, files: Any) -> None:
+    files["zarr." + LEFT + ".partial"] = b"x"
+    before = dict(files)
+
+    with pytest.raises(EmbeddingNotFound, match=f"has no embeddings 0123; it has {key.hash}"):
+        prune(embedded.location, keys=[key.hash, "0123"])
+
+    assert dict(files) == before
+
+
+def test_a_pruned_key_can_be_written_again(embedded: Store, key: Key, embedding: MakeEmbedding) -> None:
+    embeddings = embedded.embeddings(key)
+    prune(embedded.location, keys=[key.hash])
+
+    assert embeddings.missing() == [0, 1, 2]
+    embeddings.write([1], embedding(1)[None])
+    np.testing.assert_array_equal(Store.open(embedded.location).embeddings(key).read([1])[0], embedding(1))
+
+
+def test_a_killed_prune_leaves_no_half_of_a_key(
+    embedded: Store, key: Key, strike: Callable[..., Any], embedding: MakeEmbedding
+) -> None:
+    n_changes = 0
+    for at in (1, 2):
+        n_changes += strike(at, "killed", lambda: prune(embedded.location, keys=[key.hash])).struck
+        store = Store.open(embedded.location, mode="r+")
+        assert store.keys() == ((key,) if at == 1 else ())
+    assert n_changes == 2
+    store.embeddings(key).write([0], embedding(0)[None])
+
+    assert prune(embedded.location).n_leftovers == 1
+    assert Store.open(embedded.location).embeddings(key).missing() == [1, 2]
+
+
+def test_prune_is_refused_while_another_writes(embedded: Store, key: Key) -> None:
+    with embedded.embeddings(key).claim(range(64)), pytest.raises(StoreAccessError, match="another process is writing"):
+        prune(embedded.location)
+
+
+def test_on_an_object_store_too(filled: str, key: Key, embedding: MakeEmbedding, files_of: Callable[..., Any]) -> None:
+    before = dict(files_of(filled))
+    Store.open(filled, mode="r+").embeddings(key).write([0], embedding(0)[None])
+
+    assert prune(filled, keys=[key.hash]).keys == (key.hash,)
+
+    assert dict(files_of(filled)) == before
+
+
+def test_there_must_be_a_store(tmp_path: Path, sample: Callable[..., SampleRow]) -> None:
+    for operation in (verify, prune):
+        with pytest.raises(StoreNotFound):
+            operation(tmp_path / "none.zarr")
+    assert list(tmp_path.iterdir()) == []
