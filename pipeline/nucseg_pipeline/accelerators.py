@@ -1,0 +1,74 @@
+"""Device, mixed precision and processes, as Hugging Face Accelerate drives them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast
+from torch import nn
+
+from nucseg.errors import ConfigError
+from nucseg_pipeline.config import TrainConfig
+
+
+def open_accelerator(config: TrainConfig) -> Accelerator:
+    """Take the device and the precision of a configuration; several processes come from `accelerate launch`.
+
+    Each process normalises over its own share of a batch (BatchNorm), so several end with other weights than one.
+
+    Raises ConfigError where the machine does not have what is asked for.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    choose_device(config.device)
+    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.batch_size % n_processes:
+        raise ConfigError(
+            f"batch_size counts over all processes and must be a multiple of their number, {n_processes}; "
+            f"got {config.batch_size}."
+        )
+    # accelerate keeps the first run's device and precision for the whole process; each of our runs has its own
+    AcceleratorState._reset_state(reset_partial_state=n_processes == 1)
+    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=config.mixed_precision)
+    if config.mixed_precision == "fp16" and accelerator.device.type != "cuda":
+        raise ConfigError("mixed_precision fp16 needs a CUDA device. Take bf16 or no.")
+    return accelerator
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name: auto takes CUDA, then mps, then the CPU.
+
+    Raises ConfigError where the machine does not have it.
+    """
+    if name.startswith("cuda"):
+        index = int(name.partition(":")[2] or 0)
+        if index >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device is {name}, but torch sees {torch.cuda.device_count()} CUDA devices here. Take auto or cpu."
+            )
+        if ":" in name:
+            torch.cuda.set_device(index)
+        return torch.device("cuda", index)
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("device is mps, but this machine has none. Take auto or cpu.")
+    if name != "auto":
+        return torch.device(name)
+    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return torch.device(found)
+
+
+def total(accelerator: Accelerator, values: Iterable[float]) -> list[float]:
+    """Each value summed over all processes."""
+    own = torch.tensor(list(values), dtype=torch.float64 if accelerator.device.type != "mps" else torch.float32)
+    summed: list[float] = accelerator.reduce(own.to(accelerator.device), reduction="sum").tolist()
+    return summed
+
+
+def share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
+    """Give every process the norms' statistics of the first, whose network is the one that is kept."""
+    if accelerator.num_processes > 1:
+        broadcast(list(model.buffers()))

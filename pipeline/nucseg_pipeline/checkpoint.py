@@ -1,0 +1,89 @@
+"""Files that are either whole or not there, and the checkpoints of a run.
+
+A checkpoint holds tensors and plain values only and is read with weights_only, so it cannot carry code.
+"""
+
+import os
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nucseg.errors import ConfigError, NucsegError
+
+FORMAT = 1
+"""Number of the checkpoint format."""
+
+
+class TrainingError(NucsegError):
+    """Training cannot go on; what was finished is kept."""
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, bring it to the disk, then give it its name.
+
+    Whoever reads, and whoever is killed, sees the old content or the new one. Raises TrainingError where the file
+    cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be written: {error.strerror or error}. Free some space or mend the permission, then "
+            "run the same command with --resume: the last checkpoint is whole."
+        ) from error
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any], inputs: str) -> None:
+    """Write tensors and plain values (nested in dicts and lists), and the digest of what the run is made from."""
+    buffer = BytesIO()
+    torch.save({"format": FORMAT, "inputs": inputs, **content}, buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path, inputs: str) -> dict[str, Any]:
+    """Read a checkpoint of a run made from these inputs onto the CPU.
+
+    Raises ConfigError where the file is missing, truncated, of another format or run, or holds more than plain values.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"There is no {path}. Train the run again in another folder (--run).") from None
+    except Exception as error:  # torch raises whatever the damaged bytes lead to
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(
+            f"The checkpoint {path} cannot be read: {reason[0]} It is truncated or not a checkpoint. "
+            "Bring the file back from a copy, or delete the folder of the run and train again."
+        ) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise ConfigError(
+            f"The checkpoint {path} has format {found!r}, this version reads {FORMAT}. "
+            "Read it with the version that wrote it, or train the run again in another folder (--run)."
+        )
+    if content["inputs"] != inputs:
+        raise ConfigError(
+            f"The checkpoint {path} is of another run: it was trained on other inputs than inputs.json beside it "
+            "records. Bring the right file back, or train the run again in another folder (--run)."
+        )
+    return content
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename to the disk; some file systems cannot, and then it comes there when it comes."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,51 @@
+"""The command line: each command parses its options, calls one stage, and prints what came out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nucseg_pipeline.cli.cache import app as cache_app
+from nucseg_pipeline.cli.console import Commands, out
+from nucseg_pipeline.cli.demo import demo
+from nucseg_pipeline.cli.embed import embed
+from nucseg_pipeline.cli.report import report
+from nucseg_pipeline.cli.train import train
+
+app = typer.Typer(
+    cls=Commands,
+    name="nucseg",
+    help="SAM-guided nuclei segmentation in H&E images, from embeddings that are computed once and cached.",
+    epilog="data set --embed--> cache/<dataset>.zarr --train--> runs/NAME/ --report--> reports/NAME/",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # joins the lines of a paragraph
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        out.print(version("nucseg"))
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """SAM-guided nuclei segmentation in H&E images, from embeddings that are computed once and cached."""
+
+
+app.command()(embed)
+app.command()(train)
+app.command()(report)
+app.command()(demo)
+app.add_typer(cache_app, name="cache")
+
+__all__ = ["app"]

@@ -1,0 +1,75 @@
+"""`nucseg cache`: what is in a store, whether it is whole, and what can go."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nucseg_pipeline.cli.console import FAILED, err, out, progress_bar, table
+
+app = typer.Typer(no_args_is_help=True, help="Look into a store, check it, take things out of it.")
+
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of a store, CACHE/DATASET.zarr.")]
+
+_GIB = 1 << 30
+
+
+@app.command()
+def info(store: StoreArgument) -> None:
+    """Show what a store holds: its samples, and the embeddings with what made them. Reads only."""
+    from nucseg_cache import Store
+    from nucseg_cache.location import local_path
+
+    opened = Store.open(store)
+    rows = opened.table
+    out.print(f"{opened.location}: {opened.dataset}, from {opened.source or 'no folder'}")
+    out.print(f"{sum(row.present for row in rows)} samples present, {sum(not row.present for row in rows)} absent; "
+              + ", ".join(f"{name} {value}" for name, value in opened.preparation.items()))  # fmt: skip
+    for key in opened.keys():  # noqa: SIM118 - a method of Store, which is no dictionary
+        for view in opened.views(key):
+            there = opened.embeddings(key, view).there()
+            out.print(table(f"{key.hash}/{view}: {len(there)} embeddings", ("field", "value"),
+                            [*key.fields.items(), *opened.recorded(key).items()]))  # fmt: skip
+    folder = local_path(store)
+    if folder is not None:
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        out.print(f"{size / _GIB:.3f} GiB on disk")
+
+
+@app.command()
+def verify(
+    store: StoreArgument,
+    keep: Annotated[bool, typer.Option("--keep", help="Only tell; do not clear the records of bad rows.")] = False,
+) -> None:
+    """Read everything in a store and hold it against its records.
+
+    Clears the records of bad embeddings, which the next `nucseg embed` computes anew. Exits with 1 if there were any.
+    """
+    from nucseg_cache import verify as verify_store
+
+    with progress_bar("rows") as progress:
+        found = verify_store(store, clear=not keep, progress=lambda done, total: progress(done, total, "reading"))
+    out.print(f"{found.n_samples} samples and {found.n_embeddings} embeddings read, {len(found.findings)} bad")
+    for finding in found.findings:
+        err.print(f"{finding.what}: {finding.bad}")
+    if found.findings:
+        err.print("Run `nucseg embed` for this data set again: it computes these rows anew and keeps all others.")
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def prune(
+    store: StoreArgument,
+    key: Annotated[
+        list[str] | None, typer.Option(help="Hash of embeddings to delete, as `cache info` shows it; repeatable.")
+    ] = None,
+) -> None:
+    """Delete embeddings by their key, and what killed processes left behind.
+
+    Reads the store's keys. Nothing else is ever deleted: not the samples, nor embeddings that were not named.
+    """
+    from nucseg_cache import prune as prune_store
+
+    done = prune_store(store, keys=key or ())
+    out.print(f"{len(done.keys)} keys and {done.n_leftovers} leftovers deleted")

@@ -1,0 +1,134 @@
+"""What commands share in talking to a person: errors, progress, tables. The only home of exit statuses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
+
+out = Console(highlight=False, markup=False, soft_wrap=True)
+"""Standard output. Markup is off: paths and names may hold brackets."""
+
+err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+"""Standard error."""
+
+FAILED, INTERRUPTED = 1, 130
+
+Progress = Callable[[int, int, str], None]
+
+_PLAIN_SECONDS = 10.0
+"""Least time between two plain lines of progress where there is no terminal."""
+
+
+class Commands(TyperGroup):
+    """The commands, with every error that the user can act on turned into one message and exit status 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; see the class."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            err.print("Interrupted. Everything finished so far is kept; the same command goes on from there.")
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            if not _is_the_users(error):
+                raise
+            err.print(Text.assemble(("error: ", "bold red"), _message(error)))
+            raise typer.Exit(FAILED) from None
+
+
+def _is_the_users(error: Exception) -> bool:
+    """Whether the user can act on it; the packages are imported only once something has failed."""
+    from nucseg.errors import NucsegError
+    from nucseg_cache import CacheError
+
+    if isinstance(error, BrokenPipeError):
+        return False  # the reader of our output has left: click ends quietly
+    return isinstance(error, NucsegError | CacheError | OSError | MemoryError)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory. Take a smaller --batch-size, or close what else uses it."
+    if isinstance(error, OSError) and error.strerror:
+        place = f": {error.filename}" if error.filename else ""
+        return f"{error.strerror}{place}. Everything finished so far is kept; mend that and run the command again."
+    return str(error)
+
+
+@contextmanager
+def progress_bar(unit: str = "images") -> Iterator[Progress]:
+    """A callback that shows how far a stage is: a bar with a rate and a time to go, or plain lines elsewhere."""
+    if not out.is_terminal:
+        yield _plain(unit)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=out) as bars:
+        tasks: dict[str, tuple[Any, float]] = {}
+
+        def show(done: int, total: int, what: str) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total, rate=""), time.monotonic()
+            task, started = tasks[what]
+            bars.update(task, completed=done, total=total, rate=_rate(done, time.monotonic() - started, unit))
+
+        yield show
+
+
+def _plain(unit: str) -> Progress:
+    started: dict[str, float] = {}
+    last: dict[str, float] = {}
+
+    def show(done: int, total: int, what: str) -> None:
+        now = time.monotonic()
+        first = what not in started
+        begun = started.setdefault(what, now)
+        if first or done == total or now - last[what] >= _PLAIN_SECONDS:
+            last[what] = now
+            seconds = now - begun
+            left = f", {clock((total - done) * seconds / done)} to go" if 0 < done < total and seconds > 1 else ""
+            out.print(f"{what}: {done} of {total}  {_rate(done, seconds, unit)}{left}")
+
+    return show
+
+
+def _rate(done: int, seconds: float, unit: str) -> str:
+    return f"{done / seconds:.2f} {unit}/s" if done and seconds > 1 else ""
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """A table whose first column is text and whose others are numbers, nothing of it read as markup."""
+    made = Table(title=Text(title), title_justify="left")
+    for i, column in enumerate(columns):
+        made.add_column(Text(column), justify="right" if i else "left")
+    for row in rows:
+        made.add_row(*(Text(str(cell)) for cell in row))
+    return made
+
+
+def notes(lines: Sequence[str]) -> None:
+    """Things to know, one a line."""
+    for line in lines:
+        err.print(Text.assemble(("note: ", "bold yellow"), line))

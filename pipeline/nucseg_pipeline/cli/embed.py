@@ -1,0 +1,74 @@
+"""`nucseg embed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nucseg_pipeline.cli.console import notes, out, progress_bar
+
+if TYPE_CHECKING:
+    from nucseg_pipeline.config import EmbedConfig
+
+
+def embed(
+    dataset: Annotated[
+        str, typer.Option(help="nuinsseg, synthetic, or any name you give to a folder of images/ and masks/.")
+    ],
+    source: Annotated[
+        Path | None, typer.Option(help="Folder of the data set. Default: where it was last time, $NUCSEG_DATA, ./data.")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="vit_b (default), vit_l, vit_h, onnx:FILE, random.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Checkpoint of the encoder. Default: $NUCSEG_WEIGHTS, user cache.")
+    ] = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        str | None, typer.Option(help="How embeddings are stored: f16 (default), f32, i8.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:N, mps.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto (default: bfloat16 on CUDA, else float32), float32, bfloat16, float16.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images at once. Default: by device and memory.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N images.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Name or file of a recipe; options beat it.")] = None,
+    cache: Annotated[
+        str | None, typer.Option(help="Folder or URL of the cache. Default: $NUCSEG_CACHE, user cache.")
+    ] = None,
+) -> None:
+    """Stage one: embed a data set with a frozen SAM encoder and cache the result.
+
+    Reads the data set's images and masks, and the encoder's weights. Writes CACHE/DATASET.zarr. A second run encodes
+    only what is new or changed; a killed run goes on where it stopped; embeddings of another encoder, precision or
+    format live beside the first.
+    """
+    from nucseg_pipeline.config import EmbedConfig
+    from nucseg_pipeline.recipe import load_recipe, resolve
+
+    options = {
+        "dataset": dataset, "source": source, "encoder": encoder, "weights": weights, "format": format,
+        "device": device, "precision": precision, "batch_size": batch_size, "threads": threads, "limit": limit,
+        "cache": cache,
+    }  # fmt: skip
+    config = resolve(EmbedConfig, load_recipe(recipe, "embed") if recipe else {}, options)
+    run_embed(config)
+
+
+def run_embed(config: EmbedConfig) -> None:
+    """Run stage one and say what came out."""
+    from nucseg_pipeline.embed import embed as embed_stage
+
+    with progress_bar() as progress:
+        result = embed_stage(config, progress)
+    notes(result.notes)
+    changes = result.synchronised
+    out.print(
+        f"{changes.n_images} images: {changes.new} new, {changes.changed} changed, {changes.vanished} vanished, "
+        f"{changes.returned} returned, {changes.mended} mended"
+    )
+    rate = f" in {result.seconds:.1f} s, {result.n_encoded / result.seconds:.2f} images/s" if result.n_encoded else ""
+    out.print(f"{result.n_encoded} encoded{rate}; {result.n_embedded} embedded as {result.key.hash}")
+    out.print(f"store: {result.location}")

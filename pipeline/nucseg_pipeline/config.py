@@ -1,0 +1,237 @@
+"""What each stage is told to do: one frozen dataclass a stage, checked when it is made."""
+
+import math
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from nucseg.errors import ConfigError
+
+PHOTOMETRIC = re.compile(
+    "photometric|colou?r|jitter|gamma|clahe|bright|contrast|hue|saturat|hsv|hed|stain|intensity|blur|nois"
+    "|gray|grey|invert|solari|poster|equali|tone|sharp|compress|fog|rain|snow|shadow",
+    re.IGNORECASE,
+)
+
+
+def default_cache() -> str:
+    """Where stores lie unless told otherwise: $NUCSEG_CACHE, or the user's cache directory."""
+    return os.environ.get("NUCSEG_CACHE") or platformdirs.user_cache_dir("nucseg")
+
+
+def store_location(cache: str, dataset: str) -> str:
+    """The store of one data set inside a cache, which may be a folder or a URL."""
+    return f"{cache.rstrip('/')}/{dataset}.zarr"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """What stage one needs to turn a data set into cached embeddings."""
+
+    dataset: str
+    """Name of the data set; also the name of its store."""
+    source: Path | None = None
+    """Folder the data set lies in; None takes the one that the store remembers."""
+    encoder: str = "vit_b"
+    """vit_b, vit_l, vit_h, onnx:FILE or random."""
+    weights: Path | None = None
+    """Checkpoint of the encoder; None looks in the known places."""
+    format: str = "f16"
+    """How an embedding is stored."""
+    stain: str = "none"
+    """Stain normalisation before anything else."""
+    device: str = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+    precision: str = "auto"
+    """Number format of the encoder's arithmetic."""
+    batch_size: int | None = None
+    """Images a batch; None lets the encoder choose."""
+    threads: int | None = None
+    """CPU threads; None leaves the choice to torch."""
+    limit: int | None = None
+    """Stop after the first so many images; None takes all."""
+    cache: str = field(default_factory=default_cache)
+    """Folder or URL that holds the stores."""
+
+    def __post_init__(self) -> None:
+        _check_dataset(self.dataset)
+        _check_choice(self, "stain", ("none",))
+        _check_device(self.device)
+        _check_at_least(self, 1, ("batch_size", "threads", "limit"))
+        _check_filled(self, ("encoder", "format", "precision", "cache"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """What stage two needs to turn a store into a trained run."""
+
+    dataset: str
+    """Name of the data set, that is of its store in the cache."""
+    cache: str = field(default_factory=default_cache)
+    """Folder or URL that holds the stores."""
+    encoder: str = "vit_b"
+    """Whose embeddings guide: vit_b, vit_l, vit_h, onnx:FILE or random. Unused with fusion none."""
+    weights: Path | None = None
+    """Checkpoint of that encoder, asked for by its digest; None looks in the known places."""
+    precision: str = "auto"
+    """Precision the embeddings were computed in; auto takes any."""
+    format: str | None = None
+    """Storage format of the embeddings; None takes any."""
+    model: str = "eunet3plus"
+    """Architecture."""
+    fusion: str = "xgfb"
+    """How the embedding enters the network; none trains without guidance."""
+    width: int = 32
+    """Channels at the finest level."""
+    dropout: float = 0.3
+    """Probability of dropping a channel at the bottleneck."""
+    deep_supervision: bool = False
+    """Whether every decoder level has a loss of its own."""
+    split: str = "official"
+    """Protocol that divides the images into training, validation and test parts."""
+    fold: int = 0
+    """Which fold of the protocol is the test part, counted from 0."""
+    seed: int = 0
+    """Seed of the split, the weights, the order, the augmentation and the dropout."""
+    epochs: int = 50
+    """Passes over the training part."""
+    batch_size: int = 16
+    """Images a step, counted over all processes."""
+    learning_rate: float = 1e-4
+    """Adam's learning rate; with schedule cosine the first one."""
+    augmentation: str = "d4"
+    """d4 (flips and quarter turns of image, masks and embedding) or none."""
+    replay: str = "corrected"
+    """How an embedding is turned: corrected holds the positional pattern still, plain does not."""
+    schedule: str = "constant"
+    """constant, or cosine: from learning_rate down to 0 at the last step."""
+    mixed_precision: str = "no"
+    """no, bf16 or fp16 (CUDA only)."""
+    device: str = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+    threads: int | None = None
+    """CPU threads; None leaves the choice to torch."""
+    preload: str = "auto"
+    """Whether rows stay in memory: on, off, or auto (on when they fit in half of what is free)."""
+    run: Path | None = None
+    """Folder of the run; None makes one in ./runs named after what is trained."""
+    resume: bool = False
+    """Continue a run that was interrupted."""
+
+    def __post_init__(self) -> None:
+        _check_dataset(self.dataset)
+        _check_augmentation(self.augmentation)
+        _check_choice(self, "replay", ("corrected", "plain"))
+        _check_choice(self, "schedule", ("constant", "cosine"))
+        _check_choice(self, "mixed_precision", ("no", "bf16", "fp16"))
+        _check_choice(self, "preload", ("auto", "on", "off"))
+        _check_device(self.device)
+        _check_at_least(self, 1, ("width", "epochs", "batch_size", "threads"))
+        _check_at_least(self, 0, ("fold",))
+        _check_seed(self.seed)
+        _check_filled(self, ("encoder", "precision", "format", "model", "fusion", "split", "cache"))
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must be at least 0 and below 1, got {self.dropout}.")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise ConfigError(f"learning_rate must be above 0 and finite, got {self.learning_rate}.")
+
+    @property
+    def name(self) -> str:
+        """Name of the run: its folder's, or one made of what is trained."""
+        if self.run is not None:
+            return self.run.resolve().name
+        return f"{self.dataset}-{self.model}-{self.fusion}-f{self.fold}-s{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is written."""
+        return self.run if self.run is not None else Path("runs") / self.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportConfig:
+    """What stage three needs to turn runs into a report."""
+
+    runs: tuple[Path, ...]
+    """Folders of the runs; at least one."""
+    out: Path | None = None
+    """Folder of the report; None makes one in ./reports named after the runs."""
+    grid: int | str = 256
+    """Side in pixels of the grid that metrics are computed on."""
+    baseline: str = ""
+    """Name of the run that the others are compared with; empty takes the first."""
+    seed: int = 0
+    """Seed of the bootstrap and of the overlays drawn by chance."""
+    n_resamples: int = 10_000
+    """Bootstrap resamples behind an interval."""
+    n_overlays: int = 8
+    """How many images are shown with their outlines."""
+    cache: str | None = None
+    """Where the stores are now, if they were moved; None takes the places the runs were trained from."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ConfigError("A report needs at least one run. Name the folder of a trained run, as in runs/NAME.")
+        folders = [run.resolve() for run in self.runs]
+        doubled = sorted({str(run) for run in self.runs if folders.count(run.resolve()) > 1})
+        if doubled:
+            raise ConfigError(f"A run can be reported only once, but {', '.join(doubled)} is named twice.")
+        if self.grid != 256:
+            raise ConfigError(f"grid must be 256, got {self.grid}: the native grid is not available yet.")
+        _check_at_least(self, 0, ("n_overlays",))
+        _check_seed(self.seed)
+        _check_at_least(self, 1, ("n_resamples",))
+
+
+def _check_dataset(name: str) -> None:
+    """A data set's name becomes a file name, so it must not wander through folders."""
+    if not re.fullmatch(r"\w[\w.@+-]*", name):
+        raise ConfigError(
+            f"dataset must be a name of letters, digits and . _ @ + -, got {name!r}. "
+            "A folder goes with --source, its name in the cache with --dataset."
+        )
+
+
+def _check_augmentation(name: str) -> None:
+    if name in ("d4", "none"):
+        return
+    if PHOTOMETRIC.search(name):
+        raise ConfigError(
+            f"augmentation {name!r} changes colours, and an image with changed colours has another embedding than "
+            "the cached one: image and guidance would disagree. Take d4 (flips and quarter turns) or none."
+        )
+    raise ConfigError(f"augmentation must be d4 or none, got {name!r}.")
+
+
+def _check_device(name: str) -> None:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise ConfigError(f"device must be auto, cpu, mps, cuda or cuda:N, got {name!r}.")
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed must be at least 0 and below 2**32, got {seed}.")
+
+
+def _check_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:
+    value = getattr(config, name)
+    if value not in choices:
+        raise ConfigError(f"{name} must be {' or '.join(choices)}, got {value!r}.")
+
+
+def _check_at_least(config: Any, minimum: int, names: Iterable[str]) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < minimum:
+            raise ConfigError(f"{name} must be at least {minimum}, got {value}.")
+
+
+def _check_filled(config: Any, names: Iterable[str]) -> None:
+    for name in names:
+        if getattr(config, name) == "":
+            raise ConfigError(f"{name} is empty. Leave it out to take the default.")

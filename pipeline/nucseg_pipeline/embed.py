@@ -1,0 +1,165 @@
+"""Stage one: run the frozen encoder over a data set and keep what it returns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nucseg.data import DataSet, Entry
+from nucseg.encoders import Encoder, open_encoder
+from nucseg.errors import DataError
+from nucseg_cache import Embeddings, Key, Store, StoreExists, StoreNotFound
+from nucseg_cache.formats import format_named
+from nucseg_pipeline.config import EmbedConfig, store_location
+from nucseg_pipeline.sources import open_source
+from nucseg_pipeline.synchronise import Progress, Synchronisation, synchronise
+
+SIDE_PX = 256
+"""Side of a prepared sample in pixels."""
+
+LEAST_BATCH = 2
+"""Images given to the encoder at once at least: its guard finds one embedding of two images only side by side."""
+
+
+@dataclass(frozen=True)
+class EmbedResult:
+    """What stage one did, and where the result lies."""
+
+    location: str
+    key: Key
+    synchronised: Synchronisation
+    n_encoded: int
+    """Images that went through the encoder this time."""
+    n_embedded: int
+    """Images, of those asked for, that have an embedding now."""
+    seconds: float
+    """Time of the encoding alone, reading and writing included."""
+    notes: tuple[str, ...] = field(default=())
+    """What the user should know of the data set and the encoder."""
+
+
+def embed(config: EmbedConfig, progress: Progress) -> EmbedResult:
+    """Bring a store up to date with its data set, and embed what has no embedding yet.
+
+    Reads the data set's folder and the encoder's weights; writes `<cache>/<dataset>.zarr`. What is finished when the
+    stage stops, for whatever reason, is kept, and the next call goes on from there.
+
+    Args:
+        config: what to embed with what.
+        progress: called with (done, total, what).
+
+    Raises:
+        NucsegError: the data set, the encoder or an option is not usable; also when some images could not be read,
+            after everything else was embedded.
+        CacheError: the store cannot be read or written.
+    """
+    format_named(config.format)
+    store, dataset = _open(config)
+    entries = dataset.entries[: config.limit]
+    with store.exclusive():
+        store.remember_source(dataset.source)
+        changes = synchronise(store, dataset, entries, progress)
+    # after the samples, so that a wrong folder is told before seconds are spent on weights
+    encoder = open_encoder(
+        config.encoder, weights=config.weights, device=config.device, precision=config.precision,
+        threads=config.threads, batch_size=config.batch_size,
+    )  # fmt: skip
+    key = Key({**encoder.identity, "format": config.format})
+    embeddings = store.embeddings(key, recorded={**encoder.provenance, "note": encoder.note})
+    wanted = {store.row_of(entry.id): entry for entry in entries if store.has(entry.id)}
+    started = time.perf_counter()
+    n_encoded = _encode_missing(embeddings, encoder, store, wanted, changes, progress)
+    seconds = time.perf_counter() - started
+    n_embedded = len(wanted.keys() - set(embeddings.missing()))
+    notes = (*dataset.notes, *((encoder.note,) if encoder.note else ()))
+    result = EmbedResult(store.location, key, changes, n_encoded, n_embedded, seconds, notes)
+    if changes.failures:
+        raise DataError(_failed(result))
+    return result
+
+
+def _open(config: EmbedConfig) -> tuple[Store, DataSet]:
+    """The store, created where it is not there, and the data set it is filled from."""
+    location = store_location(config.cache, config.dataset)
+    try:
+        store = Store.open(location, mode="r+")
+        return store, open_source(config.dataset, config.source, store.source)
+    except StoreNotFound:
+        pass
+    dataset = open_source(config.dataset, config.source)  # before anything is created
+    preparation = {"side_px": str(SIDE_PX), "stain": config.stain}
+    try:
+        created = Store.create(location, dataset=config.dataset, source=dataset.source, preparation=preparation)
+    except StoreExists:  # another process was faster
+        created = Store.open(location, mode="r+")
+    return created, dataset
+
+
+def _encode_missing(
+    embeddings: Embeddings,
+    encoder: Encoder,
+    store: Store,
+    wanted: dict[int, Entry],
+    changes: Synchronisation,
+    progress: Progress,
+) -> int:
+    """Encode the wanted rows that are missing, block by block; returns how many were encoded.
+
+    Blocks that another process owns are left to it at first. At the end they are waited for, and looked at again: that
+    process may have died.
+    """
+    missing = [row for row in embeddings.missing(sizes=True) if row in wanted]
+    total, done, n_encoded = len(missing), 0, 0
+    blocks = [block for block in embeddings.blocks() if any(row in block for row in missing)]
+    left: list[range] = []
+    for wait in (False, True):
+        for block in blocks if not wait else left:
+            if wait:
+                progress(done, total, "waiting for another process that embeds into this store")
+            with embeddings.claim(block, wait=wait) as owned:
+                if not owned:
+                    left.append(block)
+                    continue
+                rows = [row for row in embeddings.missing(block, sizes=True) if row in wanted]
+                done += sum(row in block for row in missing) - len(rows)  # done by another process meanwhile
+                for batch in _batches(rows, max(encoder.batch_size, LEAST_BATCH)):
+                    n_encoded += _encode(embeddings, encoder, store, {row: wanted[row] for row in batch}, changes)
+                    done += len(batch)
+                    progress(done, total, "encoding")
+    return n_encoded
+
+
+def _encode(
+    embeddings: Embeddings, encoder: Encoder, store: Store, batch: dict[int, Entry], changes: Synchronisation
+) -> int:
+    """Encode and store one batch; images that changed or broke since they were prepared are told, not used."""
+    images = {}
+    for row, entry in batch.items():
+        try:
+            image, digest = entry.read_image()
+        except DataError as error:
+            changes.failures[entry.id] = str(error)
+            continue
+        if digest == store.info(row).image_digest:
+            images[row] = image
+        else:
+            changes.failures[entry.id] = f"{entry.id} was changed while it was being embedded; run the command again."
+    if images:
+        embeddings.write(list(images), encoder.encode(list(images.values())))
+    return len(images)
+
+
+def _batches(rows: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [rows[first : first + size] for first in range(0, len(rows), size)]
+
+
+def _failed(result: EmbedResult) -> str:
+    failures = result.synchronised.failures
+    shown = "".join(f"\n  {reason}" for reason in list(failures.values())[:8])
+    more = f"\n  and {len(failures) - 8} more" if len(failures) > 8 else ""
+    return (
+        f"{len(failures)} of {result.synchronised.n_images} images could not be used:{shown}{more}\n"
+        f"The other {result.n_embedded} are embedded in {result.location}. Mend or take away the files, and run the "
+        "command again: it encodes only what is missing."
+    )

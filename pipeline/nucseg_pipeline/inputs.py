@@ -1,0 +1,127 @@
+"""What a run is made from: the store, the embeddings that guide it, and the digest of every image and mask."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from nucseg.data.splits import Split, SplitRow, split
+from nucseg.errors import ConfigError
+from nucseg_cache import Embeddings, Key, Store
+from nucseg_pipeline.config import TrainConfig
+
+SHOWN_IDS = 5
+"""How many ids a message names before it only counts."""
+
+LIBRARIES = ("nucseg", "torch", "numpy", "zarr", "monai", "accelerate")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run was made from, as inputs.json holds it."""
+
+    store: str
+    """Location of the store."""
+    dataset: str
+    source: str
+    """Where the data set lay when it was embedded."""
+    preparation: Mapping[str, str]
+    embedding: Mapping[str, str]
+    """The fields of the embeddings' key; empty without guidance."""
+    embedding_hash: str
+    samples: Mapping[str, Sequence[str]]
+    """id -> hexadecimal digests of the image's and of the masks' file content, for all rows of the split."""
+    versions: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of what decides the result: not of places or versions."""
+        told = (self.dataset, dict(self.preparation), self.embedding_hash, dict(self.samples))
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+    def changes(self, now: Inputs, ids: Sequence[str]) -> list[str]:
+        """What differs now from what these inputs record, one line each; images are compared for `ids` only."""
+        lines = [
+            f"{name}: recorded {dict(then)}, now {dict(found)}"
+            for name, then, found in (
+                ("preparation", self.preparation, now.preparation),
+                ("embedding", self.embedding, now.embedding),
+            )
+            if dict(then) != dict(found)
+        ]
+        changed = [one for one in ids if list(self.samples.get(one, ())) != list(now.samples.get(one, ()))]
+        return lines + ([f"image or masks of {named(changed)}"] if changed else [])
+
+    def to_json(self) -> str:
+        """The content of inputs.json."""
+        return json.dumps(asdict(self), indent=1)
+
+
+def gather(store: Store, key: Key | None, parts: Split) -> Inputs:
+    """Record what a run on these parts is made from; reads no image."""
+    digests = {info.id: (info.image_digest.hex(), info.mask_digest.hex()) for info in store.table if info.present}
+    return Inputs(
+        store=store.location if "://" in store.location else str(Path(store.location).absolute()),
+        dataset=store.dataset,
+        source=store.source,
+        preparation=dict(store.preparation),
+        embedding={} if key is None else dict(key.fields),
+        embedding_hash="" if key is None else key.hash,
+        samples={one: list(digests.get(one, ())) for one in used_ids(parts)},
+        versions={"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
+    )
+
+
+def find_key(store: Store, config: TrainConfig) -> Key | None:
+    """The one key of the store that answers what the configuration asks for; None without guidance.
+
+    Raises nucseg_cache.EmbeddingNotFound where none or several do, with the candidates and their differences.
+    """
+    if config.fusion == "none":
+        return None
+    from nucseg.encoders import asked_identity  # not needed, and not loaded, without guidance
+
+    asked = asked_identity(config.encoder, weights=config.weights, precision=config.precision)
+    return store.find({**asked, **({} if config.format is None else {"format": config.format})})
+
+
+def open_embeddings(store: Store, key: Key | None, ids: Sequence[str]) -> Embeddings | None:
+    """The embeddings of a key, complete for these ids; ConfigError says how many are missing."""
+    if key is None:
+        return None
+    embeddings = store.embeddings(key)
+    without = set(embeddings.missing())
+    missing = sorted(info.id for info in store.table if info.row in without and info.id in set(ids))
+    if missing:
+        raise ConfigError(
+            f"{len(missing)} of {len(ids)} images in {store.location} have no embedding yet: {named(missing)}. "
+            f"Run `nucseg embed --dataset {store.dataset}` with the same encoder; it computes only what is missing."
+        )
+    return embeddings
+
+
+def divide(store: Store, config: TrainConfig) -> Split:
+    """The training, validation and test ids of a configuration, over the rows that are present.
+
+    Rows go by their ids, folder by folder, which is the order of the protocols: a store that has grown is divided as
+    one that was made at once.
+    """
+    present = sorted((info for info in store.table if info.present), key=lambda info: info.id.split("/"))
+    rows = [SplitRow(id=info.id, group=info.group, stratum=info.stratum) for info in present]
+    return split(rows, dataset=store.dataset, protocol=config.split, fold=config.fold, seed=config.seed)
+
+
+def used_ids(parts: Split) -> tuple[str, ...]:
+    """All ids of a split."""
+    return (*parts.train, *parts.validation, *parts.test)
+
+
+def named(ids: Sequence[str]) -> str:
+    """Some ids for a message: the first few, and how many more."""
+    more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
+    return ", ".join(ids[:SHOWN_IDS]) + more

@@ -1,0 +1,165 @@
+"""A network while it learns: it can be stopped after any epoch and goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from nucseg.errors import ConfigError
+from nucseg.models import build_model
+from nucseg_pipeline.accelerators import share_buffers, total
+from nucseg_pipeline.checkpoint import TrainingError
+from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.events import EpochRow
+from nucseg_pipeline.inference import validate
+from nucseg_pipeline.rows import Batch, Rows, batches, collate, epoch_order, stream
+from nucseg_pipeline.step import Objective, turned
+
+
+class Learner:
+    """Network, optimiser and history of a run.
+
+    Order, augmentation, dropout and learning rate of an epoch are functions of the seed and the epoch's number, so
+    `state` is all there is to keep: no random state, no scheduler.
+    """
+
+    def __init__(self, config: TrainConfig, accelerator: Accelerator) -> None:
+        """Build the network from the seed; ConfigError where there is no such network."""
+        self.config, self.accelerator = config, accelerator
+        self.history: list[EpochRow] = []
+        torch.manual_seed(config.seed)
+        self.model = build_model(
+            config.model,
+            width=config.width,
+            fusion=config.fusion,
+            dropout=config.dropout,
+            deep_supervision=config.deep_supervision,
+        ).to(accelerator.device)
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        self.objective, self.optimizer = accelerator.prepare(Objective(self.model), optimizer)
+
+    @property
+    def best(self) -> EpochRow:
+        """The first epoch with the highest validation Dice."""
+        return max(self.history, key=lambda row: row.validation_dice)
+
+    def learn(
+        self, rows: Rows, validation: Rows, pattern: Tensor | None, stepped: Callable[[int, int, float], None]
+    ) -> EpochRow:
+        """One epoch and its validation.
+
+        Args:
+            rows: The training part.
+            validation: The validation part.
+            pattern: (256, 64, 64) positional pattern that stays in place while embeddings turn, or None.
+            stepped: Called with step, steps and loss after each step.
+
+        Raises:
+            TrainingError: at the first loss that is not finite.
+        """
+        began, epoch = time.monotonic(), len(self.history)
+        train_loss = self._pass(rows, epoch, pattern, stepped)
+        share_buffers(self.accelerator, self.model)
+        scores = validate(self.model, validation, device=self.accelerator.device, **self._shares())
+        loss, dice, n_images = total(self.accelerator, (scores.loss, scores.dice, scores.n_images))
+        row = EpochRow(
+            epoch=epoch + 1,
+            train_loss=train_loss,
+            validation_loss=loss / n_images,
+            validation_dice=dice / n_images,
+            learning_rate=learning_rate(self.config, epoch),
+            seconds=round(time.monotonic() - began, 3),
+        )
+        self.history.append(row)
+        return row
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values from which `restore` goes on."""
+        scaler = self.accelerator.scaler
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "history": [asdict(row) for row in self.history],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up a state; ConfigError where it is of another network."""
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.history = [EpochRow(**row) for row in state["history"]]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"The checkpoint is of another network: {str(error).splitlines()[0]} Resume it with the version of "
+                "nucseg that wrote it, or train anew in another folder (--run)."
+            ) from None
+
+    def _pass(
+        self, rows: Rows, epoch: int, pattern: Tensor | None, stepped: Callable[[int, int, float], None]
+    ) -> float:
+        """Every training row once, in the order of the epoch; the mean loss."""
+        torch.manual_seed(_dropout_seed(self.config.seed, epoch, self.accelerator.process_index))
+        self.objective.train()
+        shares = batches(epoch_order(rows.ids, self.config.seed, epoch), **self._shares())
+        loss_sum, n_shown = 0.0, 0
+        for step, share in enumerate(stream(rows, shares)):
+            batch = collate(share).to(self.accelerator.device)
+            if self.config.augmentation == "d4":
+                batch = turned(batch, seed=self.config.seed, epoch=epoch, pattern=pattern)
+            loss = self._step(batch, learning_rate(self.config, epoch + step / len(shares)))
+            if not math.isfinite(loss):
+                raise _diverged(loss, epoch, step, len(shares))
+            loss_sum, n_shown = loss_sum + loss * len(share), n_shown + len(share)
+            stepped(step + 1, len(shares), loss)
+        loss_total, n_total = total(self.accelerator, (loss_sum, n_shown))
+        return loss_total / n_total
+
+    def _step(self, batch: Batch, rate: float) -> float:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        embedding = None if batch.embedding is None else batch.embedding.float()
+        loss = self.objective(batch.image, embedding, batch.target, batch.ignore)
+        self.optimizer.zero_grad()
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def _shares(self) -> dict[str, int]:
+        """How an order is cut into batches and shared by the processes."""
+        accelerator = self.accelerator
+        return {
+            "batch_size": self.config.batch_size,
+            "process": accelerator.process_index,
+            "n_processes": accelerator.num_processes,
+        }
+
+
+def learning_rate(config: TrainConfig, epochs_done: float) -> float:
+    """The learning rate after a (broken) number of epochs."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    return config.learning_rate * (1 + math.cos(math.pi * epochs_done / config.epochs)) / 2
+
+
+def _dropout_seed(seed: int, epoch: int, process: int) -> int:
+    digest = hashlib.blake2b(f"dropout/{seed}/{epoch}/{process}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
+
+
+def _diverged(loss: float, epoch: int, step: int, steps: int) -> TrainingError:
+    kept = f"The checkpoint of epoch {epoch} is kept. " if epoch else ""
+    return TrainingError(
+        f"The loss became {loss} in epoch {epoch + 1}, step {step + 1} of {steps}. {kept}Train in another folder "
+        "(--run) with a lower --learning-rate, or with mixed precision off."
+    )

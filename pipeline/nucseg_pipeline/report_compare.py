@@ -1,0 +1,84 @@
+"""What the scores of several runs say side by side: against a baseline, and by stratum."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from nucseg.errors import ConfigError
+from nucseg.metrics import PairedDifference, Resampling, paired_difference
+from nucseg_pipeline.report_scores import IMAGE_METRICS, RunScores
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A run against the baseline on the same images."""
+
+    name: str
+    baseline: str
+    differences: Mapping[str, PairedDifference]
+    """Run minus baseline, for each of `IMAGE_METRICS`."""
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """The images of one organ or cohort."""
+
+    name: str
+    n_images: int
+    means: Mapping[str, Mapping[str, float]]
+    """Run name -> metric -> mean over these images."""
+
+
+def compare(baseline: RunScores, other: RunScores, draws: Resampling) -> Comparison:
+    """Compare a run with the baseline, image by image.
+
+    Raises:
+        ConfigError: their images, or the true masks of an image, differ.
+    """
+    check_same_truth(baseline, other)
+    difference = partial(paired_difference, groups=baseline.groups, draws=draws)
+    return Comparison(
+        name=other.name,
+        baseline=baseline.name,
+        differences={name: difference(baseline.values(name), other.values(name)) for name in IMAGE_METRICS},
+    )
+
+
+def check_same_truth(first: RunScores, second: RunScores) -> None:
+    """Refuse two runs that were scored against different masks.
+
+    Raises:
+        ConfigError: with how many masks differ.
+    """
+    masks = {image.id: image.mask_digest for image in first.images}
+    changed = [image.id for image in second.images if masks.get(image.id, image.mask_digest) != image.mask_digest]
+    if changed:
+        raise ConfigError(
+            f"{first.name} and {second.name} were scored against different masks for {len(changed)} of "
+            f"{len(masks)} test images (such as {changed[0]}): their stores differ. "
+            "Run `nucseg embed` on both from one copy of the data set, or report on each of them alone."
+        )
+
+
+def by_stratum(runs: Sequence[RunScores], metrics: Sequence[str] = ("dice", "aji", "pq")) -> tuple[Stratum, ...]:
+    """Average over the images of each stratum, in the order of their names."""
+    ids = defaultdict(list)
+    for image in runs[0].images:
+        ids[image.stratum].append(image.id)
+    values = {run.name: {metric: run.values(metric) for metric in metrics} for run in runs}
+    return tuple(
+        Stratum(
+            name=stratum,
+            n_images=len(members),
+            means={
+                name: {metric: float(np.mean([column[one] for one in members])) for metric, column in columns.items()}
+                for name, columns in values.items()
+            },
+        )
+        for stratum, members in sorted(ids.items())
+    )

@@ -1,0 +1,56 @@
+"""How a report reaches the disk: whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from nucseg.errors import ConfigError
+
+
+def check_writable(folder: Path) -> None:
+    """Find out before any work is done whether a report can be written to a folder; leaves nothing behind.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    existed = folder.exists()
+    with _draft(folder):
+        pass
+    if not existed:
+        folder.rmdir()
+
+
+def write_files(folder: Path, texts: Mapping[str, str]) -> None:
+    """Write text files, given by name: all of them are on disk before the first one takes its place.
+
+    An older report in the folder stays as it is until then, and files of other names stay in any case.
+
+    Raises:
+        ConfigError: they cannot be written.
+    """
+    with _draft(folder) as draft:
+        for name, text in texts.items():
+            with (draft / name).open("w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        for name in texts:
+            (draft / name).replace(folder / name)
+
+
+@contextmanager
+def _draft(folder: Path) -> Iterator[Path]:
+    """Give an empty folder inside the other one, for the time of the block."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as draft:
+            yield Path(draft)
+    except OSError as error:
+        raise ConfigError(
+            f"The report cannot be written to {folder}: {error.strerror or error}. "
+            "Choose another folder with --out, or make room."
+        ) from error

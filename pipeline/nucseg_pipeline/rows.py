@@ -1,0 +1,180 @@
+"""The torch Dataset over a store, and the batches that a network is shown."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from nucseg.errors import ConfigError
+from nucseg_cache import Embeddings, SampleRow, Store
+
+READ_ROWS = 16
+"""Rows read at once while filling the memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One sample and its embedding, as read from the store."""
+
+    sample: SampleRow
+    embedding: NDArray[np.floating] | None
+    """(256, 64, 64) float16 or float32; None without guidance."""
+
+    @property
+    def n_bytes(self) -> int:
+        """What the row takes in memory."""
+        arrays = (self.sample.image, self.sample.instances, self.sample.ignore, self.embedding)
+        return sum(array.nbytes for array in arrays if array is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Some rows as tensors on one device."""
+
+    ids: tuple[str, ...]
+    image: Tensor
+    """(B, 3, H, W) float32 in [0, 1]."""
+    target: Tensor
+    """(B, H, W) int64, 1 where a nucleus is."""
+    ignore: Tensor
+    """(B, H, W) bool, True where a pixel counts in nothing."""
+    embedding: Tensor | None
+    """(B, 256, 64, 64) float16 or float32 as stored; None without guidance."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        embedding = None if self.embedding is None else self.embedding.to(device)
+        return Batch(self.ids, self.image.to(device), self.target.to(device), self.ignore.to(device), embedding)
+
+
+class Rows(Dataset[Row]):
+    """The rows of some ids in their order; read once and kept, or read when asked for.
+
+    Without embeddings none is read, and the store needs none. Every read is checked against its digest by the
+    store: a damaged or stale row raises `nucseg_cache.RowDamaged`.
+    """
+
+    def __init__(
+        self, store: Store, embeddings: Embeddings | None, ids: Sequence[str], *, preload: str = "off"
+    ) -> None:
+        """Open the rows.
+
+        Args:
+            store: Where the samples are.
+            embeddings: The embeddings that guide, or None.
+            ids: Which rows, in which order.
+            preload: on, off, or auto: on when the rows fit in half of the memory that is free.
+        """
+        self.ids = tuple(ids)
+        self._store, self._embeddings = store, embeddings
+        self._rows = row_numbers(store, self.ids)
+        self._kept: list[Row] = []
+        if preload == "on" or (preload == "auto" and self._fits()):
+            for first in range(0, len(self), READ_ROWS):
+                self._kept.extend(self.__getitems__(range(first, min(first + READ_ROWS, len(self)))))
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the rows are kept in memory."""
+        return bool(self._kept)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> Row:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Row]:
+        """Several rows at once, as torch's loaders ask for them."""
+        if len(self._kept) == len(self):
+            return [self._kept[index] for index in indices]
+        rows = [self._rows[index] for index in indices]
+        samples = self._store.read_samples(rows)
+        embeddings = [None] * len(rows) if self._embeddings is None else list(self._embeddings.read(rows))
+        return [Row(sample, embedding) for sample, embedding in zip(samples, embeddings, strict=True)]
+
+    def _fits(self) -> bool:
+        return bool(self.ids) and self[0].n_bytes * len(self) < free_memory_bytes() / 2
+
+
+def row_numbers(store: Store, ids: Sequence[str]) -> list[int]:
+    """The store's rows of some ids; ConfigError where one is not there or has vanished from the data set."""
+    numbers = {info.id: info.row for info in store.table if info.present}
+    unknown = [one for one in ids if one not in numbers]
+    if unknown:
+        raise ConfigError(
+            f"{len(unknown)} of {len(ids)} images are not in {store.location} any more, the first is {unknown[0]!r}. "
+            "Put them back and run `nucseg embed` again."
+        )
+    return [numbers[one] for one in ids]
+
+
+def collate(rows: Sequence[Row]) -> Batch:
+    """Stack rows into a batch on the CPU."""
+    image = np.stack([row.sample.image for row in rows]).transpose(0, 3, 1, 2)
+    target = np.stack([row.sample.instances > 0 for row in rows])
+    embeddings = [row.embedding for row in rows if row.embedding is not None]
+    return Batch(
+        ids=tuple(row.sample.id for row in rows),
+        image=torch.from_numpy(np.ascontiguousarray(image)).float() / 255,
+        target=torch.from_numpy(target).long(),
+        ignore=torch.from_numpy(np.stack([row.sample.ignore for row in rows])),
+        embedding=torch.from_numpy(np.stack(embeddings)) if embeddings else None,
+    )
+
+
+def epoch_order(ids: Sequence[str], seed: int, epoch: int) -> list[int]:
+    """The order in which an epoch visits the ids: a function of seed, epoch and id, so nothing need be saved.
+
+    Adding an image leaves the others in the same order to one another.
+    """
+    return sorted(range(len(ids)), key=lambda i: hashlib.blake2b(f"{seed}/{epoch}/{ids[i]}".encode()).digest())
+
+
+def batches(order: Sequence[int], batch_size: int, *, process: int = 0, n_processes: int = 1) -> list[list[int]]:
+    """Cut an order into batches of `batch_size` and take one process's share of each.
+
+    Every process gets equally many rows of every batch; where that does not come out even, the first rows of the
+    batch are shown twice.
+    """
+    shares = []
+    for first in range(0, len(order), batch_size):
+        whole = list(order[first : first + batch_size])
+        padding = -len(whole) % n_processes
+        shares.append((whole + whole * n_processes)[: len(whole) + padding][process::n_processes])
+    return shares
+
+
+def stream(rows: Rows, shares: Iterable[Sequence[int]]) -> Iterator[list[Row]]:
+    """The rows of each batch; unless they are in memory, the next batch is read while the last one is used."""
+    if rows.in_memory:
+        yield from map(rows.__getitems__, shares)
+        return
+    with ThreadPoolExecutor(1) as reader:
+        ahead: Future[list[Row]] | None = None
+        for share in shares:
+            behind, ahead = ahead, reader.submit(rows.__getitems__, share)
+            if behind is not None:
+                yield behind.result()
+        if ahead is not None:
+            yield ahead.result()
+
+
+def free_memory_bytes() -> int:
+    """Memory that can be had without taking it from others, in bytes; if unknown, a quarter of what is built in."""
+    with contextlib.suppress(OSError, StopIteration):
+        # what the page cache holds can be had too, so Linux' own estimate is better than the count of free pages
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4

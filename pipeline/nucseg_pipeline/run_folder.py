@@ -1,0 +1,221 @@
+"""The folder of one run: which files it holds, who may write it, and whether it can be gone on with."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from nucseg.data.splits import Split
+from nucseg.errors import ConfigError
+from nucseg.instances import InstanceRule
+from nucseg_pipeline.checkpoint import write_whole
+from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.inputs import Inputs
+from nucseg_pipeline.recipe import load_recipe, resolve, to_toml
+
+FORMAT = 1
+"""Number of the format of a run's folder."""
+
+State = Literal["new", "unfinished", "finished"]
+
+FREE_FIELDS = frozenset(
+    {"cache", "encoder", "weights", "precision", "format", "device", "threads", "preload", "run", "resume"}
+)
+"""Fields in which a resumed run may differ: where and on what it runs. Whether the embeddings are still the same is
+asked of their key."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Reads and writes the files of a run; every file is either whole or not there.
+
+    config.toml     the resolved configuration, itself a recipe
+    split.json      training, validation and test ids, protocol and notes
+    inputs.json     store, key of the embeddings, digests of images and masks, versions
+    run.json        status: training, then finished
+    position.npy    (256, 64, 64) float32, positional pattern of the training rows, where replay corrects for it
+    epochs.csv      one line an epoch
+    last.pt         checkpoint after the last finished epoch
+    best.pt         network of the epoch with the highest validation Dice
+    rule.json       how a probability map becomes nuclei, chosen on the validation part
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.path.resolve().name
+
+    def file(self, name: str) -> Path:
+        """One of the files above."""
+        return self.path / name
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder and keep other trainings out of it; an empty one is taken away again.
+
+        The lock is the kernel's and ends with the process, however it ends.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise ConfigError(
+                f"The run's folder {self.path} cannot be made: {error.strerror}. Choose another with --run."
+            ) from None
+        try:
+            _lock(descriptor, self.path)
+            yield
+        finally:
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+
+    def state(self, config: TrainConfig) -> State:
+        """What is in the folder, for a training with this configuration.
+
+        Raises ConfigError where something else is in it, where a run is and resuming was not asked for, and where
+        the run was started with another configuration.
+        """
+        if not self.path.is_dir() or not any(not _is_temporary(entry) for entry in self.path.iterdir()):
+            return "new"
+        if not self.file("config.toml").exists():
+            raise ConfigError(f"{self.path} holds something that is not a run. Choose another folder with --run.")
+        if not self.file("run.json").exists() and not self.file("last.pt").exists():
+            return "new"  # killed while it was set up; nothing was trained
+        if not config.resume:
+            raise ConfigError(
+                f"{self.path} holds a run already ({self.status()['status']}). Continue it with --resume, report it "
+                "with `nucseg report`, or choose another folder with --run."
+            )
+        recorded = self.config()
+        _refuse_differences(recorded, config, self.path)
+        if self.status()["status"] == "finished" and config.epochs == recorded.epochs:
+            return "finished"
+        return "unfinished"
+
+    def start(self, config: TrainConfig, parts: Split, inputs: Inputs) -> None:
+        """Set the folder up; run.json comes last, so without it nothing has begun."""
+        self.write_config(config)
+        write_whole(self.file("split.json"), json.dumps(asdict(parts), indent=1).encode())
+        write_whole(self.file("inputs.json"), inputs.to_json().encode())
+        self.write_status("training")
+
+    def write_config(self, config: TrainConfig) -> None:
+        """Write config.toml, without what says where the run is and whether it was resumed."""
+        write_whole(self.file("config.toml"), to_toml(config, without=("run", "resume")).encode())
+
+    def write_status(self, status: str, **more: object) -> None:
+        """Write run.json."""
+        write_whole(self.file("run.json"), json.dumps({"format": FORMAT, "status": status, **more}, indent=1).encode())
+
+    def write_epochs(self, history: Sequence[Mapping[str, float]]) -> None:
+        """Write epochs.csv anew."""
+        table = io.StringIO()
+        writer = csv.DictWriter(table, list(history[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(history)
+        write_whole(self.file("epochs.csv"), table.getvalue().encode())
+
+    def write_rule(self, rule: InstanceRule) -> None:
+        """Write rule.json."""
+        write_whole(self.file("rule.json"), json.dumps(asdict(rule), indent=1).encode())
+
+    def config(self) -> TrainConfig:
+        """The configuration that the run was started with."""
+        try:
+            recipe = load_recipe(self.file("config.toml"), "train")
+            return resolve(TrainConfig, recipe, {"run": self.path})
+        except ConfigError as error:
+            raise _damaged(self.file("config.toml"), error) from None
+
+    def split(self) -> Split:
+        """The ids that the run was given."""
+        content: dict[str, Any] = self._read("split.json", Split)
+        lists = {name: tuple(content[name]) for name in ("train", "validation", "test", "notes")}
+        return Split(protocol=content["protocol"], **lists)
+
+    def inputs(self) -> Inputs:
+        """What the run was made from."""
+        return Inputs(**self._read("inputs.json", Inputs))
+
+    def rule(self) -> InstanceRule:
+        """The rule that was chosen on the validation part."""
+        return InstanceRule(**self._read("rule.json", InstanceRule))
+
+    def status(self) -> dict[str, Any]:
+        """The content of run.json."""
+        content = self._read("run.json", None)
+        if content.get("format") != FORMAT or "status" not in content:
+            raise ConfigError(
+                f"{self.path} is a run of format {content.get('format')!r}, this version reads {FORMAT}. "
+                "Read it with the version that wrote it, or train again in another folder (--run)."
+            )
+        return content
+
+    def history(self) -> list[dict[str, float]]:
+        """The rows of epochs.csv."""
+        try:
+            with self.file("epochs.csv").open(newline="") as file:
+                rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise _damaged(self.file("epochs.csv"), error) from None
+        if not rows:
+            raise _damaged(self.file("epochs.csv"), "it is empty")
+        return rows
+
+    def _read(self, name: str, kind: type[Any] | None) -> dict[str, Any]:
+        """A JSON object that has the fields of `kind`."""
+        try:
+            content = json.loads(self.file(name).read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise _damaged(self.file(name), error) from None
+        expected = None if kind is None else {field.name for field in fields(kind)}
+        if not isinstance(content, dict) or (expected is not None and set(content) != expected):
+            raise _damaged(self.file(name), "it does not hold what belongs there")
+        return content
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"Another process is training in {path}. Wait for it, or choose another folder with --run."
+        ) from None
+    except OSError:
+        pass  # a file system without locks: the user is trusted to start a run once
+
+
+def _refuse_differences(recorded: TrainConfig, asked: TrainConfig, path: Path) -> None:
+    names = [field.name for field in fields(asked) if field.name not in FREE_FIELDS]
+    differing = [name for name in names if getattr(recorded, name) != getattr(asked, name)]
+    # with a constant schedule the epochs so far are those of a longer run
+    if differing == ["epochs"] and asked.epochs > recorded.epochs and asked.schedule == "constant":
+        return
+    if differing:
+        lines = [f"  {name}: {getattr(recorded, name)}, asked for {getattr(asked, name)}" for name in differing]
+        raise ConfigError(
+            "\n".join([f"The run in {path} was started with another configuration:", *lines])
+            + f"\nResume it as it was (--recipe {path / 'config.toml'}), or train anew in another folder (--run)."
+        )
+
+
+def _is_temporary(path: Path) -> bool:
+    return path.name.startswith(".") and path.name.endswith(".part")
+
+
+def _damaged(path: Path, why: object) -> ConfigError:
+    reason = str(why).rstrip(".")
+    return ConfigError(
+        f"{path} cannot be read: {reason}. Bring the file back from a copy, or delete the run's folder and train again."
+    )

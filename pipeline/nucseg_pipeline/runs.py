@@ -1,0 +1,129 @@
+"""A finished run, opened for reports and predictions."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nucseg.data.splits import Split
+from nucseg.errors import ConfigError
+from nucseg.instances import InstanceRule
+from nucseg.models import build_model
+from nucseg_cache import Key, Store
+from nucseg_pipeline.accelerators import choose_device
+from nucseg_pipeline.checkpoint import load_checkpoint
+from nucseg_pipeline.config import TrainConfig, store_location
+from nucseg_pipeline.inference import Prediction, predict
+from nucseg_pipeline.inputs import Inputs, gather, named, open_embeddings
+from nucseg_pipeline.rows import Rows
+from nucseg_pipeline.run_folder import RunFolder
+
+__all__ = ["Prediction", "Run"]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a training left behind, together with the store it was trained from.
+
+    Made by `Run.open`, which checks that the images of the test part are still those of the training's time.
+    """
+
+    folder: RunFolder
+    config: TrainConfig
+    split: Split
+    store: Store
+    inputs: Inputs
+    rule: InstanceRule
+    """How probabilities become nuclei, chosen on the validation part."""
+
+    @classmethod
+    def open(cls, path: Path, *, cache: str | None = None) -> Run:
+        """Open the run in a folder.
+
+        Args:
+            path: The run's folder.
+            cache: Where its store is now, if it was moved; None takes the place it was trained from.
+
+        Raises:
+            ConfigError: no run there, an unfinished one, a damaged one, or its test images have changed since.
+            nucseg_cache.CacheError: the store is gone, or damaged.
+        """
+        folder = _finished(path)
+        config, parts, inputs = folder.config(), folder.split(), folder.inputs()
+        store = Store.open(inputs.store if cache is None else store_location(cache, config.dataset))
+        now = gather(store, None, parts)
+        changed = [one for one in parts.test if list(inputs.samples[one]) != list(now.samples[one])]
+        if changed:
+            raise ConfigError(
+                f"{len(changed)} test images of {store.location} are not what they were when {folder.name} was trained "
+                f"(image or masks changed, or vanished): {named(changed)}. Put them back and run `nucseg embed`, or "
+                "train anew."
+            )
+        return cls(folder, config, parts, store, inputs, folder.rule())
+
+    @property
+    def name(self) -> str:
+        """Name of the run, that is of its folder."""
+        return self.folder.name
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The rows of epochs.csv."""
+        return self.folder.history()
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What the run was made from and by, for people to read; digests of single images left out."""
+        inputs, status = self.inputs, self.folder.status()
+        recorded = self.store.recorded(Key(inputs.embedding)) if inputs.embedding else {}
+        return {
+            "dataset": inputs.dataset,
+            "source": inputs.source,
+            "store": inputs.store,
+            "preparation": dict(inputs.preparation),
+            "embedding": dict(inputs.embedding),
+            "embedding_made_by": recorded,
+            "encoder_note": recorded.get("note", ""),
+            "inputs_digest": inputs.fingerprint,
+            "versions": dict(inputs.versions),
+            "best_epoch": status["best_epoch"],
+            "validation_dice": status["validation_dice"],
+        }
+
+    def predict(self, ids: Sequence[str], *, device: str = "auto") -> Iterator[Prediction]:
+        """Probability maps of the best network for some ids of the store, in their order, without augmentation.
+
+        Raises ConfigError where the checkpoint cannot be read or an id has no embedding, and
+        nucseg_cache.CacheError where a row is damaged.
+        """
+        key = self.store.find(self.inputs.embedding) if self.inputs.embedding else None
+        rows = Rows(self.store, open_embeddings(self.store, key, ids), ids)
+        chosen = choose_device(device)
+        config = self.config
+        model = build_model(
+            config.model,
+            width=config.width,
+            fusion=config.fusion,
+            dropout=config.dropout,
+            deep_supervision=config.deep_supervision,
+        )
+        best = load_checkpoint(self.folder.file("best.pt"), self.inputs.fingerprint)
+        model.load_state_dict(best["model"])
+        return predict(model.to(chosen), rows, device=chosen)
+
+
+def _finished(path: Path) -> RunFolder:
+    folder = RunFolder(path)
+    if not path.is_dir():
+        raise ConfigError(
+            f"There is no run at {path}: no such folder. `nucseg train` makes runs, by default in ./runs."
+        )
+    if not folder.file("run.json").exists():
+        raise ConfigError(f"{path} is not a run: it has no run.json. Name the folder that `nucseg train` wrote.")
+    if folder.status()["status"] != "finished":
+        command = ["nucseg", "train", "--recipe", str(folder.file("config.toml")), "--run", str(path), "--resume"]
+        raise ConfigError(f"The run in {path} is not finished. Finish it with `{shlex.join(command)}`.")
+    return folder

@@ -1,0 +1,209 @@
+"""Stage two: a store in, a run out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from nucseg.data.splits import Split
+from nucseg.errors import ConfigError
+from nucseg.instances import InstanceRule, choose_rule
+from nucseg.replay.position import position_pattern
+from nucseg_cache import Store
+from nucseg_pipeline.accelerators import open_accelerator
+from nucseg_pipeline.checkpoint import load_checkpoint, save_checkpoint, write_whole
+from nucseg_pipeline.config import TrainConfig, store_location
+from nucseg_pipeline.events import EpochDone, Progress, Started, StepDone
+from nucseg_pipeline.inference import predict
+from nucseg_pipeline.inputs import Inputs, divide, find_key, gather, open_embeddings, used_ids
+from nucseg_pipeline.learner import Learner
+from nucseg_pipeline.rows import READ_ROWS, Rows, batches, collate, stream
+from nucseg_pipeline.run_folder import RunFolder, State
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training leaves behind."""
+
+    folder: Path
+    epochs: int
+    """Epochs of the finished run."""
+    epochs_trained: int
+    """Epochs trained by this call; 0 where the run was finished before."""
+    best_epoch: int
+    """Counted from 1."""
+    validation_dice: float
+    """Of the best epoch."""
+    rule: InstanceRule
+
+
+def train(config: TrainConfig, progress: Progress = lambda event: None) -> TrainResult:
+    """Train the network of a configuration on the embeddings in the cache and write the run's folder.
+
+    No encoder is loaded, and no image of the test part is read. Checkpoint, network and rule are chosen on the
+    validation part. A run that was killed goes on from its last finished epoch with `resume` and ends, on the CPU
+    with equally many threads, with the very same weights; a finished one is left as it is.
+
+    Raises:
+        ConfigError: a folder, configuration or store with which this training cannot be; nothing was changed.
+        TrainingError: the loss left the finite numbers, or a file could not be written; what was finished is kept.
+        nucseg_cache.CacheError: the store or its embeddings are missing, ambiguous or damaged.
+    """
+    accelerator = open_accelerator(config)
+    is_main = accelerator.is_main_process
+    store = Store.open(store_location(config.cache, config.dataset))
+    folder = RunFolder(config.folder)
+    with folder.held() if is_main else nullcontext():
+        state = folder.state(config)
+        if state == "finished":
+            return _result(folder, epochs_trained=0)
+        parts = divide(store, config) if state == "new" else folder.split()
+        key = find_key(store, config)
+        embeddings = open_embeddings(store, key, used_ids(parts))
+        inputs = _checked_inputs(folder, state, gather(store, key, parts), parts)
+        learner = Learner(config, accelerator)
+        rows = Rows(store, embeddings, parts.train, preload=config.preload)
+        validation = Rows(store, embeddings, parts.validation, preload=config.preload)
+
+        # nothing was written so far, so what cannot be trained leaves no folder behind
+        accelerator.wait_for_everyone()
+        if is_main:
+            _begin(folder, state, config, parts, inputs)
+        pattern = _pattern(folder, config, rows, accelerator)
+        _restore(learner, folder, inputs)
+        epochs_before = len(learner.history)
+        if is_main:
+            progress(_started(learner, folder, parts, store.recorded(key).get("note", "") if key else ""))
+
+        while len(learner.history) < config.epochs:
+            report = partial(_report_step, progress, len(learner.history) + 1) if is_main else _silent
+            row = learner.learn(rows, validation, pattern, report)
+            if is_main:
+                _keep(learner, folder, inputs)
+                progress(EpochDone(row, is_best=learner.best is row))
+
+        if is_main:
+            _finish(learner, folder, validation)
+        accelerator.wait_for_everyone()
+        return _result(folder, epochs_trained=len(learner.history) - epochs_before)
+
+
+def _checked_inputs(folder: RunFolder, state: State, now: Inputs, parts: Split) -> Inputs:
+    """The inputs a run goes on with: today's, or the recorded ones if today's are still the same."""
+    if state == "new":
+        return now
+    recorded = folder.inputs()
+    changes = recorded.changes(now, (*parts.train, *parts.validation))
+    if changes:
+        raise ConfigError(
+            "\n  ".join([f"What the run in {folder.path} was trained on has changed:", *changes])
+            + "\nPut it back as it was, or train anew in another folder (--run)."
+        )
+    return recorded
+
+
+def _begin(folder: RunFolder, state: State, config: TrainConfig, parts: Split, inputs: Inputs) -> None:
+    if state == "new":
+        folder.start(config, parts, inputs)
+    elif config.epochs != folder.config().epochs:
+        # the status first: a kill in between must not leave a longer run that is called finished
+        folder.write_status("training")
+        folder.write_config(config)
+
+
+def _pattern(folder: RunFolder, config: TrainConfig, rows: Rows, accelerator: Accelerator) -> Tensor | None:
+    """The positional pattern of the run's own training rows, computed once and kept; None where nothing uses it."""
+    if "none" in (config.fusion, config.augmentation) or config.replay == "plain":
+        return None
+    path = folder.file("position.npy")
+    if accelerator.is_main_process and not path.exists():
+        buffer = io.BytesIO()
+        np.save(buffer, position_pattern(_embeddings(rows)).cpu().numpy())
+        write_whole(path, buffer.getvalue())
+    accelerator.wait_for_everyone()
+    try:
+        pattern = torch.from_numpy(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Delete it: it is computed anew.") from None
+    return pattern.to(accelerator.device)
+
+
+def _embeddings(rows: Rows) -> Iterator[Tensor]:
+    for share in stream(rows, batches(range(len(rows)), READ_ROWS)):
+        embedding = collate(share).embedding
+        if embedding is not None:
+            yield embedding
+
+
+def _restore(learner: Learner, folder: RunFolder, inputs: Inputs) -> None:
+    if folder.file("last.pt").exists():
+        learner.restore(load_checkpoint(folder.file("last.pt"), inputs.fingerprint))
+
+
+def _keep(learner: Learner, folder: RunFolder, inputs: Inputs) -> None:
+    """Bring the epoch to the disk: first what last.pt speaks of, so that a kill in between costs the epoch only."""
+    row = learner.history[-1]
+    if learner.best is row:
+        network = {"model": learner.state()["model"], "epoch": row.epoch, "validation_dice": row.validation_dice}
+        save_checkpoint(folder.file("best.pt"), network, inputs.fingerprint)
+    save_checkpoint(folder.file("last.pt"), learner.state(), inputs.fingerprint)
+    folder.write_epochs([asdict(row) for row in learner.history])
+
+
+def _finish(learner: Learner, folder: RunFolder, validation: Rows) -> None:
+    """Choose how probabilities become nuclei, with the best network, on the validation part."""
+    best = load_checkpoint(folder.file("best.pt"), folder.inputs().fingerprint)
+    learner.model.load_state_dict(best["model"])
+    predictions = list(predict(learner.model, validation, device=learner.accelerator.device))
+    folder.write_rule(
+        choose_rule(
+            [one.probability for one in predictions],
+            [one.sample.instances for one in predictions],
+            [one.sample.ignore for one in predictions],
+        )
+    )
+    folder.write_epochs([asdict(row) for row in learner.history])
+    folder.write_status("finished", best_epoch=best["epoch"], validation_dice=best["validation_dice"])
+
+
+def _result(folder: RunFolder, *, epochs_trained: int) -> TrainResult:
+    status = folder.status()
+    return TrainResult(
+        folder=folder.path,
+        epochs=folder.config().epochs,
+        epochs_trained=epochs_trained,
+        best_epoch=status["best_epoch"],
+        validation_dice=status["validation_dice"],
+        rule=folder.rule(),
+    )
+
+
+def _started(learner: Learner, folder: RunFolder, parts: Split, note: str) -> Started:
+    return Started(
+        folder=folder.path,
+        device=str(learner.accelerator.device),
+        n_parameters=sum(parameter.numel() for parameter in learner.model.parameters()),
+        n_train=len(parts.train),
+        n_validation=len(parts.validation),
+        n_test=len(parts.test),
+        epochs_done=len(learner.history),
+        epochs=learner.config.epochs,
+        notes=(*parts.notes, *([note] if note else [])),
+    )
+
+
+def _report_step(progress: Progress, epoch: int, step: int, steps: int, loss: float) -> None:
+    progress(StepDone(epoch, step, steps, loss))
+
+
+def _silent(step: int, steps: int, loss: float) -> None:
+    """The other processes report nothing."""

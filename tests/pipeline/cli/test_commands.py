@@ -1,0 +1,266 @@
+"""The command line as a person meets it: help, exit statuses, messages without tracebacks."""
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr.storage._local as zarr_local
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from nucseg_cache import Store
+from nucseg_pipeline.cli import app
+
+COMMANDS = (["embed"], ["train"], ["report"], ["demo"], ["cache", "info"], ["cache", "verify"], ["cache", "prune"])
+
+
+def nucseg(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def failed(result: Result) -> str:
+    """The message of a command that failed as it should: exit status 1, one error, no traceback."""
+    assert result.exit_code == 1, result.output
+    assert "Traceback" not in result.output
+    assert result.stderr.count("error: ") == 1
+    return " ".join(result.stderr.split())
+
+
+@pytest.fixture
+def slides(tmp_path: Path) -> Path:
+    folder = tmp_path / "my [slides]"
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True)
+    for i in range(2):
+        Image.fromarray(rng.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(folder / "images" / f"{i}.png")
+        Image.fromarray(np.eye(48, dtype=np.uint8) * 255).save(folder / "masks" / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def embed(slides: Path, tmp_path: Path) -> Any:
+    def run(*more: object, cache: Path = tmp_path / "cache", encoder: str = "random") -> Result:
+        named = ("--dataset", "mine", "--source", slides, "--cache", cache, "--encoder", encoder)
+        return nucseg("embed", *named, "--threads", 1, *more)
+
+    return run
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_help_says_what_the_command_reads_and_writes(command: list[str]) -> None:
+    text = nucseg(*command, "--help").stdout
+
+    assert "Read" in text
+    assert any(word in text for word in ("Writes", "Reads only", "Clears", "Delete"))
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from nucseg_pipeline.cli import app; "
+        "CliRunner().invoke(app, ['--help']); print([m for m in sys.argv[1:] if m in sys.modules])"
+    )
+    heavy = ("torch", "zarr", "numpy", "monai", "sklearn", "skimage", "matplotlib", "accelerate", "onnxruntime")
+
+    imported = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True).stdout
+
+    assert imported.strip() == "[]"
+
+
+def test_wrong_usage_exits_with_2() -> None:
+    assert nucseg("embed", "--no-such-option").exit_code == 2
+    assert nucseg("cache", "info").exit_code == 2
+
+
+def test_embed_tells_what_it_did_and_where(embed: Any, tmp_path: Path) -> None:
+    first, second = embed(), embed()
+
+    assert first.exit_code == second.exit_code == 0, first.output
+    assert "2 images: 2 new" in first.stdout
+    assert "2 encoded in" in first.stdout
+    assert "0 encoded; 2 embedded" in second.stdout
+    assert f"store: {tmp_path / 'cache' / 'mine.zarr'}" in second.stdout
+    assert "random weights" in first.stderr
+
+
+def test_an_interrupt_exits_with_130(embed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nucseg_pipeline.embed.open_encoder", interrupt)
+    result = embed()
+
+    assert result.exit_code == 130
+    assert "kept" in result.stderr
+
+
+def test_cache_commands_show_check_and_prune_a_store(embed: Any, tmp_path: Path) -> None:
+    embed()
+    store = tmp_path / "cache" / "mine.zarr"
+    key = Store.open(store).keys()[0].hash
+    (store / "samples" / f".left.{'0' * 32}.tmp").mkdir()
+
+    info, whole, pruned = (nucseg("cache", *c) for c in (("info", store), ("verify", store), ("prune", store)))
+
+    assert f"{key}/identity: 2 embeddings" in info.stdout
+    assert "2 samples and 2 embeddings read, 0 bad" in whole.stdout
+    assert "0 keys and 1 leftovers deleted" in pruned.stdout
+    assert nucseg("cache", "prune", store, "--key", key).exit_code == 0
+    assert Store.open(store).keys() == ()
+
+
+def test_verify_names_a_bad_row_and_exits_with_1(embed: Any, tmp_path: Path) -> None:
+    embed()
+    store = tmp_path / "cache" / "mine.zarr"
+    chunk = next(store.glob("embeddings/*/identity/values/c/1/0/0/0"))
+    chunk.write_bytes(chunk.read_bytes()[:-40])
+
+    result = nucseg("cache", "verify", store)
+
+    assert result.exit_code == 1
+    assert "row 1 (1)" in result.stderr
+    assert "1 encoded" in embed().stdout
+    assert nucseg("cache", "verify", store).exit_code == 0
+
+
+def test_no_such_data_set(tmp_path: Path) -> None:
+    text = failed(nucseg("embed", "--dataset", "nuinseg", "--cache", tmp_path / "cache"))
+
+    assert "'nuinseg'" in text
+    assert "--source" in text
+    assert not (tmp_path / "cache").exists()
+
+
+def test_missing_masks(embed: Any, slides: Path) -> None:
+    (slides / "masks" / "1.png").unlink()
+
+    assert "1 of 2 images" in (text := failed(embed()))
+    assert "1.png" in text
+
+
+def test_an_image_that_cannot_be_decoded_costs_only_itself(embed: Any, slides: Path, tmp_path: Path) -> None:
+    (slides / "images" / "0.png").write_bytes((slides / "images" / "0.png").read_bytes()[:200])
+
+    text = failed(embed())
+
+    assert "0.png" in text
+    store = Store.open(tmp_path / "cache" / "mine.zarr")
+    assert store.embeddings(store.keys()[0]).read([store.row_of("1")]).any()
+
+
+def checkpoint(file: Path, state: dict[str, torch.Tensor]) -> Path:
+    torch.save(state, file)
+    return file
+
+
+def test_a_checkpoint_of_another_architecture(embed: Any, tmp_path: Path) -> None:
+    blocks = {f"image_encoder.blocks.{i}.norm1.weight": torch.zeros(1024) for i in range(24)}
+    large = checkpoint(tmp_path / "large.pth", {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 1024), **blocks})
+
+    text = failed(embed("--weights", large, encoder="vit_b"))
+
+    assert "vit_l" in text
+    assert "vit_b" in text
+
+
+def test_a_truncated_checkpoint(embed: Any, tmp_path: Path) -> None:
+    file = checkpoint(tmp_path / "cut.pth", {"image_encoder.pos_embed": torch.zeros(1, 64, 64, 768)})
+    file.write_bytes(file.read_bytes()[:1000])
+
+    assert "cut.pth" in failed(embed("--weights", file, encoder="vit_b"))
+
+
+def test_no_checkpoint_tells_where_it_was_looked_for_and_where_to_get_it(
+    embed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUCSEG_WEIGHTS", str(tmp_path / "weights"))
+
+    text = failed(embed(encoder="vit_b"))
+
+    assert str(tmp_path / "weights") in text
+    assert "sam_vit_b_01ec64.pth" in text
+
+
+def test_a_store_of_another_format_version_is_left_as_it_is(embed: Any, tmp_path: Path) -> None:
+    embed()
+    metadata = tmp_path / "cache" / "mine.zarr" / "zarr.json"
+    root = json.loads(metadata.read_text())
+    root["attributes"]["format"] = 2
+    metadata.write_text(json.dumps(root))
+
+    text = failed(embed())
+
+    assert "format 2" in text
+    assert "format 1" in text
+    assert json.loads(metadata.read_text()) == root
+
+
+def test_a_full_disk(embed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = zarr_local._put
+
+    def put_but_values(path: Path, *args: Any, **options: Any) -> Any:
+        if "values/c/1" in str(path):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return put(path, *args, **options)
+
+    monkeypatch.setattr(zarr_local, "_put", put_but_values)
+    text = failed(embed())
+    monkeypatch.undo()
+
+    assert "No space left on device" in text
+    assert "2 encoded" in embed().stdout  # the batch in flight alone is done again
+
+
+def test_a_cache_that_cannot_be_written(embed: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    assert "--cache" in failed(embed(cache=tmp_path / "file" / "cache"))
+
+
+def test_training_without_the_asked_embeddings_lists_those_there_are(embed: Any, slides: Path, tmp_path: Path) -> None:
+    for kind in ("images", "masks"):
+        for i in range(2, 8):
+            shutil.copy(slides / kind / "0.png", slides / kind / f"{i}.png")
+    embed("--limit", 8)
+
+    text = failed(nucseg("train", "--dataset", "mine", "--cache", tmp_path / "cache", "--run", tmp_path / "run"))
+
+    assert "architecture: cached random, asked for vit_b" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_without_a_store(tmp_path: Path) -> None:
+    assert "nucseg embed" in failed(nucseg("train", "--dataset", "mine", "--cache", tmp_path))
+
+
+def test_a_report_of_no_run(tmp_path: Path) -> None:
+    assert str(tmp_path / "none") in failed(nucseg("report", tmp_path / "none"))
+
+
+def test_an_unknown_recipe_names_the_known_ones(tmp_path: Path) -> None:
+    assert "nuinsseg-cpu" in failed(nucseg("train", "--dataset", "mine", "--recipe", "nuinsseg-cpo"))
+
+
+def test_the_demonstration_does_what_the_commands_that_it_prints_do(tmp_path: Path) -> None:
+    """The long one: the whole pipeline, as the README has it, on fewer images."""
+    shown = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--quick"])
+
+    assert shown.exit_code == 0, shown.output
+    commands = [line[2:] for line in shown.stdout.splitlines() if line.startswith("$ ")]
+    assert [command.split()[1] for command in commands] == ["embed", "train", "train", "report"]
+    page = tmp_path / "demo" / "report" / "report.html"
+    assert shown.stdout.rstrip().endswith(str(page))
+    summary = json.loads((tmp_path / "demo" / "report" / "summary.json").read_text())
+    assert set(summary["runs"]) == {"guided", "unguided"}
+    shutil.rmtree(tmp_path / "demo" / "report")
+    again = nucseg("demo", "--out", tmp_path / "demo", "--quick")
+    assert "0 encoded" in again.stdout
+    assert "was finished already" in again.stdout
+    assert page.is_file()

@@ -1,0 +1,94 @@
+"""A small store of drawn images that trains in seconds, shared by the tests of the stages."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nucseg_cache import Key, SampleRow, Store
+from nucseg_pipeline.config import TrainConfig
+
+SIDE_PX, N_ROWS = 32, 12
+
+
+def drawn_row(number: int) -> SampleRow:
+    """Bright discs on a dark noisy ground; the last four pixel rows are padding."""
+    random = np.random.default_rng(number)
+    y, x = np.mgrid[:SIDE_PX, :SIDE_PX]
+    instances = np.zeros((SIDE_PX, SIDE_PX), np.int32)
+    for disc in range(1, 4):
+        centre_y, centre_x = random.integers(4, SIDE_PX - 8, 2)
+        instances[(y - centre_y) ** 2 + (x - centre_x) ** 2 < 14] = disc
+    ignore = y >= SIDE_PX - 4
+    instances[ignore] = 0
+    image = random.integers(0, 90, (SIDE_PX, SIDE_PX, 3)) + 120 * (instances > 0)[..., None]
+    return SampleRow(
+        id=f"image [{number}]",
+        group=f"slide {number}",
+        stratum=f"organ {number % 2}",
+        mpp=0.5,
+        size=(SIDE_PX - 4, SIDE_PX),
+        image=image.astype(np.uint8),
+        instances=instances,
+        ignore=ignore,
+        image_digest=number.to_bytes(32, "big"),
+        mask_digest=(1000 + number).to_bytes(32, "big"),
+    )
+
+
+def drawn_embedding(sample: SampleRow) -> np.ndarray:
+    """(256, 64, 64): the nuclei in the first channel, a positional ramp in the second, noise in a few others."""
+    embedding = np.zeros((256, 64, 64), np.float32)
+    embedding[0] = np.kron(sample.instances > 0, np.ones((2, 2)))
+    embedding[1] = np.linspace(0, 1, 64)
+    embedding[2:8] = np.random.default_rng(sample.image_digest[-1]).normal(size=(6, 64, 64))
+    return embedding
+
+
+@pytest.fixture(scope="session")
+def pristine_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the store `synthetic` of twelve rows, embedded once; never to be changed."""
+    cache = tmp_path_factory.mktemp("cache")
+    rows = [drawn_row(number) for number in range(N_ROWS)]
+    store = Store.create(
+        cache / "synthetic.zarr",
+        dataset="synthetic",
+        source="drawn",
+        preparation={"side_px": str(SIDE_PX)},
+        rows=rows,
+    )
+    key = Key({"architecture": "random", "seed": "0", "precision": "float32", "format": "f16"})
+    embeddings = store.embeddings(key, recorded={"note": "drawn for a test"})
+    embeddings.write(range(N_ROWS), np.stack([drawn_embedding(row) for row in rows]))
+    return cache
+
+
+@pytest.fixture
+def cache(pristine_cache: Path, tmp_path: Path) -> Path:
+    """A copy of that cache that a test may change."""
+    shutil.copytree(pristine_cache, tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def training(pristine_cache: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
+    """Configures a training of seconds on that cache; a test names what it wants otherwise."""
+
+    def configure(**wanted: object) -> TrainConfig:
+        given: dict[str, object] = {
+            "dataset": "synthetic",
+            "cache": str(pristine_cache),
+            "encoder": "random",
+            "width": 2,
+            "epochs": 2,
+            "batch_size": 4,
+            "learning_rate": 3e-3,
+            "device": "cpu",
+            "threads": 1,
+            "run": tmp_path / "run",
+        }
+        return TrainConfig(**{**given, **wanted})
+
+    return configure

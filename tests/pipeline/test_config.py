@@ -1,0 +1,90 @@
+"""The stages' configurations refuse what cannot be."""
+
+from pathlib import Path
+
+import pytest
+
+from nucseg.errors import ConfigError
+from nucseg_pipeline.config import EmbedConfig, ReportConfig, TrainConfig, default_cache, store_location
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("width", 0),
+        ("batch_size", -1),
+        ("threads", 0),
+        ("fold", -1),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("dropout", 1.0),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", float("inf")),
+        ("replay", "exact"),
+        ("schedule", "step"),
+        ("mixed_precision", "fp8"),
+        ("device", "gpu"),
+        ("preload", "maybe"),
+        ("augmentation", "rotate"),
+        ("encoder", ""),
+        ("dataset", "../elsewhere"),
+        ("dataset", ".hidden"),
+        ("dataset", ""),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_by_the_name_of_its_field(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=field):
+        TrainConfig(**{"dataset": "synthetic", field: value})
+
+
+@pytest.mark.parametrize("name", ["gamma", "RandomGamma", "CLAHE", "colour-jitter", "ColorJitter", "brightness"])
+def test_a_photometric_augmentation_is_refused_with_the_reason(name: str) -> None:
+    with pytest.raises(ConfigError, match="another embedding"):
+        TrainConfig(dataset="synthetic", augmentation=name)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:3"])
+def test_every_way_to_name_a_device_is_taken(device: str) -> None:
+    assert TrainConfig(dataset="synthetic", device=device).device == device
+
+
+def test_a_run_is_named_after_what_is_trained_or_after_its_folder() -> None:
+    config = TrainConfig(dataset="nuinsseg", fusion="none", fold=2, seed=7)
+    assert config.name == "nuinsseg-eunet3plus-none-f2-s7"
+    assert config.folder == Path("runs/nuinsseg-eunet3plus-none-f2-s7")
+    assert TrainConfig(dataset="nuinsseg", run=Path("some/where")).name == "where"
+
+
+@pytest.mark.parametrize(("field", "value"), [("limit", 0), ("batch_size", 0), ("stain", "macenko"), ("encoder", "")])
+def test_an_embedding_that_cannot_be_is_refused_by_the_name_of_its_field(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=field):
+        EmbedConfig(**{"dataset": "synthetic", field: value})
+
+
+def test_a_report_of_nothing_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at least one run"):
+        ReportConfig(runs=())
+
+
+def test_a_report_of_one_run_under_two_names_is_refused() -> None:
+    with pytest.raises(ConfigError, match="twice"):
+        ReportConfig(runs=(Path("runs/a"), Path("runs/../runs/a")))
+
+
+def test_a_report_on_the_native_grid_is_refused_with_the_grid_that_works() -> None:
+    with pytest.raises(ConfigError, match="must be 256"):
+        ReportConfig(runs=(Path("runs/a"),), grid="native")
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUCSEG_CACHE", "s3://bucket/cache")
+    assert default_cache() == TrainConfig(dataset="synthetic").cache == "s3://bucket/cache"
+    monkeypatch.delenv("NUCSEG_CACHE")
+    assert default_cache().endswith("nucseg")
+
+
+def test_a_store_lies_in_its_cache_be_it_a_folder_or_a_url() -> None:
+    assert store_location("/data/cache", "nuinsseg") == "/data/cache/nuinsseg.zarr"
+    assert store_location("s3://bucket/cache/", "nuinsseg") == "s3://bucket/cache/nuinsseg.zarr"

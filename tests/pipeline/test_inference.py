@@ -1,0 +1,65 @@
+"""Probabilities come in the order of the ids, and validation counts what it should."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import f1_score
+from torch import Tensor, nn
+
+from nucseg_cache import Store
+from nucseg_pipeline.inference import predict, validate
+from nucseg_pipeline.rows import Rows
+
+IDS = tuple(f"image [{number}]" for number in (3, 0, 7, 5, 1))
+CPU = torch.device("cpu")
+
+
+class BrightIsNucleus(nn.Module):
+    """Probability 0.9 of nucleus where the red channel is bright, 0.2 elsewhere."""
+
+    def forward(self, image: Tensor, embedding: Tensor | None) -> Tensor:
+        probability = torch.where(image[:, 0] > 0.4, 0.9, 0.2)
+        return torch.stack([(1 - probability).log(), probability.log()], 1)
+
+
+@pytest.fixture
+def store(pristine_cache: Path) -> Store:
+    return Store.open(pristine_cache / "synthetic.zarr")
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_predictions_are_of_their_samples_in_the_order_of_the_ids(store: Store, batch_size: int) -> None:
+    predictions = list(predict(BrightIsNucleus(), Rows(store, None, IDS), device=CPU, batch_size=batch_size))
+    assert [one.sample.id for one in predictions] == list(IDS)
+    for one in predictions:
+        expected = np.where(one.sample.image[..., 0] / 255 > 0.4, 0.9, 0.2)
+        np.testing.assert_allclose(one.probability, expected, atol=1e-6)
+        assert one.probability.dtype == np.float32
+
+
+def test_predicting_puts_the_network_in_evaluation_and_needs_no_gradient(store: Store) -> None:
+    model = nn.Sequential(nn.Dropout(0.5))
+    model.forward = lambda image, embedding: BrightIsNucleus()(model[0](image), embedding)
+    one, other = (next(predict(model.train(), Rows(store, None, IDS), device=CPU)) for _ in range(2))
+    np.testing.assert_array_equal(one.probability, other.probability)
+
+
+def test_validation_dice_is_the_mean_of_scikit_learns_over_images_without_ignored_pixels(store: Store) -> None:
+    scores = validate(BrightIsNucleus(), Rows(store, None, IDS), device=CPU, batch_size=2)
+    expected = []
+    for one in predict(BrightIsNucleus(), Rows(store, None, IDS), device=CPU):
+        counted = ~one.sample.ignore
+        expected.append(f1_score(one.sample.instances[counted] > 0, one.probability[counted] >= 0.5))
+    assert scores.n_images == 5
+    assert scores.dice / scores.n_images == pytest.approx(np.mean(expected))
+
+
+def test_what_two_processes_validate_adds_up_to_the_whole(store: Store) -> None:
+    rows = Rows(store, None, IDS)
+    whole = validate(BrightIsNucleus(), rows, device=CPU, batch_size=8)
+    parts = [validate(BrightIsNucleus(), rows, device=CPU, batch_size=8, process=p, n_processes=2) for p in (0, 1)]
+    assert sum(part.n_images for part in parts) == whole.n_images
+    assert sum(part.dice for part in parts) == pytest.approx(whole.dice)
+    assert whole.loss > 0

@@ -1,0 +1,380 @@
+import csv
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from sklearn.metrics import f1_score
+
+from nucseg.errors import ConfigError
+from nucseg.instances import InstanceRule
+from nucseg_cache import SampleRow
+from nucseg_pipeline import report as stage
+from nucseg_pipeline.config import ReportConfig, TrainConfig
+from nucseg_pipeline.report import Progress, ReportResult, report
+
+SIDE, N_IMAGES = 48, 6
+VOID = frozenset({"meta", "img", "br"})
+
+
+def nuclei_row(number: int) -> SampleRow:
+    rng = np.random.default_rng(number)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    instances = np.zeros((SIDE, SIDE), np.int32)
+    for disc in range(1, 5):
+        centre_y, centre_x = rng.integers(5, SIDE - 9, 2)
+        instances[(y - centre_y) ** 2 + (x - centre_x) ** 2 < 25] = disc
+    return SampleRow(
+        id=f"organ/<image> [{number}]",
+        group=f"slide {number // 2}",
+        stratum=f"organ {number % 2}",
+        mpp=None,
+        size=(SIDE, SIDE),
+        image=rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8),
+        instances=instances,
+        ignore=y >= SIDE - 4,
+        image_digest=number.to_bytes(32, "big"),
+        mask_digest=number.to_bytes(32, "big"),
+    )
+
+
+ROWS = {row.id: row for row in map(nuclei_row, range(N_IMAGES))}
+
+
+class DrawnRun:
+    """Has of a run what a report asks for; its network knows the truth and errs by a given amount."""
+
+    def __init__(self, name: str, *, error: float, dataset: str = "nuinsseg", ids: Sequence[str] = tuple(ROWS)) -> None:
+        self.error = error
+        self.config = TrainConfig(dataset=dataset, cache="cache", fusion="xgfb" if error < 1 else "none")
+        self.split = SimpleNamespace(
+            train=("a",), validation=("b",), test=tuple(ids), protocol="official", notes=("slides leak",)
+        )
+        self.store = SimpleNamespace(dataset=dataset, preparation={"side_px": str(SIDE)})
+        self.rule = InstanceRule(threshold=0.5, min_area_px=4)
+        self.history = [{"epoch": 1.0, "train_loss": 0.9, "validation_dice": 0.5, "seconds": 1.0}]
+        self.provenance = {"embedding": {"architecture": "vit_b", "weights": "6923"}, "versions": {"torch": "2"}}
+
+    def probability(self, sample: SampleRow) -> np.ndarray:
+        rough = np.random.default_rng(sample.image_digest[-1]).standard_normal((SIDE, SIDE))
+        mask = ndimage.gaussian_filter((sample.instances > 0).astype(float), 0.7)
+        return np.clip(mask + self.error * ndimage.gaussian_filter(rough, 2), 0, 1).astype(np.float32)
+
+    def predict(self, ids: Sequence[str]) -> Iterator[SimpleNamespace]:
+        for one in ids:
+            yield SimpleNamespace(sample=ROWS[one], probability=self.probability(ROWS[one]))
+
+
+Report = Callable[..., ReportResult]
+
+
+def drawn_report(
+    folder: Path,
+    runs: dict[str, DrawnRun],
+    progress: Progress = lambda *_: None,
+    *,
+    page: bool = False,
+    **wanted: object,
+) -> ReportResult:
+    """Report on drawn runs, given by name; without the page, which takes longest to make, where it is not read."""
+    given: dict[str, object] = {"out": folder / "report", "n_resamples": 300, "n_overlays": 0}
+    config = ReportConfig(runs=tuple(folder / name for name in runs), **{**given, **wanted})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "Run", SimpleNamespace(open=lambda path, cache: runs[path.name]))
+        if not page:
+            patch.setattr(stage, "page_text", lambda *_: "")
+        return report(config, progress)
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Report:
+    """Reports on drawn runs in a folder of the test's own."""
+    return partial(drawn_report, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> ReportResult:
+    """A report on two runs with one image shown, for tests that only read it."""
+    return drawn_report(tmp_path_factory.mktemp("two"), two_runs(), page=True, n_overlays=1)
+
+
+def two_runs() -> dict[str, DrawnRun]:
+    return {"guided": DrawnRun("guided", error=0.8), "unguided": DrawnRun("unguided", error=2.0)}
+
+
+class Page(HTMLParser):
+    """Collects what a page is made of, and checks that every element is closed where it should be."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+def test_a_report_is_four_files(two: ReportResult) -> None:
+
+    assert sorted(file.name for file in two.folder.iterdir()) == [
+        "per_image.csv",
+        "report.html",
+        "summary.json",
+        "summary.md",
+    ]
+    assert two.page == two.folder / "report.html"
+
+
+def test_the_summary_holds_what_scikit_learn_computes_from_the_predictions(two: ReportResult) -> None:
+    summary = json.loads((two.folder / "summary.json").read_text())
+
+    for name, run in two_runs().items():
+        dice, weighted, weighted_nothing = [], [], []
+        for row in ROWS.values():
+            counted = ~row.ignore
+            truth, found = row.instances[counted] > 0, run.probability(row)[counted] >= 0.5
+            dice.append(f1_score(truth, found))
+            weighted.append(f1_score(truth, found, average="weighted"))
+            weighted_nothing.append(f1_score(truth, np.zeros_like(truth), average="weighted"))
+        metrics = summary["runs"][name]["metrics"]
+        assert metrics["dice"]["value"] == pytest.approx(np.mean(dice))
+        assert metrics["dice_weighted"]["value"] == pytest.approx(np.mean(weighted))
+        assert metrics["dice"]["n_groups"] == 3
+        assert summary["all_background"]["dice"]["value"] == 0
+        assert summary["all_background"]["dice_weighted"]["value"] == pytest.approx(np.mean(weighted_nothing))
+    assert summary["grid_px"] == SIDE
+    assert summary["notes"] == ["slides leak"]
+
+
+def test_the_table_has_a_line_an_image_and_run_that_adds_up_to_the_summary(two: ReportResult) -> None:
+    folder = two.folder
+    with (folder / "per_image.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    summary = json.loads((folder / "summary.json").read_text())
+
+    assert [(line["run"], line["id"]) for line in lines] == [(run, one) for run in two_runs() for one in ROWS]
+    assert np.mean([float(line["aji"]) for line in lines if line["run"] == "guided"]) == pytest.approx(
+        summary["runs"]["guided"]["metrics"]["aji"]["value"]
+    )
+    assert all(sum(int(line[f"{name}_px"]) for name in ("tp", "fp", "fn", "tn")) == SIDE * (SIDE - 4) for line in lines)
+
+
+def test_runs_are_compared_with_the_first_or_with_the_one_that_is_named(make: Report) -> None:
+    by_first = make(two_runs()).findings.comparisons
+    by_name = make(two_runs(), baseline="unguided").findings.comparisons
+
+    assert [(c.name, c.baseline) for c in (*by_first, *by_name)] == [("unguided", "guided"), ("guided", "unguided")]
+    gain = by_name[0].differences["dice"].difference
+    assert gain.value > 0
+    assert by_first[0].differences["dice"].difference.value == pytest.approx(-gain.value)
+
+
+def test_the_markdown_shows_every_run_and_the_prediction_that_finds_nothing(two: ReportResult) -> None:
+    text = (two.folder / "summary.md").read_text()
+    dice = two.findings.runs[0].metrics["dice"]
+
+    assert f"\n| guided | {dice.value:.3f} ({dice.low:.3f} to {dice.high:.3f}) |" in text
+    assert "\n| all background | 0.000 (0.000 to 0.000) |" in text
+    assert "\n- slides leak\n" in text
+
+
+def test_the_page_is_well_formed_and_asks_nothing_of_a_network(two: ReportResult) -> None:
+    text = two.page.read_text()
+    page = Page(text)
+    addresses = [
+        value for _, attributes in page.elements for name, value in attributes.items() if name in ("src", "href")
+    ]
+
+    assert page.open == []
+    assert addresses
+    assert all(address and address.startswith("data:image/") for address in addresses)
+    assert not re.search(r"url\(|@import|<script|<link", text)
+    assert "default-src 'none'" in text
+
+
+def test_pictures_have_words_and_tables_have_captions(two: ReportResult) -> None:
+    page = Page(two.page.read_text())
+    tags = [tag for tag, _ in page.elements]
+    alts = [attributes.get("alt") for tag, attributes in page.elements if tag == "img"]
+
+    assert all(alts)
+    assert len(set(alts)) == len(alts) == 2 + 4
+    assert tags.count("caption") == tags.count("table") > 4
+
+
+def test_the_page_gives_the_headline_and_the_score_of_finding_nothing(two: ReportResult) -> None:
+    dice = two.findings.runs[0].metrics["dice"]
+    text = Page(two.page.read_text()).text
+
+    assert f"guided {dice.value:.3f} 95 % interval {dice.low:.3f} to {dice.high:.3f}" in text
+    assert f"scores {two.findings.all_background['dice_weighted'].value:.3f} on these images" in text
+    assert "slides leak" in text
+    assert f"{SIDE} px grid" in text
+    assert "Warning" not in text
+
+
+def test_names_cannot_break_the_page(two: ReportResult) -> None:
+    page = two.page.read_text()
+
+    assert "organ/&lt;image&gt; [0]" in page
+    assert "<image>" not in page
+
+
+def test_synthetic_images_and_a_random_encoder_are_warned_of(make: Report) -> None:
+    run = DrawnRun("run", error=1.0, dataset="synthetic@macenko")
+    run.provenance = {"embedding": {"architecture": "random"}}
+    result = make({"run": run}, page=True)
+    text = Page(result.page.read_text()).text
+
+    assert len(result.findings.warnings) == 2
+    assert "The images are synthetic" in text
+    assert "random weights" in text
+    assert (result.folder / "summary.md").read_text().count("**Warning.**") == 2
+
+
+def test_the_median_the_worst_and_the_best_image_are_shown_before_others(make: Report) -> None:
+    result = make({"run": DrawnRun("run", error=1.0)}, page=True, n_overlays=5)
+    with (result.folder / "per_image.csv").open(newline="") as file:
+        ranked = [line["id"] for line in sorted(csv.DictReader(file), key=lambda line: float(line["dice"]))]
+    page = result.page.read_text()
+    headings = re.findall(r"<h3>(organ/.*?) <span class=\"soft\">· ([a-z ]+)", page)
+
+    assert [one.replace("&lt;", "<").replace("&gt;", ">") for one, _ in headings[:3]] == [
+        ranked[3],
+        ranked[0],
+        ranked[-1],
+    ]
+    assert [why.strip() for _, why in headings] == ["median", "worst", "best", "drawn by chance", "drawn by chance"]
+    assert len({one for one, _ in headings}) == 5
+
+
+def test_progress_counts_every_prediction_to_the_end(make: Report) -> None:
+    calls: list[tuple[int, int, str]] = []
+    make(two_runs(), lambda done, total, what: calls.append((done, total, what)), n_overlays=2)
+
+    total = 2 * (N_IMAGES + 2)
+    assert [call[:2] for call in calls] == [(done, total) for done in range(1, total + 1)]
+    assert {call[2] for call in calls} == {"scoring guided", "scoring unguided", "drawing"}
+
+
+def test_reporting_twice_gives_the_same_figures_and_pictures(make: Report) -> None:
+    first = {file.name: file.read_text() for file in make(two_runs(), page=True).folder.iterdir()}
+    second = {file.name: file.read_text() for file in make(two_runs(), page=True).folder.iterdir()}
+
+    def without_time(text: str) -> str:
+        return re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", "", text)
+
+    assert {name: without_time(text) for name, text in first.items()} == {
+        name: without_time(text) for name, text in second.items()
+    }
+
+
+def test_runs_with_different_test_images_are_refused_before_anything_is_predicted(make: Report, tmp_path: Path) -> None:
+    runs = {**two_runs(), "other": DrawnRun("other", error=1.0, ids=[*list(ROWS)[:4], "elsewhere"])}
+
+    with pytest.raises(ConfigError, match="4 images are in both, 2 only in guided, 1 only in other"):
+        make(runs, lambda *_: pytest.fail("predicted"))
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_baseline_that_is_no_run_is_refused_with_the_runs(make: Report) -> None:
+    with pytest.raises(ConfigError, match="'nothing' is not among the runs: guided, unguided"):
+        make(two_runs(), baseline="nothing")
+
+
+def test_a_failure_leaves_the_older_report_as_it_was(make: Report) -> None:
+    folder = make(two_runs()).folder
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    broken = two_runs()
+    broken["unguided"].probability = lambda sample: np.full((SIDE, SIDE), np.nan, np.float32)  # type: ignore[method-assign]
+
+    with pytest.raises(Exception, match="not finite"):
+        make(broken)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_the_command_in_the_report_makes_it_again(make: Report, tmp_path: Path) -> None:
+    command = make(two_runs(), cache="/moved cache", baseline="unguided").findings.command
+
+    assert shlex.split(command) == [
+        *("nucseg", "report", str(tmp_path / "guided"), str(tmp_path / "unguided")),
+        *("--out", str(tmp_path / "report"), "--cache", "/moved cache", "--baseline", "unguided"),
+    ]
+
+
+def test_a_report_is_named_after_its_runs(make: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    many = {f"run{number}": DrawnRun("", error=1.0) for number in range(4)}
+
+    assert make(two_runs(), out=None).folder == Path("reports/guided-vs-unguided")
+    assert make(many, out=None).folder == Path("reports/run0-and-3-others")
+
+
+def test_runs_of_one_name_are_told_apart_by_their_folders(
+    make: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "Run", SimpleNamespace(open=lambda path, cache: DrawnRun("", error=1.0)))
+    paths = (tmp_path / "width8" / "seed0", tmp_path / "width32" / "seed0")
+    config = ReportConfig(runs=paths, out=tmp_path / "report", n_overlays=0, n_resamples=100)
+
+    assert [run.name for run in report(config).findings.runs] == ["width8/seed0", "width32/seed0"]
+
+
+def test_a_single_group_has_no_interval_and_the_report_says_so(make: Report) -> None:
+    ids = [one for one, row in ROWS.items() if row.group == "slide 0"]
+    result = make({"run": DrawnRun("run", error=1.0, ids=ids)}, page=True)
+
+    assert "no interval: one group" in Page(result.page.read_text()).text
+    assert json.loads((result.folder / "summary.json").read_text())["runs"]["run"]["metrics"]["dice"]["low"] is None
+
+
+def test_the_digest_of_the_test_part_changes_with_a_mask_and_not_with_the_runs(
+    make: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = make(two_runs()).findings.test_digest
+    alone = make({"other": DrawnRun("other", error=1.0)}).findings.test_digest
+    first = next(iter(ROWS))
+    monkeypatch.setitem(ROWS, first, replace(ROWS[first], mask_digest=b"redrawn"))
+
+    assert alone == both
+    assert make(two_runs()).findings.test_digest != both
+
+
+def test_a_trained_run_can_be_reported(training: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    from nucseg_pipeline.train import train
+
+    config = training()
+    train(config)
+    result = report(ReportConfig(runs=(config.folder,), out=tmp_path / "report", n_overlays=1, n_resamples=100))
+    found = result.findings
+
+    split = json.loads((config.folder / "split.json").read_text())
+
+    assert found.n_images == len(split["test"]) > 0
+    assert found.runs[0].configuration["width"] == 2
+    assert len(found.runs[0].history) == 2
+    assert "synthetic" in found.warnings[0]
+    assert Page(result.page.read_text()).open == []

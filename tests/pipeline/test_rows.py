@@ -1,0 +1,127 @@
+"""Rows come out of the store as they went in, in an order that needs no memory."""
+
+import os
+import shutil
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nucseg.errors import ConfigError
+from nucseg_cache import Embeddings, RowDamaged, Store
+from nucseg_pipeline.rows import Rows, batches, collate, epoch_order, free_memory_bytes, stream
+
+IDS = tuple(f"image [{number}]" for number in (3, 0, 7, 5))
+
+
+@pytest.fixture
+def store(pristine_cache: Path) -> Store:
+    return Store.open(pristine_cache / "synthetic.zarr")
+
+
+@pytest.fixture
+def embeddings(store: Store) -> Embeddings:
+    return store.embeddings(store.keys()[0])
+
+
+def test_a_batch_holds_what_the_store_holds_in_the_order_of_the_ids(store: Store, embeddings: Embeddings) -> None:
+    batch = collate(Rows(store, embeddings, IDS).__getitems__(range(4)))
+
+    assert batch.ids == IDS
+    for i, sample in enumerate(store.read_samples([3, 0, 7, 5])):
+        np.testing.assert_allclose(batch.image[i].numpy(), sample.image.transpose(2, 0, 1) / 255, atol=1e-7)
+        np.testing.assert_array_equal(batch.target[i].numpy(), sample.instances.astype(bool).astype(int))
+        np.testing.assert_array_equal(batch.ignore[i].numpy(), sample.ignore)
+    np.testing.assert_array_equal(batch.embedding.numpy(), embeddings.read([3, 0, 7, 5]))
+    assert (batch.image.dtype, batch.target.dtype) == (torch.float32, torch.int64)
+    assert (batch.ignore.dtype, batch.embedding.dtype) == (torch.bool, torch.float16)
+
+
+def test_rows_in_memory_are_those_on_the_disk(store: Store, embeddings: Embeddings) -> None:
+    kept, read = Rows(store, embeddings, IDS, preload="on"), Rows(store, embeddings, IDS, preload="off")
+    assert (kept.in_memory, read.in_memory) == (True, False)
+    for one, other in zip(
+        chain.from_iterable(stream(kept, [[2, 0], [1]])), chain.from_iterable(stream(read, [[2, 0], [1]])), strict=True
+    ):
+        assert one.sample.id == other.sample.id
+        np.testing.assert_array_equal(one.embedding, other.embedding)
+
+
+def test_rows_in_memory_are_read_once(cache: Path) -> None:
+    store = Store.open(cache / "synthetic.zarr")
+    rows = Rows(store, None, IDS, preload="on")
+    shutil.rmtree(cache)
+    assert [row.sample.id for row in next(stream(rows, [[1, 2]]))] == [IDS[1], IDS[2]]
+
+
+@pytest.mark.parametrize(("free_rows", "kept"), [(7.9, False), (8.1, True)])
+def test_rows_are_kept_when_they_fit_in_half_of_the_free_memory(
+    store: Store, embeddings: Embeddings, monkeypatch: pytest.MonkeyPatch, free_rows: float, kept: bool
+) -> None:
+    row_bytes = 32 * 32 * (3 + 4 + 1) + 256 * 64 * 64 * 2
+    monkeypatch.setattr("nucseg_pipeline.rows.free_memory_bytes", lambda: int(free_rows * row_bytes))
+    assert Rows(store, embeddings, IDS, preload="auto").in_memory is kept
+
+
+def test_free_memory_is_some_but_not_more_than_is_built_in() -> None:
+    assert 0 < free_memory_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_without_guidance_no_embedding_is_needed(cache: Path) -> None:
+    shutil.rmtree(cache / "synthetic.zarr" / "embeddings")
+    (cache / "synthetic.zarr" / "embeddings").mkdir()
+    shutil.copy(cache / "synthetic.zarr" / "samples" / "zarr.json", cache / "synthetic.zarr" / "embeddings")
+    batch = collate(Rows(Store.open(cache / "synthetic.zarr"), None, IDS).__getitems__([0, 1]))
+    assert batch.embedding is None
+    assert batch.image.shape == (2, 3, 32, 32)
+
+
+def test_an_id_that_is_not_there_is_named(store: Store) -> None:
+    with pytest.raises(ConfigError, match=r"1 of 2 images .* 'image \[99\]'"):
+        Rows(store, None, ("image [0]", "image [99]"))
+
+
+def test_a_damaged_row_is_an_error_and_not_a_batch(cache: Path) -> None:
+    store = Store.open(cache / "synthetic.zarr")
+    embeddings = store.embeddings(store.keys()[0])
+    rows = Rows(store, embeddings, IDS)
+    chunks = cache / "synthetic.zarr" / "embeddings" / embeddings.key.hash / "identity" / "values" / "c"
+    (chunks / "7" / "0" / "0" / "0").unlink()
+    with pytest.raises(RowDamaged, match=r"image \[7\]"):
+        list(stream(rows, [[0], [1], [2], [3]]))
+
+
+def test_every_epoch_visits_every_id_once_in_an_order_of_its_own() -> None:
+    ids = [f"image {number}" for number in range(100)]
+    orders = [epoch_order(ids, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(order) == list(range(100)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert orders[0] == epoch_order(ids, 0, 0)
+
+
+def test_an_order_is_not_the_order_of_the_store() -> None:
+    ids = [f"image {number}" for number in range(200)]
+    rank_correlation = np.corrcoef(epoch_order(ids, 0, 0), range(200))[0, 1]
+    assert abs(rank_correlation) < 0.25  # over three standard deviations of a random order
+
+
+def test_a_new_id_leaves_the_others_in_their_order() -> None:
+    ids = [f"image {number}" for number in range(30)]
+    before = [ids[i] for i in epoch_order(ids, 0, 0)]
+    more = [*ids[:10], "new", *ids[10:]]
+    assert [more[i] for i in epoch_order(more, 0, 0) if more[i] != "new"] == before
+
+
+def test_batches_are_consecutive_pieces_of_the_order() -> None:
+    assert batches([4, 0, 3, 1, 2], 2) == [[4, 0], [3, 1], [2]]
+
+
+@pytest.mark.parametrize("n_processes", [2, 3, 4])
+def test_processes_share_a_batch_evenly_and_together_show_every_row(n_processes: int) -> None:
+    order = list(range(13))
+    shares = [batches(order, 12, process=p, n_processes=n_processes) for p in range(n_processes)]
+    for whole, parts in zip(batches(order, 12), zip(*shares, strict=True), strict=True):
+        assert {len(part) for part in parts} == {-(-len(whole) // n_processes)}
+        assert set(chain.from_iterable(parts)) == set(whole)

@@ -1,0 +1,185 @@
+"""A finished run predicts what its best network says; anything else at its place is refused."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nucseg.errors import ConfigError
+from nucseg.models import build_model
+from nucseg_cache import EmbeddingNotFound, Store, StoreNotFound
+from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.runs import Run
+from nucseg_pipeline.train import train
+
+NAME = "a [run] of ours"
+
+
+@pytest.fixture(scope="module")
+def trained(pristine_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run and a cache of its own beside it; not to be changed."""
+    place = tmp_path_factory.mktemp("trained")
+    shutil.copytree(pristine_cache, place / "cache")
+    config = TrainConfig(
+        dataset="synthetic", cache=str(place / "cache"), encoder="random", width=2, epochs=2, batch_size=4,
+        learning_rate=3e-3, device="cpu", threads=1, run=place / NAME,
+    )  # fmt: skip
+    train(config)
+    return place
+
+
+@pytest.fixture
+def place(trained: Path, tmp_path: Path) -> Path:
+    """The same, to be changed; the run knows its cache at the new place."""
+    shutil.copytree(trained, tmp_path / "place")
+    inputs = tmp_path / "place" / NAME / "inputs.json"
+    inputs.write_text(inputs.read_text().replace(str(trained), str(tmp_path / "place")))
+    return tmp_path / "place"
+
+
+@pytest.fixture
+def change(place: Path) -> Callable[..., None]:
+    def change(sample_id: str, **changed: object) -> None:
+        store = Store.open(place / "cache" / "synthetic.zarr", mode="r+")
+        row = store.row_of(sample_id)
+        store.replace(row, replace(store.read_samples([row])[0], **changed))
+
+    return change
+
+
+def test_a_run_tells_what_it_is(trained: Path) -> None:
+    run = Run.open(trained / NAME)
+    assert run.name == NAME
+    assert (run.config.dataset, run.config.width) == ("synthetic", 2)
+    assert [row["epoch"] for row in run.history] == [1, 2]
+    assert {*run.history[0]} >= {"train_loss", "validation_loss", "validation_dice", "learning_rate", "seconds"}
+    assert len({*run.split.train, *run.split.validation, *run.split.test}) == 12
+    assert 0 < run.rule.threshold < 1
+    provenance = run.provenance
+    assert provenance["embedding"]["architecture"] == "random"
+    assert (provenance["encoder_note"], provenance["dataset"]) == ("drawn for a test", "synthetic")
+    assert provenance["best_epoch"] == 1 + int(np.argmax([row["validation_dice"] for row in run.history]))
+    json.dumps(dict(provenance))
+
+
+def test_a_prediction_is_what_the_best_network_says_of_image_and_embedding(trained: Path) -> None:
+    run = Run.open(trained / NAME)
+    ids = run.split.test[::-1]
+    predictions = list(run.predict(ids))
+
+    model = build_model("eunet3plus", width=2)
+    model.load_state_dict(torch.load(trained / NAME / "best.pt", weights_only=True)["model"])
+    model.eval()
+    store = Store.open(trained / "cache" / "synthetic.zarr")
+    assert [one.sample.id for one in predictions] == list(ids)
+    for one in predictions:
+        row = store.row_of(one.sample.id)
+        image = torch.from_numpy(store.read_samples([row])[0].image).permute(2, 0, 1)[None] / 255
+        embedding = torch.from_numpy(store.embeddings(store.keys()[0]).read([row])).float()
+        with torch.no_grad():
+            expected = model(image, embedding).softmax(1)[0, 1].numpy()
+        np.testing.assert_allclose(one.probability, expected, atol=1e-5)
+
+
+def test_a_run_whose_cache_was_moved_opens_when_told_where(place: Path) -> None:
+    (place / "cache").rename(place / "moved")
+    with pytest.raises(StoreNotFound):
+        Run.open(place / NAME)
+    run = Run.open(place / NAME, cache=str(place / "moved"))
+    assert len(list(run.predict(run.split.test))) == len(run.split.test)
+
+
+def test_a_test_image_that_has_changed_since_is_named(place: Path, change: Callable[..., None]) -> None:
+    sample_id = Run.open(place / NAME).split.test[0]
+    change(sample_id, mask_digest=bytes(32))
+    with pytest.raises(ConfigError) as refused:
+        Run.open(place / NAME)
+    assert sample_id in str(refused.value)
+    assert "1 test images" in str(refused.value)
+
+
+def test_a_test_image_that_has_vanished_since_is_named(place: Path) -> None:
+    sample_id = Run.open(place / NAME).split.test[0]
+    store = Store.open(place / "cache" / "synthetic.zarr", mode="r+")
+    store.mark(store.row_of(sample_id), present=False)
+    with pytest.raises(ConfigError, match="vanished") as refused:
+        Run.open(place / NAME)
+    assert sample_id in str(refused.value)
+
+
+def test_a_training_image_that_has_changed_since_does_not_stop_a_report(
+    place: Path, change: Callable[..., None]
+) -> None:
+    change(Run.open(place / NAME).split.train[0], mask_digest=bytes(32))
+    assert Run.open(place / NAME).name == NAME
+
+
+def test_a_missing_embedding_is_told_before_the_first_prediction(place: Path) -> None:
+    run = Run.open(place / NAME)
+    store = Store.open(place / "cache" / "synthetic.zarr", mode="r+")
+    store.embeddings(store.keys()[0]).clear([store.row_of(run.split.test[0])])
+    with pytest.raises(ConfigError, match="have no embedding yet"):
+        run.predict(run.split.test)
+
+
+def test_deleted_embeddings_are_told_with_what_was_asked_for(place: Path) -> None:
+    store = Store.open(place / "cache" / "synthetic.zarr", mode="r+")
+    store.delete_embeddings(store.keys()[0].hash)
+    run = Run.open(place / NAME)
+    with pytest.raises(EmbeddingNotFound):
+        run.predict(run.split.test)
+
+
+def test_the_network_of_another_run_is_refused(place: Path) -> None:
+    inputs = place / NAME / "inputs.json"
+    content = json.loads(inputs.read_text())
+    content["samples"][Run.open(place / NAME).split.train[0]] = ["00", "00"]
+    inputs.write_text(json.dumps(content))
+    run = Run.open(place / NAME)
+    with pytest.raises(ConfigError, match="of another run"):
+        run.predict(run.split.test)
+
+
+def test_where_no_folder_is_there_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        Run.open(tmp_path / "nowhere")
+
+
+def test_a_folder_of_something_else_is_not_a_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a run"):
+        Run.open(tmp_path)
+
+
+def test_an_unfinished_run_is_refused_with_the_command_that_finishes_it(place: Path) -> None:
+    status = place / NAME / "run.json"
+    status.write_text(json.dumps({"format": 1, "status": "training"}))
+    with pytest.raises(ConfigError, match=r"not finished.*--resume"):
+        Run.open(place / NAME)
+
+
+def test_a_run_of_another_format_is_refused_with_both_numbers(place: Path) -> None:
+    (place / NAME / "run.json").write_text(json.dumps({"format": 2, "status": "finished"}))
+    with pytest.raises(ConfigError, match="format 2, this version reads 1"):
+        Run.open(place / NAME)
+
+
+@pytest.mark.parametrize("name", ["config.toml", "split.json", "inputs.json", "rule.json", "run.json"])
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b'{"a": 1}'])
+def test_a_damaged_file_is_one_clear_error(place: Path, name: str, content: bytes) -> None:
+    (place / NAME / name).write_bytes(content)
+    with pytest.raises(ConfigError) as refused:
+        Run.open(place / NAME)
+    assert len(str(refused.value)) > 20
+
+
+@pytest.mark.parametrize("content", [b"", b"epoch,x\n1,one\n", b"\xff"])
+def test_a_damaged_history_is_named(place: Path, content: bytes) -> None:
+    (place / NAME / "epochs.csv").write_bytes(content)
+    run = Run.open(place / NAME)
+    with pytest.raises(ConfigError, match=r"epochs\.csv"):
+        _ = run.history
