@@ -30,7 +30,7 @@ def info(store: StoreArgument) -> None:
         for view in opened.views(key):
             there = opened.embeddings(key, view).there()
             out.print(table(f"{key.hash}/{view}: {len(there)} embeddings", ("field", "value"),
-                            [*key.fields.items(), *opened.recorded(key).items()]))  # fmt: skip
+                            [*key.fields.items(), *((k, v) for k, v in opened.recorded(key).items() if v)]))  # fmt: skip
     folder = local_path(store)
     if folder is not None:
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

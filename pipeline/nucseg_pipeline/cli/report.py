@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +10,9 @@ import typer
 from nucseg_pipeline.cli.console import notes, out, progress_bar, table
 
 if TYPE_CHECKING:
-    from nucseg.metrics import Interval
     from nucseg_pipeline.config import ReportConfig
 
-SHOWN = ("dice", "iou", "aji", "pq")
+SHOWN = ("dice", "iou", "aji", "pq", "dice_weighted")
 """Metrics printed in the terminal; the report has all."""
 
 SHOWN_DIFFERENCES = ("dice", "aji", "pq")
@@ -56,12 +54,16 @@ def run_report(config: ReportConfig) -> None:
     notes([*found.warnings, *found.notes])
     from nucseg_pipeline.report_text import bounds, number, p_value, signed
 
-    def cells(metrics: Mapping[str, Interval]) -> list[str]:
-        return [f"{number(metrics[name].value)} ({bounds(metrics[name])})" for name in SHOWN]
-
+    rows = [
+        [
+            name,
+            *(f"{number(run.metrics[name].value)} ({bounds(run.metrics[name])})" for run in found.runs),
+            number(found.all_background[name].value),
+        ]
+        for name in SHOWN
+    ]
     title = f"{found.dataset}, {found.n_images} test images, {found.grid_px} px grid: mean (95 % interval)"
-    rows = [[run.name, *cells(run.metrics)] for run in found.runs]
-    out.print(table(title, ("run", *SHOWN), [*rows, ["all background", *cells(found.all_background)]]))
+    out.print(table(title, ("metric", *(run.name for run in found.runs), "all background"), rows))
     for comparison in found.comparisons:
         for name in SHOWN_DIFFERENCES:
             paired = comparison.differences[name]
