@@ -27,10 +27,11 @@ def info(store: StoreArgument) -> None:
     out.print(f"{sum(row.present for row in rows)} samples present, {sum(not row.present for row in rows)} absent; "
               + ", ".join(f"{name} {value}" for name, value in opened.preparation.items()))  # fmt: skip
     for key in opened.keys():  # noqa: SIM118 - a method of Store, which is no dictionary
+        recorded = {name: value for name, value in opened.recorded(key).items() if value}
         for view in opened.views(key):
             there = opened.embeddings(key, view).there()
-            out.print(table(f"{key.hash}/{view}: {len(there)} embeddings", ("field", "value"),
-                            [*key.fields.items(), *((k, v) for k, v in opened.recorded(key).items() if v)]))  # fmt: skip
+            title = f"{key.hash}/{view}: {len(there)} embeddings"
+            out.print(table(title, ("field", "value"), [*key.fields.items(), *recorded.items()]))
     folder = local_path(store)
     if folder is not None:
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
