@@ -40,7 +40,7 @@ def open_source(dataset: str, given: Path | None, remembered: str = "") -> DataS
 def _folder(dataset: str, given: Path | None, remembered: str) -> Path:
     if given is not None:
         return given
-    places = (*((Path(remembered),) if remembered else ()), *known_places(dataset))
+    places: tuple[Path, ...] = (*((Path(remembered),) if remembered else ()), *known_places(dataset))
     for place in places:
         if place.is_dir():
             return place
