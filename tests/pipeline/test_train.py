@@ -21,7 +21,7 @@ from nucseg.instances import InstanceRule
 from nucseg_cache import EmbeddingNotFound, Embeddings, Key, RowDamaged, Store, StoreNotFound
 from nucseg_pipeline import train as stage
 from nucseg_pipeline.checkpoint import TrainingError, load_checkpoint
-from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.config import TrainConfig, store_location
 from nucseg_pipeline.events import EpochDone, Event, Started, StepDone
 from nucseg_pipeline.inputs import divide
 from nucseg_pipeline.learner import learning_rate
@@ -72,6 +72,18 @@ def timeless(history: object) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if name != "seconds"} for row in history]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_rule() -> Iterator[None]:
+    """Choosing a rule takes as long as training here; this one is as sensitive to the probabilities."""
+
+    def choose(probabilities: list[np.ndarray], truths: object, ignores: object) -> InstanceRule:
+        return InstanceRule(threshold=float(np.mean(probabilities)))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stage, "choose_rule", choose)
+        yield
+
+
 @pytest.fixture(scope="module")
 def finished(pristine_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """A run of two epochs that nothing disturbed; not to be changed."""
@@ -88,6 +100,22 @@ def copied(finished: TrainConfig, tmp_path: Path) -> TrainConfig:
     """The same run, to be changed."""
     shutil.copytree(finished.folder, tmp_path / "run")
     return replace(finished, run=tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def half_done(finished: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same run, stopped after its first epoch; not to be changed."""
+    config = replace(finished, run=tmp_path_factory.mktemp("half done") / "run")
+    with pytest.raises(Stopped):
+        train(config, stop_at(1, None))
+    return config.folder
+
+
+@pytest.fixture
+def stopped(half_done: Path, finished: TrainConfig, cache: Path, tmp_path: Path) -> TrainConfig:
+    """How to go on with that run, in a copy of it and with a copy of the cache, both to be changed."""
+    shutil.copytree(half_done, tmp_path / "run")
+    return replace(finished, cache=str(cache), run=tmp_path / "run", resume=True)
 
 
 # ---- what a run is
@@ -378,32 +406,31 @@ def test_a_longer_run_with_a_constant_schedule_goes_on_from_the_shorter_one(
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "named"),
+    ("wanted", "named"),
     [
-        ({}, {"width": 3, "seed": 1}, ("width: 2, asked for 3", "seed: 0, asked for 1")),
-        ({}, {"epochs": 1}, ("epochs: 2, asked for 1",)),
-        ({"schedule": "cosine"}, {"schedule": "cosine", "epochs": 3}, ("epochs: 2, asked for 3",)),
+        ({"width": 3, "seed": 1}, ("width: 2, asked for 3", "seed: 0, asked for 1")),
+        ({"epochs": 1}, ("epochs: 2, asked for 1",)),
+        ({"schedule": "cosine"}, ("schedule: constant, asked for cosine",)),
     ],
 )
 def test_going_on_with_another_configuration_is_refused_by_its_fields(
-    training: Configure, before: dict[str, object], after: dict[str, object], named: tuple[str, ...]
+    stopped: TrainConfig, wanted: dict[str, object], named: tuple[str, ...]
 ) -> None:
-    with pytest.raises(Stopped):
-        train(training(**before), stop_at(1, 1))
     with pytest.raises(ConfigError) as refused:
-        train(training(**after, resume=True))
+        train(replace(stopped, **wanted))
     assert all(name in str(refused.value) for name in named)
     assert "--recipe" in str(refused.value)
 
 
-def test_a_run_may_go_on_elsewhere_and_with_its_rows_on_the_disk(
-    finished: TrainConfig, training: Configure, cache: Path
-) -> None:
-    config = training(preload="on")
-    with pytest.raises(Stopped):
-        train(config, stop_at(1, None))
-    train(replace(config, cache=str(cache), preload="off", resume=True))
-    assert_same_run(config.folder, finished.folder)
+def test_a_longer_run_with_a_cosine_schedule_is_another_one(stopped: TrainConfig) -> None:
+    RunFolder(stopped.folder).write_config(replace(stopped, schedule="cosine"))
+    with pytest.raises(ConfigError, match="epochs: 2, asked for 3"):
+        train(replace(stopped, schedule="cosine", epochs=3))
+
+
+def test_a_run_may_go_on_elsewhere_and_with_its_rows_on_the_disk(finished: TrainConfig, stopped: TrainConfig) -> None:
+    train(replace(stopped, preload="off"))
+    assert_same_run(stopped.folder, finished.folder)
 
 
 def test_a_folder_with_a_run_is_not_written_over(copied: TrainConfig) -> None:
@@ -431,53 +458,42 @@ def test_two_trainings_do_not_share_a_folder(training: Configure) -> None:
 # ---- what changed in between
 
 
-def stopped_run(config: TrainConfig) -> RunFolder:
-    with pytest.raises(Stopped):
-        train(config, stop_at(1, None))
-    return RunFolder(config.folder)
-
-
-def edit(cache: Path, sample_id: str, **changed: object) -> None:
-    store = Store.open(cache / "synthetic.zarr", mode="r+")
+def edit(config: TrainConfig, sample_id: str, **changed: object) -> None:
+    store = Store.open(store_location(config.cache, config.dataset), mode="r+")
     row = store.row_of(sample_id)
     store.replace(row, replace(store.read_samples([row])[0], **changed))
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
-def test_going_on_after_masks_have_changed_is_refused_by_their_ids(training: Configure, cache: Path, part: str) -> None:
-    config = training(cache=str(cache))
-    changed = getattr(stopped_run(config).split(), part)[0]
-    edit(cache, changed, mask_digest=bytes(32))
+def test_going_on_after_masks_have_changed_is_refused_by_their_ids(stopped: TrainConfig, part: str) -> None:
+    changed = getattr(RunFolder(stopped.folder).split(), part)[0]
+    edit(stopped, changed, mask_digest=bytes(32))
     with pytest.raises(ConfigError) as refused:
-        train(replace(config, resume=True))
+        train(stopped)
     assert changed in str(refused.value)
     assert "has changed" in str(refused.value)
 
 
-def test_going_on_after_a_test_image_has_changed_is_fine(training: Configure, cache: Path) -> None:
-    config = training(cache=str(cache))
-    edit(cache, stopped_run(config).split().test[0], mask_digest=bytes(32))
-    assert train(replace(config, resume=True)).epochs_trained == 1
+def test_going_on_after_a_test_image_has_changed_is_fine(stopped: TrainConfig) -> None:
+    edit(stopped, RunFolder(stopped.folder).split().test[0], mask_digest=bytes(32))
+    assert train(stopped).epochs_trained == 1
 
 
-def test_going_on_with_other_embeddings_is_refused_by_their_fields(training: Configure, cache: Path) -> None:
-    config = training(cache=str(cache))
-    stopped_run(config)
-    store = Store.open(cache / "synthetic.zarr", mode="r+")
+def test_going_on_with_other_embeddings_is_refused_by_their_fields(stopped: TrainConfig) -> None:
+    store = Store.open(store_location(stopped.cache, stopped.dataset), mode="r+")
     old = store.keys()[0]
     new = store.embeddings(Key({**old.fields, "precision": "bfloat16"}))
     new.write(range(12), store.embeddings(old).read(range(12)))
     with pytest.raises(ConfigError, match=r"'precision': 'float32'.*'precision': 'bfloat16'"):
-        train(replace(config, resume=True, precision="bfloat16"))
+        train(replace(stopped, precision="bfloat16"))
 
 
-def test_images_added_in_between_leave_the_parts_as_they_were(training: Configure, cache: Path) -> None:
-    config = training(cache=str(cache))
-    before = stopped_run(config).split()
-    store = Store.open(cache / "synthetic.zarr", mode="r+")
+def test_images_added_in_between_leave_the_parts_as_they_were(stopped: TrainConfig) -> None:
+    before = RunFolder(stopped.folder).split()
+    store = Store.open(store_location(stopped.cache, stopped.dataset), mode="r+")
     store.append([replace(store.read_samples([0])[0], id="new", group="new")])
-    train(replace(config, resume=True))
-    assert RunFolder(config.folder).split() == before
+    assert train(stopped).epochs_trained == 1
+    assert RunFolder(stopped.folder).split() == before
 
 
 def test_a_truncated_checkpoint_stops_the_resume_with_the_way_out(copied: TrainConfig) -> None:
@@ -580,12 +596,13 @@ def test_a_batch_that_processes_cannot_share_evenly_is_refused(
 def test_runs_of_different_precision_may_follow_each_other_in_one_process(
     finished: TrainConfig, training: Configure, tmp_path: Path
 ) -> None:
-    train(training(epochs=1, mixed_precision="bf16", run=tmp_path / "half"))
-    config = training()
-    train(config)
-    assert_same_run(config.folder, finished.folder)
-    half = last(tmp_path / "half")["model"]
-    assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in half.values())
+    half, whole = (training(epochs=1, mixed_precision=one, run=tmp_path / one) for one in ("bf16", "no"))
+    train(half)
+    train(whole)
+    first = timeless(last(finished.folder)["history"])[:1]
+    assert timeless(last(whole.folder)["history"]) == first
+    assert timeless(last(half.folder)["history"]) != first
+    assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in last(half.folder)["model"].values())
 
 
 # ---- the learning rate

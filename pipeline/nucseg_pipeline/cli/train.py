@@ -47,6 +47,9 @@ def train(
     mixed_precision: Annotated[str | None, typer.Option(help="no (default), bf16, fp16.")] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:N, mps.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
+    preload: Annotated[
+        str | None, typer.Option(help="Keep rows in memory: on, off, auto (default: when they fit in half of it).")
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="Name or file of a recipe; options beat it.")] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/WHAT-IS-TRAINED.")] = None,
     resume: Annotated[bool | None, typer.Option("--resume", help="Go on with a run that was interrupted.")] = None,
@@ -67,7 +70,7 @@ def train(
         "precision": precision, "format": format, "split": split, "fold": fold, "epochs": epochs, "width": width,
         "batch_size": batch_size, "learning_rate": learning_rate, "schedule": schedule, "augmentation": augmentation,
         "replay": replay, "deep_supervision": deep_supervision, "seed": seed, "mixed_precision": mixed_precision,
-        "device": device, "threads": threads, "run": run, "resume": resume, "cache": cache,
+        "device": device, "threads": threads, "preload": preload, "run": run, "resume": resume, "cache": cache,
     }  # fmt: skip
     config = resolve(TrainConfig, load_recipe(recipe, "train") if recipe else {}, options)
     run_train(config)
