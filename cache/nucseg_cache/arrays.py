@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -12,9 +11,8 @@ import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.array_spec import ArrayConfigParams
-from zarr.core.sync import sync  # zarr's stores are asynchronous only; this is how zarr itself calls them
 
-from nucseg_cache.groups import read_documents, write_document
+from nucseg_cache.groups import read_documents, together, write_documents
 from nucseg_cache.location import delete_chunk
 
 BLOCK_ROWS = 64
@@ -55,32 +53,41 @@ def open_array(group: zarr.Group, name: str, document: dict[str, Any]) -> zarr.A
     return opened
 
 
-def grow_array(group: zarr.Group, name: str, n_rows: int) -> zarr.Array[Any]:
-    """Make room for that many rows and open the array anew; one that has the room stays as it is.
+def grow_arrays(group: zarr.Group, names: Sequence[str], n_rows: int) -> dict[str, zarr.Array[Any]]:
+    """Make room for that many rows and open the arrays anew; those that have the room stay as they are.
 
-    Only the number of rows changes in the array's document. zarr's own `resize` writes all of it again, in the words
+    Only the number of rows changes in an array's document. zarr's own `resize` writes all of it again, in the words
     of the zarr at hand, and a later zarr's words would break the seal.
     """
-    document = read_documents(group, [name])[name]
-    if document["shape"][0] < n_rows:
+    documents = read_documents(group, names)
+    short = {name: document for name, document in documents.items() if document["shape"][0] < n_rows}
+    for document in short.values():
         document["shape"][0] = n_rows
-        write_document(group, name, document)
-    return open_array(group, name, document)
+    write_documents(group, short)
+    return {name: open_array(group, name, document) for name, document in documents.items()}
 
 
 def read_together(arrays: Sequence[zarr.Array[Any]], where: int | slice) -> list[npt.NDArray[Any]]:
     """The same rows of several arrays, asked for all at once: on an object store one wait instead of many."""
+    return [np.asarray(found) for found in together(array.async_array.getitem(where) for array in arrays)]
 
-    async def together() -> list[Any]:
-        return await asyncio.gather(*(array.async_array.getitem(where) for array in arrays))
 
-    return [np.asarray(found) for found in sync(together())]
+def write_together(first: int, columns: Sequence[tuple[zarr.Array[Any], npt.NDArray[Any]]]) -> None:
+    """As `write_rows`, for several arrays at once and in no order."""
+    n_rows = len(columns[0][1])
+    written = together(
+        (array.async_array.setitem(slice(first, first + n_rows), values) for array, values in columns),
+        tolerated=lambda error: not isinstance(error, (OSError, MemoryError)),
+    )
+    for (array, values), outcome in zip(columns, written, strict=True):
+        if isinstance(outcome, Exception):
+            write_rows(array, first, values)
 
 
 def write_rows(array: zarr.Array[Any], first: int, values: npt.NDArray[Any]) -> None:
-    """Write consecutive rows of an array whose chunk files hold a block of rows.
+    """Write consecutive rows.
 
-    Writing a part of a block reads the rest of it first. A block that cannot be decoded holds nothing that could be
+    Writing a part of a chunk file reads the rest of it first. One that cannot be decoded holds nothing that could be
     kept: it is taken away, and its other rows read as zeros, which no record vouches for.
     """
     where = slice(first, first + len(values))
@@ -89,24 +96,24 @@ def write_rows(array: zarr.Array[Any], first: int, values: npt.NDArray[Any]) -> 
     except (OSError, MemoryError):
         raise
     except Exception:  # whatever a codec makes of damaged bytes, it is damage
-        damaged = [block for block in _blocks(where) if not _decodes(array, block)]
+        damaged = [chunk for chunk in _chunks(array, where) if not _decodes(array, chunk)]
         if not damaged:
             raise
-        for block in damaged:
-            delete_chunk(array, block.start // BLOCK_ROWS)
+        for chunk in damaged:
+            delete_chunk(array, chunk.start // array.chunks[0])
         array[where] = values
 
 
 def readable_rows(array: zarr.Array[Any], where: slice) -> npt.NDArray[Any]:
-    """Rows of such an array of numbers; zeros, which vouch for nothing, where a block cannot be decoded."""
+    """Rows of an array of numbers; zeros, which vouch for nothing, where a chunk file cannot be decoded."""
     try:
         return np.array(array[where])
     except (OSError, MemoryError):
         raise
-    except Exception:  # as above; find out which block
+    except Exception:  # as above; find out which file
         rows = np.zeros((where.stop - where.start, *array.shape[1:]), array.dtype)
-    for block in _blocks(where):
-        part = slice(max(block.start, where.start), min(block.stop, where.stop))
+    for chunk in _chunks(array, where):
+        part = slice(max(chunk.start, where.start), min(chunk.stop, where.stop))
         with suppress(ValueError, RuntimeError, TypeError, EOFError):  # what the codecs raise
             rows[part.start - where.start : part.stop - where.start] = array[part]
     return rows
@@ -121,15 +128,16 @@ def runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
             first = i
 
 
-def _blocks(where: slice) -> Iterator[slice]:
-    """The whole blocks that rows lie in."""
-    for first in range(where.start - where.start % BLOCK_ROWS, where.stop, BLOCK_ROWS):
-        yield slice(first, first + BLOCK_ROWS)
+def _chunks(array: zarr.Array[Any], where: slice) -> Iterator[slice]:
+    """The rows of each chunk file in which some of the rows lie."""
+    n_rows = array.chunks[0]
+    for first in range(where.start - where.start % n_rows, where.stop, n_rows):
+        yield slice(first, first + n_rows)
 
 
-def _decodes(array: zarr.Array[Any], block: slice) -> bool:
+def _decodes(array: zarr.Array[Any], rows: slice) -> bool:
     try:
-        array[block]
+        array[rows]
     except (OSError, MemoryError):
         raise
     except Exception:  # as above

@@ -12,7 +12,7 @@ from zarr.core.sync import sync
 
 from nucseg_cache.errors import StoreExists, StoreFormatError, StoreNotFound
 from nucseg_cache.groups import leftovers_beside, temporary_name
-from nucseg_cache.location import root_of, zarr_store
+from nucseg_cache.location import discard, root_of, zarr_store
 from nucseg_cache.locks import SAMPLES, StoreLocks
 from nucseg_cache.seal import is_sealed
 
@@ -37,7 +37,7 @@ def create_in_folder(folder: Path, build: Callable[[zarr.Group], None]) -> None:
             build(zarr.open_group(zarr_store(temporary, "r+"), mode="w", zarr_format=3))
             temporary.rename(folder)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            discard(temporary)
 
 
 def create_on_object_store(location: str, build: Callable[[zarr.Group], None]) -> None:

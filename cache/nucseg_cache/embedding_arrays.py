@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 import zarr
 
-from nucseg_cache.arrays import BLOCK_ROWS, create_array, grow_array, read_together, readable_rows
+from nucseg_cache.arrays import BLOCK_ROWS, create_array, grow_arrays, read_together, readable_rows
 from nucseg_cache.errors import CacheError, StoreDamaged
 from nucseg_cache.formats import EMBEDDING_SHAPE, Format, Stored
 from nucseg_cache.groups import create_group
@@ -44,7 +44,7 @@ class EmbeddingArrays:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The arrays of this format, in the order in which they grow."""
+        """The arrays of this format."""
         return ("values", *(("scale",) if self._storage.has_scale else ()), "stored", "record")
 
     def __getitem__(self, name: str) -> zarr.Array[Any]:
@@ -81,7 +81,7 @@ class EmbeddingArrays:
             group = self._made(self._parent, self._key.hash, lambda made: write_sealed(made, self._attributes, ()))
             view = self._made(group, self._view, self._create)
             self.open(anew=True)  # another writer may have made more room
-            self._arrays = {name: grow_array(view, name, n_rows) for name in self.names}
+            self._arrays = grow_arrays(view, self.names, n_rows)
 
     def rows(self, name: str, where: slice) -> npt.NDArray[Any]:
         """Rows of `stored` or `record`; zeros, which vouch for nothing, where a block cannot be decoded."""

@@ -7,14 +7,16 @@ import glob
 import json
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import zarr
-from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync  # zarr's stores are asynchronous only; this is how zarr itself calls them
 from zarr.storage import LocalStore
+
+from nucseg_cache.location import discard
 
 _HEX = "[0-9a-f]" * 32
 
@@ -35,7 +37,7 @@ def create_group(parent: zarr.Group, name: str, build: Callable[[zarr.Group], No
         build(parent.create_group(temporary))
         _rename(folder / temporary, folder / name)
     finally:
-        shutil.rmtree(folder / temporary, ignore_errors=True)
+        discard(folder / temporary)
 
 
 def delete_group(parent: zarr.Group, name: str) -> None:
@@ -80,22 +82,40 @@ def read_documents(group: zarr.Group, names: Sequence[str]) -> dict[str, dict[st
         FileNotFoundError: there is none.
         ValueError: one is no JSON.
     """
-
-    async def together() -> list[Buffer | None]:
-        read = (group.store.get(_document(group, name), prototype=default_buffer_prototype()) for name in names)
-        return await asyncio.gather(*read)
-
-    found = dict(zip(names, sync(together()), strict=True))
+    read = (group.store.get(_document(group, name), prototype=default_buffer_prototype()) for name in names)
+    found = dict(zip(names, together(read), strict=True))
     missing = [name for name, content in found.items() if content is None]
     if missing:
         raise FileNotFoundError(f"{missing[0]}/zarr.json")
-    return {name: json.loads(content.to_bytes()) for name, content in found.items() if content is not None}
+    return {name: json.loads(content.to_bytes()) for name, content in found.items()}
 
 
-def write_document(group: zarr.Group, name: str, document: Mapping[str, Any]) -> None:
+def write_documents(group: zarr.Group, documents: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the zarr.json of what lies in a group."""
-    content = json.dumps(document, indent=2).encode()
-    sync(group.store.set(_document(group, name), default_buffer_prototype().buffer.from_bytes(content)))
+    as_buffer = default_buffer_prototype().buffer.from_bytes
+    together(
+        group.store.set(_document(group, name), as_buffer(json.dumps(document, indent=2).encode()))
+        for name, document in documents.items()
+    )
+
+
+def together(
+    requests: Iterable[Coroutine[Any, Any, Any]], *, tolerated: Callable[[Exception], bool] = lambda error: False
+) -> list[Any]:
+    """Run requests to a store at once, and come back when all of them have ended: none goes on after an error.
+
+    Returns:
+        Their results in order; the exception where one failed with what is tolerated.
+    """
+
+    async def all_ended() -> list[Any]:
+        return await asyncio.gather(*requests, return_exceptions=True)
+
+    outcomes = sync(all_ended())
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException) and not (isinstance(outcome, Exception) and tolerated(outcome)):
+            raise outcome
+    return outcomes
 
 
 def _document(group: zarr.Group, name: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -105,3 +107,18 @@ def _object_bytes(array: zarr.Array[Any], name: str) -> int:
         return int(sync(array.store.getsize(name)))
     except FileNotFoundError:
         return 0
+
+
+def discard(folder: Path) -> None:
+    """Take a half-made folder away.
+
+    After an error zarr comes back while its other writes go on, and they would make the folder anew: they are waited
+    for first.
+    """
+
+    async def writes_ended() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+
+    sync(writes_ended())
+    shutil.rmtree(folder, ignore_errors=True)

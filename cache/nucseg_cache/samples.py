@@ -14,7 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from nucseg_cache.arrays import BLOCK_ROWS, create_array, grow_array, read_together, readable_rows, write_rows
+from nucseg_cache.arrays import (
+    BLOCK_ROWS,
+    create_array,
+    grow_arrays,
+    read_together,
+    readable_rows,
+    write_rows,
+    write_together,
+)
 from nucseg_cache.errors import BadRow
 from nucseg_cache.location import stored_bytes
 from nucseg_cache.rows import (
@@ -35,7 +43,7 @@ _TEXTS = ("group", "stratum", "id")
 ARRAYS = (
     *_PIXELS, "group", "stratum", "mpp", "size", "state", "image_digest", "mask_digest", "stored", "record", "id",
 )  # fmt: skip
-"""The order in which arrays grow and are written: the record after all it vouches for, the id last."""
+"""All arrays of the samples. The record is written after all it vouches for, the id last."""
 
 _DESCRIPTION = tuple(name for name in ARRAYS if name not in (*_PIXELS, "stored"))
 
@@ -76,10 +84,9 @@ class Samples:
         return name, int(self._arrays[name].shape[0])
 
     def append(self, first: int, rows: Sequence[SampleRow]) -> None:
-        """Write rows from `first` on, and make room for them before, ids last; raises as `write` does."""
+        """Make room for rows from `first` on and write them; raises as `write` does."""
         self._refuse(rows)
-        for name in ARRAYS:
-            self._arrays[name] = grow_array(self._group, name, first + len(rows))
+        self._arrays = grow_arrays(self._group, ARRAYS, first + len(rows))
         self.write(first, rows)
 
     def write(self, first: int, rows: Sequence[SampleRow], *, present: bool = True) -> None:
@@ -92,10 +99,8 @@ class Samples:
         infos = [sample.info(first + i, present=present) for i, sample in enumerate(rows)]
         records = [description_digest(info) + pixel_digest(sample) for info, sample in zip(infos, rows, strict=True)]
         self._set("record", first, np.zeros((len(rows), 2 * DIGEST_BYTES), np.uint8))
-        for name in _PIXELS:
-            for i, sample in enumerate(rows):  # one chunk file a row: one write each
-                self._arrays[name][first + i] = getattr(sample, name)
-        self._write_description(first, infos)
+        pixels = {name: np.stack([getattr(sample, name) for sample in rows]) for name in _PIXELS}
+        write_together(first, [(self._arrays[name], values) for name, values in {**pixels, **_columns(infos)}.items()])
         sizes = [stored_bytes(self._arrays[name], range(first, first + len(rows))) for name in _PIXELS]
         self._set("stored", first, np.array([[s[i.row] for s in sizes] for i in infos], np.int64))
         self._set("record", first, _bytes(records))
@@ -195,19 +200,6 @@ class Samples:
     def _set(self, name: str, first: int, values: npt.NDArray[Any]) -> None:
         write_rows(self._arrays[name], first, values)
 
-    def _write_description(self, first: int, infos: Sequence[RowInfo]) -> None:
-        columns = {
-            "group": np.array([info.group for info in infos], dtype=object),
-            "stratum": np.array([info.stratum for info in infos], dtype=object),
-            "mpp": np.array([np.nan if info.mpp is None else info.mpp for info in infos]),
-            "size": np.array([info.size for info in infos], np.int32),
-            "state": _states(infos),
-            "image_digest": _bytes([info.image_digest for info in infos]),
-            "mask_digest": _bytes([info.mask_digest for info in infos]),
-        }
-        for name, column in columns.items():
-            self._set(name, first, column)
-
     def _read_columns(self, where: slice) -> tuple[list[RowInfo], list[bytes]]:
         column = dict(zip(_DESCRIPTION, self._read_together(_DESCRIPTION, where), strict=True))
         infos = [_info(row, i, column) for i, row in enumerate(range(where.start, where.stop))]
@@ -256,6 +248,19 @@ def _not_the_file_systems(error: Exception) -> None:
     """Let a failure of the file system through: it says nothing about the row."""
     if isinstance(error, (OSError, MemoryError)):
         raise error
+
+
+def _columns(infos: Sequence[RowInfo]) -> dict[str, npt.NDArray[Any]]:
+    """What describes rows, but for their ids."""
+    return {
+        "group": np.array([info.group for info in infos], dtype=object),
+        "stratum": np.array([info.stratum for info in infos], dtype=object),
+        "mpp": np.array([np.nan if info.mpp is None else info.mpp for info in infos]),
+        "size": np.array([info.size for info in infos], np.int32),
+        "state": _states(infos),
+        "image_digest": _bytes([info.image_digest for info in infos]),
+        "mask_digest": _bytes([info.mask_digest for info in infos]),
+    }
 
 
 def _states(infos: Sequence[RowInfo]) -> npt.NDArray[np.uint8]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import zarr
 
-from nucseg_cache import FORMATS, BadRow, Embeddings, Key, RowDamaged, SampleRow, Store
+from nucseg_cache import BadRow, Embeddings, Key, RowDamaged, SampleRow, Store
 
 MakeSample, MakeEmbedding, MakeKey = Callable[..., SampleRow], Callable[..., np.ndarray], Callable[..., Key]
 Files = MutableMapping[str, bytes]
@@ -47,11 +47,11 @@ def assert_only_row_is_damaged(embeddings: Embeddings, row: int, embedding: Make
 class TestEmbeddings:
     """Rows 0 to 2 hold embeddings; something happens to the files of row 1."""
 
-    @pytest.mark.parametrize("harm", HARM)
-    def test_a_damaged_file(self, embedded: Store, key: Key, files: Files, embedding: MakeEmbedding, harm: str) -> None:
-        files[values_of(key, 1)] = HARM[harm](files[values_of(key, 1)])
-
-        assert_only_row_is_damaged(embedded.embeddings(key), 1, embedding)
+    def test_a_damaged_file(self, embedded: Store, key: Key, files: Files, embedding: MakeEmbedding) -> None:
+        sound = files[values_of(key, 1)]
+        for harm in HARM.values():
+            files[values_of(key, 1)] = harm(sound)
+            assert_only_row_is_damaged(embedded.embeddings(key), 1, embedding)
 
     def test_a_deleted_file(self, embedded: Store, key: Key, files: Files, embedding: MakeEmbedding) -> None:
         del files[values_of(key, 1)]
@@ -161,7 +161,7 @@ class TestEmbeddings:
             embeddings.write([row], embedding(row)[None])
         assert dict(files) == before
 
-    @pytest.mark.parametrize("name", FORMATS)
+    @pytest.mark.parametrize("name", ["f16", "i8"])
     def test_a_row_of_zeros_is_told_from_a_row_that_is_not_there(
         self, store: Store, key_of: MakeKey, name: str
     ) -> None:
@@ -179,14 +179,14 @@ class TestEmbeddings:
 class TestSamples:
     """Something happens to the files of a sample's arrays."""
 
-    @pytest.mark.parametrize("harm", HARM)
     @pytest.mark.parametrize("name", ["image", "instances", "ignore"])
-    def test_a_damaged_file(self, store: Store, files: Files, sample: MakeSample, name: str, harm: str) -> None:
+    def test_a_damaged_file(self, store: Store, files: Files, sample: MakeSample, name: str) -> None:
         file = f"samples/{name}/c/1/0/0" + ("/0" if name == "image" else "")
-        content = files[file]
-        files[file] = HARM[harm](content) if len(content) > 100 or "middle" not in harm else content[:-9]
-
-        self.assert_only_row_1_is_damaged(store, sample)
+        sound = files[file]
+        for what, harm in HARM.items():
+            if what != "flipped in the middle" or len(sound) > 100:
+                files[file] = harm(sound)
+                self.assert_only_row_1_is_damaged(store, sample)
 
     @pytest.mark.parametrize("name", ["image", "instances", "ignore"])
     def test_a_file_of_another_row_or_none(self, store: Store, files: Files, sample: MakeSample, name: str) -> None:
@@ -239,23 +239,26 @@ class TestSamples:
 
         np.testing.assert_array_equal(reader.read_samples([1])[0].image, sample(1).image)
 
-    @pytest.mark.parametrize("name", ["group", "stratum", "mpp", "size", "state", "image_digest", "mask_digest", "id"])
-    def test_an_edited_description(self, store: Store, name: str) -> None:
-        array = array_of(store, f"samples/{name}")
-        if name == "state":  # the record says what counts
-            array[1] = 2
-            assert Store.open(store.location).table[1].present
-            return
-        array[1] = np.array("another", object) if name in ("group", "stratum", "id") else np.full(array.shape[1:], 77)
+    def test_an_edited_description(self, store: Store, files: Files) -> None:
+        sound = dict(files)
+        for name in ("group", "stratum", "mpp", "size", "image_digest", "mask_digest", "id"):
+            array = array_of(store, f"samples/{name}")
+            array[1] = np.array("x", object) if name in ("group", "stratum", "id") else np.full(array.shape[1:], 77)
 
-        found = Store.open(store.location)
+            found = Store.open(store.location)
 
-        expected = "another" if name == "id" else "image 1"
-        assert [(bad.row, bad.id) for bad in found.damaged()] == [(1, expected)]
-        with pytest.raises(RowDamaged, match=rf"row 1 \({expected}\): its description is not what its record says"):
-            found.table  # noqa: B018 - as above
-        assert [info.row for info in found.described()] == [0, 2]
-        assert [s.id for s in found.try_read_samples([0, 1, 2])[0]] == ["image 0", "image 2"]
+            expected = "x" if name == "id" else "image 1"
+            assert [(bad.row, bad.id) for bad in found.damaged()] == [(1, expected)]
+            with pytest.raises(RowDamaged, match=rf"row 1 \({expected}\): its description is not what its record says"):
+                found.table  # noqa: B018 - as above
+            assert [info.row for info in found.described()] == [0, 2]
+            assert [s.id for s in found.try_read_samples([0, 1, 2])[0]] == ["image 0", "image 2"]
+            files.update({file: content for file, content in sound.items() if file.startswith(f"samples/{name}/")})
+
+    def test_an_edited_state_is_not_believed_because_the_record_says_what_counts(self, store: Store) -> None:
+        array_of(store, "samples/state")[1] = 2
+
+        assert Store.open(store.location).table[1].present
 
     def test_swapped_ids_are_found(self, store: Store) -> None:
         ids = array_of(store, "samples/id")
@@ -263,8 +266,7 @@ class TestSamples:
 
         assert [bad.row for bad in Store.open(store.location).damaged()] == [0, 1]
 
-    @pytest.mark.parametrize("harm", ["emptied", "cut in half", "flipped in its last bit"])
-    @pytest.mark.parametrize("name", ["id", "group", "size", "record"])
+    @pytest.mark.parametrize(("name", "harm"), [("id", "emptied"), ("size", "cut in half"), ("record", "cut in half")])
     def test_a_damaged_block_names_its_rows_and_no_others(
         self, two_blocks: Store, files: Files, name: str, harm: str
     ) -> None:
@@ -283,15 +285,13 @@ class TestSamples:
 
     @staticmethod
     def assert_only_row_1_is_damaged(store: Store, sample: MakeSample) -> None:
-        for seen in (store, Store.open(store.location)):
-            with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): .*\n.*Run `nucseg embed`"):
-                seen.read_samples([0, 1, 2])
-            good, bad = seen.try_read_samples([0, 1, 2])
-            assert [(b.row, b.id) for b in bad] == [(1, "image 1")]
-            for found in good:
-                number = int(found.id.removeprefix("image "))
-                np.testing.assert_array_equal(found.image, sample(number).image)
-                np.testing.assert_array_equal(found.instances, sample(number).instances)
+        with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): .*\n.*Run `nucseg embed`"):
+            store.read_samples([1, 2])
+        good, bad = store.try_read_samples([0, 1, 2])
+        assert [(b.row, b.id) for b in bad] == [(1, "image 1")]
+        for found, number in zip(good, (0, 2), strict=True):
+            np.testing.assert_array_equal(found.image, sample(number).image)
+            np.testing.assert_array_equal(found.instances, sample(number).instances)
 
 
 def test_a_message_names_the_first_rows_and_counts_the_others() -> None:

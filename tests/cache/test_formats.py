@@ -17,7 +17,7 @@ VALUES = {
     "f32": st.floats(width=32, allow_nan=False, allow_infinity=False),
     "i8": st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False),
 }
-FEW = settings(max_examples=30, deadline=None)
+FEW = settings(max_examples=15, deadline=None)
 
 
 def embedding_with(values: np.ndarray, channel: int) -> Floats:
@@ -96,8 +96,7 @@ def test_the_largest_half_is_not_refused() -> None:
     assert there_and_back("f16", embedding_with(np.array([65504.0, -65504.0]), 3))[0, 3, 0, 0] == 65504
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(("name", "value"), [("f16", np.nan), ("f32", np.inf), ("i8", -np.inf)])
 def test_values_that_are_not_finite_are_refused_and_nothing_is_written(
     name: str, value: float, store: Store, key_of: Callable[..., Key], files: Mapping[str, bytes]
 ) -> None:

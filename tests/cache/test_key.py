@@ -4,7 +4,7 @@ import hashlib
 import pickle
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucseg_cache import CacheError, Key, differences, label
@@ -12,6 +12,7 @@ from nucseg_cache import CacheError, Key, differences, label
 FIELDS = st.dictionaries(st.text(min_size=1, max_size=8), st.text(min_size=1, max_size=8), max_size=5)
 
 
+@settings(max_examples=40, deadline=None)
 @given(FIELDS, st.randoms(use_true_random=False))
 def test_the_order_of_the_fields_does_not_matter(fields: dict[str, str], random: object) -> None:
     fields = {**fields, "format": "f16"}
@@ -25,6 +26,7 @@ def test_the_order_of_the_fields_does_not_matter(fields: dict[str, str], random:
     assert one.hash == other.hash
 
 
+@settings(max_examples=40, deadline=None)
 @given(FIELDS, FIELDS)
 def test_keys_are_equal_exactly_when_their_fields_are(one: dict[str, str], other: dict[str, str]) -> None:
     one, other = {**one, "format": "f16"}, {**other, "format": "f16"}

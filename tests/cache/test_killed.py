@@ -11,7 +11,7 @@ import pytest
 
 from nucseg_cache import Key, Store, prune, verify
 
-N_ROWS = 24
+N_ROWS = 16
 
 EMBED = f"""
     store = Store.open(sys.argv[1], mode="r+")
@@ -109,7 +109,7 @@ def test_a_reader_beside_a_writer_sees_whole_rows_or_an_error(
     process: Callable[..., Any],
     what: str,
 ) -> None:
-    reader = process(READ, embedded.location, "1.5", "keep" if what == "another image" else "reopen")
+    reader = process(READ, embedded.location, "0.7", "keep" if what == "another image" else "reopen")
     assert reader.stdout.readline() == "reading\n"
     version, embeddings = 0, embedded.embeddings(key)
     while reader.poll() is None:

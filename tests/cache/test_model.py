@@ -104,6 +104,6 @@ def test_any_sequence_of_operations_agrees_with_a_dictionary(
     run_state_machine_as_test(
         StoreModel,
         settings=settings(
-            max_examples=8, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=6, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
