@@ -91,8 +91,11 @@ def _open(config: EmbedConfig) -> tuple[Store, DataSet]:
     preparation = {"side_px": str(SIDE_PX), "stain": config.stain}
     try:
         created = Store.create(location, dataset=config.dataset, source=dataset.source, preparation=preparation)
-    except StoreExists:  # another process was faster
-        created = Store.open(location, mode="r+")
+    except StoreExists as exists:
+        try:
+            created = Store.open(location, mode="r+")  # another process was faster
+        except StoreNotFound:
+            raise exists from None  # something is there, but no store
     return created, dataset
 
 

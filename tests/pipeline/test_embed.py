@@ -20,7 +20,7 @@ from PIL import Image
 import nucseg_pipeline.embed as stage
 from nucseg.encoders import Encoder
 from nucseg.errors import ConfigError, DataError
-from nucseg_cache import Store, StoreAccessError, verify
+from nucseg_cache import Store, StoreAccessError, StoreExists, verify
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.embed import EmbedResult, embed
 
@@ -322,6 +322,17 @@ def test_a_cache_that_cannot_be_written_is_told(source: Path, encoder: ChecksumE
 
     with pytest.raises(StoreAccessError, match=r"a file.*--cache"):
         run(source, cache=str(file))
+
+
+def test_a_folder_that_is_no_store_is_left_alone(source: Path, encoder: ChecksumEncoder) -> None:
+    precious = source.parent / "cache" / "mine.zarr" / "thesis.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("chapter 1")
+
+    with pytest.raises(StoreExists, match=r"something at .*mine\.zarr already"):
+        run(source)
+
+    assert precious.read_text() == "chapter 1"
 
 
 def test_an_unknown_data_set_lists_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
