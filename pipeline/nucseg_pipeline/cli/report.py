@@ -10,6 +10,7 @@ import typer
 from nucseg_pipeline.cli.console import notes, out, progress_bar, table
 
 if TYPE_CHECKING:
+    from nucseg.metrics import Interval
     from nucseg_pipeline.config import ReportConfig
 
 SHOWN = ("dice", "iou", "aji", "pq", "dice_weighted")
@@ -57,7 +58,7 @@ def run_report(config: ReportConfig) -> None:
     rows = [
         [
             name,
-            *(f"{number(run.metrics[name].value)} ({bounds(run.metrics[name])})" for run in found.runs),
+            *(_cell(run.metrics[name]) for run in found.runs),
             number(found.all_background[name].value),
         ]
         for name in SHOWN
@@ -73,3 +74,10 @@ def run_report(config: ReportConfig) -> None:
                 f"better on {paired.n_better} images, worse on {paired.n_worse}"
             )
     out.print(f"report: {result.page}")
+
+
+def _cell(interval: Interval) -> str:
+    """A score and its interval, short enough for two runs in a narrow terminal."""
+    from nucseg_pipeline.report_text import bounds, number
+
+    return f"{number(interval.value)} ({bounds(interval)})".replace(" to ", "\N{EN DASH}")
