@@ -56,7 +56,8 @@ def synchronise(store: Store, dataset: DataSet, entries: Sequence[Entry], progre
     result = Synchronisation(n_images=len(entries))
     digests = _digests(entries, result, progress)
     _mark_vanished(store, dataset, good, result)
-    to_mend = _mend(store, damaged, [e for e in entries if e.id in digests and e.id not in good], result)
+    candidates = [entry for entry in entries if entry.id in digests and entry.id not in good]
+    to_mend = _mend(store, damaged, candidates, result, give_up=len(entries) == len(dataset.entries))
     new: list[Entry] = []
     for entry in entries:
         info = good.get(entry.id)
@@ -131,11 +132,14 @@ def _replace(store: Store, row: int, entry: Entry, result: Synchronisation) -> N
     result.changed += 1
 
 
-def _mend(store: Store, damaged: Sequence[BadRow], entries: Sequence[Entry], result: Synchronisation) -> set[str]:
+def _mend(
+    store: Store, damaged: Sequence[BadRow], entries: Sequence[Entry], result: Synchronisation, *, give_up: bool
+) -> set[str]:
     """Write damaged rows again, each from the image it was made from; returns the ids that were used.
 
     A row is recognised by its record, else by the id that is still legible. One that is neither is given up: it stays,
-    marked absent, and its image is added anew at the end.
+    marked absent, and its image is added anew at the end. Without `give_up`, where only some of the images were asked
+    for, it is left as it is: its image may be among the others.
     """
     if not damaged:
         return set()
@@ -145,6 +149,8 @@ def _mend(store: Store, damaged: Sequence[BadRow], entries: Sequence[Entry], res
         candidates = [s for s in samples.values() if s.id not in used]
         sample = next((s for s in candidates if store.recognises(bad.row, s)), None)
         sample = sample or next((s for s in candidates if s.id == bad.id), None)
+        if sample is None and not give_up:
+            continue
         store.replace(bad.row, sample or _given_up(store, bad.row), present=sample is not None)
         used |= {sample.id} if sample else set()
         result.mended += 1

@@ -282,6 +282,18 @@ def test_damaged_descriptions_are_mended_without_encoding(source: Path, encoder:
     assert files_of(Path(result.location)) == undisturbed
 
 
+def test_a_limit_gives_no_damaged_row_beyond_it_up(source: Path, encoder: ChecksumEncoder) -> None:
+    result = run(source)
+    undisturbed = files_of(Path(result.location))
+    os.truncate(Path(result.location) / "samples/image/c/4/0/0/0", 100)
+
+    few = run(source, limit=2)
+    again = run(source)
+
+    assert (few.synchronised.mended, again.synchronised.mended, again.n_encoded) == (0, 1, 0)
+    assert files_of(Path(result.location)) == undisturbed
+
+
 def test_a_sample_whose_file_was_truncated_is_prepared_anew(source: Path, encoder: ChecksumEncoder) -> None:
     result = run(source)
     undisturbed = files_of(Path(result.location))
