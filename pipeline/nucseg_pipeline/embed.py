@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from nucseg.data import DataSet, Entry
 from nucseg.encoders import Encoder, open_encoder
 from nucseg.errors import DataError
-from nucseg_cache import Embeddings, Key, Store, StoreExists, StoreNotFound
+from nucseg_cache import BLOCK_ROWS, Embeddings, Key, Store, StoreExists, StoreNotFound
 from nucseg_cache.formats import format_named
 from nucseg_pipeline.config import EmbedConfig, store_location
 from nucseg_pipeline.sources import open_source
@@ -114,7 +115,8 @@ def _encode_missing(
     """
     missing = [row for row in embeddings.missing(sizes=True) if row in wanted]
     total, done, n_encoded = len(missing), 0, 0
-    blocks = [block for block in embeddings.blocks() if any(row in block for row in missing)]
+    n_missing = Counter(row // BLOCK_ROWS for row in missing)
+    blocks = [block for block in embeddings.blocks() if n_missing[block.start // BLOCK_ROWS]]
     left: list[range] = []
     for wait in (False, True):
         for block in blocks if not wait else left:
@@ -125,7 +127,7 @@ def _encode_missing(
                     left.append(block)
                     continue
                 rows = [row for row in embeddings.missing(block, sizes=True) if row in wanted]
-                done += sum(row in block for row in missing) - len(rows)  # done by another process meanwhile
+                done += n_missing[block.start // BLOCK_ROWS] - len(rows)  # done by another process meanwhile
                 for batch in _batches(rows, max(encoder.batch_size, LEAST_BATCH)):
                     n_encoded += _encode(embeddings, encoder, store, {row: wanted[row] for row in batch}, changes)
                     done += len(batch)
