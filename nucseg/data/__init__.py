@@ -1,23 +1,30 @@
 """Data sets as found in the wild, as samples of one kind, on one grid, in documented parts."""
 
-from nucseg.data.prepare import Prepared, content_size, prepare
-from nucseg.data.registry import dataset_names, open_dataset
+from nucseg.data.prepare import Prepared, content_size, prepare, restore
+from nucseg.data.registry import dataset_names, open_dataset, release_named, releases
+from nucseg.data.release import Release
 from nucseg.data.sample import DataSet, Entry, Sample
-from nucseg.data.splits import Split, SplitRow, protocol_names, split
+from nucseg.data.splits import Split, SplitRow, n_folds, protocol_names, protocol_summary, split
 from nucseg.data.synthetic import synthetic_dataset
 
 __all__ = [
     "DataSet",
     "Entry",
     "Prepared",
+    "Release",
     "Sample",
     "Split",
     "SplitRow",
     "content_size",
     "dataset_names",
+    "n_folds",
     "open_dataset",
     "prepare",
     "protocol_names",
+    "protocol_summary",
+    "release_named",
+    "releases",
+    "restore",
     "split",
     "synthetic_dataset",
 ]

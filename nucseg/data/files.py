@@ -1,7 +1,8 @@
 """Data sets whose images and masks are files: listing them, their digests, and the entry that reads them."""
 
 import hashlib
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,24 @@ IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileEntry(Entry):
-    """An image file, the file of its instances and, where there is one, the file of what to ignore."""
+class ImageFileEntry(Entry):
+    """An image file whose masks are files too. A subclass says which, and what they mean together."""
 
     image_file: Path
-    instances_file: Path
-    ignore_file: Path | None = None
-    """A mask of the image's size; whatever is not 0 in it is ignored."""
+
+    @abstractmethod
+    def _mask_files(self) -> tuple[Path, ...]:
+        """The files that the masks are read from, at least one, in the order in which they count."""
+
+    @abstractmethod
+    def _combined(
+        self, masks: Iterator[npt.NDArray[Any]], size: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """Instances and ignore, both of `size` (H, W), from the decoded mask files, which come one at a time."""
 
     def digests(self) -> tuple[bytes, bytes]:
         """Digest of the image file, and of the mask files: see `mask_digest`."""
-        return _file_digest(self.image_file), mask_digest([_file_digest(file) for file in self._mask_files])
+        return _file_digest(self.image_file), mask_digest([_file_digest(file) for file in self._mask_files()])
 
     def read_image(self) -> tuple[npt.NDArray[np.uint8], bytes]:
         """Decode the image file."""
@@ -38,27 +46,26 @@ class FileEntry(Entry):
     def read(self) -> tuple[Sample, bytes, bytes]:
         """Decode all files. Masks of another size than the image's are a DataError."""
         image, image_digest = self.read_image()
-        data = [_file_bytes(file) for file in self._mask_files]
-        values = [self._decode_mask(*pair, image.shape) for pair in zip(data, self._mask_files, strict=True)]
+        height, width, _ = image.shape
+        files = self._mask_files()
+        data = [_file_bytes(file) for file in files]
+        masks = (self._decode_mask(*pair, (height, width)) for pair in zip(data, files, strict=True))
+        instances, ignore = self._combined(masks, (height, width))
         sample = Sample(
             id=self.id,
             group=self.group,
             stratum=self.stratum,
             mpp=self.mpp,
             image=image,
-            instances=instances_from(values[0], self.instances_file),
-            ignore=values[1] != 0 if self.ignore_file else np.zeros(image.shape[:2], np.bool_),
+            instances=instances,
+            ignore=ignore,
         )
         return sample, image_digest, mask_digest([hashlib.sha256(part).digest() for part in data])
 
-    @property
-    def _mask_files(self) -> tuple[Path, ...]:
-        return (self.instances_file, self.ignore_file) if self.ignore_file else (self.instances_file,)
-
-    def _decode_mask(self, data: bytes, file: Path, image_shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    def _decode_mask(self, data: bytes, file: Path, size: tuple[int, int]) -> npt.NDArray[Any]:
         values = decode_values(data, file)
-        if values.shape != image_shape[:2]:
-            (mask_h, mask_w), (image_h, image_w, _) = values.shape, image_shape
+        if values.shape != size:
+            (mask_h, mask_w), (image_h, image_w) = values.shape, size
             raise DataError(
                 f"{file} is {mask_w} x {mask_h} pixels, but its image {self.image_file} is {image_w} x {image_h}. "
                 "A mask has the size of its image: one of the two files is not the one that is meant."
@@ -66,8 +73,26 @@ class FileEntry(Entry):
         return values
 
 
+@dataclass(frozen=True, kw_only=True)
+class FileEntry(ImageFileEntry):
+    """An image file, the file of its instances and, where there is one, the file of what to ignore."""
+
+    instances_file: Path
+    ignore_file: Path | None = None
+    """A mask of the image's size; whatever is not 0 in it is ignored."""
+
+    def _mask_files(self) -> tuple[Path, ...]:
+        return (self.instances_file, self.ignore_file) if self.ignore_file else (self.instances_file,)
+
+    def _combined(
+        self, masks: Iterator[npt.NDArray[Any]], size: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        instances = instances_from(next(masks), self.instances_file)
+        return instances, next(masks) != 0 if self.ignore_file else np.zeros(size, np.bool_)
+
+
 def mask_digest(digests: Sequence[bytes]) -> bytes:
-    """One digest for the mask files of an image, given theirs in the order instances, ignore.
+    """One digest for the mask files of an image, given theirs in the order in which they count.
 
     A single file keeps its own digest, the one that `sha256sum` prints; of several it is the SHA-256 of their
     32-byte digests one after the other.
@@ -96,6 +121,11 @@ def subfolders(folder: Path) -> list[Path]:
     return [child for child in _children(folder) if child.is_dir() and child.name != "__MACOSX"]
 
 
+def found_in(folder: Path) -> str:
+    """What lies in a folder, for an error: 'a/, b.png and 3 more', or 'nothing'."""
+    return some([f"{child.name}/" if child.is_dir() else child.name for child in _children(folder)]) or "nothing"
+
+
 def some(names: Sequence[str], limit: int = 5) -> str:
     """Name the first few and count the rest: 'a, b and 3 more'."""
     more = len(names) - limit
@@ -108,8 +138,12 @@ def _children(folder: Path) -> list[Path]:
     except OSError as cause:
         raise DataError(f"{folder} cannot be listed: {cause.strerror}.") from cause
     for child in children:
-        if any("\ud800" <= letter <= "\udfff" for letter in child.name):  # how undecodable bytes come out of listings
-            raise DataError(f"{child.name!r} in {folder} is no text in UTF-8, so no id can be made of it. Rename it.")
+        try:
+            child.name.encode()
+        except UnicodeEncodeError as cause:  # undecodable bytes come out of listings as lone surrogates
+            raise DataError(
+                f"{child.name!r} in {folder} is no text in UTF-8, so no id can be made of it. Rename it."
+            ) from cause
     return children
 
 

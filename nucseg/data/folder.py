@@ -3,8 +3,29 @@
 from pathlib import Path
 
 from nucseg.data.files import FileEntry, listed, some, subfolders
+from nucseg.data.release import Release
 from nucseg.data.sample import DataSet
 from nucseg.errors import DataError
+
+RELEASE = Release(
+    name="folder",
+    title="A folder of your own",
+    contents="any images with masks, of any size",
+    n_images=None,
+    licence="yours",
+    home="",
+    download_gb=None,
+    layout=(
+        "images/<name>.png, the images (PNG, TIFF or JPEG), or images/<patient>/<name>.png",
+        "masks/<name>.png, their instance maps or binary masks (PNG or TIFF), or masks/<patient>/<name>.png",
+        "ignore/<name>.png, what to ignore (optional)",
+    ),
+    instructions=(
+        "Put images and masks of the same names side by side; nothing is to be converted.",
+        "Where several images come from one patient or slide, put them in sub-folders of that name.",
+        "Name the folder that holds `images` and `masks` (--source DIR).",
+    ),
+)
 
 _LAYOUT = "`images/` and `masks/` with files of the same names (PNG, TIFF; images also JPEG), optionally `ignore/`"
 _BINARY_NOTE = (
@@ -39,7 +60,7 @@ def open_folder(source: Path) -> DataSet:
             f"{len(without_mask)} of {len(entries)} images in {images} have no mask of the same name in "
             f"{source / 'masks'}: {some(without_mask)}. Add the masks, or move these images away."
         )
-    return DataSet("folder", str(source), tuple(entries), _notes(source, groups, entries))
+    return DataSet(RELEASE.name, str(source), tuple(entries), _notes(source, groups, entries))
 
 
 def _groups(images: Path) -> list[str]:

@@ -11,12 +11,13 @@ from nucseg.errors import DataError
 _MAX_ID = np.iinfo(np.int32).max
 
 
-def instances_from(values: npt.NDArray[Any], file: Path) -> npt.NDArray[np.int32]:
+def instances_from(values: npt.NDArray[Any], file: Path | str) -> npt.NDArray[np.int32]:
     """Turn the numbers of a mask (H, W) into an instance map (H, W), 0 = background.
 
     Only 0 and 1, or only 0 and 255, in at most 8 bits: a binary mask, whose connected components (diagonals
-    connect) are numbered. Everything else is an instance map and keeps its ids. Raises DataError, naming the file, for
-    ids that do not fit and for a map whose ids lie in so many pieces that it must be something else.
+    connect) are numbered. Everything else is an instance map and keeps its ids. Raises DataError, naming `file` (or
+    the part of a file that a string describes), for ids that do not fit and for a map whose ids lie in so many pieces
+    that it must be something else.
     """
     if _is_binary(values):
         from skimage.measure import label  # slow to import, needed only for binary masks
@@ -39,7 +40,7 @@ def _is_binary(values: npt.NDArray[Any]) -> bool:
     return found <= {0, 1} or found <= {0, 255}
 
 
-def _check_pieces(instances: npt.NDArray[np.int32], file: Path) -> None:
+def _check_pieces(instances: npt.NDArray[np.int32], file: Path | str) -> None:
     # Class maps and blurred binary masks have few values in very many pieces. In NuInsSeg an id has 1.25 pieces
     # at most on average over an image, so the bound leaves room for carelessly drawn maps.
     from skimage.measure import label

@@ -3,14 +3,29 @@
 from pathlib import Path
 
 from nucseg.data.files import FileEntry, listed, some, subfolders
+from nucseg.data.release import Release, count_note, labelled_part, release_folder, spare_note
 from nucseg.data.sample import DataSet
 from nucseg.errors import DataError
 
-N_RELEASED = 665
-"""Images in the release."""
-
-MOST_UNLABELLED = 0.01
-"""Share of images that may lack a label before the folder counts as half copied."""
+RELEASE = Release(
+    name="nuinsseg",
+    title="NuInsSeg (Mahbod et al. 2024)",
+    contents="H&E, 31 human and mouse organs, 512 x 512 px",
+    n_images=665,
+    licence="CC BY 4.0 according to a public data list; check the record",
+    home="https://zenodo.org/records/10518968",
+    download_gb=1.6,
+    layout=(
+        "<organ>/tissue images/<name>.png, the images, a folder for each organ such as `human bladder`",
+        "<organ>/label masks modify/<name>.tif, their instance maps",
+        "<organ>/vague areas/mask binary/<name>.png, what to ignore (not for all images)",
+    ),
+    instructions=(
+        "Download NuInsSeg.zip from the Zenodo record 10518968 (or the data set ipateam/nuinsseg from Kaggle).",
+        "Unpack it; the folder names are odd in places and stay as they are.",
+        "Name the folder that NuInsSeg.zip was unpacked to (--source DIR).",
+    ),
+)
 
 _IMAGES = "tissue images"
 _LABELS = "label masks modify"
@@ -23,31 +38,26 @@ def open_nuinsseg(source: Path) -> DataSet:
     Order: organ folder, then file name, both as plain strings. An id is `<organ folder>/<file stem>`; group and
     stratum are the organ, because all its images come from one slide. Vague areas are ignored where they are given.
     The release itself may lack a label: up to one image in a hundred is left out for that, and named in a note.
-    Raises DataError if the folder is not NuInsSeg, or more images than that have no label.
+    Raises DataError if the folder is not NuInsSeg, an organ has no images, or more images than that have no label.
     """
-    organs = _organ_folders(source)
+    root = release_folder(RELEASE, source, lambda folder: any(_has_images(organ) for organ in subfolders(folder)))
+    organs = _organ_folders(root)
     entries = [entry for organ in organs for entry in _entries(organ)]
-    missing = [entry.id for entry in entries if not entry.instances_file.exists()]
-    if len(missing) > MOST_UNLABELLED * len(entries):
+    where = f"`{root / '<organ>' / _LABELS / '<name>.tif'}`"
+    labelled, notes = labelled_part(RELEASE, entries, lambda entry: entry.instances_file.exists(), where)
+    notes += count_note(RELEASE, len(entries)) + spare_note(RELEASE, _spare_labels(organs)) + _vague_note(labelled)
+    return DataSet(RELEASE.name, str(source), tuple(labelled), notes, n_left_out=len(entries) - len(labelled))
+
+
+def _organ_folders(root: Path) -> list[Path]:
+    organs = [folder for folder in subfolders(root) if (folder / _IMAGES).is_dir() or (folder / _LABELS).is_dir()]
+    empty = [organ.name for organ in organs if not _has_images(organ)]
+    if empty:
         raise DataError(
-            f"{len(missing)} of {len(entries)} NuInsSeg images have no label in `<organ>/{_LABELS}/<name>.tif`: "
-            f"{some(missing)}. Unpack the release again, or move these images away."
+            f"{len(empty)} of {len(organs)} organ folders in {root} have no PNG images in `<organ>/{_IMAGES}`: "
+            f"{some(empty)}. Copy or unpack them again, or move these folders away."
         )
-    labelled = [entry for entry in entries if entry.id not in set(missing)]
-    return DataSet("nuinsseg", str(source), tuple(labelled), _notes(labelled, missing))
-
-
-def _organ_folders(source: Path) -> list[Path]:
-    for root in (source, *subfolders(source)):
-        organs = [folder for folder in subfolders(root) if _has_images(folder)]
-        if organs:
-            return organs
-    found = [child.name for child in subfolders(source)]
-    raise DataError(
-        f"{source} is not NuInsSeg: a folder for each organ expected, such as `human bladder`, with PNG images in "
-        f"`{_IMAGES}` inside; found {f'the folders {some(found)}' if found else 'no folders'}. "
-        "Name the folder that NuInsSeg.zip was unpacked to."
-    )
+    return organs
 
 
 def _has_images(folder: Path) -> bool:
@@ -69,13 +79,17 @@ def _entries(organ: Path) -> list[FileEntry]:
     ]
 
 
-def _notes(entries: list[FileEntry], missing: list[str]) -> tuple[str, ...]:
-    notes = [f"NuInsSeg: left out for want of a label: {some(missing)}."] if missing else []
-    if len(entries) != N_RELEASED:
-        notes.append(f"NuInsSeg: {len(entries)} of the {N_RELEASED} released images.")
+def _spare_labels(organs: list[Path]) -> list[str]:
+    folders = [organ for organ in organs if (organ / _LABELS).is_dir()]
+    return [
+        f"{organ.name}/{stem}"
+        for organ in folders
+        for stem in sorted(listed(organ / _LABELS, (".tif",)).keys() - listed(organ / _IMAGES, (".png",)).keys())
+    ]
+
+
+def _vague_note(entries: list[FileEntry]) -> tuple[str, ...]:
     n_vague = sum(entry.ignore_file is not None for entry in entries)
-    if n_vague < len(entries):
-        notes.append(
-            f"NuInsSeg: {n_vague} of {len(entries)} images have a mask of vague areas; the others ignore nothing."
-        )
-    return tuple(notes)
+    if n_vague == len(entries):
+        return ()
+    return (f"NuInsSeg: {n_vague} of {len(entries)} images have a mask of vague areas; the others ignore nothing.",)

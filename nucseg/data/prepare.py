@@ -77,6 +77,18 @@ def content_size(size: tuple[int, int], side_px: int) -> tuple[int, int]:
     return h, w
 
 
+def restore(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Bring a map (side, side) of the square grid, such as probabilities, back to the native (H, W).
+
+    The geometry is that of `prepare`: the padding is cut off, and every native pixel takes the linear interpolation
+    between the centres of the prepared pixels around it (Pillow's BILINEAR; where the image was enlarged, the mean
+    over those that it covers). Values stay between the smallest and the largest of the map.
+    """
+    h, w = content_size(size, len(values))
+    content = Image.fromarray(np.ascontiguousarray(values[:h, :w], np.float32))
+    return np.asarray(content.resize((size[1], size[0]), Image.Resampling.BILINEAR), np.float32)
+
+
 def _centres(n_native: int, n: int) -> npt.NDArray[np.int64]:
     # floor((i + 1/2) * n_native / n) in whole numbers: no rounding decides which nucleus a pixel belongs to
     return (2 * np.arange(n) + 1) * n_native // (2 * n)

@@ -69,6 +69,8 @@ class DataSet:
     entries: tuple[Entry, ...]
     notes: tuple[str, ...] = ()
     """What a reader of a report on this data set has to know."""
+    n_left_out: int = 0
+    """Images that were found and are not used; the notes say why."""
 
     def __post_init__(self) -> None:
         if not self.entries:

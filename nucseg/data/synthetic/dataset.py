@@ -6,10 +6,23 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from nucseg.data.release import Release
 from nucseg.data.sample import DataSet, Entry, Sample
 from nucseg.data.synthetic.drawing import draw
 from nucseg.data.synthetic.tissues import TISSUES, Slide
 from nucseg.errors import ConfigError
+
+RELEASE = Release(
+    name="synthetic",
+    title="Synthetic images",
+    contents="drawings of six tissues with overlapping nuclei, stain variation and blur, 512 x 512 px",
+    n_images=60,
+    licence="none needed, drawn by nucseg",
+    home="",
+    download_gb=None,
+    layout=("nothing: the images are drawn, the same each time, whenever they are read",),
+    instructions=("There is nothing to get, and no --source to name.",),
+)
 
 _MPP = 0.25
 """Nuclei are drawn as large as they look at this resolution, that of a 40x objective."""

@@ -1,6 +1,9 @@
 """NuInsSeg: the released layout, its traps, and the real images."""
 
 import hashlib
+import shutil
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -107,12 +110,17 @@ def test_what_macos_leaves_behind_is_no_image(release: Path) -> None:
     assert len(open_dataset("nuinsseg", release).entries) == 5
 
 
-def test_every_image_without_a_label_is_named(release: Path) -> None:
+def test_every_image_without_a_label_is_named_with_where_it_should_lie(release: Path) -> None:
     add_image(release, "human bladder", "human_bladder_11", label=False)
     add_image(release, "mouse spleen", "mouse_spleen_1", label=False)
 
-    with pytest.raises(DataError, match=r"2 of 7 .*human bladder/human_bladder_11, mouse spleen/mouse_spleen_1"):
+    with pytest.raises(DataError) as error:
         open_dataset("nuinsseg", release)
+
+    assert str(error.value) == (
+        f"2 of 7 NuInsSeg images have no label in `{release}/<organ>/label masks modify/<name>.tif`: human bladder/"
+        "human_bladder_11, mouse spleen/mouse_spleen_1. Copy or unpack the labels again, or move these images away."
+    )
 
 
 def test_many_images_without_a_label_are_counted(release: Path) -> None:
@@ -126,7 +134,7 @@ def test_many_images_without_a_label_are_counted(release: Path) -> None:
 def test_another_folder_is_refused_with_what_was_expected_and_found(tmp_path: Path) -> None:
     (tmp_path / "slides").mkdir()
 
-    with pytest.raises(DataError, match=r"is not NuInsSeg: .*tissue images.* found the folders slides"):
+    with pytest.raises(DataError, match=r"is not NuInsSeg: .*tissue images.* holds slides/"):
         open_dataset("nuinsseg", tmp_path)
 
 
@@ -175,6 +183,126 @@ def test_a_part_of_the_release_says_so(release: Path) -> None:
 
     assert "5 of the 665" in notes
     assert "1 of 5 images have a mask of vague areas" in notes
+
+
+def without_images(organ: Path) -> None:
+    shutil.rmtree(organ / "tissue images")
+
+
+def empty_images(organ: Path) -> None:
+    without_images(organ)
+    (organ / "tissue images").mkdir()
+
+
+def only_images_half_written(organ: Path) -> None:
+    for image in (organ / "tissue images").iterdir():
+        image.rename(image.with_suffix(".png.part"))
+
+
+@pytest.mark.parametrize("damage", [without_images, empty_images, only_images_half_written])
+def test_an_organ_that_came_without_its_images_is_not_passed_over(
+    release: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(release / "human tonsile")
+
+    with pytest.raises(DataError) as error:
+        open_dataset("nuinsseg", release)
+
+    message = f"1 of 3 organ folders in {release} have no PNG images in `<organ>/tissue images`: human tonsile. "
+    assert str(error.value).startswith(message)
+
+
+def test_a_folder_that_is_no_organ_does_no_harm(release: Path) -> None:
+    (release / "notes").mkdir()
+
+    assert len(open_dataset("nuinsseg", release).entries) == 5
+
+
+def test_labels_without_an_image_are_noted(release: Path) -> None:
+    (release / "human tonsile/tissue images/human_tonsile_2.png").unlink()
+
+    notes = open_dataset("nuinsseg", release).notes
+
+    assert "NuInsSeg: labels without an image, not used: human tonsile/human_tonsile_2." in notes
+
+
+def test_two_copies_of_the_release_are_not_chosen_from(release: Path) -> None:
+    shutil.copytree(release, release.parent / "NuInsSeg old")
+
+    with pytest.raises(DataError, match=r"holds NuInsSeg 2 times: NuInsSeg, NuInsSeg old\. Name the one"):
+        open_dataset("nuinsseg", release.parent)
+
+
+def test_transparent_images_are_read_as_colours(release: Path) -> None:
+    file = release / "human tonsile/tissue images/human_tonsile_2.png"
+    colours = np.asarray(Image.open(file))
+    Image.fromarray(np.dstack([colours, np.full((24, 24), 255, np.uint8)])).save(file)
+
+    np.testing.assert_array_equal(open_dataset("nuinsseg", release).entries[3].read()[0].image, colours)
+
+
+ORGANS = {
+    **{"human bladder": 12, "human brain": 11, "human cardia": 11, "human cerebellum": 11, "human epiglottis": 13},
+    **{"human jejunum": 10, "human kidney": 11, "human liver": 40, "human lung": 13, "human melanoma": 12},
+    **{"human muscle": 10, "human oesophagus": 48, "human pancreas": 44, "human peritoneum": 11, "human placenta": 40},
+    **{"human pylorus": 11, "human rectum": 12, "human salivory gland": 44, "human spleen": 34, "human testis": 11},
+    **{"human tongue": 40, "human tonsile": 11, "human umbilical cord": 12, "mouse femur": 6, "mouse heart": 28},
+    **{"mouse fat (white and brown)_subscapula": 42, "mouse kidney": 40, "mouse liver": 36, "mouse muscle_tibia": 28},
+    **{"mouse spleen": 7, "mouse thymus": 6},
+}
+"""The 31 folders with their odd spellings; how the 665 images are divided among them is guessed in part."""
+
+UNPADDED = {
+    *("human brain", "human cardia", "human cerebellum", "human epiglottis", "human lung", "human muscle"),
+    *("human peritoneum", "human pylorus", "human rectum", "human testis", "human tonsile"),
+}
+PREFIXES = {"human salivory gland": "human_salivory", "mouse fat (white and brown)_subscapula": "mouse_subscapula"}
+
+
+def names(organ: str) -> list[str]:
+    """File stems of an organ: some number with leading zeros, and in one a number is skipped."""
+    numbers = [number + (organ == "human rectum" and number > 8) for number in range(1, ORGANS[organ] + 1)]
+    prefix = PREFIXES.get(organ, organ.replace(" ", "_"))
+    return [f"{prefix}_{number}" if organ in UNPADDED else f"{prefix}_{number:02d}" for number in numbers]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All folders and names of the release; every file of a kind is the same one."""
+    root = tmp_path_factory.mktemp("nuinsseg")
+    add_image(root / "originals", "organ", "one", vague=True, side_px=512)
+    parts = {
+        "tissue images": "png",
+        "mask binary": "png",
+        "label masks modify": "tif",
+        "vague areas/mask binary": "png",
+    }
+    for organ in ORGANS:
+        for part, suffix in parts.items():
+            folder = root / "NuInsSeg" / organ / part
+            folder.mkdir(parents=True)
+            for name in names(organ):
+                (folder / f"{name}.{suffix}").hardlink_to(root / "originals" / "organ" / part / f"one.{suffix}")
+    return root / "NuInsSeg"
+
+
+def test_the_whole_release_has_665_images_of_31_organs(whole: Path) -> None:
+    data_set = open_dataset("nuinsseg", whole)
+
+    assert ids(data_set) == [f"{organ}/{name}" for organ in sorted(ORGANS) for name in sorted(names(organ))]
+    assert Counter(entry.group for entry in data_set.entries) == ORGANS
+    assert (len(data_set.entries), data_set.notes) == (665, ())
+
+
+def test_an_image_of_the_whole_release_is_read_with_its_label_and_its_vague_area(whole: Path) -> None:
+    entry = next(e for e in open_dataset("nuinsseg", whole).entries if e.stratum.endswith("subscapula"))
+    sample, *digests = entry.read()
+
+    assert entry.id == "mouse fat (white and brown)_subscapula/mouse_subscapula_01"
+    assert sample.image.shape == (512, 512, 3)
+    assert np.unique(sample.instances).tolist() == [0, 4, 300]
+    assert sample.ignore.sum() == 3 * 512
+    assert tuple(digests) == entry.digests()
 
 
 @pytest.mark.shared

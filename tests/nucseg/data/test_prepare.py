@@ -4,12 +4,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from skimage.transform import downscale_local_mean
 
-from nucseg.data import content_size, prepare
+from nucseg.data import content_size, prepare, restore
 from nucseg.errors import ConfigError, DataError
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -167,3 +168,36 @@ def test_a_side_without_pixels_is_refused() -> None:
 def test_shapes_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(DataError, match="do not belong together"):
         prepare(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 7), np.int32), np.zeros((8, 8), np.bool_))
+
+
+@settings(max_examples=60, deadline=None)
+@given(SIZES, st.integers(4, 40))
+def test_a_map_is_brought_back_along_the_geometry_of_the_preparation(size, side_px: int) -> None:
+    """A ramp over the native image, prepared by its area mean, comes back as itself but at the clamped border."""
+    if max(size) < side_px or min(size) * side_px < max(size):
+        return
+    h, w = content_size(size, side_px)
+    square = np.full((side_px, side_px), np.nan, np.float32)
+    square[:h, :w] = (np.arange(h)[:, None] + 0.5) / h + 2 * (np.arange(w) + 0.5) / w
+
+    back = restore(square, size)
+
+    native_h, native_w = size
+    rows, columns = (np.arange(native_h)[:, None] + 0.5) / native_h, (np.arange(native_w) + 0.5) / native_w
+    clamped = np.clip(rows, 0.5 / h, 1 - 0.5 / h) + 2 * np.clip(columns, 0.5 / w, 1 - 0.5 / w)
+    assert back.shape == size
+    np.testing.assert_allclose(back, clamped, atol=1e-4)
+
+
+def test_an_enlargement_is_that_of_torch() -> None:
+    values = np.random.default_rng(0).random((32, 32), dtype=np.float32)
+
+    expected = torch.nn.functional.interpolate(torch.from_numpy(values)[None, None], (75, 75), mode="bilinear")
+
+    np.testing.assert_allclose(restore(values, (75, 75)), expected[0, 0].numpy(), atol=1e-5)
+
+
+def test_a_map_of_an_image_that_was_not_resized_comes_back_without_the_padding() -> None:
+    values = np.random.default_rng(0).random((256, 256), dtype=np.float32)
+
+    np.testing.assert_array_equal(restore(values, (200, 256)), values[:200])

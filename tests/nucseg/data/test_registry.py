@@ -12,15 +12,18 @@ from nucseg.errors import ConfigError, DataError
 
 
 def test_the_names_are_those_that_can_be_opened(tmp_path: Path) -> None:
-    assert dataset_names() == ("nuinsseg", "folder", "synthetic")
-    assert open_dataset("synthetic", None).name == "synthetic"
-    for name in ("nuinsseg", "folder"):
+    *on_disk, drawn = dataset_names()
+
+    assert open_dataset(drawn, None).name == "synthetic"
+    for name in on_disk:
         with pytest.raises(DataError):
             open_dataset(name, tmp_path)
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="'nuinseg'; known are nuinsseg, folder, synthetic"):
+    with pytest.raises(
+        ConfigError, match="'nuinseg'; known are nuinsseg, cryonuseg, conic, dsb2018, folder, synthetic"
+    ):
         open_dataset("nuinseg", None)
 
 
@@ -48,6 +51,17 @@ def test_ids_that_stand_for_two_images_are_refused() -> None:
 
     with pytest.raises(DataError, match=r"1 ids .* more than one image, the first is 'lymphoid/0000'"):
         DataSet("twice", "", (*entries, entries[0]))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["nuinsseg", "cryonuseg", "conic", "dsb2018"])
+def test_each_real_data_set_is_found_among_the_others(shared: Path, name: str) -> None:
+    folder = {"dsb2018": "dsb2018_he"}.get(name, name)
+
+    found = open_dataset(name, shared / "data")
+
+    assert (found.name, found.source) == (name, str(shared / "data"))
+    assert all(str(shared / "data" / folder) in repr(entry) for entry in found.entries)
 
 
 def test_importing_nucseg_data_loads_nothing_heavy() -> None:

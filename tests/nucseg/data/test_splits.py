@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
 from nucseg.data import Split, SplitRow, open_dataset, protocol_names, split, synthetic_dataset
+from nucseg.data.splits import n_folds
 from nucseg.errors import ConfigError
 
 
@@ -166,11 +167,42 @@ def test_the_seed_moves_validation_but_not_a_fixed_test_part() -> None:
         assert one.validation != other.validation, protocol
 
 
-def test_a_split_without_shared_groups_has_no_leak_note() -> None:
-    lone = [SplitRow(id=str(number), group=str(number), stratum="all") for number in range(20)]
+def lone_rows(group: str = "{}") -> list[SplitRow]:
+    """Twenty images, each a group of its own."""
+    return [SplitRow(id=str(number), group=group.format(number), stratum=f"organ {number % 2}") for number in range(20)]
 
+
+@pytest.mark.parametrize("dataset", ["folder", "dsb2018", "mine"])
+@pytest.mark.parametrize("protocol", ["grouped", "kfold", "paper", "official"])
+def test_where_nobody_knows_what_belongs_together_a_note_says_so(protocol: str, dataset: str) -> None:
+    notes = split(lone_rows(), dataset=dataset, protocol=protocol, fold=0, seed=0).notes
+
+    assert sum("a leak cannot be ruled out" in note for note in notes) == 1
+    assert dataset in notes[-1]
+    assert not any("test images come from a group" in note for note in notes)
+
+
+@pytest.mark.parametrize("dataset", ["cryonuseg", "cryonuseg@macenko"])
+def test_a_data_set_with_a_slide_for_each_image_has_no_note_on_leaks(dataset: str) -> None:
     for protocol in ("grouped", "kfold", "paper"):
-        assert split(lone, dataset="folder", protocol=protocol, fold=0, seed=0).notes == ()
+        assert split(lone_rows(), dataset=dataset, protocol=protocol, fold=0, seed=0).notes == ()
+
+
+def test_groups_of_one_image_that_somebody_named_are_known_groups() -> None:
+    assert split(lone_rows("patient {}"), dataset="mine", protocol="grouped", fold=0, seed=0).notes == ()
+
+
+def test_a_folder_tells_by_its_sub_folders_which_images_belong_together(tmp_path: Path) -> None:
+    for number in range(5):
+        for kind in ("images", "masks"):
+            for folder in (tmp_path / "flat" / kind, tmp_path / "sorted" / kind / f"patient {number}"):
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / f"{number}.png").touch()
+
+    for layout, known in (("flat", False), ("sorted", True)):
+        rows = rows_from(open_dataset("folder", tmp_path / layout).entries)
+        notes = split(rows, dataset="mine", protocol="grouped", fold=0, seed=0).notes
+        assert any("cannot be ruled out" in note for note in notes) != known, layout
 
 
 @pytest.mark.parametrize(
@@ -178,7 +210,7 @@ def test_a_split_without_shared_groups_has_no_leak_note() -> None:
     [
         ([9], {"protocol": "grouped"}, "at least two groups .* folder has 1"),
         ([9], {"protocol": "official"}, "at least two groups"),
-        ([2, 2], {"protocol": "kfold"}, "at least 5 images, one a fold; there are 4"),
+        ([2, 2], {"protocol": "kfold"}, "at least 5 images, one a fold; folder has 4"),
         ([2, 2], {"protocol": "official", "dataset": "nuinsseg"}, "at least 5 images"),
         ([1, 1], {"protocol": "paper"}, "at least 3 images, one for each part; folder has 2"),
         ([1, 1], {"protocol": "grouped"}, "at least 3 images in all"),
@@ -219,3 +251,65 @@ def test_the_real_images_are_split_by_the_published_rule(shared: Path) -> None:
     _, test = list(KFold(n_splits=5, shuffle=True, random_state=19).split(names))[2]
 
     assert split(rows, dataset="nuinsseg", protocol="official", fold=2, seed=0).test == tuple(names[test])
+
+
+KINDS = {
+    "nuinsseg": rows_of(*[4] * 31),
+    "nuinsseg@macenko": rows_of(*[4] * 31),
+    "cryonuseg": [
+        SplitRow(id=f"{organ}_{n}", group=f"{organ}_{n}", stratum=organ) for organ in "abcdefghij" for n in range(3)
+    ],
+    "conic": [
+        SplitRow(id=f"{cohort}_{source}-{n}", group=f"{cohort}_{source}", stratum=cohort)
+        for cohort in ("consep", "crag", "glas")
+        for source in range(6)
+        for n in range(1 + source)
+    ],
+    "dsb2018": [SplitRow(id=f"{n:064x}", group=f"{n:064x}", stratum="all") for n in range(21)],
+    "synthetic": rows_of(*[5] * 9, per_stratum=3),
+    "mine": rows_of(7, 1, 4, 9),
+}
+"""Rows as each data set gives them."""
+
+
+@pytest.mark.parametrize("protocol", protocol_names())
+@pytest.mark.parametrize("dataset", KINDS)
+def test_every_protocol_divides_every_data_set(dataset: str, protocol: str) -> None:
+    rows = KINDS[dataset]
+    count = n_folds(rows, dataset=dataset, protocol=protocol)
+
+    assert count == {"paper": 1}.get(protocol, 5) or protocol == "official" or dataset == "mine"
+    for fold in range(count):
+        got, other = (split(rows, dataset=dataset, protocol=protocol, fold=fold, seed=seed) for seed in (0, 1))
+        assert Counter(got.train + got.validation + got.test) == Counter(row.id for row in rows)
+        assert got.train
+        assert got.validation
+        assert got.test
+        assert got.test == other.test or protocol in ("kfold", "paper")
+    with pytest.raises(ConfigError, match=f"got {count}"):
+        split(rows, dataset=dataset, protocol=protocol, fold=count, seed=0)
+
+
+@pytest.mark.parametrize("protocol", ["grouped", "official"])
+@pytest.mark.parametrize("dataset", ["conic", "cryonuseg", "dsb2018", "synthetic", "mine"])
+def test_no_group_of_any_data_set_is_both_tested_and_trained_on(dataset: str, protocol: str) -> None:
+    rows = KINDS[dataset]
+    group = {row.id: row.group for row in rows}
+
+    for fold in range(n_folds(rows, dataset=dataset, protocol=protocol)):
+        got = split(rows, dataset=dataset, protocol=protocol, fold=fold, seed=fold)
+        train, validation, test = ({group[id_] for id_ in part} for part in (got.train, got.validation, got.test))
+        assert not train & validation
+        assert not (train | validation) & test
+
+
+@pytest.mark.parametrize("protocol", protocol_names())
+@pytest.mark.parametrize("dataset", KINDS)
+def test_one_image_is_refused_by_every_protocol_with_the_reason_and_a_way_out(dataset: str, protocol: str) -> None:
+    with pytest.raises(ConfigError, match=r"at least .*\. Add (images|patches)"):
+        n_folds(KINDS[dataset][:1], dataset=dataset, protocol=protocol)
+
+
+def test_the_number_of_folds_of_an_unknown_protocol_is_not_known() -> None:
+    with pytest.raises(ConfigError, match="'random'; known are official, grouped, kfold, paper"):
+        n_folds(rows_of(9, 9), dataset="mine", protocol="random")

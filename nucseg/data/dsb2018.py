@@ -1,0 +1,164 @@
+"""The H&E part of the 2018 Data Science Bowl, as released (BBBC038; Caicedo et al. 2019, Nature Methods 16:1247)."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nucseg.data.files import ImageFileEntry, listed, some, subfolders
+from nucseg.data.release import Release, count_note, folders_with, labelled_part, release_folder
+from nucseg.data.sample import DataSet
+from nucseg.errors import DataError
+
+RELEASE = Release(
+    name="dsb2018",
+    title="Data Science Bowl 2018 (BBBC038; Caicedo et al. 2019)",
+    contents="nuclei of many kinds, of which the images in colour (H&E) are used, most of them 320 x 256 px",
+    n_images=670,
+    licence="CC0",
+    home="https://bbbc.broadinstitute.org/BBBC038",
+    download_gb=0.08,
+    layout=(
+        "<id>/images/<id>.png, an image in a folder of its own",
+        "<id>/masks/*.png, a mask for each of its nuclei",
+    ),
+    instructions=(
+        "Download stage1_train.zip from BBBC038; stage1_test.zip holds no masks and is of no use here.",
+        "Unpack it into a folder of its own, stage1_train.",
+        "Name the folder that stage1_train.zip was unpacked to (--source DIR).",
+    ),
+)
+
+_UNGROUPED_NOTE = (
+    "Data Science Bowl 2018: the release does not say which images share a slide, so each is its own group and scores "
+    "may be too good."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NucleusFilesEntry(ImageFileEntry):
+    """An image file and a mask file for each nucleus."""
+
+    nucleus_files: tuple[Path, ...] = field(repr=False)
+    """In the order in which the nuclei are numbered, from 1; what is not 0 is the nucleus."""
+
+    def _mask_files(self) -> tuple[Path, ...]:
+        return self.nucleus_files
+
+    def _combined(
+        self, masks: Iterator[npt.NDArray[Any]], size: tuple[int, int]
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """Put the nuclei together; a file without a pixel gives none and takes no number.
+
+        The release says that nuclei do not overlap. Where two do, the first keeps the pixel; of which nothing is left,
+        that is a DataError rather than a nucleus lost.
+        """
+        instances = np.zeros(size, np.int32)
+        drawn: list[Path] = []
+        for file, mask in zip(self.nucleus_files, masks, strict=True):
+            nucleus = _nucleus(mask, file)
+            free = nucleus & (instances == 0)
+            if free.any():
+                drawn.append(file)
+                instances[free] = len(drawn)
+            elif nucleus.any():
+                covering = [drawn[number - 1].name for number in np.unique(instances[nucleus])]
+                raise DataError(
+                    f"{file} shows a nucleus of {np.count_nonzero(nucleus)} pixels, and others cover them all: "
+                    f"{some(covering)}. Nuclei do not overlap in this data set: move the file away that is wrong."
+                )
+        return instances, np.zeros(size, np.bool_)
+
+
+def open_dsb2018(source: Path) -> DataSet:
+    """List the H&E images of stage1_train in `source`, or in the one folder inside it that holds them.
+
+    Order: id as a plain string. An id is the name of the image's folder; each image is a group of its own, since the
+    release does not say which share a slide, and the only stratum is "all". Nuclei are numbered in plain string order
+    of their files. Grey images, the fluorescence and much else, are left out and counted in a note; to tell them, all
+    images are decoded once, and what is damaged stays in, to be named when it is read. Up to one image in a hundred
+    may lack masks, as in NuInsSeg. Raises DataError if the folder is something else, images or masks are missing
+    (stage1_test has none), or all images are grey.
+    """
+    holds = _holds_labelled if folders_with(source, _holds_labelled) else _holds_images
+    root = release_folder(RELEASE, source, holds)
+    entries = _entries(root)
+    where = f"`{root / '<id>' / 'masks'}` (stage1_test has none, take stage1_train)"
+    labelled, notes = labelled_part(RELEASE, entries, lambda entry: bool(entry.nucleus_files), where)
+    coloured = _coloured(labelled)
+    if not coloured:
+        raise DataError(
+            f"All {len(labelled)} images in {root} are grey, so none of them is H&E, which is in colour. Take "
+            "the whole of stage1_train, whose images in colour are used."
+        )
+    if n_grey := len(labelled) - len(coloured):
+        notes += (f"Data Science Bowl 2018: {n_grey} grey images left out, which are not H&E.",)
+    notes += (*count_note(RELEASE, len(entries)), _UNGROUPED_NOTE)
+    return DataSet(RELEASE.name, str(source), tuple(coloured), notes, n_left_out=len(entries) - len(coloured))
+
+
+def _image_file(folder: Path) -> Path:
+    return folder / "images" / f"{folder.name}.png"
+
+
+def _nucleus_files(folder: Path) -> tuple[Path, ...]:
+    masks = folder / "masks"
+    return tuple(listed(masks, (".png",)).values()) if masks.is_dir() else ()
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(_image_file(child).exists() for child in subfolders(folder))
+
+
+def _holds_labelled(folder: Path) -> bool:
+    return any(_image_file(child).exists() and _nucleus_files(child) for child in subfolders(folder))
+
+
+def _entries(root: Path) -> list[NucleusFilesEntry]:
+    folders = subfolders(root)
+    without_image = [folder.name for folder in folders if not _image_file(folder).exists()]
+    if without_image:
+        raise DataError(
+            f"{len(without_image)} of {len(folders)} folders in {root} have no image in `<id>/images/<id>.png`: "
+            f"{some(without_image)}. Copy or unpack them again, or move these folders away."
+        )
+    return [
+        NucleusFilesEntry(
+            id=folder.name,
+            group=folder.name,
+            stratum="all",
+            image_file=_image_file(folder),
+            nucleus_files=_nucleus_files(folder),
+        )
+        for folder in folders
+    ]
+
+
+def _coloured(entries: list[NucleusFilesEntry]) -> list[NucleusFilesEntry]:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding releases the interpreter's lock
+        grey = pool.map(_is_grey, entries)
+        return [entry for entry, left_out in zip(entries, grey, strict=True) if not left_out]
+
+
+def _is_grey(entry: NucleusFilesEntry) -> bool:
+    try:
+        image, _ = entry.read_image()
+    except DataError:
+        return False
+    return bool((image == image[..., :1]).all())
+
+
+def _nucleus(mask: npt.NDArray[Any], file: Path) -> npt.NDArray[np.bool_]:
+    nucleus: npt.NDArray[np.bool_] = mask != 0
+    values = mask[nucleus]
+    if values.size and values.min() != values.max():
+        raise DataError(
+            f"{file} holds the values {some([str(value) for value in np.unique(mask)])}; 0 and one other expected, "
+            "since a file shows one nucleus. For instance maps use the data set folder."
+        )
+    return nucleus

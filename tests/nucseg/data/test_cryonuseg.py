@@ -1,0 +1,226 @@
+"""CryoNuSeg: the released layout with its three annotators, half copies of it, and the real images."""
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from nucseg.data import open_dataset
+from nucseg.errors import DataError
+
+ORGANS = (
+    *("AdrenalGland", "Larynx", "LymphNodes", "Mediastinum", "Pancreas"),
+    *("Pleura", "Skin", "Testis", "Thymus", "ThyroidGland"),
+)
+NAMES = [f"Human_{organ}_{number:02d}.tif" for organ in ORGANS for number in (1, 2, 3)]
+FIRST = "Annotator 1 (biologist)"
+SECOND_ROUND = "Annotator 1 (biologist second round of manual marks up)"
+OTHER = "Annotator 2 (bioinformatician)"
+LABELS = "label masks modify"
+
+
+def fill(folder: Path, values: np.ndarray) -> None:
+    """One encoded image under all names of the release."""
+    folder.mkdir(parents=True)
+    tifffile.imwrite(folder / NAMES[0], values)
+    for name in NAMES[1:]:
+        (folder / name).hardlink_to(folder / NAMES[0])
+
+
+def fill_labels(folder: Path, id_: int) -> None:
+    labels = np.zeros((512, 512), np.uint16)
+    labels[20:30, 20:30] = id_
+    fill(folder, labels)
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """The whole release: annotators are told apart by the id of their nucleus, 1, 2 and 3."""
+    root = tmp_path / "CryoNuSeg"
+    fill(root / "tissue images", np.full((512, 512, 3), (200, 120, 170), np.uint8))
+    fill_labels(root / FIRST / LABELS, 1)
+    fill_labels(root / SECOND_ROUND / SECOND_ROUND / LABELS, 2)
+    fill_labels(root / OTHER / OTHER / LABELS, 3)
+    (root / FIRST / "mask binary").mkdir()
+    return root
+
+
+def test_the_whole_release_has_three_images_of_each_of_ten_organs(release: Path) -> None:
+    data_set = open_dataset("cryonuseg", release)
+
+    assert [entry.id for entry in data_set.entries] == sorted(name.removesuffix(".tif") for name in NAMES)
+    assert Counter(entry.stratum for entry in data_set.entries) == dict.fromkeys(ORGANS, 3)
+    assert all(entry.group == entry.id and entry.mpp is None for entry in data_set.entries)
+    assert data_set.notes == (f"CryoNuSeg: labels of {FIRST}, first round; those of others are not used.",)
+
+
+def test_instances_are_those_of_annotator_1_in_the_first_round(release: Path) -> None:
+    sample, *digests = open_dataset("cryonuseg", release).entries[7].read()
+
+    assert np.unique(sample.instances).tolist() == [0, 1]
+    assert (sample.instances.shape, sample.image.shape) == ((512, 512), (512, 512, 3))
+    assert tuple(digests) == open_dataset("cryonuseg", release).entries[7].digests()
+
+
+def test_annotator_1_may_be_doubled_like_the_others(release: Path) -> None:
+    (release / FIRST).rename(release / "moving")
+    (release / FIRST).mkdir()
+    (release / "moving").rename(release / FIRST / FIRST)
+
+    entry = open_dataset("cryonuseg", release).entries[0]
+
+    assert entry.read()[0].instances.max() == 1
+
+
+def test_old_releases_keep_the_labels_beside_the_images_and_the_note_says_so(release: Path) -> None:
+    (release / FIRST / LABELS).rename(release / LABELS)
+    for annotator in (FIRST, SECOND_ROUND, OTHER):
+        shutil.rmtree(release / annotator)
+
+    data_set = open_dataset("cryonuseg", release)
+
+    assert data_set.entries[0].read()[0].instances.max() == 1
+    assert any("beside the images, as in old releases" in note for note in data_set.notes)
+
+
+def move_labels_beside_images(root: Path) -> None:
+    (root / FIRST / LABELS).rename(root / LABELS)  # whose these are, nobody can tell then
+
+
+def undouble_others(root: Path) -> None:
+    for annotator in (SECOND_ROUND, OTHER):
+        (root / annotator / annotator / LABELS).rename(root / annotator / LABELS)
+
+
+@pytest.mark.parametrize("arrange", [lambda root: None, move_labels_beside_images, undouble_others])
+def test_labels_of_other_annotators_are_never_taken(release: Path, arrange: Callable[[Path], None]) -> None:
+    arrange(release)
+    shutil.rmtree(release / FIRST)
+
+    with pytest.raises(DataError) as error:
+        open_dataset("cryonuseg", release)
+
+    assert f"{release / FIRST / LABELS} is not there" in str(error.value)
+    assert f"Found are labels of other annotators, {SECOND_ROUND}, {OTHER}, which are never" in str(error.value)
+
+
+@pytest.mark.parametrize("place", ["CryoNuSeg", "archive/archive"])
+def test_the_release_is_also_found_inside_the_folder(release: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    release.rename(tmp_path / place)
+
+    data_set = open_dataset("cryonuseg", tmp_path)
+
+    assert len(data_set.entries) == 30
+    assert data_set.source == str(tmp_path)
+
+
+def without_images(root: Path) -> None:
+    shutil.rmtree(root / "tissue images")
+
+
+def empty_images(root: Path) -> None:
+    without_images(root)
+    (root / "tissue images").mkdir()
+
+
+def without_labels_folder(root: Path) -> None:
+    shutil.rmtree(root / FIRST / LABELS)
+
+
+def without_labels_at_all(root: Path) -> None:
+    for annotator in (FIRST, SECOND_ROUND, OTHER):
+        shutil.rmtree(root / annotator)
+
+
+def one_label_missing(root: Path) -> None:
+    (root / FIRST / LABELS / "Human_Skin_02.tif").unlink()
+
+
+def many_labels_missing(root: Path) -> None:
+    for name in NAMES[10:]:
+        (root / FIRST / LABELS / name).unlink()
+
+
+def renamed_images(root: Path) -> None:
+    for name in ("Human_Skin_02.tif", "Human_Larynx_01.tif"):
+        (root / "tissue images" / name).rename(root / "tissue images" / name.removeprefix("Human_"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "telling"),
+    [
+        (without_images, [" is not CryoNuSeg", "tissue images/Human_<Organ>_<NN>.tif", f"{FIRST}/, "]),
+        (empty_images, ["No TIFF images in ", "/tissue images, which holds nothing.", "again"]),
+        (without_labels_folder, [f"{FIRST}/{LABELS} is not there", f"{FIRST} holds mask binary/.", "again"]),
+        (without_labels_at_all, [f"{FIRST}/{LABELS} is not there", "CryoNuSeg holds tissue images/."]),
+        (
+            one_label_missing,
+            ["1 of 30 CryoNuSeg images have no label", f"{FIRST}/{LABELS}/<name>.tif", "Human_Skin_02"],
+        ),
+        (many_labels_missing, ["20 of 30", "Human_Mediastinum_02", " and 15 more", "Copy or unpack the labels again"]),
+        (
+            renamed_images,
+            ["2 of 30 images in ", "/tissue images are not named Human_<Organ>_<number>.tif", "Larynx_01.tif, Skin_02"],
+        ),
+    ],
+)
+def test_half_a_copy_is_told_what_is_missing_where(
+    release: Path, damage: Callable[[Path], None], telling: list[str]
+) -> None:
+    damage(release)
+
+    with pytest.raises(DataError) as error:
+        open_dataset("cryonuseg", release)
+
+    assert [part for part in telling if part not in str(error.value)] == []
+    assert str(release) in str(error.value)
+
+
+def test_a_part_of_the_release_says_so_and_names_labels_without_an_image(release: Path) -> None:
+    for name in NAMES[4:]:
+        (release / "tissue images" / name).unlink()
+
+    notes = open_dataset("cryonuseg", release).notes
+
+    assert "CryoNuSeg: 4 of the 30 released images." in notes
+    assert any("without an image" in note and note.endswith("and 21 more.") for note in notes)
+
+
+def test_an_image_that_is_cut_short_is_named_when_it_is_read(release: Path) -> None:
+    file = release / "tissue images" / "Human_Skin_02.tif"
+    data = file.read_bytes()
+    file.unlink()
+    file.write_bytes(data[:1000])
+
+    entry = next(entry for entry in open_dataset("cryonuseg", release).entries if entry.id == "Human_Skin_02")
+
+    with pytest.raises(DataError, match=r"Human_Skin_02\.tif cannot be decoded"):
+        entry.read()
+
+
+def test_nuinsseg_is_not_taken_for_it(tmp_path: Path) -> None:
+    for organ in ("human bladder", "human brain"):
+        (tmp_path / organ / "tissue images").mkdir(parents=True)
+        (tmp_path / organ / "tissue images" / "human_1.png").write_bytes(b"")
+
+    with pytest.raises(DataError, match="is not CryoNuSeg"):
+        open_dataset("cryonuseg", tmp_path)
+
+
+@pytest.mark.shared
+def test_the_real_images_and_labels_are_read_as_they_are(shared: Path) -> None:
+    root = shared / "data" / "cryonuseg"
+    data_set = open_dataset("cryonuseg", root)
+
+    assert [entry.stratum for entry in data_set.entries] == ["AdrenalGland", "LymphNodes", "Pancreas", "Skin", "Thymus"]
+    for entry in data_set.entries:
+        sample, *digests = entry.read()
+        np.testing.assert_array_equal(sample.image, tifffile.imread(root / "tissue images" / f"{entry.id}.tif"))
+        np.testing.assert_array_equal(sample.instances, tifffile.imread(root / FIRST / LABELS / f"{entry.id}.tif"))
+        assert np.count_nonzero(np.unique(sample.instances)) > 20
+        assert tuple(digests) == entry.digests()
