@@ -7,21 +7,40 @@ from dataclasses import replace
 from pathlib import Path
 
 from nucseg.data import DataSet, dataset_names, open_dataset
+from nucseg.data.official import plain_name
 from nucseg.errors import ConfigError
 
 FOLDER, SYNTHETIC = "folder", "synthetic"
 
 
+def layout_name(dataset: str) -> str:
+    """The known data set that a name is laid out as, `folder` for a name of one's own."""
+    plain = plain_name(dataset)
+    return plain if plain in dataset_names() else FOLDER
+
+
 def known_places(dataset: str) -> tuple[Path, ...]:
     """The folders in which a data set is looked for when none is given."""
-    data = os.environ.get("NUCSEG_DATA")
-    return (*((Path(data) / dataset,) if data else ()), Path("data") / dataset)
+    data, plain = os.environ.get("NUCSEG_DATA"), plain_name(dataset)
+    return (*((Path(data) / plain,) if data else ()), Path("data") / plain)
+
+
+def places(dataset: str, remembered: str = "") -> tuple[Path, ...]:
+    """The folders in which a data set is looked for, the one that its store remembers first."""
+    first = (Path(remembered),) if remembered else ()
+    return tuple(dict.fromkeys((*first, *known_places(dataset))))
+
+
+def find_folder(dataset: str, remembered: str = "") -> Path | None:
+    """The first of its places that is there."""
+    return next((place for place in places(dataset, remembered) if place.is_dir()), None)
 
 
 def open_source(dataset: str, given: Path | None, remembered: str = "") -> DataSet:
     """List the images of a data set.
 
-    A name that is none of the known data sets is the user's own name for a folder of images and masks.
+    A name that is none of the known data sets is the user's own name for a folder of images and masks; what follows an
+    "@" tells how the images are prepared, and changes nothing about where they lie.
 
     Args:
         dataset: `nuinsseg`, `synthetic`, ..., or any name for a folder of one's own.
@@ -29,23 +48,22 @@ def open_source(dataset: str, given: Path | None, remembered: str = "") -> DataS
         remembered: the folder that the store was made from, if any.
 
     Raises:
-        ConfigError: no folder is known for the data set.
+        ConfigError: no folder is known for the data set, or one was given that it does not need.
         DataError: the folder is not what the layout says.
     """
-    layout = dataset if dataset in dataset_names() else FOLDER
-    source = None if layout == SYNTHETIC else _folder(dataset, given, remembered)
+    layout = layout_name(dataset)
+    source = given if layout == SYNTHETIC else given or _folder(dataset, remembered)
     return replace(open_dataset(layout, source), name=dataset)
 
 
-def _folder(dataset: str, given: Path | None, remembered: str) -> Path:
-    if given is not None:
-        return given
-    places: tuple[Path, ...] = (*((Path(remembered),) if remembered else ()), *known_places(dataset))
-    for place in places:
-        if place.is_dir():
-            return place
-    known = "" if dataset in dataset_names() else f" It is none of the known data sets ({', '.join(dataset_names())})."
+def _folder(dataset: str, remembered: str) -> Path:
+    folder = find_folder(dataset, remembered)
+    if folder is not None:
+        return folder
+    names = dataset_names()
+    known = "" if plain_name(dataset) in names else f" It is none of the known data sets ({', '.join(names)})."
     raise ConfigError(
-        f"No folder is known for the data set {dataset!r}; looked in {', '.join(map(str, places))}.{known} "
+        f"No folder is known for the data set {dataset!r}; looked in "
+        f"{', '.join(map(str, places(dataset, remembered)))}.{known} "
         "Name the folder with --source DIR, or set NUCSEG_DATA to the folder that holds it."
     )

@@ -8,6 +8,7 @@ import typer
 
 from nucseg_pipeline.cli.cache import app as cache_app
 from nucseg_pipeline.cli.console import Commands, out
+from nucseg_pipeline.cli.datasets import datasets
 from nucseg_pipeline.cli.demo import demo
 from nucseg_pipeline.cli.embed import embed
 from nucseg_pipeline.cli.report import report
@@ -45,6 +46,7 @@ def main(
 app.command()(embed)
 app.command()(train)
 app.command()(report)
+app.command()(datasets)
 app.command()(demo)
 app.add_typer(cache_app, name="cache")
 

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 def embed(
     dataset: Annotated[
-        str, typer.Option(help="nuinsseg, synthetic, or any name you give to a folder of images/ and masks/.")
+        str,
+        typer.Option(
+            help="nuinsseg, cryonuseg, conic, dsb2018, synthetic, or a name of yours for a folder of images/ and masks/."
+        ),
     ],
     source: Annotated[
         Path | None, typer.Option(help="Folder of the data set. Default: where it was last time, $NUCSEG_DATA, ./data.")
