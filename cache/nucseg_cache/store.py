@@ -106,6 +106,11 @@ class Store:
         return str(self._layout.attributes["source"])
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of figures on this data set has to know, such as images that were left out."""
+        return tuple(map(str, self._layout.attributes.get("notes", ())))
+
+    @property
     def preparation(self) -> dict[str, str]:
         """What was done to the samples before they were stored."""
         return dict(self._layout.attributes["preparation"])
@@ -295,11 +300,11 @@ class Store:
             self._layout.samples.mark(self._good[row], present=present)
         self._note([replace(self._good[row], present=present)])
 
-    def remember_source(self, source: str) -> None:
-        """Write down where the data set was read from."""
-        if source != self.source:
+    def remember_source(self, source: str, notes: Sequence[str] = ()) -> None:
+        """Write down where the data set was read from, and what its readers have to know of it."""
+        if (source, tuple(notes)) != (self.source, self.notes):
             with access(self.location, "writing"):
-                self._layout = self._layout.with_attributes(source=source)
+                self._layout = self._layout.with_attributes(source=source, notes=list(notes))
 
     def delete_embeddings(self, key_hash: str) -> None:
         """Delete all embeddings of one key, in all views."""

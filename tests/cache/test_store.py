@@ -275,10 +275,14 @@ class TestStoreContract:
         assert found.embeddings(key).missing(sizes=True) == [0, 2]
         assert [(bad.row, bad.id) for bad in found.damaged()] == [(0, "image 0"), (2, "image 2")]
 
-    def test_the_source_is_remembered(self, filled: str) -> None:
-        Store.open(filled, mode="r+").remember_source("/elsewhere")
+    def test_the_source_is_remembered_with_what_is_to_be_known_of_it(self, filled: str, sample: MakeSample) -> None:
+        assert Store.open(filled).notes == ()
+        store = Store.open(filled, mode="r+")
+        store.remember_source("/elsewhere", ["one image has no label"])
+        store.append([sample(77)])
 
         assert Store.open(filled).source == "/elsewhere"
+        assert Store.open(filled).notes == ("one image has no label",)
 
     def test_every_chunk_is_written_also_one_of_zeros(
         self, location: str, sample: MakeSample, key: Key, files_of: FilesOf
