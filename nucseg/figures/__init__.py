@@ -2,6 +2,7 @@
 
 from nucseg.figures.curves import Epoch, training_curves
 from nucseg.figures.overlay import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH, Panels, overlay, panels
+from nucseg.figures.reliability import Calibration, reliability_diagram
 from nucseg.figures.violin import violin
 
 __all__ = [
@@ -10,10 +11,12 @@ __all__ = [
     "MISSED",
     "OUTLINE",
     "TRUTH",
+    "Calibration",
     "Epoch",
     "Panels",
     "overlay",
     "panels",
+    "reliability_diagram",
     "training_curves",
     "violin",
 ]

@@ -111,6 +111,11 @@ def panoptic_quality(found: Overlaps) -> PanopticQuality:
     return PanopticQuality(pq=dq * sq, dq=dq, sq=sq)
 
 
+def matched(found: Overlaps) -> NDArray[np.bool_]:
+    """Tell for each true nucleus, (T,), whether a predicted one matches it, at Jaccard index > 0.5."""
+    return np.asarray((found.iou > MATCH_IOU).any(axis=1))
+
+
 def _nuclei(area: Counts) -> NDArray[np.intp]:
     """List the labels in use, without the background."""
     return np.flatnonzero(area[1:]) + 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,7 +46,7 @@ def count_pixels(truth: Mask, prediction: Mask, ignore: Mask | None = None) -> P
     Raises:
         DataError: the masks differ in shape.
     """
-    _check_shapes(truth, prediction, ignore)
+    check_same_shape(truth, prediction, ignore)
     counted = np.ones(truth.shape, dtype=bool) if ignore is None else ~ignore
     true, found = truth[counted].astype(bool), prediction[counted].astype(bool)
     tp = int(np.count_nonzero(true & found))
@@ -88,6 +89,20 @@ def iou_weighted(counts: PixelCounts) -> float:
     return _weighted(iou, counts)
 
 
+def check_same_shape(truth: Mask, prediction: NDArray[Any], ignore: Mask | None) -> None:
+    """Refuse to compare arrays that are not on one pixel grid.
+
+    Raises:
+        DataError: with the shapes.
+    """
+    shapes = [mask.shape for mask in (truth, prediction, ignore) if mask is not None]
+    if len(set(shapes)) > 1:
+        raise DataError(
+            f"Cannot compare masks of different shapes: truth {truth.shape}, prediction {prediction.shape}, "
+            f"ignore {None if ignore is None else ignore.shape}. Bring them to one pixel grid first."
+        )
+
+
 def _weighted(score: Callable[[PixelCounts], float], counts: PixelCounts) -> float:
     share = _ratio(counts.tp + counts.fn, counts.tp + counts.fp + counts.fn + counts.tn)
     return share * score(counts) + (1 - share) * score(counts.background)
@@ -96,12 +111,3 @@ def _weighted(score: Callable[[PixelCounts], float], counts: PixelCounts) -> flo
 def _ratio(part: int, whole: int) -> float:
     """Divide; nothing of nothing is 1, because two empty masks agree."""
     return part / whole if whole else 1.0
-
-
-def _check_shapes(truth: Mask, prediction: Mask, ignore: Mask | None) -> None:
-    shapes = [mask.shape for mask in (truth, prediction, ignore) if mask is not None]
-    if len(set(shapes)) > 1:
-        raise DataError(
-            f"Cannot compare masks of different shapes: truth {truth.shape}, prediction {prediction.shape}, "
-            f"ignore {None if ignore is None else ignore.shape}. Bring them to one pixel grid first."
-        )

@@ -1,4 +1,4 @@
-"""How sure a mean over images is, and whether two runs differ: bootstrap intervals and paired tests.
+"""How sure a score over images is, and how runs spread: bootstrap intervals.
 
 Images of one group (patient, slide, source image) resemble each other. Where there are groups, it is groups
 that are drawn with replacement, each with all of its images; otherwise the interval would be too narrow.
@@ -6,15 +6,14 @@ that are drawn with replacement, each with all of its images; otherwise the inte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import wilcoxon
 
 from nucseg.errors import ConfigError
-from nucseg.metrics.overlap import PixelCounts, total
+from nucseg.metrics.overlap import PixelCounts
 
 Table = NDArray[np.float64]
 
@@ -51,17 +50,17 @@ class Resampling:
 
 
 @dataclass(frozen=True)
-class PairedDifference:
-    """What changed from one run to another on the same images."""
+class Spread:
+    """How a figure differs between runs of one configuration: folds or seeds."""
 
-    difference: Interval
-    """Mean of (second - first) over images."""
-    wilcoxon_p: float
-    """Two-sided p of Wilcoxon's signed-rank test over images (which takes images to be independent)."""
-    n_better: int
-    """Images on which the second run scores higher."""
-    n_worse: int
-    """Images on which the second run scores lower."""
+    mean: float
+    sd: float | None
+    """Standard deviation of the runs (n - 1 in the denominator); None of a single run."""
+    n: int
+    low: float
+    """The lowest of them."""
+    high: float
+    """The highest of them."""
 
 
 def mean_interval(values: ArrayLike, groups: Sequence[str] | None = None, draws: Resampling | None = None) -> Interval:
@@ -72,7 +71,7 @@ def mean_interval(values: ArrayLike, groups: Sequence[str] | None = None, draws:
     column = np.asarray(values, dtype=np.float64)
     columns = np.stack([column, np.ones_like(column)], axis=1)
     sums, n_groups = resampled_sums(columns, groups, draws)
-    return _interval(float(column.mean()), sums[:, 0] / sums[:, 1], len(column), n_groups)
+    return percentile_interval(float(column.mean()), sums[:, 0] / sums[:, 1], len(column), n_groups)
 
 
 def pooled_interval(
@@ -83,9 +82,31 @@ def pooled_interval(
 ) -> Interval:
     """Score all pixels of a set counted together, with the interval; one `counts` an image."""
     columns = np.array([(c.tp, c.fp, c.fn, c.tn) for c in counts], dtype=np.float64)
+
+    def score_rows(sums: Table) -> Table:
+        # `score` takes the counts of one image; calling it for 10,000 resamples takes 20 ms
+        return np.array([score(PixelCounts(*row)) for row in sums.astype(np.int64).tolist()])
+
+    return summed_interval(columns, score_rows, groups, draws)
+
+
+def summed_interval(
+    columns: Table,
+    score: Callable[[Table], Table],
+    groups: Sequence[str] | None = None,
+    draws: Resampling | None = None,
+) -> Interval:
+    """Score the sum of the columns, (N, K), over all images, with the interval.
+
+    `score` makes the scores, (R,), of R sums at a time, (R, K); NaN where there is nothing to score, and such a
+    resample is left out.
+
+    Raises:
+        ConfigError: there is no row, or not one group a row.
+    """
     sums, n_groups = resampled_sums(columns, groups, draws)
-    scores = np.array([score(PixelCounts(*row)) for row in sums.astype(np.int64).tolist()])
-    return _interval(score(total(counts)), scores, len(columns), n_groups)
+    value = float(score(columns.sum(axis=0, keepdims=True))[0])
+    return percentile_interval(value, score(sums), len(columns), n_groups)
 
 
 def resampled_sums(
@@ -112,48 +133,35 @@ def resampled_sums(
     return sums, n_groups
 
 
-def paired_difference(
-    first: Mapping[str, float],
-    second: Mapping[str, float],
-    groups: Mapping[str, str] | None = None,
-    draws: Resampling | None = None,
-) -> PairedDifference:
-    """Compare a score of two runs, given by image id, image by image.
+def percentile_interval(value: float, resampled: Table, n_images: int, n_groups: int) -> Interval:
+    """Put the 95 % percentile interval of resampled scores, (R,), around a score.
+
+    A score that is NaN, of a resample without anything to score, is left out.
+    """
+    kept = resampled[~np.isnan(resampled)]
+    if n_groups < 2 or not kept.size:
+        return Interval(value, None, None, n_images, n_groups)
+    low, high = np.quantile(kept, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(value, float(low), float(high), n_images, n_groups)
+
+
+def spread(values: ArrayLike) -> Spread:
+    """Describe one figure of several folds or seeds of a configuration, (n,).
+
+    It says how much runs differ, not how sure their mean is: folds share most of their training images.
 
     Raises:
-        ConfigError: the two runs were not scored on the same images.
+        ConfigError: there is no value.
     """
-    check_same_images(first.keys(), second.keys())
-    ids = list(first)
-    differences = np.array([second[name] - first[name] for name in ids])
-    named = None if groups is None else [groups[name] for name in ids]
-    # the test leaves out equal pairs; left in, they make scipy enumerate permutations for seconds
-    changed = differences[differences != 0]
-    p = float(wilcoxon(changed).pvalue) if changed.size else 1.0
-    return PairedDifference(
-        difference=mean_interval(differences, named, draws),
-        wilcoxon_p=p,
-        n_better=int((differences > 0).sum()),
-        n_worse=int((differences < 0).sum()),
-    )
-
-
-def check_same_images(
-    first: Collection[str], second: Collection[str], names: tuple[str, str] = ("the first", "the second")
-) -> None:
-    """Refuse to compare scores of different images, given by id; `names` says whose they are.
-
-    Raises:
-        ConfigError: with how many ids are on one side alone.
-    """
-    alone, other_alone = set(first) - set(second), set(second) - set(first)
-    if not alone and not other_alone:
-        return
-    shown = ", ".join(sorted(alone | other_alone)[:3])
-    raise ConfigError(
-        f"Only runs scored on the same images can be compared: {len(set(first) & set(second))} images are in "
-        f"both, {len(alone)} only in {names[0]}, {len(other_alone)} only in {names[1]} (such as {shown}). "
-        "Compare runs of one split and fold, or report on each of them alone."
+    column = np.asarray(values, dtype=np.float64)
+    if not column.size:
+        raise ConfigError("There is no run to describe the spread of; at least one is needed.")
+    return Spread(
+        mean=float(column.mean()),
+        sd=float(column.std(ddof=1)) if column.size > 1 else None,
+        n=column.size,
+        low=float(column.min()),
+        high=float(column.max()),
     )
 
 
@@ -164,10 +172,3 @@ def _sum_by_group(columns: Table, groups: Sequence[str]) -> Table:
     sums = np.zeros((len(names), columns.shape[1]))
     np.add.at(sums, index, columns)
     return sums
-
-
-def _interval(value: float, resampled: Table, n_images: int, n_groups: int) -> Interval:
-    if n_groups < 2:
-        return Interval(value, None, None, n_images, n_groups)
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(value, float(low), float(high), n_images, n_groups)

@@ -7,9 +7,11 @@ from nucseg.metrics import (
     PixelCounts,
     Resampling,
     dice,
+    iou,
     mean_interval,
-    paired_difference,
     pooled_interval,
+    spread,
+    summed_interval,
 )
 
 SCORES = np.random.default_rng(0).beta(8, 3, size=40)
@@ -101,42 +103,65 @@ def test_the_pooled_interval_surrounds_the_pooled_score_and_narrows_with_more_im
     assert many.high - many.low < few.high - few.low
 
 
-def test_a_paired_difference_agrees_with_scipys_test_and_bootstrap() -> None:
-    first = dict(zip(map(str, range(40)), SCORES, strict=True))
-    second = {name: value + 0.02 + 0.05 * np.sin(7 * float(name)) for name, value in first.items()}
-    shuffled = dict(sorted(second.items(), reverse=True))
-    change = np.array([second[name] - first[name] for name in first])
-    other = stats.bootstrap((change,), np.mean, n_resamples=10_000, method="percentile", rng=1)
-
-    ours = paired_difference(first, shuffled)
-
-    assert ours.difference.value == pytest.approx(change.mean())
-    assert ours.wilcoxon_p == pytest.approx(stats.wilcoxon(change).pvalue)
-    assert (ours.difference.low, ours.difference.high) == pytest.approx(
-        (other.confidence_interval.low, other.confidence_interval.high), abs=0.003
+@pytest.mark.parametrize("score", [dice, iou])
+def test_the_pooled_interval_agrees_with_scipys_bootstrap_of_summed_counts(score) -> None:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(4)
+    counts = [PixelCounts(*rng.integers(5, 200, size=4).tolist()) for _ in range(30)]
+    tp, fp, fn = (np.array([getattr(one, name) for one in counts]) for name in ("tp", "fp", "fn"))
+    weight = 2 if score is dice else 1
+    other = stats.bootstrap(
+        (tp, fp + fn),
+        lambda hit, missed, axis=-1: weight * hit.sum(axis) / (weight * hit.sum(axis) + missed.sum(axis)),
+        paired=True,
+        vectorized=True,
+        n_resamples=10_000,
+        method="percentile",
+        rng=1,
     )
-    assert (ours.n_better, ours.n_worse) == ((change > 0).sum(), (change < 0).sum())
+    ours = pooled_interval(counts, score)
+
+    assert (ours.low, ours.high) == pytest.approx(
+        (other.confidence_interval.low, other.confidence_interval.high), abs=0.004
+    )
 
 
-def test_equal_pairs_leave_the_test_as_scipy_has_it() -> None:
-    change = np.array([0.0, 0.03, -0.01, 0.0, 0.05, 0.02, -0.04])
-    first = dict.fromkeys("abcdefg", 0.5)
-    second = dict(zip("abcdefg", 0.5 + change, strict=True))
+def test_a_score_of_sums_is_the_mean_where_the_sums_are_of_values_and_of_ones() -> None:
+    columns = np.stack([SCORES, np.ones_like(SCORES)], axis=1)
+    summed = summed_interval(columns, lambda sums: sums[:, 0] / sums[:, 1], GROUPS)
+    mean = mean_interval(SCORES, GROUPS)
 
-    ours = paired_difference(first, second)
-
-    assert ours.wilcoxon_p == pytest.approx(stats.wilcoxon(change).pvalue)
-    assert (ours.n_better, ours.n_worse) == (3, 2)
+    assert (summed.value, summed.low, summed.high) == pytest.approx((mean.value, mean.low, mean.high))
+    assert (summed.n_images, summed.n_groups) == (mean.n_images, mean.n_groups)
 
 
-def test_equal_runs_differ_by_nothing() -> None:
-    scores = dict(zip(map(str, range(40)), SCORES, strict=True))
-    ours = paired_difference(scores, scores)
+def test_resamples_with_nothing_to_score_are_left_out_of_the_interval() -> None:
+    # one image in three has something to score: of 3 drawn, none in (2/3)**3 of the resamples
+    columns = np.array([[3.0, 4.0], [0.0, 0.0], [0.0, 0.0]])
+    ours = summed_interval(columns, lambda sums: sums[:, 0] / np.where(sums[:, 1] > 0, sums[:, 1], np.nan))
 
-    assert (ours.difference.value, ours.difference.low, ours.difference.high) == (0, 0, 0)
-    assert ours.wilcoxon_p == 1
+    assert (ours.value, ours.low, ours.high) == (0.75, 0.75, 0.75)
 
 
-def test_runs_on_different_images_are_refused_with_what_differs() -> None:
-    with pytest.raises(ConfigError, match=r"2 images are in both, 1 only in the first, 2 only in the second .*c, d, e"):
-        paired_difference({"a": 0.1, "b": 0.2, "c": 0.3}, {"a": 0.1, "b": 0.2, "d": 0.4, "e": 0.5})
+def test_an_interval_of_resamples_that_all_have_nothing_to_score_has_no_ends() -> None:
+    ours = summed_interval(np.ones((3, 1)), lambda sums: np.where(sums[:, 0] < 0, 1, np.nan))
+
+    assert (ours.low, ours.high) == (None, None)
+
+
+def test_the_spread_of_runs_is_that_of_numpy() -> None:
+    values = [0.71, 0.74, 0.69, 0.80]
+    ours = spread(values)
+
+    assert (ours.mean, ours.sd) == pytest.approx((np.mean(values), stats.tstd(values)))
+    assert (ours.n, ours.low, ours.high) == (4, 0.69, 0.80)
+
+
+def test_a_single_run_has_no_standard_deviation() -> None:
+    ours = spread([0.7])
+
+    assert (ours.mean, ours.sd, ours.n, ours.low, ours.high) == (0.7, None, 1, 0.7, 0.7)
+
+
+def test_the_spread_of_no_run_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="no run"):
+        spread([])

@@ -1,0 +1,123 @@
+"""Whether a nucleus probability means what it says: reliability, Brier score and expected calibration error.
+
+Pixels are counted into bins of their predicted probability. Counts of images add up, so that a test set is scored
+as one image of all its pixels: `sum(counts, start=Reliability.of_nothing(0, 0))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg.errors import DataError
+from nucseg.metrics.overlap import Mask, check_same_shape
+from nucseg.metrics.statistics import Interval, Resampling, Table, summed_interval
+
+PerBin = NDArray[np.float64]
+
+N_BINS = 15
+"""Bins of equal width between 0 and 1, as many as Guo et al. 2017 take; each holds its upper end, the first also 0."""
+
+ROUNDING = 1e-6
+"""How far beyond 0 and 1 a probability may lie: interpolation in float32 rounds."""
+
+_INNER_EDGES = np.linspace(0, 1, N_BINS + 1)[1:-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Pixels by their predicted probability of nucleus, in `N_BINS` bins."""
+
+    n_pixels: PerBin
+    """(N_BINS,) pixels in each bin."""
+    probability_sum: PerBin
+    """(N_BINS,) sum of their predicted probabilities."""
+    n_nucleus_pixels: PerBin
+    """(N_BINS,) how many of them are nucleus in truth."""
+    squared_error: float
+    """Sum over all pixels of (probability - truth) squared, truth being 0 or 1."""
+
+    @staticmethod
+    def of_nothing(n_pixels: int, n_nucleus_pixels: int) -> Reliability:
+        """Count what probability 0 everywhere gives on an image of so many pixels, so many of them nucleus."""
+        first = np.eye(N_BINS)[0]
+        return Reliability(n_pixels * first, 0 * first, n_nucleus_pixels * first, float(n_nucleus_pixels))
+
+    def __add__(self, other: Reliability) -> Reliability:
+        return Reliability(
+            self.n_pixels + other.n_pixels,
+            self.probability_sum + other.probability_sum,
+            self.n_nucleus_pixels + other.n_nucleus_pixels,
+            self.squared_error + other.squared_error,
+        )
+
+
+def count_reliability(probability: NDArray[np.float32], truth: Mask, ignore: Mask | None = None) -> Reliability:
+    """Count a (H, W) map of nucleus probability against the (H, W) true mask; pixels in `ignore` count in no bin.
+
+    Raises:
+        DataError: the arrays differ in shape, or a probability that counts does not lie between 0 and 1.
+    """
+    check_same_shape(truth, probability, ignore)
+    counted = np.ones(truth.shape, dtype=bool) if ignore is None else ~ignore.astype(bool)
+    predicted = probability[counted].astype(np.float64)
+    true = truth[counted].astype(np.float64)
+    if not (np.abs(predicted - 0.5) <= 0.5 + ROUNDING).all():
+        raise DataError(
+            f"A probability lies between 0 and 1, these lie between {predicted.min():.3g} and {predicted.max():.3g}. "
+            "Give the softmax of the two logits, not the logits, of a network whose output is finite."
+        )
+    index = np.searchsorted(_INNER_EDGES, predicted)
+    return Reliability(
+        n_pixels=_sum_by_bin(index, np.ones_like(predicted)),
+        probability_sum=_sum_by_bin(index, predicted),
+        n_nucleus_pixels=_sum_by_bin(index, true),
+        squared_error=float(((predicted - true) ** 2).sum()),
+    )
+
+
+def brier(counts: Reliability) -> float:
+    """Brier score: mean squared difference of probability and truth (Brier 1950); 0 without any pixel."""
+    n_pixels = counts.n_pixels.sum()
+    return float(counts.squared_error / n_pixels) if n_pixels else 0.0
+
+
+def expected_calibration_error(counts: Reliability) -> float:
+    """Expected calibration error of the nucleus probability (Guo et al. 2017, ICML, equation 3); 0 without any pixel.
+
+    Over the bins, the mean distance of the share of nucleus pixels from the mean probability, each bin weighing as
+    much as it has pixels. Guo et al. bin the confidence in the predicted class; of two classes that is the larger of
+    both probabilities. Here it is the probability of nucleus, so that bins below one half show missed nuclei.
+    """
+    return float(_calibration_error(_row(counts)[None])[0])
+
+
+def calibration_interval(
+    per_image: Sequence[Reliability], groups: Sequence[str] | None = None, draws: Resampling | None = None
+) -> Interval:
+    """Expected calibration error of all pixels of a set counted together, with the interval; one count an image.
+
+    Raises:
+        ConfigError: there is no image, or not one group an image.
+    """
+    return summed_interval(np.array([_row(counts) for counts in per_image]), _calibration_error, groups, draws)
+
+
+def _sum_by_bin(index: NDArray[np.intp], values: PerBin) -> PerBin:
+    return np.bincount(index, weights=values, minlength=N_BINS).astype(np.float64)
+
+
+def _row(counts: Reliability) -> PerBin:
+    return np.concatenate([counts.n_pixels, counts.probability_sum, counts.n_nucleus_pixels])
+
+
+def _calibration_error(rows: Table) -> Table:
+    """Expected calibration error of each of (R, 3 * N_BINS) rows of counts."""
+    n_pixels, probability_sum, n_nucleus_pixels = np.split(rows, 3, axis=1)
+    gaps = np.abs(probability_sum - n_nucleus_pixels).sum(axis=1)
+    # without any pixel the gap is 0 too
+    errors: Table = gaps / n_pixels.sum(axis=1).clip(min=1)
+    return errors
