@@ -7,7 +7,7 @@ the watershed's parameters for that threshold, by panoptic quality (which, unlik
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, product
 
 import numpy as np
@@ -56,6 +56,15 @@ class InstanceRule:
             raise ConfigError(
                 f"smoothing_px and min_area_px must not be negative and min_distance_px at least 1, got {self}."
             )
+
+    def scaled(self, factor: float) -> InstanceRule:
+        """Give the same rule for a map of `factor` times as many pixels a side: lengths grow with it, areas squared."""
+        return replace(
+            self,
+            smoothing_px=self.smoothing_px * factor,
+            min_distance_px=max(1, round(self.min_distance_px * factor)),
+            min_area_px=round(self.min_area_px * factor**2),
+        )
 
 
 def foreground(probability: Probability, rule: InstanceRule) -> Mask:

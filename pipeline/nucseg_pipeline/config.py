@@ -161,8 +161,12 @@ class ReportConfig:
     """Folders of the runs; at least one."""
     out: Path | None = None
     """Folder of the report; None makes one in ./reports named after the runs."""
-    grid: int | str = 256
-    """Side in pixels of the grid that metrics are computed on."""
+    datasets: tuple[str, ...] = ()
+    """Data sets to score on; empty takes the test part of each run. Those a run was not trained on are scored whole."""
+    grid: str = "256"
+    """The grid of the metrics: 256, that of the prepared images, or native, that of the source's own masks."""
+    source: Path | None = None
+    """Folder that the native masks are read from; None takes the one that the store remembers."""
     baseline: str = ""
     """Name of the run that the others are compared with; empty takes the first."""
     seed: int = 0
@@ -181,8 +185,16 @@ class ReportConfig:
         doubled = sorted({str(run) for run in self.runs if folders.count(run.resolve()) > 1})
         if doubled:
             raise ConfigError(f"A run can be reported only once, but {', '.join(doubled)} is named twice.")
-        if self.grid != 256:
-            raise ConfigError(f"grid must be 256, got {self.grid}: the native grid is not available yet.")
+        for dataset in self.datasets:
+            _check_dataset(dataset)
+        if len(set(self.datasets)) < len(self.datasets):
+            raise ConfigError(f"Each data set is scored once, got {', '.join(self.datasets)}.")
+        _check_choice(self, "grid", ("256", "native"))
+        if self.source is not None and (self.grid != "native" or len(self.datasets) > 1):
+            raise ConfigError(
+                "source is the folder that native masks of one data set are read from: it goes with grid native and at "
+                f"most one data set, got grid {self.grid} and {len(self.datasets)} data sets."
+            )
         _check_at_least(self, 0, ("n_overlays",))
         _check_seed(self.seed)
         _check_at_least(self, 1, ("n_resamples",))

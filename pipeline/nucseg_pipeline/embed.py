@@ -59,7 +59,7 @@ def embed(config: EmbedConfig, progress: Progress) -> EmbedResult:
     store, dataset = _open(config)
     entries = dataset.entries[: config.limit]
     with store.exclusive():
-        store.remember_source(dataset.source)
+        store.remember_source(dataset.source, dataset.notes)
         changes = synchronise(store, dataset, entries, progress)
     # after the samples, so that a wrong folder is told before seconds are spent on weights
     encoder = open_encoder(

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from nucseg.data import content_size
 from nucseg.losses import SegmentationLoss
 from nucseg.metrics import count_pixels, dice
 from nucseg_cache import SampleRow
@@ -26,6 +27,12 @@ class Prediction:
     sample: SampleRow
     probability: NDArray[np.float32]
     """(H, W) probability of nucleus on the grid of the prepared image."""
+
+    @property
+    def content(self) -> tuple[slice, slice]:
+        """Rows and columns that the image covers: what a network says of the padding is nothing."""
+        h, w = content_size(self.sample.size, len(self.probability))
+        return slice(h), slice(w)
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,40 @@
-"""Stage three: trained runs -> a report of what they are worth on their test part."""
+"""Stage three: trained runs -> a report of what they are worth, on their test part or on other data sets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from nucseg.errors import ConfigError
 from nucseg.instances import separate
-from nucseg.metrics import check_same_images
+from nucseg.metrics import Resampling
 from nucseg.metrics.instances import InstanceMap
-from nucseg_cache import SampleRow
 from nucseg_pipeline.config import ReportConfig
-from nucseg_pipeline.report_files import check_writable, write_files
-from nucseg_pipeline.report_findings import Findings, conclude
-from nucseg_pipeline.report_page import Shown, page_text
-from nucseg_pipeline.report_scores import ImageScores, RunScores, score_image
-from nucseg_pipeline.report_text import csv_text, json_text, markdown_text
+from nucseg_pipeline.reporting.cases import NATIVE, Case, Grid, native_grid, prepared_grid
+from nucseg_pipeline.reporting.compare import check_same_truth
+from nucseg_pipeline.reporting.configurations import Configuration, configurations, run_names
+from nucseg_pipeline.reporting.exams import Exam, exam_on, own_exam
+from nucseg_pipeline.reporting.files import check_writable, write_files
+from nucseg_pipeline.reporting.findings import Findings, Made, conclude
+from nucseg_pipeline.reporting.matrix import Matrix, matrix
+from nucseg_pipeline.reporting.page import matrix_page, page_text
+from nucseg_pipeline.reporting.pictures import Shown
+from nucseg_pipeline.reporting.scores import RunScores, score_image
+from nucseg_pipeline.reporting.text import csv_text, json_text, markdown_text, matrix_markdown
 from nucseg_pipeline.runs import Run
 
 Progress = Callable[[int, int, str], None]
 """Called with the number of predictions done, the number in all, and what is being done."""
 
 MOST_NAMES = 3
-"""A report of more runs than this is not named after every one of them."""
+"""A report of more configurations or data sets than this is not named after every one of them."""
 
 
 @dataclass(frozen=True)
@@ -35,40 +44,69 @@ class ReportResult:
     folder: Path
     page: Path
     """The report for people, one file."""
-    findings: Findings
+    findings: tuple[Findings, ...]
+    """One for each data set."""
+    matrix: Matrix | None
+    """All data sets side by side, where there are several."""
 
 
 def report(config: ReportConfig, progress: Progress = lambda done, total, what: None) -> ReportResult:
-    """Score finished runs on their test part and write per_image.csv, summary.json, summary.md and report.html.
+    """Score finished runs and write per_image.csv, summary.json, summary.md and report.html.
+
+    Without `datasets` every run is scored on its own test part. Repeats of one configuration, over folds and seeds, are
+    summed up; two configurations are compared if they have the same test images, and refused if not. With several
+    data sets there is a report in a folder for each, and these four files hold the matrix of them.
 
     Raises:
         ConfigError: a folder is no finished run, runs cannot be compared, or the report cannot be written.
-        DataError: a prediction is not finite.
-        nucseg_cache.CacheError: the store of a run is gone, or damaged.
+        DataError: a prediction is not finite, or a native image cannot be read.
+        nucseg_cache.CacheError: the store of a run is gone, damaged, or without the embeddings that guide it.
     """
     opened = [Run.open(path, cache=config.cache) for path in config.runs]
-    runs = dict(zip(_names(config.runs), opened, strict=True))
-    _check_comparable(runs, config)
-    folder = config.out or Path("reports") / _report_name(list(runs))
+    runs = dict(zip(run_names(config.runs), opened, strict=True))
+    entrants = configurations(runs)
+    _check_baseline(entrants, config.baseline)
+    exams = [exam_on(dataset, entrants, config.cache) for dataset in config.datasets] or [own_exam(entrants)]
+    folder = config.out or Path("reports") / _report_name(entrants, config)
     check_writable(folder)
+    examined = [_Examination.prepare(exam, entrants, config) for exam in exams]
 
-    n_test = len(opened[0].split.test)
-    meter = _Meter(progress, total=(n_test + min(n_test, config.n_overlays)) * len(runs))
-    scores = [RunScores(name, _score(name, run, meter)) for name, run in runs.items()]
-    findings = conclude(runs, scores, config, folder)
-    chosen = _choose(scores[0].values("dice"), config.n_overlays, config.seed)
-    shown = _predict_shown(runs, chosen, meter)
+    meter = _Meter(progress, total=sum(one.n_predictions for one in examined))
+    made = _made(config, folder)
+    told: list[tuple[Findings, dict[str, RunScores]]] = []
+    for one in examined:
+        scores = one.score(meter)
+        findings, columns = conclude(one.exam, entrants, _folders(runs, config), scores, one.grid_name, made)
+        shown = one.draw(columns[0], meter)
+        place = folder if len(examined) == 1 else folder / findings.dataset
+        write_files(
+            place,
+            {
+                "per_image.csv": csv_text({findings.dataset: scores}, _by_run(entrants)),
+                "summary.json": json_text(findings),
+                "summary.md": markdown_text(findings),
+                "report.html": page_text(findings, columns, shown),
+            },
+        )
+        told.append((findings, scores))
+    whole = _write_matrix(folder, told, entrants) if len(told) > 1 else None
+    return ReportResult(folder, folder / "report.html", tuple(findings for findings, _ in told), whole)
 
+
+def _write_matrix(
+    folder: Path, told: Sequence[tuple[Findings, dict[str, RunScores]]], entrants: Sequence[Configuration]
+) -> Matrix:
+    whole = matrix([findings for findings, _ in told])
     write_files(
         folder,
         {
-            "per_image.csv": csv_text(scores),
-            "summary.json": json_text(findings),
-            "summary.md": markdown_text(findings),
-            "report.html": page_text(findings, scores, shown),
+            "per_image.csv": csv_text({findings.dataset: scores for findings, scores in told}, _by_run(entrants)),
+            "summary.json": json_text(whole),
+            "summary.md": matrix_markdown(whole),
+            "report.html": matrix_page(whole),
         },
     )
-    return ReportResult(folder=folder, page=folder / "report.html", findings=findings)
+    return whole
 
 
 @dataclass
@@ -84,26 +122,84 @@ class _Meter:
         self.progress(self.done, self.total, what)
 
 
-def _score(name: str, run: Run, meter: _Meter) -> tuple[ImageScores, ...]:
-    scores = []
-    for prediction in run.predict(run.split.test):
-        scores.append(score_image(prediction.sample, prediction.probability, run.rule))
-        meter.tick(f"scoring {name}")
-    return tuple(scores)
+@dataclass(frozen=True, eq=False)
+class _Examination:
+    """An exam that all of its runs can sit: what they need is there."""
+
+    exam: Exam
+    entrants: tuple[Configuration, ...]
+    grid: Grid
+    grid_name: str
+    n_overlays: int
+    seed: int
+
+    @classmethod
+    def prepare(cls, exam: Exam, entrants: tuple[Configuration, ...], config: ReportConfig) -> _Examination:
+        """Find out whether every embedding and every native image is there, before hours go into others."""
+        for _, name, run in _sitting(exam, entrants):
+            run.rows(exam.ids[name], store=exam.store_for(run))
+        side_px = exam.store.preparation.get("side_px", 256)
+        native = config.grid == NATIVE
+        return cls(
+            exam=exam,
+            entrants=entrants,
+            grid=native_grid(exam.store, exam.all_ids, config.source) if native else prepared_grid,
+            grid_name="native grid" if native else f"{side_px} px grid",
+            n_overlays=min(config.n_overlays, len(exam.all_ids)),
+            seed=config.seed,
+        )
+
+    @property
+    def n_predictions(self) -> int:
+        return sum(map(len, self.exam.ids.values())) + self.n_overlays * len(self.entrants)
+
+    def score(self, meter: _Meter) -> dict[str, RunScores]:
+        """Run name -> scores of every run that has images here."""
+        scores = {}
+        for _, name, run in _sitting(self.exam, self.entrants):
+            images = []
+            for case in self._cases(run, self.exam.ids[name]):
+                images.append(score_image(case, run.rule))
+                meter.tick(f"scoring {name}")
+            scores[name] = RunScores(name, tuple(images))
+        for first, second in combinations(scores.values(), 2):
+            check_same_truth(first, second)
+        return scores
+
+    def draw(self, first: RunScores, meter: _Meter) -> list[Shown]:
+        """Predict some images once more, by the first run of each configuration that was scored on them.
+
+        Holding the maps of all images from the scoring on would take gigabytes.
+        """
+        chosen = _choose(first.values("dice"), self.n_overlays, self.seed)
+        cases: dict[str, Case] = {}
+        instances: dict[str, dict[str, InstanceMap]] = {one: {} for one in chosen}
+        for entrant in self.entrants:
+            for run, ids in self._shares(entrant, chosen):
+                for case in self._cases(run, ids):
+                    cases[case.id] = case
+                    instances[case.id][entrant.name] = separate(case.probability, run.rule.scaled(case.scale))
+                    meter.tick("drawing")
+        return [Shown(cases[one], why, instances[one]) for one, why in chosen.items()]
+
+    def _shares(self, entrant: Configuration, chosen: Iterable[str]) -> Iterator[tuple[Run, list[str]]]:
+        """Give each of some images to the first run that was scored on it."""
+        left = list(chosen)
+        for name, run in entrant.runs.items():
+            own = [one for one in left if one in self.exam.ids.get(name, ())]
+            left = [one for one in left if one not in own]
+            if own:
+                yield run, own
+
+    def _cases(self, run: Run, ids: Sequence[str]) -> Iterator[Case]:
+        return map(self.grid, run.predict(ids, store=self.exam.store_for(run)))
 
 
-def _predict_shown(runs: Mapping[str, Run], chosen: Mapping[str, str], meter: _Meter) -> list[Shown]:
-    """Predict the chosen images once more: holding the maps of all of them would take gigabytes."""
-    ids = list(chosen)
-    samples: dict[str, SampleRow] = {}
-    instances: dict[str, dict[str, InstanceMap]] = {one: {} for one in ids}
-    for name, run in runs.items():
-        for prediction in run.predict(ids):
-            one = prediction.sample.id
-            samples[one] = prediction.sample
-            instances[one][name] = separate(prediction.probability, run.rule)
-            meter.tick("drawing")
-    return [Shown(samples[one], why, instances[one]) for one, why in chosen.items()]
+def _sitting(exam: Exam, entrants: Sequence[Configuration]) -> Iterator[tuple[Configuration, str, Run]]:
+    for entrant in entrants:
+        for name, run in entrant.runs.items():
+            if name in exam.ids:
+                yield entrant, name, run
 
 
 def _choose(dice: Mapping[str, float], n_images: int, seed: int) -> dict[str, str]:
@@ -116,24 +212,36 @@ def _choose(dice: Mapping[str, float], n_images: int, seed: int) -> dict[str, st
     return dict(list(chosen.items())[:n_images])
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """Name runs after their folders, with as many parents as it takes to tell them apart."""
-    parts = [path.resolve().parts for path in paths]
-    depths = range(1, max(map(len, parts)) + 1)
-    candidates = (["/".join(part[-depth:]) for part in parts] for depth in depths)
-    return next(names for names in candidates if len(set(names)) == len(names))
+def _check_baseline(entrants: Sequence[Configuration], baseline: str) -> None:
+    names = [entrant.name for entrant in entrants]
+    if baseline and not any(baseline == entrant.name or baseline in entrant.runs for entrant in entrants):
+        raise ConfigError(f"The baseline {baseline!r} is not among the runs: {', '.join(names)}.")
 
 
-def _report_name(names: Sequence[str]) -> str:
-    shown = [name.replace("/", "-") for name in names]
-    if len(shown) <= MOST_NAMES:
-        return "-vs-".join(shown)
-    return f"{shown[0]}-and-{len(shown) - 1}-others"
+def _report_name(entrants: Sequence[Configuration], config: ReportConfig) -> str:
+    names = [entrant.name.replace("/", "-") for entrant in entrants]
+    name = "-vs-".join(names) if len(names) <= MOST_NAMES else f"{names[0]}-and-{len(names) - 1}-others"
+    datasets = "-and-".join(config.datasets[:MOST_NAMES])
+    return name + (f"-on-{datasets}" if datasets else "") + ("-native" if config.grid == NATIVE else "")
 
 
-def _check_comparable(runs: Mapping[str, Run], config: ReportConfig) -> None:
-    (first, baseline), *others = runs.items()
-    for name, run in others:
-        check_same_images(baseline.split.test, run.split.test, names=(first, name))
-    if config.baseline and config.baseline not in runs:
-        raise ConfigError(f"The baseline {config.baseline!r} is not among the runs: {', '.join(runs)}.")
+def _made(config: ReportConfig, folder: Path) -> Made:
+    words = ["nucseg", "report", *map(str, config.runs), "--out", str(folder)]
+    words += [word for dataset in config.datasets for word in ("--dataset", dataset)]
+    grid = config.grid if config.grid == NATIVE else ""
+    options = {"--grid": grid, "--source": config.source, "--cache": config.cache, "--baseline": config.baseline}
+    return Made(
+        command=shlex.join([*words, *(str(word) for pair in options.items() if pair[1] for word in pair)]),
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        nucseg=version("nucseg"),
+        resampling=Resampling(n_resamples=config.n_resamples, seed=config.seed),
+        baseline=config.baseline,
+    )
+
+
+def _folders(runs: Mapping[str, Run], config: ReportConfig) -> dict[str, str]:
+    return dict(zip(runs, map(str, config.runs), strict=True))
+
+
+def _by_run(entrants: Sequence[Configuration]) -> dict[str, str]:
+    return {name: entrant.name for entrant in entrants for name in entrant.runs}

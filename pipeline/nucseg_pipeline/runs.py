@@ -93,14 +93,29 @@ class Run:
             "validation_dice": status["validation_dice"],
         }
 
-    def predict(self, ids: Sequence[str], *, device: str = "auto") -> Iterator[Prediction]:
-        """Probability maps of the best network for some ids of the store, in their order, without augmentation.
+    def rows(self, ids: Sequence[str], *, store: Store | None = None) -> Rows:
+        """Open what a prediction reads: some ids of a store, with the embeddings that guide this run.
 
-        Raises ConfigError where the checkpoint cannot be read or an id has no embedding, and
-        nucseg_cache.CacheError where a row is damaged.
+        Raises ConfigError where an id is not there or has no embedding, and nucseg_cache.CacheError where the store has
+        no embeddings of the run's encoder.
         """
-        key = self.store.find(self.inputs.embedding) if self.inputs.embedding else None
-        rows = Rows(self.store, open_embeddings(self.store, key, ids), ids)
+        place = self.store if store is None else store
+        key = place.find(self.inputs.embedding) if self.inputs.embedding else None
+        return Rows(place, open_embeddings(place, key, ids), ids)
+
+    def predict(self, ids: Sequence[str], *, store: Store | None = None, device: str = "auto") -> Iterator[Prediction]:
+        """Probability maps of the best network for some ids of a store, in their order, without augmentation.
+
+        Args:
+            ids: which images.
+            store: where they are; None takes the store that the run was trained from.
+            device: auto, cpu, mps, cuda or cuda:N.
+
+        Raises:
+            ConfigError: the checkpoint cannot be read, or an id has no embedding.
+            nucseg_cache.CacheError: the store has no embeddings of the run's encoder, or a row is damaged.
+        """
+        rows = self.rows(ids, store=store)
         chosen = choose_device(device)
         config = self.config
         model = build_model(

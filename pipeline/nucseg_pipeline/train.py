@@ -166,9 +166,9 @@ def _finish(learner: Learner, folder: RunFolder, validation: Rows) -> None:
     predictions = list(predict(learner.model, validation, device=learner.accelerator.device))
     folder.write_rule(
         choose_rule(
-            [one.probability for one in predictions],
-            [one.sample.instances for one in predictions],
-            [one.sample.ignore for one in predictions],
+            [one.probability[one.content] for one in predictions],
+            [one.sample.instances[one.content] for one in predictions],
+            [one.sample.ignore[one.content] for one in predictions],
         )
     )
     folder.write_epochs([asdict(row) for row in learner.history])

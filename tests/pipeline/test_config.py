@@ -1,6 +1,7 @@
 """The stages' configurations refuse what cannot be."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,9 +74,22 @@ def test_a_report_of_one_run_under_two_names_is_refused() -> None:
         ReportConfig(runs=(Path("runs/a"), Path("runs/../runs/a")))
 
 
-def test_a_report_on_the_native_grid_is_refused_with_the_grid_that_works() -> None:
-    with pytest.raises(ConfigError, match="must be 256"):
-        ReportConfig(runs=(Path("runs/a"),), grid="native")
+def test_an_unknown_grid_is_refused_with_the_grids_there_are() -> None:
+    with pytest.raises(ConfigError, match="grid must be 256 or native, got '512'"):
+        ReportConfig(runs=(Path("runs/a"),), grid="512")
+
+
+def test_a_data_set_is_scored_once_and_by_its_name() -> None:
+    with pytest.raises(ConfigError, match="once, got conic, conic"):
+        ReportConfig(runs=(Path("runs/a"),), datasets=("conic", "conic"))
+    with pytest.raises(ConfigError, match="dataset must be a name"):
+        ReportConfig(runs=(Path("runs/a"),), datasets=("../conic",))
+
+
+@pytest.mark.parametrize("wanted", [{}, {"grid": "native", "datasets": ("a", "b")}])
+def test_a_source_belongs_to_the_native_grid_of_one_data_set(wanted: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="goes with grid native"):
+        ReportConfig(runs=(Path("runs/a"),), source=Path("here"), **wanted)
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:

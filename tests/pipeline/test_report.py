@@ -19,6 +19,7 @@ from nucseg.instances import InstanceRule
 from nucseg_cache import SampleRow
 from nucseg_pipeline import report as stage
 from nucseg_pipeline.config import ReportConfig, TrainConfig
+from nucseg_pipeline.inference import Prediction
 from nucseg_pipeline.report import Progress, ReportResult, report
 
 SIDE, N_IMAGES = 48, 6
@@ -49,28 +50,61 @@ def nuclei_row(number: int) -> SampleRow:
 ROWS = {row.id: row for row in map(nuclei_row, range(N_IMAGES))}
 
 
+def digests(row: SampleRow) -> tuple[str, str]:
+    return row.image_digest.hex(), row.mask_digest.hex()
+
+
+def drawn_store(dataset: str) -> SimpleNamespace:
+    """Has of a store what a report asks for."""
+    table = [SimpleNamespace(id=one, image_digest=row.image_digest, present=True) for one, row in ROWS.items()]
+    return SimpleNamespace(
+        dataset=dataset, preparation={"side_px": str(SIDE)}, location=f"cache/{dataset}.zarr", source="", table=table,
+        notes=("left out: one",),
+    )  # fmt: skip
+
+
 class DrawnRun:
     """Has of a run what a report asks for; its network knows the truth and errs by a given amount."""
 
-    def __init__(self, name: str, *, error: float, dataset: str = "nuinsseg", ids: Sequence[str] = tuple(ROWS)) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        error: float,
+        dataset: str = "nuinsseg",
+        ids: Sequence[str] = tuple(ROWS),
+        fold: int = 0,
+        seed: int = 0,
+        learned: str = "aa",
+    ) -> None:
         self.error = error
-        self.config = TrainConfig(dataset=dataset, cache="cache", fusion="xgfb" if error < 1 else "none")
+        self.config = TrainConfig(
+            dataset=dataset, cache="cache", fusion="xgfb" if error < 1 else "none", fold=fold, seed=seed
+        )
         self.split = SimpleNamespace(
             train=("a",), validation=("b",), test=tuple(ids), protocol="official", notes=("slides leak",)
         )
-        self.store = SimpleNamespace(dataset=dataset, preparation={"side_px": str(SIDE)})
+        self.store = drawn_store(dataset)
+        self.inputs = SimpleNamespace(
+            embedding={"architecture": "vit_b"},
+            preparation=self.store.preparation,
+            samples={"a": (learned, ""), "b": ("bb", ""), **{one: digests(row) for one, row in ROWS.items()}},
+        )
         self.rule = InstanceRule(threshold=0.5, min_area_px=4)
         self.history = [{"epoch": 1.0, "train_loss": 0.9, "validation_dice": 0.5, "seconds": 1.0}]
         self.provenance = {"embedding": {"architecture": "vit_b", "weights": "6923"}, "versions": {"torch": "2"}}
+
+    def rows(self, ids: Sequence[str], *, store: object) -> None:
+        """Every embedding is there."""
 
     def probability(self, sample: SampleRow) -> np.ndarray:
         rough = np.random.default_rng(sample.image_digest[-1]).standard_normal((SIDE, SIDE))
         mask = ndimage.gaussian_filter((sample.instances > 0).astype(float), 0.7)
         return np.clip(mask + self.error * ndimage.gaussian_filter(rough, 2), 0, 1).astype(np.float32)
 
-    def predict(self, ids: Sequence[str]) -> Iterator[SimpleNamespace]:
+    def predict(self, ids: Sequence[str], *, store: object) -> Iterator[Prediction]:
         for one in ids:
-            yield SimpleNamespace(sample=ROWS[one], probability=self.probability(ROWS[one]))
+            yield Prediction(ROWS[one], self.probability(ROWS[one]))
 
 
 Report = Callable[..., ReportResult]
@@ -165,8 +199,8 @@ def test_the_summary_holds_what_scikit_learn_computes_from_the_predictions(two: 
         assert metrics["dice"]["n_groups"] == 3
         assert summary["all_background"]["dice"]["value"] == 0
         assert summary["all_background"]["dice_weighted"]["value"] == pytest.approx(np.mean(weighted_nothing))
-    assert summary["grid_px"] == SIDE
-    assert summary["notes"] == ["slides leak"]
+    assert summary["grid"] == f"{SIDE} px grid"
+    assert summary["notes"] == ["slides leak", "left out: one"]
 
 
 def test_the_table_has_a_line_an_image_and_run_that_adds_up_to_the_summary(two: ReportResult) -> None:
@@ -183,8 +217,8 @@ def test_the_table_has_a_line_an_image_and_run_that_adds_up_to_the_summary(two: 
 
 
 def test_runs_are_compared_with_the_first_or_with_the_one_that_is_named(make: Report) -> None:
-    by_first = make(two_runs()).findings.comparisons
-    by_name = make(two_runs(), baseline="unguided").findings.comparisons
+    by_first = make(two_runs()).findings[0].comparisons
+    by_name = make(two_runs(), baseline="unguided").findings[0].comparisons
 
     assert [(c.name, c.baseline) for c in (*by_first, *by_name)] == [("unguided", "guided"), ("guided", "unguided")]
     gain = by_name[0].differences["dice"].difference
@@ -194,7 +228,7 @@ def test_runs_are_compared_with_the_first_or_with_the_one_that_is_named(make: Re
 
 def test_the_markdown_shows_every_run_and_the_prediction_that_finds_nothing(two: ReportResult) -> None:
     text = (two.folder / "summary.md").read_text()
-    dice = two.findings.runs[0].metrics["dice"]
+    dice = two.findings[0].runs[0].metrics["dice"]
 
     assert f"\n| guided | {dice.value:.3f} ({dice.low:.3f} to {dice.high:.3f}) |" in text
     assert "\n| all background | 0.000 (0.000 to 0.000) |" in text
@@ -221,16 +255,16 @@ def test_pictures_have_words_and_tables_have_captions(two: ReportResult) -> None
     alts = [attributes.get("alt") for tag, attributes in page.elements if tag == "img"]
 
     assert all(alts)
-    assert len(set(alts)) == len(alts) == 2 + 4
+    assert len(set(alts)) == len(alts) == 3 + 4
     assert tags.count("caption") == tags.count("table") > 4
 
 
 def test_the_page_gives_the_headline_and_the_score_of_finding_nothing(two: ReportResult) -> None:
-    dice = two.findings.runs[0].metrics["dice"]
+    dice = two.findings[0].runs[0].metrics["dice"]
     text = Page(two.page.read_text()).text
 
     assert f"guided {dice.value:.3f} 95 % interval {dice.low:.3f} to {dice.high:.3f}" in text
-    assert f"scores {two.findings.all_background['dice_weighted'].value:.3f} on these images" in text
+    assert f"scores {two.findings[0].all_background['dice_weighted'].value:.3f} on these images" in text
     assert "slides leak" in text
     assert f"{SIDE} px grid" in text
     assert "Warning" not in text
@@ -249,7 +283,7 @@ def test_synthetic_images_and_a_random_encoder_are_warned_of(make: Report) -> No
     result = make({"run": run}, page=True)
     text = Page(result.page.read_text()).text
 
-    assert len(result.findings.warnings) == 2
+    assert len(result.findings[0].warnings) == 2
     assert "The images are synthetic" in text
     assert "random weights" in text
     assert (result.folder / "summary.md").read_text().count("**Warning.**") == 2
@@ -317,7 +351,7 @@ def test_a_failure_leaves_the_older_report_as_it_was(make: Report) -> None:
 
 
 def test_the_command_in_the_report_makes_it_again(make: Report, tmp_path: Path) -> None:
-    command = make(two_runs(), cache="/moved cache", baseline="unguided").findings.command
+    command = make(two_runs(), cache="/moved cache", baseline="unguided").findings[0].command
 
     assert shlex.split(command) == [
         *("nucseg", "report", str(tmp_path / "guided"), str(tmp_path / "unguided")),
@@ -340,7 +374,7 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(
     paths = (tmp_path / "width8" / "seed0", tmp_path / "width32" / "seed0")
     config = ReportConfig(runs=paths, out=tmp_path / "report", n_overlays=0, n_resamples=100)
 
-    assert [run.name for run in report(config).findings.runs] == ["width8/seed0", "width32/seed0"]
+    assert [run.name for run in report(config).findings[0].runs] == ["width8/seed0", "width32/seed0"]
 
 
 def test_a_single_group_has_no_interval_and_the_report_says_so(make: Report) -> None:
@@ -354,13 +388,13 @@ def test_a_single_group_has_no_interval_and_the_report_says_so(make: Report) -> 
 def test_the_digest_of_the_test_part_changes_with_a_mask_and_not_with_the_runs(
     make: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    both = make(two_runs()).findings.test_digest
-    alone = make({"other": DrawnRun("other", error=1.0)}).findings.test_digest
+    both = make(two_runs()).findings[0].test_digest
+    alone = make({"other": DrawnRun("other", error=1.0)}).findings[0].test_digest
     first = next(iter(ROWS))
     monkeypatch.setitem(ROWS, first, replace(ROWS[first], mask_digest=b"redrawn"))
 
     assert alone == both
-    assert make(two_runs()).findings.test_digest != both
+    assert make(two_runs()).findings[0].test_digest != both
 
 
 def test_a_trained_run_can_be_reported(training: Callable[..., TrainConfig], tmp_path: Path) -> None:
@@ -369,7 +403,7 @@ def test_a_trained_run_can_be_reported(training: Callable[..., TrainConfig], tmp
     config = training()
     train(config)
     result = report(ReportConfig(runs=(config.folder,), out=tmp_path / "report", n_overlays=1, n_resamples=100))
-    found = result.findings
+    found = result.findings[0]
 
     split = json.loads((config.folder / "split.json").read_text())
 
@@ -378,3 +412,112 @@ def test_a_trained_run_can_be_reported(training: Callable[..., TrainConfig], tmp
     assert len(found.runs[0].history) == 2
     assert "synthetic" in found.warnings[0]
     assert Page(result.page.read_text()).open == []
+
+
+def folds() -> dict[str, DrawnRun]:
+    """Two configurations, each on two folds of three images, the guided one with a second seed."""
+    first, second = list(ROWS)[:3], list(ROWS)[3:]
+    return {
+        "guided-f0": DrawnRun("", error=0.8, ids=first),
+        "guided-f1": DrawnRun("", error=0.8, ids=second, fold=1),
+        "guided-f0-s1": DrawnRun("", error=0.9, ids=first, seed=1),
+        "unguided-f0": DrawnRun("", error=2.0, ids=first),
+        "unguided-f1": DrawnRun("", error=2.0, ids=second, fold=1),
+    }
+
+
+@pytest.fixture(scope="module")
+def repeated(tmp_path_factory: pytest.TempPathFactory) -> ReportResult:
+    return drawn_report(tmp_path_factory.mktemp("folds"), folds(), page=True, n_overlays=4, baseline="unguided")
+
+
+def test_repeats_are_summed_up_as_mean_and_spread(repeated: ReportResult) -> None:
+    summary = json.loads((repeated.folder / "summary.json").read_text())
+    values = {name: run["metrics"]["dice"]["value"] for name, run in summary["runs"].items()}
+    guided = [value for name, value in values.items() if name.startswith("guided")]
+
+    over_runs = summary["configurations"]["guided"]["spreads"]["dice"]
+    assert over_runs["mean"] == pytest.approx(np.mean(guided))
+    assert over_runs["sd"] == pytest.approx(np.std(guided, ddof=1))
+    assert (over_runs["low"], over_runs["high"]) == (min(guided), max(guided))
+    assert summary["configurations"]["guided"]["repeats"] == "3 runs: folds 0, 1, seeds 0, 1"
+    assert list(summary["configurations"]) == ["guided", "unguided"]
+
+
+def test_repeats_are_compared_over_the_images_of_all_folds(repeated: ReportResult) -> None:
+    (found,) = repeated.findings
+    with (repeated.folder / "per_image.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    mean = {
+        (name, one): np.mean([float(x["dice"]) for x in lines if (x["configuration"], x["id"]) == (name, one)])
+        for name in ("guided", "unguided")
+        for one in ROWS
+    }
+    gains = [mean["guided", one] - mean["unguided", one] for one in ROWS]
+
+    assert found.n_images == len(ROWS)
+    assert len(lines) == 3 * 5
+    difference = found.comparisons[0].differences["dice"]
+    assert (found.comparisons[0].name, found.comparisons[0].baseline) == ("guided", "unguided")
+    assert difference.difference.value == pytest.approx(np.mean(gains))
+    assert difference.n_better == sum(gain > 0 for gain in gains)
+
+
+def test_the_page_of_repeats_shows_the_spread_every_run_and_settings_by_configuration(repeated: ReportResult) -> None:
+    text = Page(repeated.page.read_text()).text
+    markdown = (repeated.folder / "summary.md").read_text()
+
+    assert "3 runs: folds 0, 1, seeds 0, 1" in text
+    assert all(name in text for name in folds())
+    assert "they are not to be compared with one another" in text
+    assert "## Repeats" in markdown
+    assert "| guided | 3 runs: folds 0, 1, seeds 0, 1 | dice |" in markdown
+
+
+def test_configurations_on_different_folds_are_refused(make: Report) -> None:
+    runs = folds()
+    del runs["unguided-f1"]
+
+    with pytest.raises(ConfigError, match="3 images are in both, 3 only in guided, 0 only in unguided"):
+        make(runs)
+
+
+def test_several_data_sets_make_a_matrix_and_a_report_each(make: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "nucseg_pipeline.reporting.exams.Store", SimpleNamespace(open=lambda at: drawn_store(Path(at).stem))
+    )
+    runs = {"here": DrawnRun("", error=0.8), "there": DrawnRun("", error=2.0, dataset="conic", ids=list(ROWS)[:4])}
+    result = make(runs, page=True, datasets=("nuinsseg", "conic", "cryonuseg"))
+    summary = json.loads((result.folder / "summary.json").read_text())
+    page = Page(result.page.read_text())
+
+    assert sorted(file.name for file in result.folder.iterdir()) == [
+        *("conic", "cryonuseg", "nuinsseg"),
+        *("per_image.csv", "report.html", "summary.json", "summary.md"),
+    ]
+    assert {name: (column["n_images"], column["protocol"]) for name, column in summary["datasets"].items()} == {
+        "nuinsseg": (6, "official"),
+        "conic": (4, "official"),
+        "cryonuseg": (6, "all images"),
+    }
+    for dataset in summary["datasets"]:
+        alone = json.loads((result.folder / dataset / "summary.json").read_text())
+        for name in runs:
+            assert summary["matrix"][name][dataset] == alone["configurations"][name]["metrics"]
+        assert summary["matrix"]["all background"][dataset] == alone["all_background"]
+    links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
+    assert links == [f"{dataset}/report.html" for dataset in summary["datasets"]]
+    assert page.open == []
+    assert page.text.count(" own ") == 2 * 5  # in every table the two cells at home
+    markdown = (result.folder / "summary.md").read_text()
+    dice = summary["matrix"]["here"]["nuinsseg"]["dice"]
+    assert f"| here | {dice['value']:.3f} ({dice['low']:.3f} to {dice['high']:.3f}) * |" in markdown
+    assert "there: trained on conic, not on nuinsseg" in page.text
+
+
+def test_copies_of_learned_images_in_the_test_part_are_warned_of(make: Report) -> None:
+    first = next(iter(ROWS.values()))
+    result = make({"run": DrawnRun("", error=1.0, learned=first.image_digest.hex())})
+
+    assert "run: 1 of 6 test images" in result.findings[0].warnings[0]
+    assert first.id in result.findings[0].warnings[0]

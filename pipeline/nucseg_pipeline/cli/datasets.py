@@ -25,7 +25,7 @@ _STATE_LETTERS, _PATH_LETTERS, _LABEL_LETTERS, _SHOWN_BAD = 100, 40, 14, 8
 
 def datasets(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="nuinsseg, cryonuseg, ... or the name of a store of yours.")
+        str | None, typer.Argument(metavar="NAME", help="nuinsseg, cryonuseg, ... or the name of a store of yours.")
     ] = None,
     source: Annotated[
         Path | None,

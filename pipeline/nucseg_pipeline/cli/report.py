@@ -12,6 +12,8 @@ from nucseg_pipeline.cli.console import notes, out, progress_bar, table
 if TYPE_CHECKING:
     from nucseg.metrics import Interval
     from nucseg_pipeline.config import ReportConfig
+    from nucseg_pipeline.reporting.findings import Findings
+    from nucseg_pipeline.reporting.matrix import Matrix
 
 SHOWN = ("dice", "iou", "aji", "pq", "dice_weighted")
 """Metrics printed in the terminal; the report has all."""
@@ -22,25 +24,50 @@ SHOWN_DIFFERENCES = ("dice", "aji", "pq")
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    datasets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--dataset",
+            metavar="NAME",
+            help="Data set in the cache to score on, also one that the runs were not trained on; several make a "
+            "matrix. Default: the test part of each run.",
+        ),
+    ] = None,
+    grid: Annotated[
+        str, typer.Option(metavar="256|native", help="The prepared images, or the source's own masks at their size.")
+    ] = "256",
+    source: Annotated[
+        Path | None, typer.Option(help="Folder of the native masks, where it has moved since `embed`.")
+    ] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Folder of the report. Default: reports/NAMES.")
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="Name of the run that others are compared with. Default: the first.")
+        str | None,
+        typer.Option(help="Name of the run or configuration that others are compared with. Default: the first."),
     ] = None,
     cache: Annotated[
         str | None, typer.Option(help="Folder or URL of the cache, where it has moved since the training.")
     ] = None,
 ) -> None:
-    """Stage three: score runs on their test part and write a report.
+    """Stage three: score runs and write a report.
 
-    Reads the run folders and the stores they were trained from. Writes report.html (one file, no network), summary.md,
-    summary.json and per_image.csv. Several runs are set side by side with paired differences.
+    Reads the run folders and the stores they were trained from, and with --grid native the data set's own masks. Writes
+    report.html (one file, no network), summary.md, summary.json and per_image.csv. Several runs are set side by side
+    with paired differences; runs that differ only in fold and seed are summed up as one, with mean and spread.
     """
     from nucseg_pipeline.config import ReportConfig
     from nucseg_pipeline.recipe import resolve
 
-    options = {"runs": tuple(runs), "out": out_folder, "baseline": baseline, "cache": cache}
+    options = {
+        "runs": tuple(runs),
+        "datasets": tuple(datasets or ()),
+        "grid": grid,
+        "source": source,
+        "out": out_folder,
+        "baseline": baseline,
+        "cache": cache,
+    }
     config = resolve(ReportConfig, {}, options)
     run_report(config)
 
@@ -51,33 +78,56 @@ def run_report(config: ReportConfig) -> None:
 
     with progress_bar() as progress:
         result = report_stage(config, progress)
-    found = result.findings
-    notes([*found.warnings, *found.notes])
-    from nucseg_pipeline.report_text import bounds, number, p_value, signed
+    notes(list(dict.fromkeys(line for found in result.findings for line in (*found.warnings, *found.notes))))
+    for found in result.findings:
+        _print_scores(found)
+    if result.matrix:
+        _print_matrix(result.matrix)
+    out.print(f"report: {result.page}")
+
+
+def _print_scores(found: Findings) -> None:
+    from nucseg_pipeline.reporting.text import bounds, number, p_value, signed
 
     rows = [
-        [
-            name,
-            *(_cell(run.metrics[name]) for run in found.runs),
-            number(found.all_background[name].value),
-        ]
+        [name, *(_cell(one.metrics[name]) for one in found.configurations), number(found.all_background[name].value)]
         for name in SHOWN
     ]
-    title = f"{found.dataset}, {found.n_images} test images, {found.grid_px} px grid: mean (95 % interval)"
-    out.print(table(title, ("metric", *(run.name for run in found.runs), "all background"), rows))
+    title = f"{found.dataset}, {found.n_images} test images, {found.grid}: mean (95 % interval)"
+    out.print(table(title, ("metric", *(one.name for one in found.configurations), "all background"), rows))
+    for one in found.repeated:
+        over_runs = one.spreads["dice"]
+        deviation = "" if over_runs.sd is None else f", standard deviation {number(over_runs.sd)}"
+        out.print(f"{one.name}, {one.repeats}: dice over the runs {number(over_runs.mean)}{deviation}")
     for comparison in found.comparisons:
         for name in SHOWN_DIFFERENCES:
             paired = comparison.differences[name]
             out.print(
                 f"{comparison.name} minus {comparison.baseline}, {name}: {signed(paired.difference.value)} "
-                f"({bounds(paired.difference, signed)}), Wilcoxon {p_value(paired.wilcoxon_p)}, "
+                f"({bounds(paired.difference, name, signed)}), Wilcoxon {p_value(paired.wilcoxon_p)}, "
                 f"better on {paired.n_better} images, worse on {paired.n_worse}"
             )
-    out.print(f"report: {result.page}")
+
+
+def _print_matrix(matrix: Matrix) -> None:
+    from nucseg_pipeline.reporting.text import at_home
+
+    rows = [
+        [
+            row.name,
+            *(
+                _cell(cell["dice"]) + (" *" if at_home(row, column) else "")
+                for column, cell in zip(matrix.columns, row.cells, strict=True)
+            ),
+        ]
+        for row in matrix.rows
+    ]
+    title = f"foreground Dice, {matrix.grid}: mean (95 % interval); * trained on this data set, on other images"
+    out.print(table(title, ("configuration", *(f"{c.dataset} ({c.n_images})" for c in matrix.columns)), rows))
 
 
 def _cell(interval: Interval) -> str:
     """A score and its interval, short enough for two runs in a narrow terminal."""
-    from nucseg_pipeline.report_text import bounds, number
+    from nucseg_pipeline.reporting.text import bounds, number
 
     return f"{number(interval.value)} ({bounds(interval)})".replace(" to ", "\N{EN DASH}")

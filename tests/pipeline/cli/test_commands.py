@@ -18,7 +18,10 @@ from typer.testing import CliRunner, Result
 from nucseg_cache import Store
 from nucseg_pipeline.cli import app
 
-COMMANDS = (["embed"], ["train"], ["report"], ["demo"], ["cache", "info"], ["cache", "verify"], ["cache", "prune"])
+COMMANDS = (
+    *(["embed"], ["train"], ["report"], ["datasets"], ["demo"]),
+    *(["cache", "info"], ["cache", "verify"], ["cache", "prune"]),
+)
 
 
 def nucseg(*arguments: object) -> Result:

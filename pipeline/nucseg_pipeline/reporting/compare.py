@@ -1,4 +1,4 @@
-"""What the scores of several runs say side by side: against a baseline, and by stratum."""
+"""What the scores of several configurations say side by side: against a baseline, and by stratum."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 
 from nucseg.errors import ConfigError
 from nucseg.metrics import PairedDifference, Resampling, paired_difference
-from nucseg_pipeline.report_scores import IMAGE_METRICS, RunScores
+from nucseg_pipeline.reporting.scores import IMAGE_METRICS, LOWER_IS_BETTER, RunScores
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A run against the baseline on the same images."""
+    """A configuration against the baseline on the same images."""
 
     name: str
     baseline: str
     differences: Mapping[str, PairedDifference]
-    """Run minus baseline, for each of `IMAGE_METRICS`."""
+    """Configuration minus baseline, for each of `IMAGE_METRICS`."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class Stratum:
     name: str
     n_images: int
     means: Mapping[str, Mapping[str, float]]
-    """Run name -> metric -> mean over these images."""
+    """Name of the configuration -> metric -> mean over these images."""
 
 
 def compare(baseline: RunScores, other: RunScores, draws: Resampling) -> Comparison:
-    """Compare a run with the baseline, image by image.
+    """Compare a configuration with the baseline, image by image.
 
     Raises:
         ConfigError: their images, or the true masks of an image, differ.
@@ -45,7 +45,10 @@ def compare(baseline: RunScores, other: RunScores, draws: Resampling) -> Compari
     return Comparison(
         name=other.name,
         baseline=baseline.name,
-        differences={name: difference(baseline.values(name), other.values(name)) for name in IMAGE_METRICS},
+        differences={
+            name: difference(baseline.values(name), other.values(name), lower_is_better=name in LOWER_IS_BETTER)
+            for name in IMAGE_METRICS
+        },
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nucseg.errors import ConfigError
-from nucseg_pipeline.report_files import check_writable, write_files
+from nucseg_pipeline.reporting.files import check_writable, write_files
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -3,14 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.metrics import f1_score, jaccard_score
+from sklearn.metrics import brier_score_loss, f1_score, jaccard_score
 
 from nucseg.errors import ConfigError, DataError
 from nucseg.instances import InstanceRule
 from nucseg.metrics import Resampling
 from nucseg_cache import SampleRow
-from nucseg_pipeline.report_compare import by_stratum, compare
-from nucseg_pipeline.report_scores import IMAGE_METRICS, METRICS, RunScores, score_image
+from nucseg_pipeline.inference import Prediction
+from nucseg_pipeline.reporting.cases import prepared_grid
+from nucseg_pipeline.reporting.compare import by_stratum, compare
+from nucseg_pipeline.reporting.scores import IMAGE_METRICS, METRICS, ImageScores, RunScores, averaged, score_image
 
 SIDE = 32
 RULE = InstanceRule(threshold=0.4, min_area_px=0)
@@ -43,9 +45,13 @@ def noisy(sample: SampleRow, noise: float = 0.3) -> NDArray[np.float32]:
     return np.clip((sample.instances > 0) + noise * rng.standard_normal((SIDE, SIDE)), 0, 1).astype(np.float32)
 
 
+def score(sample: SampleRow, probability: NDArray[np.float32]) -> ImageScores:
+    return score_image(prepared_grid(Prediction(sample, probability)), RULE)
+
+
 def scored(name: str, noise: float = 0.3, *, n_images: int = 6, groups: int = 0) -> RunScores:
     rows = [discs_row(n, group=f"slide {n % groups}" if groups else "") for n in range(n_images)]
-    return RunScores(name, tuple(score_image(row, noisy(row, noise), RULE) for row in rows))
+    return RunScores(name, tuple(score(row, noisy(row, noise)) for row in rows))
 
 
 def test_overlap_scores_of_an_image_are_scikit_learns_of_the_thresholded_map() -> None:
@@ -54,7 +60,7 @@ def test_overlap_scores_of_an_image_are_scikit_learns_of_the_thresholded_map() -
     counted = ~sample.ignore
     truth, found = sample.instances[counted] > 0, probability[counted] >= np.float32(0.4)
 
-    values = score_image(sample, probability, RULE).values
+    values = score(sample, probability).values
 
     assert values["dice"] == pytest.approx(f1_score(truth, found))
     assert values["miou"] == pytest.approx(jaccard_score(truth, found, average="macro"))
@@ -64,7 +70,7 @@ def test_overlap_scores_of_an_image_are_scikit_learns_of_the_thresholded_map() -
 
 def test_a_perfect_map_scores_one_and_finds_every_nucleus() -> None:
     sample = discs_row(3)
-    image = score_image(sample, (sample.instances > 0).astype(np.float32), RULE)
+    image = score(sample, (sample.instances > 0).astype(np.float32))
 
     assert image.values["dice"] == 1
     assert image.n_true == len(np.unique(sample.instances[~sample.ignore])) - 1
@@ -75,14 +81,14 @@ def test_a_prediction_that_is_not_finite_is_refused_with_the_image() -> None:
     sample = discs_row(1)
 
     with pytest.raises(DataError, match="image 1 is not finite"):
-        score_image(sample, np.full((SIDE, SIDE), np.nan, np.float32), RULE)
+        score(sample, np.full((SIDE, SIDE), np.nan, np.float32))
 
 
 @pytest.mark.parametrize("n_discs", [0, 3])
 def test_finding_nothing_is_derived_as_an_empty_prediction_is_scored(n_discs: int) -> None:
     sample = discs_row(1, n_discs=n_discs)
-    empty = score_image(sample, np.zeros((SIDE, SIDE), np.float32), RULE)
-    some = RunScores("run", (score_image(sample, noisy(sample), RULE),))
+    empty = score(sample, np.zeros((SIDE, SIDE), np.float32))
+    some = RunScores("run", (score(sample, noisy(sample)),))
 
     assert some.finding_nothing().images == (empty,)
 
@@ -138,3 +144,85 @@ def test_means_by_stratum_are_those_of_its_images() -> None:
 
     assert (even.name, even.n_images, odd.name, odd.n_images) == ("organ 0", 3, "organ 1", 3)
     assert even.means["run"]["dice"] == pytest.approx(np.mean([dice[f"image {n}"] for n in (0, 2, 4)]))
+
+
+def test_boundaries_and_calibration_are_those_of_independent_libraries() -> None:
+    sample = discs_row(1)
+    probability = noisy(sample)
+    counted = ~sample.ignore
+
+    scores = score(sample, probability)
+
+    truth, found = sample.instances[counted] > 0, probability[counted].astype(np.float64)
+    assert scores.values["brier"] == pytest.approx(brier_score_loss(truth, found))
+    assert scores.reliability.n_pixels.sum() == counted.sum()
+    assert scores.diagonal_px == pytest.approx(SIDE * 2**0.5)
+    assert 0 < scores.values["hd95"] < scores.diagonal_px
+    assert 0 < scores.values["boundary_f1"] < 1
+
+
+def test_every_nucleus_of_a_perfect_map_is_found_whatever_its_size() -> None:
+    sample = discs_row(3)
+    run = RunScores("run", (score(sample, (sample.instances > 0).astype(np.float32)),))
+
+    bins = run.recall_by_size(DRAWS)
+
+    assert sum(size.n_nuclei for size in bins) == run.images[0].n_true
+    assert {size.recall.value for size in run.finding_nothing().recall_by_size(DRAWS)} == {0}
+
+
+def test_one_empty_mask_counts_the_diagonal_and_is_counted() -> None:
+    empty, full = discs_row(1, n_discs=0), discs_row(2)
+    nothing = np.zeros((SIDE, SIDE), np.float32)
+    run = RunScores("run", (score(empty, nothing), score(full, nothing)))
+
+    assert run.values("hd95") == {"image 1": 0, "image 2": pytest.approx(SIDE * 2**0.5)}
+    assert run.n_one_empty == 1
+
+
+def test_the_rule_grows_with_the_grid() -> None:
+    """What is told apart on the grid of the training is told apart on one of four times as many pixels a side."""
+    sample = discs_row(3, n_discs=4)
+    rule = InstanceRule(min_area_px=6, min_distance_px=2)
+    small = prepared_grid(Prediction(sample, (sample.instances > 0).astype(np.float32)))
+    block = np.ones((4, 4), np.int32)
+    large = replace(
+        small,
+        instances=np.kron(small.instances, block),
+        ignore=np.kron(small.ignore, block) > 0,
+        probability=np.kron(small.probability, block).astype(np.float32),
+        scale=4.0,
+    )
+
+    assert score_image(large, rule).n_predicted == score_image(small, rule).n_predicted
+    assert score_image(large, rule).values["aji"] == pytest.approx(score_image(small, rule).values["aji"], abs=0.1)
+
+
+def test_repeats_are_averaged_image_by_image() -> None:
+    first, second = scored("s0", noise=0.2), scored("s1", noise=0.5)
+
+    both = averaged("both", [first, second])
+
+    for one, value in both.values("aji").items():
+        assert value == pytest.approx((first.values("aji")[one] + second.values("aji")[one]) / 2)
+    assert both.images[0].counts == first.images[0].counts + second.images[0].counts
+    assert both.images[0].n_predicted == (first.images[0].n_predicted + second.images[0].n_predicted) / 2
+    shares = (first.images[0].nuclei.found + second.images[0].nuclei.found) / 2
+    np.testing.assert_array_equal(both.images[0].nuclei.found, shares)
+    assert averaged("twice", [first, first]).intervals(DRAWS) == first.intervals(DRAWS)
+
+
+def test_folds_are_put_together_to_one_set_of_images() -> None:
+    whole = scored("run")
+    parts = [RunScores("f0", whole.images[:2]), RunScores("f1", whole.images[2:])]
+
+    assert averaged("run", parts).images == whole.images
+
+
+def test_less_is_better_where_a_distance_or_an_error_is_compared() -> None:
+    good, bad = scored("good", noise=0.05), scored("bad", noise=0.6)
+    differences = compare(bad, good, DRAWS).differences
+
+    assert differences["hd95"].difference.value < 0
+    assert differences["hd95"].n_better == differences["brier"].n_better == 6
+    assert differences["boundary_f1"].n_better == 6

@@ -1,0 +1,262 @@
+"""What a report says of one data set: figures with intervals, comparisons, warnings, and where all of it comes from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from nucseg.figures import Epoch
+from nucseg.metrics import Interval, Reliability, Resampling, SizeBin, Spread, spread
+from nucseg_pipeline.reporting.compare import Comparison, Stratum, by_stratum, compare
+from nucseg_pipeline.reporting.configurations import Configuration
+from nucseg_pipeline.reporting.exams import Exam
+from nucseg_pipeline.reporting.scores import METRICS, RunScores, averaged
+from nucseg_pipeline.runs import Run
+
+PLACES = ("run", "resume")
+"""Fields of a training's configuration that say where it was written, not what it was."""
+
+FORMAT = 2
+"""Number of the format of summary.json."""
+
+
+@dataclass(frozen=True)
+class RunFindings:
+    """What a report says of one run."""
+
+    name: str
+    folder: str
+    metrics: Mapping[str, Interval]
+    """Over the images that this run was scored on; empty where it was scored on none of this data set."""
+    n_images: int
+    """Images that this run was scored on."""
+    configuration: Mapping[str, Any]
+    rule: Mapping[str, float]
+    """How probabilities become nuclei, chosen on the validation part."""
+    n_train: int
+    n_validation: int
+    provenance: Mapping[str, Any]
+    history: tuple[Epoch, ...]
+
+
+@dataclass(frozen=True)
+class ConfigurationFindings:
+    """What a report says of one configuration: of its only run, or of all of its repeats together."""
+
+    name: str
+    trained_on: str
+    """Name of the data set that it was trained on."""
+    repeats: str
+    """Which folds and seeds, in words; empty where it was trained once."""
+    runs: tuple[str, ...]
+    """Names of its runs."""
+    metrics: Mapping[str, Interval]
+    """Over all images, each with its mean over the runs that were scored on it."""
+    spreads: Mapping[str, Spread]
+    """Metric -> how its value spreads over the runs; empty where it was trained once."""
+    recall_by_size: tuple[SizeBin, ...]
+    reliability: Reliability
+    n_one_empty: int
+    """Images of which one of truth and prediction is empty: they count the image's diagonal in hd95."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that a report says of one data set, before it is written in one form or another."""
+
+    dataset: str
+    protocol: str
+    notes: tuple[str, ...]
+    """What a reader must know of the protocol, such as a leak between its parts, and of the data set."""
+    warnings: tuple[str, ...]
+    """What keeps the figures from meaning what they seem to mean."""
+    grid: str
+    """Name of the grid that everything was scored on."""
+    n_images: int
+    n_groups: int
+    test_digest: str
+    """Digest over id, image digest and mask digest of every image."""
+    configurations: tuple[ConfigurationFindings, ...]
+    runs: tuple[RunFindings, ...]
+    all_background: Mapping[str, Interval]
+    """The same metrics of a prediction that finds nothing."""
+    comparisons: tuple[Comparison, ...]
+    strata: tuple[Stratum, ...]
+    resampling: Resampling
+    command: str
+    """The command that makes this report again."""
+    created: str
+    nucseg: str
+    """Version of nucseg."""
+
+    @property
+    def repeated(self) -> tuple[ConfigurationFindings, ...]:
+        """The configurations that were trained more than once."""
+        return tuple(one for one in self.configurations if one.spreads)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dictionaries and lists, as summary.json holds them."""
+        whole = asdict(replace(self, configurations=(), runs=()))
+        return {
+            "format": FORMAT,
+            **whole,
+            "configurations": {one.name: _plain(one) for one in self.configurations},
+            "runs": {run.name: {**asdict(run), "history": [asdict(e) for e in run.history]} for run in self.runs},
+            "comparisons": {comparison.name: asdict(comparison) for comparison in self.comparisons},
+            "strata": {stratum.name: asdict(stratum) for stratum in self.strata},
+        }
+
+
+@dataclass(frozen=True)
+class Made:
+    """How, when and by what a report is made."""
+
+    command: str
+    created: str
+    nucseg: str
+    resampling: Resampling
+    baseline: str
+    """Name of a configuration, or of one of its runs; empty takes the first."""
+
+
+def conclude(
+    exam: Exam,
+    entrants: Sequence[Configuration],
+    folders: Mapping[str, str],
+    scores: Mapping[str, RunScores],
+    grid: str,
+    made: Made,
+) -> tuple[Findings, tuple[RunScores, ...]]:
+    """Sum up the scores of some runs, given by name, on one data set.
+
+    Returns the findings, and the scores of the configurations, each averaged over its runs.
+
+    Raises:
+        ConfigError: an image was scored against different masks by two of the runs.
+    """
+    columns = tuple(
+        averaged(entrant.name, [scores[name] for name in entrant.runs if name in scores]) for entrant in entrants
+    )
+    chosen = next(position for position, one in enumerate(entrants) if made.baseline in ("", one.name, *one.runs))
+    baseline = columns[chosen]
+    draws = made.resampling
+    findings = Findings(
+        dataset=exam.store.dataset,
+        protocol=exam.protocol,
+        notes=tuple(dict.fromkeys((*exam.notes, *exam.store.notes))),
+        warnings=_warnings(exam, entrants),
+        grid=grid,
+        n_images=len(columns[0].images),
+        n_groups=len(set(columns[0].groups.values())),
+        test_digest=_test_digest(columns[0]),
+        configurations=tuple(
+            _configuration(entrant, column, scores, draws) for entrant, column in zip(entrants, columns, strict=True)
+        ),
+        runs=tuple(
+            _run(name, run, folders[name], scores.get(name), draws)
+            for entrant in entrants
+            for name, run in entrant.runs.items()
+        ),
+        all_background=columns[0].finding_nothing().intervals(draws),
+        comparisons=tuple(compare(baseline, column, draws) for column in columns if column is not baseline),
+        strata=by_stratum(columns),
+        resampling=draws,
+        command=made.command,
+        created=made.created,
+        nucseg=made.nucseg,
+    )
+    return findings, columns
+
+
+def _configuration(
+    entrant: Configuration, column: RunScores, scores: Mapping[str, RunScores], draws: Resampling
+) -> ConfigurationFindings:
+    members = [scores[name] for name in entrant.runs if name in scores]
+    values = [run.intervals(Resampling(n_resamples=1)) for run in members] if len(members) > 1 else []
+    return ConfigurationFindings(
+        name=entrant.name,
+        trained_on=entrant.dataset,
+        repeats=entrant.repeats,
+        runs=tuple(entrant.runs),
+        metrics=column.intervals(draws),
+        spreads={metric: spread([run[metric].value for run in values]) for metric in METRICS if values},
+        recall_by_size=column.recall_by_size(draws),
+        reliability=column.reliability,
+        n_one_empty=column.n_one_empty,
+    )
+
+
+def _run(name: str, run: Run, folder: str, scores: RunScores | None, draws: Resampling) -> RunFindings:
+    return RunFindings(
+        name=name,
+        folder=folder,
+        metrics=scores.intervals(draws) if scores else {},
+        n_images=len(scores.images) if scores else 0,
+        configuration={key: _plain(value) for key, value in asdict(run.config).items() if key not in PLACES},
+        rule=asdict(run.rule),
+        n_train=len(run.split.train),
+        n_validation=len(run.split.validation),
+        provenance=_plain(run.provenance),
+        history=tuple(
+            Epoch(int(row["epoch"]), float(row["train_loss"]), float(row["validation_dice"])) for row in run.history
+        ),
+    )
+
+
+def _warnings(exam: Exam, entrants: Sequence[Configuration]) -> tuple[str, ...]:
+    warnings = []
+    runs = {name: run for entrant in entrants for name, run in entrant.runs.items()}
+    datasets = {exam.store.dataset, *(run.store.dataset for run in runs.values())}
+    if any(name.partition("@")[0] == "synthetic" for name in datasets):
+        warnings.append(
+            "The images are synthetic: drawn by nucseg, not photographed. The figures show that every stage works; "
+            "they say nothing about tissue."
+        )
+    names_by_note: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        for note in (_encoder_note(run), _copies_note(run)):
+            names_by_note.setdefault(note, []).append(name)
+    return (*warnings, *(f"{', '.join(names)}: {note}" for note, names in names_by_note.items() if note))
+
+
+def _encoder_note(run: Run) -> str:
+    """Say what the encoder of a run says of itself; one of random weights is named in any case."""
+    note = str(run.provenance.get("encoder_note", ""))
+    if not note and run.provenance.get("embedding", {}).get("architecture") == "random":
+        return "The encoder has random weights: its embeddings carry no knowledge of nuclei."
+    return note
+
+
+def _copies_note(run: Run) -> str:
+    """Say whether an image file of the test part is, under another name, among those that were learned from."""
+    digests = {one: pair[0] for one, pair in run.inputs.samples.items() if pair}
+    learned = {digests.get(one) for one in (*run.split.train, *run.split.validation)} - {None}
+    copies = [one for one in run.split.test if digests.get(one) in learned]
+    if not copies:
+        return ""
+    return (
+        f"{len(copies)} of {len(run.split.test)} test images (such as {copies[0]}) are the very files of training or "
+        "validation images under other names: the scores promise too much."
+    )
+
+
+def _test_digest(scores: RunScores) -> str:
+    lines = sorted(f"{image.id} {image.image_digest} {image.mask_digest}" for image in scores.images)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Turn what may be nested, hold records, arrays and paths into what JSON knows."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value if isinstance(value, bool | int | float | str | None) else str(value)

@@ -1,0 +1,242 @@
+"""A report as text: the table of images, the summary for programs and the summary for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, fields
+
+from nucseg.metrics import Interval, PairedDifference, PixelCounts, SizeBin, Spread
+from nucseg_pipeline.reporting.compare import Comparison
+from nucseg_pipeline.reporting.findings import ConfigurationFindings, Findings
+from nucseg_pipeline.reporting.matrix import MATRIX_METRICS, Column, Matrix, Row
+from nucseg_pipeline.reporting.scores import ALL_BACKGROUND, IMAGE_METRICS, LOWER_IS_BETTER, METRICS, RunScores
+
+
+def number(value: float, metric: str = "") -> str:
+    """Write a score with three decimals, a distance in pixels with one."""
+    return f"{value:.{_decimals(metric)}f}"
+
+
+def signed(value: float, metric: str = "") -> str:
+    """Write a difference with its sign."""
+    return f"{value:+.{_decimals(metric)}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _decimals(metric: str) -> int:
+    return 1 if metric == "hd95" else 3
+
+
+def bounds(interval: Interval, metric: str = "", write: Callable[[float, str], str] = number) -> str:
+    """Write the ends of an interval, or why there is none."""
+    if interval.low is None or interval.high is None:
+        return "no interval: one group"
+    return f"{write(interval.low, metric)} to {write(interval.high, metric)}"
+
+
+def p_value(p: float) -> str:
+    """Write a p value no more precisely than it is worth."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def csv_text(datasets: Mapping[str, Mapping[str, RunScores]], configuration: Mapping[str, str]) -> str:
+    """Write one line an image and run: what it is, every score in full, the pixels counted, the nuclei.
+
+    Args:
+        datasets: data set -> run name -> its scores there.
+        configuration: run name -> name of its configuration.
+    """
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    pixels = [f"{name.name}_px" for name in fields(PixelCounts)]
+    about = ("dataset", "configuration", "run", "id", "group", "stratum")
+    writer.writerow([*about, *IMAGE_METRICS, *pixels, "n_true", "n_predicted"])
+    for dataset, runs in datasets.items():
+        for name, run in runs.items():
+            for image in run.images:
+                what = (dataset, configuration[name], name, image.id, image.group, image.stratum)
+                values = (image.values[metric] for metric in IMAGE_METRICS)
+                writer.writerow([*what, *values, *astuple(image.counts), image.n_true, image.n_predicted])
+    return table.getvalue()
+
+
+def json_text(told: Findings | Matrix) -> str:
+    """Write everything that a report says, for programs."""
+    return json.dumps(told.as_json(), indent=1, allow_nan=False) + "\n"
+
+
+def markdown_text(findings: Findings) -> str:
+    """Write the figures, the comparisons and what they rest on, for people."""
+    lines = [
+        f"# Nuclei segmentation on {findings.dataset}",
+        "",
+        *_warning_lines(findings.warnings),
+        f"{findings.n_images} test images of {findings.n_groups} groups, protocol {findings.protocol}, scored on the "
+        f"{findings.grid}. Means over images with 95 % bootstrap intervals over groups.",
+        "",
+        *(f"- {note}" for note in findings.notes),
+        "",
+        *_metric_table(findings),
+        "",
+        *_spread_lines(findings.repeated),
+        *_comparison_lines(findings.comparisons),
+        *_size_lines(findings.configurations),
+        _WEIGHTED_NOTE,
+        "",
+        *_made_lines(findings),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def matrix_markdown(told: Matrix) -> str:
+    """Write the tables of configurations against data sets, for people."""
+    names = [column.dataset for column in told.columns]
+    lines = [
+        f"# Nuclei segmentation on {', '.join(names[:-1])} and {names[-1]}",
+        "",
+        *_warning_lines(told.warnings),
+        f"Scored on the {told.grid}. Means over images with 95 % bootstrap intervals over groups. A star marks a data "
+        "set that the configuration was trained on, on other images; everywhere else it is scored across domains.",
+        "",
+        *(f"- {note}" for note in told.notes),
+        "",
+    ]
+    for metric in MATRIX_METRICS:
+        lines += [f"## {metric}", "", *_matrix_table(told, metric), ""]
+    return "\n".join([*lines, _WEIGHTED_NOTE, "", *_made_lines(told)]) + "\n"
+
+
+def at_home(row: Row, column: Column) -> bool:
+    """Whether a configuration was trained on a data set of the matrix."""
+    return row.trained_on == column.dataset
+
+
+_WEIGHTED_NOTE = (
+    "Dice counts foreground alone. The weighted scores count background too, which is why the prediction that "
+    f"finds nothing ({ALL_BACKGROUND}) does well by them; they are no headline. Of "
+    f"{', '.join(sorted(LOWER_IS_BETTER))} less is better."
+)
+
+
+def _made_lines(told: Findings | Matrix) -> list[str]:
+    return [f"Made by nucseg {told.nucseg} on {told.created}:", "", f"    {told.command}"]
+
+
+def _warning_lines(warnings: Sequence[str]) -> list[str]:
+    return [f"> **Warning.** {warning}\n" for warning in warnings]
+
+
+def _matrix_table(told: Matrix, metric: str) -> list[str]:
+    return [
+        _row(["configuration", *(f"{c.dataset} ({c.n_images} images, {c.protocol})" for c in told.columns)]),
+        _row(["---", *["---:"] * len(told.columns)]),
+        *(
+            _row(
+                [
+                    row.name,
+                    *(
+                        _cell(cell[metric], metric) + (" *" if at_home(row, column) else "")
+                        for column, cell in zip(told.columns, row.cells, strict=True)
+                    ),
+                ]
+            )
+            for row in told.rows
+        ),
+    ]
+
+
+def _metric_table(findings: Findings) -> list[str]:
+    rows = [(one.name, one.metrics) for one in findings.configurations]
+    return [
+        _row(["configuration", *METRICS]),
+        _row(["---", *["---:"] * len(METRICS)]),
+        *(
+            _row([name, *(_cell(metrics[metric], metric) for metric in METRICS)])
+            for name, metrics in [*rows, (ALL_BACKGROUND, findings.all_background)]
+        ),
+    ]
+
+
+def _spread_lines(repeated: Sequence[ConfigurationFindings]) -> list[str]:
+    if not repeated:
+        return []
+    return [
+        "## Repeats",
+        "",
+        "Mean over the runs of a configuration, their standard deviation, and the lowest and highest run:",
+        "",
+        _row(["configuration", "runs", "metric", "mean", "standard deviation", "lowest", "highest"]),
+        _row(["---"] * 3 + ["---:"] * 4),
+        *(
+            _row([one.name, one.repeats, metric, *spread_cells(over_runs, metric)])
+            for one in repeated
+            for metric, over_runs in one.spreads.items()
+        ),
+        "",
+    ]
+
+
+def spread_cells(over_runs: Spread, metric: str = "") -> list[str]:
+    """Write mean, standard deviation, lowest and highest value over runs."""
+    values = (over_runs.mean, over_runs.sd, over_runs.low, over_runs.high)
+    return ["" if value is None else number(value, metric) for value in values]
+
+
+def _size_lines(entrants: Sequence[ConfigurationFindings]) -> list[str]:
+    bins = entrants[0].recall_by_size
+    if not bins:
+        return []
+    return [
+        "## Share of the true nuclei that are found, by size",
+        "",
+        _row(["configuration", *map(size_words, bins)]),
+        _row(["---", *["---:"] * len(bins)]),
+        *(_row([one.name, *(_cell(size.recall) for size in one.recall_by_size)]) for one in entrants),
+        "",
+    ]
+
+
+def size_words(size: SizeBin) -> str:
+    """Say which nuclei a bin holds."""
+    return f"{size.low_px:.0f} to {size.high_px:.0f} px ({size.n_nuclei:,} nuclei)"
+
+
+def _comparison_lines(comparisons: Sequence[Comparison]) -> list[str]:
+    if not comparisons:
+        return []
+    table = [
+        _row([c.name, c.baseline, metric, *_difference_cells(difference, metric)])
+        for c in comparisons
+        for metric, difference in c.differences.items()
+    ]
+    return [
+        "## Differences on the same images",
+        "",
+        _row(["configuration", "minus", "metric", "difference", "95 % interval", "Wilcoxon", "better on", "worse on"]),
+        _row(["---"] * 3 + ["---:"] * 5),
+        *table,
+        "",
+    ]
+
+
+def _difference_cells(difference: PairedDifference, metric: str) -> list[str]:
+    ends = difference.difference
+    return [
+        signed(ends.value, metric),
+        bounds(ends, metric, signed),
+        p_value(difference.wilcoxon_p),
+        str(difference.n_better),
+        str(difference.n_worse),
+    ]
+
+
+def _cell(interval: Interval, metric: str = "") -> str:
+    if interval.low is None:
+        return number(interval.value, metric)
+    return f"{number(interval.value, metric)} ({bounds(interval, metric)})"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
