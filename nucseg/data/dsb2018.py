@@ -34,11 +34,6 @@ RELEASE = Release(
     ),
 )
 
-_UNGROUPED_NOTE = (
-    "Data Science Bowl 2018: the release does not say which images share a slide, so each is its own group and scores "
-    "may be too good."
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class NucleusFilesEntry(ImageFileEntry):
@@ -98,7 +93,7 @@ def open_dsb2018(source: Path) -> DataSet:
         )
     if n_grey := len(labelled) - len(coloured):
         notes += (f"Data Science Bowl 2018: {n_grey} grey images left out, which are not H&E.",)
-    notes += (*count_note(RELEASE, len(entries)), _UNGROUPED_NOTE)
+    notes += count_note(RELEASE, len(entries))
     return DataSet(RELEASE.name, str(source), tuple(coloured), notes, n_left_out=len(entries) - len(coloured))
 
 

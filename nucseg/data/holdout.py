@@ -20,20 +20,26 @@ def held_out(strata: Sequence[str], share: float, seed: int) -> list[int]:
     return sorted(held)
 
 
-def held_out_groups(groups: Sequence[str], share: float, seed: int) -> list[int]:
-    """Positions of whole groups, at random until they make `share` of the images, none that brings them over one half.
+def held_out_groups(groups: Sequence[str], strata: Sequence[str], share: float, seed: int) -> list[int]:
+    """Positions of whole groups, of each stratum at random until they make `share` of its images.
 
-    `groups` names the group of each image, at least two different ones; so at least one group is held out and one left.
+    None is taken that would bring them over one half of the stratum. Strata of too few groups to give one in proportion
+    are pooled. `groups` and `strata` name those of each image; there are at least two groups, so at least one is held
+    out and one left.
     """
-    size = Counter(groups)
+    size, stratum_of = Counter(groups), dict(zip(groups, strata, strict=True))
     names = sorted(size)
+    pooled = _pooled([stratum_of[name] for name in names], math.ceil(1 / share))
+    random = np.random.default_rng(seed)
     chosen: set[str] = set()
-    n_held = 0
-    for index in np.random.default_rng(seed).permutation(len(names)):
-        group = names[index]
-        if n_held < share * len(groups) and n_held + size[group] <= len(groups) / 2:
-            chosen.add(group)
-            n_held += size[group]
+    for stratum in sorted(set(pooled)):
+        members = [name for name, pool in zip(names, pooled, strict=True) if pool == stratum]
+        n_images, n_held = sum(size[name] for name in members), 0
+        for index in random.permutation(len(members)):
+            group = members[index]
+            if n_held < share * n_images and n_held + size[group] <= n_images / 2:
+                chosen.add(group)
+                n_held += size[group]
     return [position for position, group in enumerate(groups) if group in chosen]
 
 

@@ -63,7 +63,7 @@ def split(rows: Rows, *, dataset: str, protocol: str, fold: int, seed: int) -> S
     paper     70 % training, 15 % validation, 15 % test, at random in each stratum; the only fold is 0
 
     In all but `paper`, 15 % of what is not tested is held out for validation: evenly over the strata, of which
-    those too small to give an image are pooled; as whole groups in `grouped`, and where the authors keep groups
+    those too small to give an image are pooled; in whole groups in `grouped`, and where the authors keep groups
     together. `seed` (0 to 2**32 - 1) draws whatever is random, except the folds of `official` and `grouped`, which are
     fixed. Raises ConfigError for an unknown protocol, a fold that is not there, and too few images or groups.
     """
@@ -108,7 +108,7 @@ def _validation(rows: Rows, rest: list[int], protocol: Protocol, seed: int) -> t
     groups, strata = [rows[number].group for number in rest], [rows[number].stratum for number in rest]
     notes: tuple[str, ...] = ()
     if protocol.whole_groups and len(set(groups)) > 1:
-        held = held_out_groups(groups, protocol.validation_share, seed)
+        held = held_out_groups(groups, strata, protocol.validation_share, seed)
     else:
         held = held_out(strata, protocol.validation_share, seed)
         if protocol.whole_groups:

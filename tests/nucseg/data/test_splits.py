@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import KFold
 
 from nucseg.data import Split, SplitRow, open_dataset, protocol_names, split, synthetic_dataset
+from nucseg.data.holdout import held_out_groups
 from nucseg.data.splits import n_folds
 from nucseg.errors import ConfigError
 
@@ -313,3 +314,17 @@ def test_one_image_is_refused_by_every_protocol_with_the_reason_and_a_way_out(da
 def test_the_number_of_folds_of_an_unknown_protocol_is_not_known() -> None:
     with pytest.raises(ConfigError, match="'random'; known are official, grouped, kfold, paper"):
         n_folds(rows_of(9, 9), dataset="mine", protocol="random")
+
+
+def test_groups_held_out_for_validation_are_spread_over_the_strata() -> None:
+    """Five cohorts of source images: each gives validation about its share, as whole groups, whatever the seed."""
+    sources = {"consep": 14, "crag": 40, "dpath": 30, "glas": 24, "pannuke": 20}
+    groups = [f"{cohort}_{n}" for cohort, count in sources.items() for n in range(count) for _ in range(1 + n % 4)]
+    strata = [group.split("_")[0] for group in groups]
+
+    for seed in range(30):
+        held = held_out_groups(groups, strata, 0.15, seed)
+        for cohort in sources:
+            share = sum(strata[n] == cohort for n in held) / strata.count(cohort)
+            assert 0.15 <= share < 0.15 + 4 / strata.count(cohort), (seed, cohort)
+        assert not {groups[n] for n in held} & {groups[n] for n in set(range(len(groups))) - set(held)}
