@@ -4,11 +4,13 @@ from nucseg.metrics.boundaries import boundary_f1, hausdorff95
 from nucseg.metrics.calibration import (
     Reliability,
     brier,
+    calibration_errors,
     calibration_interval,
     count_reliability,
     expected_calibration_error,
+    reliability_row,
 )
-from nucseg.metrics.comparison import PairedDifference, check_same_images, paired_difference
+from nucseg.metrics.comparison import PairedDifference, check_same_images, paired_difference, paired_differences
 from nucseg.metrics.instances import Overlaps, PanopticQuality, aji, matched, overlaps, panoptic_quality
 from nucseg.metrics.overlap import (
     PixelCounts,
@@ -26,7 +28,10 @@ from nucseg.metrics.statistics import (
     Resampling,
     Spread,
     mean_interval,
+    mean_intervals,
+    percentile_interval,
     pooled_interval,
+    resampled_sums,
     spread,
     summed_interval,
 )
@@ -44,6 +49,7 @@ __all__ = [
     "aji",
     "boundary_f1",
     "brier",
+    "calibration_errors",
     "calibration_interval",
     "check_same_images",
     "count_pixels",
@@ -56,12 +62,17 @@ __all__ = [
     "iou_weighted",
     "matched",
     "mean_interval",
+    "mean_intervals",
     "miou",
     "overlaps",
     "paired_difference",
+    "paired_differences",
     "panoptic_quality",
+    "percentile_interval",
     "pooled_interval",
     "recall_by_size",
+    "reliability_row",
+    "resampled_sums",
     "size_edges",
     "spread",
     "summed_interval",

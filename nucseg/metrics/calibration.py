@@ -92,7 +92,7 @@ def expected_calibration_error(counts: Reliability) -> float:
     much as it has pixels. Guo et al. bin the confidence in the predicted class; of two classes that is the larger of
     both probabilities. Here it is the probability of nucleus, so that bins below one half show missed nuclei.
     """
-    return float(_calibration_error(_row(counts)[None])[0])
+    return float(calibration_errors(reliability_row(counts)[None])[0])
 
 
 def calibration_interval(
@@ -103,19 +103,20 @@ def calibration_interval(
     Raises:
         ConfigError: there is no image, or not one group an image.
     """
-    return summed_interval(np.array([_row(counts) for counts in per_image]), _calibration_error, groups, draws)
+    return summed_interval(np.array([reliability_row(one) for one in per_image]), calibration_errors, groups, draws)
 
 
 def _sum_by_bin(index: NDArray[np.intp], values: PerBin) -> PerBin:
     return np.bincount(index, weights=values, minlength=N_BINS).astype(np.float64)
 
 
-def _row(counts: Reliability) -> PerBin:
+def reliability_row(counts: Reliability) -> PerBin:
+    """What the calibration error is made from, (3 * N_BINS,): the rows of images add up to that of their set."""
     return np.concatenate([counts.n_pixels, counts.probability_sum, counts.n_nucleus_pixels])
 
 
-def _calibration_error(rows: Table) -> Table:
-    """Expected calibration error of each of (R, 3 * N_BINS) rows of counts."""
+def calibration_errors(rows: Table) -> Table:
+    """Expected calibration error, (R,), of each of (R, 3 * N_BINS) rows; see `reliability_row`."""
     n_pixels, probability_sum, n_nucleus_pixels = np.split(rows, 3, axis=1)
     gaps = np.abs(probability_sum - n_nucleus_pixels).sum(axis=1)
     # without any pixel the gap is 0 too

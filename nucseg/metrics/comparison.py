@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.stats import permutation_test, rankdata, wilcoxon
 
 from nucseg.errors import ConfigError
-from nucseg.metrics.statistics import Interval, Resampling, mean_interval
+from nucseg.metrics.statistics import Interval, Resampling, mean_intervals
 
 ENUMERATED = 13
 """Up to so many images that differ, all signs of the differences are enumerated (8,192 patterns)."""
@@ -46,16 +46,42 @@ def paired_difference(
     Raises:
         ConfigError: the two runs were not scored on the same images.
     """
-    check_same_images(first.keys(), second.keys())
-    ids = list(first)
-    differences = np.array([second[name] - first[name] for name in ids])
-    named = None if groups is None else [groups[name] for name in ids]
-    gains = -differences if lower_is_better else differences
+    better = {"score"} if lower_is_better else set()
+    return paired_differences({"score": first}, {"score": second}, groups, draws, lower_is_better=better)["score"]
+
+
+def paired_differences(
+    first: Mapping[str, Mapping[str, float]],
+    second: Mapping[str, Mapping[str, float]],
+    groups: Mapping[str, str] | None = None,
+    draws: Resampling | None = None,
+    *,
+    lower_is_better: Collection[str] = (),
+) -> dict[str, PairedDifference]:
+    """Compare several scores, name -> image id -> value, each as `paired_difference` does, by one drawing for all.
+
+    `lower_is_better` names the scores of which less is better.
+
+    Raises:
+        ConfigError: the two runs were not scored on the same images.
+    """
+    ids = list(next(iter(first.values())))
+    for name in first:
+        check_same_images(first[name].keys(), second[name].keys())
+    table = np.array([[second[name][one] - first[name][one] for name in first] for one in ids])
+    intervals = mean_intervals(table, None if groups is None else [groups[one] for one in ids], draws)
+    return {
+        name: _paired(column, interval, -1 if name in lower_is_better else 1)
+        for name, column, interval in zip(first, table.T, intervals, strict=True)
+    }
+
+
+def _paired(differences: NDArray[np.float64], interval: Interval, sign: int) -> PairedDifference:
     return PairedDifference(
-        difference=mean_interval(differences, named, draws),
+        difference=interval,
         wilcoxon_p=_signed_rank_p(differences),
-        n_better=int((gains > 0).sum()),
-        n_worse=int((gains < 0).sum()),
+        n_better=int((sign * differences > 0).sum()),
+        n_worse=int((sign * differences < 0).sum()),
     )
 
 

@@ -74,6 +74,19 @@ def mean_interval(values: ArrayLike, groups: Sequence[str] | None = None, draws:
     return percentile_interval(float(column.mean()), sums[:, 0] / sums[:, 1], len(column), n_groups)
 
 
+def mean_intervals(
+    values: ArrayLike, groups: Sequence[str] | None = None, draws: Resampling | None = None
+) -> tuple[Interval, ...]:
+    """Average several values an image, (N, M), each as `mean_interval` does, by one drawing for all of them."""
+    table = np.asarray(values, dtype=np.float64)
+    sums, n_groups = resampled_sums(np.column_stack([table, np.ones(len(table))]), groups, draws)
+    means = sums[:, :-1] / sums[:, -1:]
+    return tuple(
+        percentile_interval(float(column.mean()), resampled, len(table), n_groups)
+        for column, resampled in zip(table.T, means.T, strict=True)
+    )
+
+
 def pooled_interval(
     counts: Sequence[PixelCounts],
     score: Callable[[PixelCounts], float],

@@ -4,7 +4,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from nucseg.errors import ConfigError
-from nucseg.metrics import PairedDifference, paired_difference
+from nucseg.metrics import PairedDifference, paired_difference, paired_differences
 
 SCORES = np.random.default_rng(0).beta(8, 3, size=40)
 
@@ -100,3 +100,15 @@ def test_of_a_distance_the_smaller_is_the_better() -> None:
     assert (distance.n_better, distance.n_worse) == (2, 1)
     assert distance.difference == score.difference
     assert distance.wilcoxon_p == score.wilcoxon_p
+
+
+def test_several_scores_are_compared_as_each_alone() -> None:
+    rng = np.random.default_rng(0)
+    first, second = (
+        {name: dict(zip("abcdefgh", rng.random(8), strict=True)) for name in ("dice", "hd95")} for _ in "12"
+    )
+
+    together = paired_differences(first, second, lower_is_better={"hd95"})
+
+    assert together["dice"] == paired_difference(first["dice"], second["dice"])
+    assert together["hd95"] == paired_difference(first["hd95"], second["hd95"], lower_is_better=True)

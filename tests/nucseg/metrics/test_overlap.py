@@ -39,6 +39,7 @@ def test_scores_of_a_hand_drawn_pair_are_those_of_pen_and_paper() -> None:
     assert iou(counts) == pytest.approx(2 / 6)
     assert miou(counts) == pytest.approx((2 / 6 + 6 / 10) / 2)
     assert dice_weighted(counts) == pytest.approx(4 / 12 * 4 / 8 + 8 / 12 * 12 / 16)
+    assert iou_weighted(counts) == pytest.approx(4 / 12 * 2 / 6 + 8 / 12 * 6 / 10)
 
 
 @pytest.mark.parametrize("seed", range(5))

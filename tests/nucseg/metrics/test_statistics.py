@@ -9,6 +9,7 @@ from nucseg.metrics import (
     dice,
     iou,
     mean_interval,
+    mean_intervals,
     pooled_interval,
     spread,
     summed_interval,
@@ -165,3 +166,11 @@ def test_a_single_run_has_no_standard_deviation() -> None:
 def test_the_spread_of_no_run_is_an_error() -> None:
     with pytest.raises(ConfigError, match="no run"):
         spread([])
+
+
+def test_several_values_an_image_are_averaged_as_each_alone() -> None:
+    table = np.column_stack([SCORES, SCORES**2, -SCORES])
+
+    together = mean_intervals(table, GROUPS)
+
+    assert together == tuple(mean_interval(column, GROUPS) for column in table.T)
