@@ -162,7 +162,8 @@ class ReportConfig:
     out: Path | None = None
     """Folder of the report; None makes one in ./reports named after the runs."""
     datasets: tuple[str, ...] = ()
-    """Data sets to score on; empty takes the test part of each run. Those a run was not trained on are scored whole."""
+    """Data sets to score on; empty takes the test part of each run. One that no run was trained on is scored whole, any
+    other on the test part of the runs that were."""
     grid: str = "256"
     """The grid of the metrics: 256, that of the prepared images, or native, that of the source's own masks."""
     source: Path | None = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import combinations
+from itertools import chain, combinations, count
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +69,7 @@ def report(config: ReportConfig, progress: Progress = lambda done, total, what: 
     entrants = configurations(runs)
     _check_baseline(entrants, config.baseline)
     exams = [exam_on(dataset, entrants, config.cache) for dataset in config.datasets] or [own_exam(entrants)]
-    folder = config.out or Path("reports") / _report_name(entrants, config)
+    folder = config.out or _free_folder(Path("reports") / _report_name(entrants, config), config)
     check_writable(folder)
     examined = [_Examination.prepare(exam, entrants, config) for exam in exams]
 
@@ -77,7 +79,7 @@ def report(config: ReportConfig, progress: Progress = lambda done, total, what: 
     for one in examined:
         scores = one.score(meter)
         findings, columns = conclude(one.exam, entrants, _folders(runs, config), scores, one.grid_name, made)
-        shown = one.draw(columns[0], meter)
+        shown = one.draw(columns[0], scores, meter)
         place = folder if len(examined) == 1 else folder / findings.dataset
         write_files(
             place,
@@ -166,7 +168,7 @@ class _Examination:
             check_same_truth(first, second)
         return scores
 
-    def draw(self, first: RunScores, meter: _Meter) -> list[Shown]:
+    def draw(self, first: RunScores, scores: Mapping[str, RunScores], meter: _Meter) -> list[Shown]:
         """Predict some images once more, by the first run of each configuration that was scored on them.
 
         Holding the maps of all images from the scoring on would take gigabytes.
@@ -174,22 +176,24 @@ class _Examination:
         chosen = _choose(first.values("dice"), self.n_overlays, self.seed)
         cases: dict[str, Case] = {}
         instances: dict[str, dict[str, InstanceMap]] = {one: {} for one in chosen}
+        drawn: dict[str, dict[str, RunScores]] = {one: {} for one in chosen}
         for entrant in self.entrants:
-            for run, ids in self._shares(entrant, chosen):
+            for name, run, ids in self._shares(entrant, chosen):
                 for case in self._cases(run, ids):
                     cases[case.id] = case
+                    drawn[case.id][entrant.name] = scores[name]
                     instances[case.id][entrant.name] = separate(case.probability, run.rule.scaled(case.scale))
                     meter.tick("drawing")
-        return [Shown(cases[one], why, instances[one]) for one, why in chosen.items()]
+        return [Shown(cases[one], why, instances[one], drawn[one]) for one, why in chosen.items()]
 
-    def _shares(self, entrant: Configuration, chosen: Iterable[str]) -> Iterator[tuple[Run, list[str]]]:
+    def _shares(self, entrant: Configuration, chosen: Iterable[str]) -> Iterator[tuple[str, Run, list[str]]]:
         """Give each of some images to the first run that was scored on it."""
         left = list(chosen)
         for name, run in entrant.runs.items():
             own = [one for one in left if one in self.exam.ids.get(name, ())]
             left = [one for one in left if one not in own]
             if own:
-                yield run, own
+                yield name, run, own
 
     def _cases(self, run: Run, ids: Sequence[str]) -> Iterator[Case]:
         return map(self.grid, run.predict(ids, store=self.exam.store_for(run)))
@@ -205,7 +209,8 @@ def _sitting(exam: Exam, entrants: Sequence[Configuration]) -> Iterator[tuple[Co
 def _choose(dice: Mapping[str, float], n_images: int, seed: int) -> dict[str, str]:
     """Choose the images to show, id -> why: the median, the worst and the best, then some by chance."""
     ranked = sorted(dice, key=lambda one: (dice[one], one))
-    reasons = {ranked[len(ranked) // 2]: "median", ranked[0]: "worst", ranked[-1]: "best"}
+    reasons = {ranked[-1]: "best", ranked[0]: "worst", ranked[len(ranked) // 2]: "median"}
+    reasons = dict(reversed(reasons.items())) if len(ranked) > 1 else {ranked[0]: "the only image"}
     others = [one for one in ranked if one not in reasons]
     drawn = np.random.default_rng(seed).permutation(len(others))
     chosen = reasons | {others[position]: "drawn by chance" for position in drawn}
@@ -223,6 +228,19 @@ def _report_name(entrants: Sequence[Configuration], config: ReportConfig) -> str
     name = "-vs-".join(names) if len(names) <= MOST_NAMES else f"{names[0]}-and-{len(names) - 1}-others"
     datasets = "-and-".join(config.datasets[:MOST_NAMES])
     return name + (f"-on-{datasets}" if datasets else "") + ("-native" if config.grid == NATIVE else "")
+
+
+def _free_folder(folder: Path, config: ReportConfig) -> Path:
+    """A folder without the report of another command: names of runs are short, and two reports may have one name."""
+    candidates = chain([folder], (folder.with_name(f"{folder.name}-{number}") for number in count(2)))
+    return next(place for place in candidates if _command_in(place) in ("", _made(config, place).command))
+
+
+def _command_in(folder: Path) -> str:
+    """The command that made the report in a folder; empty where there is none."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return str(json.loads((folder / "summary.json").read_bytes())["command"])
+    return ""
 
 
 def _made(config: ReportConfig, folder: Path) -> Made:

@@ -12,7 +12,7 @@ from nucseg.data.splits import Split
 from nucseg.errors import ConfigError
 from nucseg.instances import InstanceRule
 from nucseg.models import build_model
-from nucseg_cache import Key, Store
+from nucseg_cache import Key, Store, StoreNotFound
 from nucseg_pipeline.accelerators import choose_device
 from nucseg_pipeline.checkpoint import load_checkpoint
 from nucseg_pipeline.config import TrainConfig, store_location
@@ -45,15 +45,21 @@ class Run:
 
         Args:
             path: The run's folder.
-            cache: Where its store is now, if it was moved; None takes the place it was trained from.
+            cache: Where its store may be now; without one there, and with None, the place it was trained from.
 
         Raises:
-            ConfigError: no run there, an unfinished one, a damaged one, or its test images have changed since.
+            ConfigError: no run there, an unfinished one, a damaged one, or its test images, or the way they are
+                prepared, have changed since.
             nucseg_cache.CacheError: the store is gone, or damaged.
         """
         folder = _finished(path)
         config, parts, inputs = folder.config(), folder.split(), folder.inputs()
-        store = Store.open(inputs.store if cache is None else store_location(cache, config.dataset))
+        store = _store(inputs, config, cache)
+        if dict(store.preparation) != dict(inputs.preparation):
+            raise ConfigError(
+                f"{store.location} is prepared as {dict(store.preparation)}, and {folder.name} was trained on "
+                f"images prepared as {dict(inputs.preparation)}. Name the cache that has them (--cache), or train anew."
+            )
         now = gather(store, None, parts)
         changed = [one for one in parts.test if list(inputs.samples[one]) != list(now.samples[one])]
         if changed:
@@ -128,6 +134,23 @@ class Run:
         best = load_checkpoint(self.folder.file("best.pt"), self.inputs.fingerprint)
         model.load_state_dict(best["model"])
         return predict(model.to(chosen), rows, device=chosen)
+
+
+def _store(inputs: Inputs, config: TrainConfig, cache: str | None) -> Store:
+    """The store in the cache that is named; where there is none, that of the training."""
+    if cache is None:
+        return Store.open(inputs.store)
+    location = store_location(cache, config.dataset)
+    try:
+        return Store.open(location)
+    except StoreNotFound:
+        try:
+            return Store.open(inputs.store)
+        except StoreNotFound:
+            raise ConfigError(
+                f"The store of {config.dataset} is neither at {location} nor, where it was trained from, at "
+                f"{inputs.store}. Name the cache that has it with --cache."
+            ) from None
 
 
 def _finished(path: Path) -> RunFolder:

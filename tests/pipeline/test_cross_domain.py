@@ -65,7 +65,7 @@ def test_a_run_is_scored_on_every_image_of_a_data_set_that_it_never_saw(place: P
     )
     (found,) = report(config).findings
 
-    assert (found.dataset, found.protocol, found.n_images) == ("away", "all images", N_AWAY)
+    assert (found.dataset, found.protocol, found.n_images) == ("away", "all images in the store", N_AWAY)
     assert {stratum.name for stratum in found.strata} == {"another organ"}
     assert "trained on synthetic, not on away" in found.notes[0]
     assert [one.trained_on for one in found.configurations] == ["synthetic", "synthetic"]

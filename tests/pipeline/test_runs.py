@@ -183,3 +183,24 @@ def test_a_damaged_history_is_named(place: Path, content: bytes) -> None:
     run = Run.open(place / NAME)
     with pytest.raises(ConfigError, match=r"epochs\.csv"):
         _ = run.history
+
+
+def test_a_store_that_was_prepared_in_another_way_is_refused(place: Path) -> None:
+    """Same images, same masks, other pixels: the report would say nothing."""
+    root = place / "cache" / "synthetic.zarr"
+    rows = Store.open(root).read_samples(range(12))
+    shutil.rmtree(root)
+    Store.create(root, dataset="synthetic", source="", preparation={"side_px": "32", "stain": "macenko"}, rows=rows)
+
+    with pytest.raises(ConfigError, match=r"is prepared as .*macenko.*was trained on images prepared as .*side_px"):
+        Run.open(place / NAME)
+
+
+def test_a_cache_without_the_runs_own_store_leaves_it_where_it_was(place: Path, tmp_path: Path) -> None:
+    """--cache may name the cache of another data set that the run is to be scored on."""
+    assert Run.open(place / NAME, cache=str(tmp_path / "another")).store.location == str(
+        place / "cache" / "synthetic.zarr"
+    )
+    shutil.rmtree(place / "cache")
+    with pytest.raises(ConfigError, match=r"neither at .*another/synthetic\.zarr nor, .*cache/synthetic\.zarr"):
+        Run.open(place / NAME, cache=str(tmp_path / "another"))

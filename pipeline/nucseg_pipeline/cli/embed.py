@@ -17,7 +17,7 @@ def embed(
     dataset: Annotated[
         str,
         typer.Option(
-            help="nuinsseg, cryonuseg, conic, dsb2018, synthetic, or a name of yours for a folder of images/ and masks/."
+            help="nuinsseg, cryonuseg, conic, dsb2018, synthetic, or your name for a folder of images/ and masks/."
         ),
     ],
     source: Annotated[

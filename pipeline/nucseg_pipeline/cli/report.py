@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SHOWN = ("dice", "iou", "aji", "pq", "dice_weighted")
 """Metrics printed in the terminal; the report has all."""
 
+MOST_COLUMNS = 3
+"""More configurations than this are printed a line each, or their names and scores would be cut."""
+
 SHOWN_DIFFERENCES = ("dice", "aji", "pq")
 """Metrics whose paired differences are printed."""
 
@@ -89,16 +92,25 @@ def run_report(config: ReportConfig) -> None:
 def _print_scores(found: Findings) -> None:
     from nucseg_pipeline.reporting.text import bounds, number, p_value, signed
 
-    rows = [
-        [name, *(_cell(one.metrics[name]) for one in found.configurations), number(found.all_background[name].value)]
-        for name in SHOWN
-    ]
     title = f"{found.dataset}, {found.n_images} test images, {found.grid}: mean (95 % interval)"
-    out.print(table(title, ("metric", *(one.name for one in found.configurations), "all background"), rows))
+    if len(found.configurations) <= MOST_COLUMNS:
+        rows = [
+            [
+                name,
+                *(_cell(one.metrics[name]) for one in found.configurations),
+                number(found.all_background[name].value),
+            ]
+            for name in SHOWN
+        ]
+        out.print(table(title, ("metric", *(one.name for one in found.configurations), "all background"), rows))
+    else:
+        rows = [[one.name, *(_cell(one.metrics[name]) for name in SHOWN)] for one in found.configurations]
+        rows.append(["all background", *(number(found.all_background[name].value) for name in SHOWN)])
+        out.print(table(title, ("configuration", *SHOWN), rows))
     for one in found.repeated:
         over_runs = one.spreads["dice"]
         deviation = "" if over_runs.sd is None else f", standard deviation {number(over_runs.sd)}"
-        out.print(f"{one.name}, {one.repeats}: dice over the runs {number(over_runs.mean)}{deviation}")
+        out.print(f"{one.name}, {one.repeats}: dice over {one.spread_over} {number(over_runs.mean)}{deviation}")
     for comparison in found.comparisons:
         for name in SHOWN_DIFFERENCES:
             paired = comparison.differences[name]

@@ -111,7 +111,7 @@ def native_grid(store: Store, ids: tuple[str, ...], source: Path | None) -> Nati
         ConfigError: the folder is not there any more, or some of the images are not in it.
         DataError: it is not what the data set's layout says.
     """
-    dataset = open_source(store.dataset.partition("@")[0], source, store.source)
+    dataset = open_source(store.dataset, source, store.source)
     entries = {entry.id: entry for entry in dataset.entries}
     missing = [one for one in ids if one not in entries]
     if missing:

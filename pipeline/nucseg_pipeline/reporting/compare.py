@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from nucseg.errors import ConfigError
-from nucseg.metrics import PairedDifference, Resampling, paired_difference
+from nucseg.metrics import PairedDifference, Resampling, paired_differences
 from nucseg_pipeline.reporting.scores import IMAGE_METRICS, LOWER_IS_BETTER, RunScores
 
 
@@ -41,29 +40,24 @@ def compare(baseline: RunScores, other: RunScores, draws: Resampling) -> Compari
         ConfigError: their images, or the true masks of an image, differ.
     """
     check_same_truth(baseline, other)
-    difference = partial(paired_difference, groups=baseline.groups, draws=draws)
-    return Comparison(
-        name=other.name,
-        baseline=baseline.name,
-        differences={
-            name: difference(baseline.values(name), other.values(name), lower_is_better=name in LOWER_IS_BETTER)
-            for name in IMAGE_METRICS
-        },
-    )
+    first, second = ({name: run.values(name) for name in IMAGE_METRICS} for run in (baseline, other))
+    differences = paired_differences(first, second, baseline.groups, draws, lower_is_better=LOWER_IS_BETTER)
+    return Comparison(name=other.name, baseline=baseline.name, differences=differences)
 
 
 def check_same_truth(first: RunScores, second: RunScores) -> None:
-    """Refuse two runs that were scored against different masks.
+    """Refuse two runs that were scored on different images, or against different masks, under the same id.
 
     Raises:
-        ConfigError: with how many masks differ.
+        ConfigError: with how many differ.
     """
-    masks = {image.id: image.mask_digest for image in first.images}
-    changed = [image.id for image in second.images if masks.get(image.id, image.mask_digest) != image.mask_digest]
+    files = {image.id: (image.image_digest, image.mask_digest) for image in first.images}
+    then_now = [(files.get(image.id), (image.image_digest, image.mask_digest), image.id) for image in second.images]
+    changed = [one for then, now, one in then_now if then is not None and then != now]
     if changed:
         raise ConfigError(
-            f"{first.name} and {second.name} were scored against different masks for {len(changed)} of "
-            f"{len(masks)} test images (such as {changed[0]}): their stores differ. "
+            f"{first.name} and {second.name} were scored on different images or masks under the same id, "
+            f"{len(changed)} of {len(files)} (such as {changed[0]}): their stores differ. "
             "Run `nucseg embed` on both from one copy of the data set, or report on each of them alone."
         )
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from nucseg.data.official import plain_name
 from nucseg_pipeline.run_folder import FREE_FIELDS
 from nucseg_pipeline.runs import Run
 
@@ -36,6 +37,11 @@ class Configuration:
         return self.first.store.dataset
 
     @property
+    def plain_dataset(self) -> str:
+        """The same without its preparation: `nuinsseg` for `nuinsseg@macenko`."""
+        return plain_name(self.dataset)
+
+    @property
     def repeats(self) -> str:
         """Which folds and seeds, in words; empty where it was trained once."""
         if len(self.runs) == 1:
@@ -49,7 +55,8 @@ class Configuration:
 def configurations(runs: Mapping[str, Run]) -> tuple[Configuration, ...]:
     """Gather runs, given by name, into configurations, in the order of their first runs.
 
-    Repeats agree in everything that decides a result, but for fold and seed. Two runs of one fold and seed are
+    Repeats agree in everything that decides a result, but for fold and seed: also in the images that were divided, so
+    that folds of a data set that has grown in between are not put together. Two runs of one fold and seed are
     no repeats of each other: they stay apart, as two columns.
     """
     gathered: list[_Repeats] = []
@@ -84,7 +91,8 @@ def run_names(paths: Sequence[Path]) -> list[str]:
 def _what(run: Run) -> object:
     """What two repeats have in common."""
     settings = {k: v for k, v in asdict(run.config).items() if k not in FREE_FIELDS | REPEATED}
-    return settings, dict(run.inputs.embedding), dict(run.inputs.preparation)
+    divided = {one: tuple(digests) for one, digests in run.inputs.samples.items()}
+    return settings, dict(run.inputs.embedding), dict(run.inputs.preparation), divided
 
 
 def _names(members: Sequence[Sequence[str]]) -> list[str]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
+from nucseg.data import release_named
+from nucseg.data.official import plain_name
 from nucseg.errors import ConfigError
 from nucseg.metrics import check_same_images
 from nucseg_cache import Store, StoreNotFound
-from nucseg_pipeline.config import store_location
+from nucseg_pipeline.config import default_cache, store_location
 from nucseg_pipeline.inputs import named
 from nucseg_pipeline.reporting.configurations import Configuration
 from nucseg_pipeline.runs import Run
+from nucseg_pipeline.sources import layout_name
 
-ALL_IMAGES = "all images"
+ALL_IMAGES = "all images in the store"
 """What stands for the protocol where no run was trained on the data set."""
 
 
@@ -38,24 +40,20 @@ class Exam:
         return tuple(dict.fromkeys(one for ids in self.ids.values() for one in ids))
 
     def store_for(self, run: Run) -> Store:
-        """Where a run reads these images: those of its own data set where it was trained from."""
-        return run.store if run.store.dataset == self.store.dataset else self.store
+        """Where a run reads these images: those of its own data set as they were prepared for it."""
+        return run.store if _is_same(run.store.dataset, self.store.dataset) else self.store
 
 
 def own_exam(entrants: Sequence[Configuration]) -> Exam:
     """Give every run its own test part.
 
     Raises:
-        ConfigError: two configurations have different test images.
+        ConfigError: two configurations were trained on different data sets, have different test images, divide them in
+            another way, or see them in another size.
     """
     first, *others = entrants
     for other in others:
-        if other.dataset != first.dataset:
-            raise ConfigError(
-                f"{first.name} was trained on {first.dataset} and {other.name} on {other.dataset}: they have no test "
-                f"part in common. Say which to score on, as in --dataset {first.dataset} --dataset {other.dataset}."
-            )
-        check_same_images(_tested(first), _tested(other), names=(first.name, other.name))
+        _check_same_parts(first, other)
     runs = {name: run for entrant in entrants for name, run in entrant.runs.items()}
     return Exam(
         store=first.first.store,
@@ -68,43 +66,71 @@ def own_exam(entrants: Sequence[Configuration]) -> Exam:
 def exam_on(dataset: str, entrants: Sequence[Configuration], cache: str | None) -> Exam:
     """Score on a data set that some of the runs, or none, were trained on.
 
-    Runs that were trained on it take their test part, which must be the same images for all of these configurations.
-    The others take the same images; if none was trained on it, all images. An image whose very file was seen in
-    training or validation, be it under another name, is left out, for all runs alike.
+    Runs that were trained on it, however it was prepared, take their test part, which must be the same images for all
+    of these configurations. The others take the same images; if none was trained on it, all images. An image whose very
+    file they saw in training or validation, be it under another name, is left out, for all runs alike.
 
     Args:
         dataset: name of its store in the cache.
         entrants: the configurations.
-        cache: folder or URL of the cache; None takes the one that the first run was trained from.
+        cache: folder or URL of the cache; None looks where the runs were trained from, then in the default one.
 
     Raises:
         ConfigError: the data set is not in the cache, no image is left, or configurations trained on it have different
             test parts.
         nucseg_cache.CacheError: the store cannot be read.
     """
-    at_home = [entrant for entrant in entrants if entrant.dataset == dataset]
-    if len(at_home) == len(entrants):
-        return own_exam(entrants)
+    away = [entrant for entrant in entrants if not _is_same(entrant.dataset, dataset)]
+    at_home = [entrant for entrant in entrants if entrant not in away]
     home = own_exam(at_home) if at_home else None
-    store = home.store if home else _open(dataset, entrants[0].first, cache)
-    _check_preparation(store, entrants)
-    digests = {info.id: info.image_digest.hex() for info in store.table if info.present}
-    wanted = home.all_ids if home else tuple(digests)
-    away = [entrant for entrant in entrants if entrant.dataset != dataset]
+    if home and not away:
+        return home
+    store = home.store if home else _open(dataset, entrants, cache)
+    _check_preparation(store, away)
+    rows = {info.id: info for info in store.table if info.present}
+    wanted = home.all_ids if home else tuple(rows)
     seen = _seen(run for entrant in away for run in entrant.runs.values())
-    leaked = [one for one in wanted if digests[one] in seen]
-    left = tuple(one for one in wanted if digests[one] not in seen)
+    leaked = [one for one in wanted if rows[one].image_digest.hex() in seen]
+    left = tuple(one for one in wanted if one not in set(leaked))
     if not left:
         raise ConfigError(
             f"All {len(wanted)} images of {store.location} were seen in training or validation, under this name or "
             "another (their files are the same): there is nothing to score on."
         )
+    sisters = {rows[one].group for one in leaked}
+    n_sisters = sum(rows[one].group in sisters for one in left)
     return Exam(
         store=store,
         ids=_ids(entrants, home, left),
         protocol=home.protocol if home else ALL_IMAGES,
-        notes=(*(home.notes if home else ()), *_notes(dataset, away, leaked, len(left))),
+        notes=(
+            *(home.notes if home else _size_note(store, len(rows))),
+            _domain_note(dataset, away, len(left)),
+            *_leak_notes(leaked, n_sisters, len(left)),
+        ),
     )
+
+
+def _check_same_parts(first: Configuration, other: Configuration) -> None:
+    """Refuse to compare what was not tested on the same images, by networks that were trained on the same others."""
+    if other.plain_dataset != first.plain_dataset:
+        raise ConfigError(
+            f"{first.name} was trained on {first.dataset} and {other.name} on {other.dataset}: they have no test "
+            f"part in common. Say which to score on, as in --dataset {first.dataset} --dataset {other.dataset}."
+        )
+    check_same_images(_tested(first), _tested(other), names=(first.name, other.name))
+    if _parts(first) != _parts(other):
+        raise ConfigError(
+            f"{first.name} ({_protocols(first)}) and {other.name} ({_protocols(other)}) test the same images, but "
+            "divide them into other parts: where one network has seen a slide, the other may not have. Compare runs of "
+            "one protocol and the same folds, or report on each of them alone."
+        )
+    sides = [entrant.first.inputs.preparation.get("side_px") for entrant in (first, other)]
+    if sides[0] != sides[1]:
+        raise ConfigError(
+            f"{first.name} sees images of {sides[0]} px and {other.name} of {sides[1]} px: their scores are on "
+            "different grids. Report on each of them alone."
+        )
 
 
 def _ids(entrants: Sequence[Configuration], home: Exam | None, left: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -114,16 +140,21 @@ def _ids(entrants: Sequence[Configuration], home: Exam | None, left: tuple[str, 
     return {name: ids for name, ids in ids.items() if ids}
 
 
-def _open(dataset: str, run: Run, cache: str | None) -> Store:
-    location = store_location(cache or run.store.location.rpartition("/")[0], dataset)
-    try:
-        return Store.open(location)
-    except StoreNotFound as error:
-        encoder = "" if run.config.fusion == "none" else f" --encoder {run.config.encoder}"
-        raise ConfigError(
-            f"The data set {dataset!r} is not in the cache: there is no store at {location}. "
-            f"Make it with `nucseg embed --dataset {dataset} --source DIR{encoder}`, or name another cache (--cache)."
-        ) from error
+def _open(dataset: str, entrants: Sequence[Configuration], cache: str | None) -> Store:
+    runs = [run for entrant in entrants for run in entrant.runs.values()]
+    caches = [cache] if cache else [*(run.store.location.rpartition("/")[0] for run in runs), default_cache()]
+    locations = list(dict.fromkeys(store_location(place, dataset) for place in caches))
+    for location in locations:
+        try:
+            return Store.open(location)
+        except StoreNotFound:
+            continue
+    guided = next((run for run in runs if run.config.fusion != "none"), None)
+    encoder = f" --encoder {guided.config.encoder}" if guided else ""
+    raise ConfigError(
+        f"The data set {dataset!r} is not in the cache: there is no store at {' or '.join(locations)}. Make it with "
+        f"`nucseg embed --dataset {dataset} --source DIR{encoder}`, or name another cache (--cache)."
+    )
 
 
 def _check_preparation(store: Store, entrants: Sequence[Configuration]) -> None:
@@ -137,8 +168,22 @@ def _check_preparation(store: Store, entrants: Sequence[Configuration]) -> None:
             )
 
 
+def _is_same(one: str, other: str) -> bool:
+    """Whether two names are of one data set, however it was prepared."""
+    return plain_name(one) == plain_name(other)
+
+
 def _tested(entrant: Configuration) -> set[str]:
-    return reduce(set.union, (set(run.split.test) for run in entrant.runs.values()), set())
+    return set().union(*_parts(entrant))
+
+
+def _parts(entrant: Configuration) -> set[frozenset[str]]:
+    return {frozenset(run.split.test) for run in entrant.runs.values()}
+
+
+def _protocols(entrant: Configuration) -> str:
+    folds = _joined(f"{run.split.protocol} fold {run.config.fold}" for run in entrant.runs.values())
+    return f"protocol {folds}"
 
 
 def _seen(runs: Iterable[Run]) -> set[str]:
@@ -149,18 +194,41 @@ def _seen(runs: Iterable[Run]) -> set[str]:
     return digests
 
 
-def _notes(dataset: str, away: Sequence[Configuration], leaked: Sequence[str], n_left: int) -> list[str]:
+def _size_note(store: Store, n_images: int) -> tuple[str, ...]:
+    """Say how much of the release is in the store, unless the store itself does."""
+    layout = layout_name(store.dataset)
+    released = release_named(layout).n_images
+    if (
+        released is None
+        or n_images == released
+        or any(f" {n_images} of the {released}" in note for note in store.notes)
+    ):
+        return ()
+    return (f"{n_images} images of {store.dataset} are in the store; the release has {released}.",)
+
+
+def _domain_note(dataset: str, away: Sequence[Configuration], n_left: int) -> str:
     trained_on = _joined(entrant.dataset for entrant in away)
-    notes = [
+    return (
         f"{', '.join(entrant.name for entrant in away)}: trained on {trained_on}, not on {dataset}. Network, threshold "
         f"and separation of nuclei were chosen there; nothing was chosen on these {n_left} images."
-    ]
-    if leaked:
-        notes.append(
-            f"{len(leaked)} images were left out, because their very files were seen in training or validation: "
-            f"{named(leaked)}."
-        )
-    return notes
+    )
+
+
+def _leak_notes(leaked: Sequence[str], n_sisters: int, n_left: int) -> tuple[str, ...]:
+    if not leaked:
+        return ()
+    left_out = (
+        f"{len(leaked)} images were left out, because their very files were seen in training or validation: "
+        f"{named(leaked)}."
+    )
+    if not n_sisters:
+        return (left_out,)
+    return (
+        left_out,
+        f"{n_sisters} of the {n_left} images that are left come from a group (patient, slide or source image) of which "
+        "others were seen in training or validation: their scores promise too much for new slides.",
+    )
 
 
 def _joined(words: Iterable[str]) -> str:

@@ -17,11 +17,11 @@ def check_writable(folder: Path) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    existed = folder.exists()
+    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     with _draft(folder):
         pass
-    if not existed:
-        folder.rmdir()
+    for parent in made:
+        parent.rmdir()
 
 
 def write_files(folder: Path, texts: Mapping[str, str]) -> None:

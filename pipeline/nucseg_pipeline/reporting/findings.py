@@ -20,6 +20,9 @@ from nucseg_pipeline.runs import Run
 PLACES = ("run", "resume")
 """Fields of a training's configuration that say where it was written, not what it was."""
 
+FEW_GROUPS = 10
+"""Below so many groups an interval is told to be too narrow."""
+
 FORMAT = 2
 """Number of the format of summary.json."""
 
@@ -57,11 +60,15 @@ class ConfigurationFindings:
     metrics: Mapping[str, Interval]
     """Over all images, each with its mean over the runs that were scored on it."""
     spreads: Mapping[str, Spread]
-    """Metric -> how its value spreads over the runs; empty where it was trained once."""
+    """Metric -> how its value spreads over folds, or over seeds of one fold; empty where it was trained once."""
+    spread_over: str
+    """What the spread is over, in words."""
     recall_by_size: tuple[SizeBin, ...]
     reliability: Reliability
     n_one_empty: int
-    """Images of which one of truth and prediction is empty: they count the image's diagonal in hd95."""
+    """Predictions where one of truth and prediction is empty: they count the image's diagonal in hd95."""
+    n_predictions: int
+    """Images, each as often as it was predicted."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,8 @@ class Findings:
     runs: tuple[RunFindings, ...]
     all_background: Mapping[str, Interval]
     """The same metrics of a prediction that finds nothing."""
+    n_one_empty_background: int
+    """Images with nuclei: a prediction that finds nothing counts their diagonal in hd95."""
     comparisons: tuple[Comparison, ...]
     strata: tuple[Stratum, ...]
     resampling: Resampling
@@ -103,6 +112,7 @@ class Findings:
         whole = asdict(replace(self, configurations=(), runs=()))
         return {
             "format": FORMAT,
+            "kind": "report",
             **whole,
             "configurations": {one.name: _plain(one) for one in self.configurations},
             "runs": {run.name: {**asdict(run), "history": [asdict(e) for e in run.history]} for run in self.runs},
@@ -143,11 +153,11 @@ def conclude(
     )
     chosen = next(position for position, one in enumerate(entrants) if made.baseline in ("", one.name, *one.runs))
     baseline = columns[chosen]
-    draws = made.resampling
+    draws, nothing = made.resampling, baseline.finding_nothing()
     findings = Findings(
         dataset=exam.store.dataset,
         protocol=exam.protocol,
-        notes=tuple(dict.fromkeys((*exam.notes, *exam.store.notes))),
+        notes=tuple(dict.fromkeys((*exam.notes, *exam.store.notes, *_few_groups_note(baseline)))),
         warnings=_warnings(exam, entrants),
         grid=grid,
         n_images=len(columns[0].images),
@@ -161,7 +171,8 @@ def conclude(
             for entrant in entrants
             for name, run in entrant.runs.items()
         ),
-        all_background=columns[0].finding_nothing().intervals(draws),
+        all_background=nothing.intervals(draws),
+        n_one_empty_background=nothing.n_one_empty,
         comparisons=tuple(compare(baseline, column, draws) for column in columns if column is not baseline),
         strata=by_stratum(columns),
         resampling=draws,
@@ -175,19 +186,39 @@ def conclude(
 def _configuration(
     entrant: Configuration, column: RunScores, scores: Mapping[str, RunScores], draws: Resampling
 ) -> ConfigurationFindings:
-    members = [scores[name] for name in entrant.runs if name in scores]
-    values = [run.intervals(Resampling(n_resamples=1)) for run in members] if len(members) > 1 else []
+    over, values = _repeated_values(entrant, scores)
     return ConfigurationFindings(
         name=entrant.name,
         trained_on=entrant.dataset,
         repeats=entrant.repeats,
         runs=tuple(entrant.runs),
         metrics=column.intervals(draws),
-        spreads={metric: spread([run[metric].value for run in values]) for metric in METRICS if values},
+        spreads={metric: spread([run[metric] for run in values]) for metric in METRICS if values},
+        spread_over=over,
         recall_by_size=column.recall_by_size(draws),
         reliability=column.reliability,
         n_one_empty=column.n_one_empty,
+        n_predictions=len(column.predictions),
     )
+
+
+def _repeated_values(entrant: Configuration, scores: Mapping[str, RunScores]) -> tuple[str, list[dict[str, float]]]:
+    """What varies between the runs, and the metrics of each fold, or of each seed where there is only one fold.
+
+    Seeds of one fold are averaged before folds are set against each other: a fold counts once, however often it was
+    trained.
+    """
+    by_fold: dict[int, list[dict[str, float]]] = {}
+    for name, run in entrant.runs.items():
+        if name in scores:
+            values = {name: one.value for name, one in scores[name].intervals(Resampling(n_resamples=1)).items()}
+            by_fold.setdefault(run.config.fold, []).append(values)
+    folds = [{name: float(np.mean([run[name] for run in runs])) for name in METRICS} for runs in by_fold.values()]
+    if len(folds) > 1:
+        seeds = max(map(len, by_fold.values())) > 1
+        return f"{len(folds)} folds" + (", the seeds of a fold averaged first" if seeds else ""), folds
+    seeds_of_one = next(iter(by_fold.values()))
+    return (f"{len(seeds_of_one)} seeds", seeds_of_one) if len(seeds_of_one) > 1 else ("", [])
 
 
 def _run(name: str, run: Run, folder: str, scores: RunScores | None, draws: Resampling) -> RunFindings:
@@ -218,7 +249,7 @@ def _warnings(exam: Exam, entrants: Sequence[Configuration]) -> tuple[str, ...]:
         )
     names_by_note: dict[str, list[str]] = {}
     for name, run in runs.items():
-        for note in (_encoder_note(run), _copies_note(run)):
+        for note in (_encoder_note(run), _copies_note(run, exam, name)):
             names_by_note.setdefault(note, []).append(name)
     return (*warnings, *(f"{', '.join(names)}: {note}" for note, names in names_by_note.items() if note))
 
@@ -231,16 +262,30 @@ def _encoder_note(run: Run) -> str:
     return note
 
 
-def _copies_note(run: Run) -> str:
+def _copies_note(run: Run, exam: Exam, name: str) -> str:
     """Say whether an image file of the test part is, under another name, among those that were learned from."""
+    if exam.store_for(run) is not run.store:
+        return ""  # on another data set such images are left out
     digests = {one: pair[0] for one, pair in run.inputs.samples.items() if pair}
     learned = {digests.get(one) for one in (*run.split.train, *run.split.validation)} - {None}
-    copies = [one for one in run.split.test if digests.get(one) in learned]
+    tested = exam.ids.get(name, ())
+    copies = [one for one in tested if digests.get(one) in learned]
     if not copies:
         return ""
     return (
-        f"{len(copies)} of {len(run.split.test)} test images (such as {copies[0]}) are the very files of training or "
+        f"{len(copies)} of {len(tested)} test images (such as {copies[0]}) are the very files of training or "
         "validation images under other names: the scores promise too much."
+    )
+
+
+def _few_groups_note(scores: RunScores) -> tuple[str, ...]:
+    """Say that the bootstrap of a handful of groups promises too much: of 3 it covers about three in four."""
+    n_groups = len(set(scores.groups.values()))
+    if not 1 < n_groups < FEW_GROUPS:
+        return ()
+    return (
+        f"The images come from {n_groups} groups only: bootstrap intervals of fewer than {FEW_GROUPS} groups are too "
+        "narrow.",
     )
 
 

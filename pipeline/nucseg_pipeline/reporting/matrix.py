@@ -64,7 +64,14 @@ class Matrix:
         columns = {column.dataset: asdict(column) for column in self.columns}
         names = ("notes", "warnings", "grid", "command", "created", "nucseg")
         told = {name: getattr(self, name) for name in names}
-        return {"format": FORMAT, "datasets": columns, "configurations": about, "matrix": cells, **told}
+        return {
+            "format": FORMAT,
+            "kind": "matrix",
+            "datasets": columns,
+            "configurations": about,
+            "matrix": cells,
+            **told,
+        }
 
 
 def matrix(findings: Sequence[Findings]) -> Matrix:

@@ -56,7 +56,7 @@ def page_text(findings: Findings, columns: Sequence[RunScores], shown: Sequence[
             all_background=ALL_BACKGROUND,
             colours={"truth": TRUTH, "outline": OUTLINE, "missed": MISSED, "extra": EXTRA, "ignored": IGNORED},
             figures=charts(findings, columns),
-            shown=[shown_image(one, columns) for one in shown],
+            shown=[shown_image(one) for one in shown],
             images=_image_rows(columns),
             settings=_settings(findings),
             provenance=[(run.name, list(_flat(run.provenance))) for run in findings.runs],
@@ -118,7 +118,7 @@ def _settings(findings: Findings) -> dict[str, list[tuple[str, list[Any]]]]:
 def _over_runs(name: str, runs: Sequence[Mapping[str, Any]]) -> Any:
     """One value where all runs of a configuration have the same, else the values in words."""
     values = list(dict.fromkeys(run.get(name, "") for run in runs))
-    return values[0] if len(values) == 1 else ", ".join(map(str, values))
+    return values[0] if len(values) == 1 else ", ".join(sorted(map(str, values)))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import reduce
 from operator import add
 
@@ -21,7 +21,7 @@ from nucseg.metrics import (
     aji,
     boundary_f1,
     brier,
-    calibration_interval,
+    calibration_errors,
     count_pixels,
     count_reliability,
     dice,
@@ -30,12 +30,13 @@ from nucseg.metrics import (
     iou,
     iou_weighted,
     matched,
-    mean_interval,
     miou,
     overlaps,
     panoptic_quality,
-    pooled_interval,
+    percentile_interval,
     recall_by_size,
+    reliability_row,
+    resampled_sums,
     size_edges,
 )
 from nucseg_pipeline.reporting.cases import Case
@@ -92,6 +93,7 @@ class ImageScores:
     diagonal_px: float
     """Of the image on the evaluated grid: its 95 % Hausdorff distance where one of the masks is empty."""
     counts: PixelCounts
+    """Of an average over repeats, those of the first."""
     n_true: int
     """True nuclei, those wholly in ignored pixels left out."""
     n_predicted: float
@@ -113,6 +115,9 @@ class RunScores:
 
     name: str
     images: tuple[ImageScores, ...]
+    """Each image once; over repeats, its average."""
+    repeats: tuple[RunScores, ...] = field(default=(), repr=False)
+    """What was averaged; empty for a single run."""
 
     @property
     def groups(self) -> dict[str, str]:
@@ -120,14 +125,34 @@ class RunScores:
         return {image.id: image.group or image.id for image in self.images}
 
     @property
+    def predictions(self) -> tuple[ImageScores, ...]:
+        """Every prediction: over repeats, an image as often as it was predicted."""
+        return tuple(image for run in self.repeats or (self,) for image in run.images)
+
+    @property
     def n_one_empty(self) -> int:
-        """Images of which one mask is empty and the other is not: they count the image's diagonal in hd95."""
-        return sum(image.is_one_empty for image in self.images)
+        """Predictions where one mask is empty and the other is not: they count the image's diagonal in hd95."""
+        return sum(image.is_one_empty for image in self.predictions)
 
     @property
     def reliability(self) -> Reliability:
-        """Calibration over all pixels."""
-        return reduce(add, (image.reliability for image in self.images))
+        """Calibration over all pixels of all predictions."""
+        return reduce(add, (image.reliability for image in self.predictions))
+
+    @property
+    def layers(self) -> tuple[tuple[ImageScores, ...], ...]:
+        """Sets of predictions that cover every image once, in the order of `images`.
+
+        As many as the image that was predicted most often; of one that was predicted less often, its predictions take
+        turns. So every image counts alike in scores of all pixels, however often it was predicted.
+        """
+        by_id: dict[str, list[ImageScores]] = {}
+        for image in self.predictions:
+            by_id.setdefault(image.id, []).append(image)
+        most = max(map(len, by_id.values()))
+        return tuple(
+            tuple(by_id[image.id][layer % len(by_id[image.id])] for image in self.images) for layer in range(most)
+        )
 
     def values(self, metric: str) -> dict[str, float]:
         """One of `IMAGE_METRICS` by image id."""
@@ -138,15 +163,21 @@ class RunScores:
         return RunScores(ALL_BACKGROUND, tuple(map(_without_prediction, self.images)))
 
     def intervals(self, draws: Resampling) -> dict[str, Interval]:
-        """Every one of `METRICS` over the images, with its interval."""
-        groups = list(self.groups.values())
-        counts = [image.counts for image in self.images]
-        pooled = {name: pooled_interval(counts, score, groups, draws) for name, score in POOLED_SCORES.items()}
-        pooled["ece"] = calibration_interval([image.reliability for image in self.images], groups, draws)
-        return {
-            name: pooled[name] if name in pooled else mean_interval(list(self.values(name).values()), groups, draws)
-            for name in METRICS
-        }
+        """Every one of `METRICS` over the images, with its interval; one drawing serves all.
+
+        Scores of all pixels are made layer by layer and averaged: over repeats, the mean of what each of them scores.
+        """
+        layers = self.layers
+        tables = [
+            np.array([[image.values[name] for name in IMAGE_METRICS] + [1.0] for image in self.images]),
+            *(np.array([astuple(image.counts) for image in layer]) for layer in layers),
+            *(np.array([reliability_row(image.reliability) for image in layer]) for layer in layers),
+        ]
+        columns = np.hstack(tables).astype(np.float64)
+        resampled, n_groups = resampled_sums(columns, list(self.groups.values()), draws)
+        own, others = (_scores(sums, len(layers)) for sums in (columns.sum(axis=0, keepdims=True), resampled))
+        n_images = len(self.images)
+        return {name: percentile_interval(float(own[name][0]), others[name], n_images, n_groups) for name in METRICS}
 
     def recall_by_size(self, draws: Resampling) -> tuple[SizeBin, ...]:
         """Share of the true nuclei that are found, by quarters of their size; empty without nuclei."""
@@ -197,14 +228,11 @@ def score_image(case: Case, rule: InstanceRule) -> ImageScores:
 
 
 def averaged(name: str, repeats: Sequence[RunScores]) -> RunScores:
-    """Average repeats image by image: each score is its mean over the runs that were scored on the image.
-
-    Pixels are added up over the runs, so that pooled scores count an image as often as it was predicted.
-    """
+    """Average repeats image by image: each score is its mean over the runs that were scored on the image."""
     by_id: dict[str, list[ImageScores]] = {}
     for image in (image for run in repeats for image in run.images):
         by_id.setdefault(image.id, []).append(image)
-    return RunScores(name, tuple(map(_average, by_id.values())))
+    return RunScores(name, tuple(map(_average, by_id.values())), repeats=tuple(repeats) if len(repeats) > 1 else ())
 
 
 def _average(images: Sequence[ImageScores]) -> ImageScores:
@@ -213,12 +241,21 @@ def _average(images: Sequence[ImageScores]) -> ImageScores:
     first = images[0]
     return replace(
         first,
-        counts=reduce(add, (image.counts for image in images)),
         n_predicted=float(np.mean([image.n_predicted for image in images])),
         values={name: _mean(image.values[name] for image in images) for name in first.values},
-        reliability=reduce(add, (image.reliability for image in images)),
         nuclei=Nuclei(first.nuclei.area_px, np.mean([image.nuclei.found for image in images], axis=0)),
     )
+
+
+def _scores(sums: NDArray[np.float64], n_layers: int) -> dict[str, NDArray[np.float64]]:
+    """Every one of `METRICS`, (R,), from R sums over images of what `RunScores.intervals` puts side by side."""
+    widths = [len(IMAGE_METRICS), 1, *[4] * n_layers]
+    means, n_images, *counts, bins = np.split(sums, np.cumsum(widths), axis=1)
+    scores = dict(zip(IMAGE_METRICS, (means / n_images).T, strict=True))
+    for name, score in POOLED_SCORES.items():
+        scores[name] = np.mean([[score(PixelCounts(*row)) for row in layer.tolist()] for layer in counts], axis=0)
+    scores["ece"] = np.mean([calibration_errors(layer) for layer in np.hsplit(bins, n_layers)], axis=0)
+    return scores
 
 
 def _mean(values: Iterable[float]) -> float:

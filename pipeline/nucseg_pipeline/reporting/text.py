@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, fields
 
+from nucseg.data.official import plain_name
 from nucseg.metrics import Interval, PairedDifference, PixelCounts, SizeBin, Spread
 from nucseg_pipeline.reporting.compare import Comparison
 from nucseg_pipeline.reporting.findings import ConfigurationFindings, Findings
@@ -83,6 +84,7 @@ def markdown_text(findings: Findings) -> str:
         *_spread_lines(findings.repeated),
         *_comparison_lines(findings.comparisons),
         *_size_lines(findings.configurations),
+        *_empty_lines(findings),
         _WEIGHTED_NOTE,
         "",
         *_made_lines(findings),
@@ -109,8 +111,8 @@ def matrix_markdown(told: Matrix) -> str:
 
 
 def at_home(row: Row, column: Column) -> bool:
-    """Whether a configuration was trained on a data set of the matrix."""
-    return row.trained_on == column.dataset
+    """Whether a configuration was trained on a data set of the matrix, however it was prepared."""
+    return plain_name(row.trained_on) == plain_name(column.dataset)
 
 
 _WEIGHTED_NOTE = (
@@ -165,12 +167,12 @@ def _spread_lines(repeated: Sequence[ConfigurationFindings]) -> list[str]:
     return [
         "## Repeats",
         "",
-        "Mean over the runs of a configuration, their standard deviation, and the lowest and highest run:",
+        "Mean over folds, or over the seeds of one fold, with standard deviation, lowest and highest:",
         "",
-        _row(["configuration", "runs", "metric", "mean", "standard deviation", "lowest", "highest"]),
+        _row(["configuration", "over", "metric", "mean", "standard deviation", "lowest", "highest"]),
         _row(["---"] * 3 + ["---:"] * 4),
         *(
-            _row([one.name, one.repeats, metric, *spread_cells(over_runs, metric)])
+            _row([one.name, f"{one.spread_over} ({one.repeats})", metric, *spread_cells(over_runs, metric)])
             for one in repeated
             for metric, over_runs in one.spreads.items()
         ),
@@ -182,6 +184,13 @@ def spread_cells(over_runs: Spread, metric: str = "") -> list[str]:
     """Write mean, standard deviation, lowest and highest value over runs."""
     values = (over_runs.mean, over_runs.sd, over_runs.low, over_runs.high)
     return ["" if value is None else number(value, metric) for value in values]
+
+
+def _empty_lines(findings: Findings) -> list[str]:
+    counted = [(one.name, one.n_one_empty, one.n_predictions) for one in findings.configurations]
+    counted.append((ALL_BACKGROUND, findings.n_one_empty_background, findings.n_images))
+    told = "; ".join(f"{name} {n_empty} of {n}" for name, n_empty, n in counted)
+    return [f"hd95: where only one of truth and prediction is empty it is the image's diagonal ({told}).", ""]
 
 
 def _size_lines(entrants: Sequence[ConfigurationFindings]) -> list[str]:

@@ -9,10 +9,12 @@ from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.reporting.configurations import Configuration, configurations, run_names
 from nucseg_pipeline.runs import Run
 
+DIVIDED = {"a": ("00", "01"), "b": ("02", "03")}
 
-def run(encoder: str = "sam", **wanted: Any) -> Run:
+
+def run(encoder: str = "sam", samples: dict[str, tuple[str, str]] = DIVIDED, **wanted: Any) -> Run:
     given = {"dataset": "nuinsseg", "cache": "here", **wanted}
-    inputs = SimpleNamespace(embedding={"architecture": encoder}, preparation={"side_px": "256"})
+    inputs = SimpleNamespace(embedding={"architecture": encoder}, preparation={"side_px": "256"}, samples=samples)
     return cast(
         Run,
         SimpleNamespace(config=TrainConfig(**given), inputs=inputs, store=SimpleNamespace(dataset=given["dataset"])),
@@ -36,6 +38,11 @@ def test_any_other_difference_makes_another_configuration(difference: dict[str, 
 
 def test_embeddings_of_another_encoder_make_another_configuration() -> None:
     assert gathered(a=run(), b=run("another", fold=1)) == {"a": ["a"], "b": ["b"]}
+
+
+@pytest.mark.parametrize("samples", [{**DIVIDED, "c": ("04", "05")}, {**DIVIDED, "b": ("02", "ff")}])
+def test_folds_of_data_that_has_grown_or_changed_are_not_put_together(samples: dict[str, tuple[str, str]]) -> None:
+    assert gathered(a=run(), b=run(fold=1, samples=samples)) == {"a": ["a"], "b": ["b"]}
 
 
 def test_where_and_on_what_a_run_was_trained_makes_no_difference() -> None:

@@ -19,11 +19,16 @@ IDS = {"home": [f"h{n}" for n in range(10)], "away": [f"a{n}" for n in range(6)]
 
 def store(dataset: str, side_px: str = "256", digests: dict[str, bytes] | None = None) -> Store:
     table = [
-        SimpleNamespace(id=one, present=one != "a5", image_digest=(digests or {}).get(one, one.encode()))
+        SimpleNamespace(
+            id=one,
+            group=f"{one[0]}{int(one[1]) // 2}",
+            present=one != "a5",
+            image_digest=(digests or {}).get(one, one.encode()),
+        )
         for one in IDS[dataset]
     ]
     drawn = SimpleNamespace(
-        dataset=dataset, location=f"/cache/{dataset}.zarr", preparation={"side_px": side_px}, table=table
+        dataset=dataset, location=f"/cache/{dataset}.zarr", preparation={"side_px": side_px}, table=table, notes=()
     )
     return cast(Store, drawn)
 
@@ -86,6 +91,33 @@ def test_folds_are_put_together_before_configurations_are_compared() -> None:
     assert exam.all_ids == ("h0", "h1", "h2", "h3")
 
 
+def test_the_same_images_divided_in_another_way_are_not_compared() -> None:
+    one = {"x-f0": run(("h0", "h1")), "x-f1": run(("h2", "h3"), fold=1)}
+    other = {"y-f0": run(("h0", "h2"), width=8), "y-f1": run(("h1", "h3"), fold=1, width=8)}
+
+    with pytest.raises(ConfigError, match=r"x \(protocol official fold 0, official fold 1\) and y .* other parts"):
+        examined(None, one | other)
+
+
+def test_images_of_another_size_are_not_compared() -> None:
+    small = run(width=8)
+    small.inputs.preparation["side_px"] = "64"  # type: ignore[index]
+
+    with pytest.raises(ConfigError, match="a sees images of 256 px and b of 64 px"):
+        examined(None, {"a": run(), "b": small})
+
+
+def test_one_data_set_prepared_in_two_ways_is_one_data_set() -> None:
+    """Each run reads the images as they were prepared for it; a report on stain normalisation needs this."""
+    other = run(width=8)
+    other.store.dataset = "home@macenko"  # type: ignore[misc]
+
+    exam = examined(None, {"a": run(), "b": other})
+
+    assert exam.ids == {"a": ("h0", "h1"), "b": ("h0", "h1")}
+    assert exam.store_for(other) is other.store
+
+
 def test_runs_of_different_data_sets_are_asked_which_to_score_on() -> None:
     with pytest.raises(ConfigError, match=r"no test part in common.*--dataset home --dataset away"):
         examined(None, {"a": run(), "b": run(("a0",), dataset="away")})
@@ -121,6 +153,7 @@ def test_a_file_that_was_learned_from_is_left_out_under_any_name(opened: dict[st
     assert exam.ids["a"] == ("a0", "a2", "a3", "a4")
     assert "1 images were left out" in exam.notes[1]
     assert "a1" in exam.notes[1]
+    assert "1 of the 4 images that are left come from a group" in exam.notes[2]  # a0, beside a1 on its slide
 
 
 def test_nothing_left_to_score_on_is_an_error(opened: dict[str, Store]) -> None:
@@ -135,6 +168,18 @@ def test_a_data_set_that_is_not_in_the_cache_comes_with_the_way_to_make_it() -> 
         examined("conic", {"a": run()})
     with pytest.raises(ConfigError, match=r"/moved/away\.zarr"):
         examined("away", {"a": run()}, cache="/moved")
+
+
+def test_a_data_set_is_found_in_the_cache_of_any_run_and_in_the_default_one(
+    opened: dict[str, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUCSEG_CACHE", "/default")
+    opened["/default/away.zarr"] = opened.pop("/cache/away.zarr")
+
+    assert examined("away", {"a": run()}).all_ids == ("a0", "a1", "a2", "a3", "a4")
+    del opened["/default/away.zarr"]
+    with pytest.raises(ConfigError, match=r"/cache/away\.zarr or /default/away\.zarr"):
+        examined("away", {"a": run()})
 
 
 def test_images_prepared_in_another_way_are_refused(opened: dict[str, Store]) -> None:

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from sklearn.metrics import brier_score_loss, f1_score, jaccard_score
 
 from nucseg.errors import ConfigError, DataError
 from nucseg.instances import InstanceRule
-from nucseg.metrics import Resampling
+from nucseg.metrics import Resampling, calibration_interval, dice, mean_interval, pooled_interval
 from nucseg_cache import SampleRow
 from nucseg_pipeline.inference import Prediction
 from nucseg_pipeline.reporting.cases import prepared_grid
@@ -133,8 +133,11 @@ def test_runs_scored_against_different_masks_are_refused() -> None:
     first, second = scored("first"), scored("second")
     redrawn = (replace(second.images[0], mask_digest="ff"), *second.images[1:])
 
-    with pytest.raises(ConfigError, match=r"different masks for 1 of 6 test images \(such as image 0\)"):
+    with pytest.raises(ConfigError, match=r"different images or masks .*1 of 6 \(such as image 0\)"):
         compare(first, RunScores("second", redrawn), DRAWS)
+    recoloured = (replace(second.images[0], image_digest="ff"), *second.images[1:])
+    with pytest.raises(ConfigError, match="different images or masks"):
+        compare(first, RunScores("second", recoloured), DRAWS)
 
 
 def test_means_by_stratum_are_those_of_its_images() -> None:
@@ -178,6 +181,10 @@ def test_one_empty_mask_counts_the_diagonal_and_is_counted() -> None:
 
     assert run.values("hd95") == {"image 1": 0, "image 2": pytest.approx(SIDE * 2**0.5)}
     assert run.n_one_empty == 1
+    found = RunScores("other", (score(empty, nothing), score(full, (full.instances > 0).astype(np.float32))))
+    both = averaged("both", [run, found])
+    assert (both.n_one_empty, len(both.predictions)) == (1, 4)
+    assert both.finding_nothing().n_one_empty == 1
 
 
 def test_the_rule_grows_with_the_grid() -> None:
@@ -205,11 +212,46 @@ def test_repeats_are_averaged_image_by_image() -> None:
 
     for one, value in both.values("aji").items():
         assert value == pytest.approx((first.values("aji")[one] + second.values("aji")[one]) / 2)
-    assert both.images[0].counts == first.images[0].counts + second.images[0].counts
     assert both.images[0].n_predicted == (first.images[0].n_predicted + second.images[0].n_predicted) / 2
     shares = (first.images[0].nuclei.found + second.images[0].nuclei.found) / 2
     np.testing.assert_array_equal(both.images[0].nuclei.found, shares)
     assert averaged("twice", [first, first]).intervals(DRAWS) == first.intervals(DRAWS)
+
+
+def test_scores_of_all_pixels_are_those_of_the_repeats_averaged() -> None:
+    """Adding bins up would let one run's overconfidence make good the other's underconfidence."""
+    rows = [discs_row(n) for n in range(6)]
+    sure = RunScores("s0", tuple(score(row, noisy(row, 0.1) ** 0.5) for row in rows))
+    unsure = RunScores("s1", tuple(score(row, noisy(row, 0.1) * 0.6) for row in rows))
+
+    both = averaged("both", [sure, unsure]).intervals(DRAWS)
+
+    for metric in ("ece", "dice_pooled", "iou_pooled"):
+        alone = [run.intervals(DRAWS)[metric] for run in (sure, unsure)]
+        assert both[metric].value == pytest.approx(np.mean([one.value for one in alone]))
+        assert both[metric].low is not None
+        assert min(one.low or 0 for one in alone) <= both[metric].low <= both[metric].value
+
+
+def test_an_image_counts_alike_however_often_it_was_predicted() -> None:
+    whole = scored("run", noise=0.4)
+    fold, other = RunScores("f0", whole.images[:2]), RunScores("f1", whole.images[2:])
+
+    uneven = averaged("run", [fold, fold, fold, other]).intervals(DRAWS)
+
+    for metric, interval in whole.intervals(DRAWS).items():
+        assert astuple(uneven[metric]) == pytest.approx(astuple(interval)), metric
+
+
+def test_every_metric_is_what_its_own_interval_gives() -> None:
+    """One drawing for all of them, against one for each."""
+    run = scored("run", groups=3)
+    groups = list(run.groups.values())
+    together = run.intervals(DRAWS)
+
+    assert together["aji"] == mean_interval(list(run.values("aji").values()), groups, DRAWS)
+    assert together["dice_pooled"] == pooled_interval([image.counts for image in run.images], dice, groups, DRAWS)
+    assert together["ece"] == calibration_interval([image.reliability for image in run.images], groups, DRAWS)
 
 
 def test_folds_are_put_together_to_one_set_of_images() -> None:
