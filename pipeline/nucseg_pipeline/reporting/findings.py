@@ -11,6 +11,7 @@ import numpy as np
 
 from nucseg.figures import Epoch
 from nucseg.metrics import Interval, Reliability, Resampling, SizeBin, Spread, spread
+from nucseg_pipeline.reporting.cautions import cautions, few_groups_note
 from nucseg_pipeline.reporting.compare import Comparison, Stratum, by_stratum, compare
 from nucseg_pipeline.reporting.configurations import Configuration
 from nucseg_pipeline.reporting.exams import Exam
@@ -19,9 +20,6 @@ from nucseg_pipeline.runs import Run
 
 PLACES = ("run", "resume")
 """Fields of a training's configuration that say where it was written, not what it was."""
-
-FEW_GROUPS = 10
-"""Below so many groups an interval is told to be too narrow."""
 
 FORMAT = 2
 """Number of the format of summary.json."""
@@ -157,8 +155,8 @@ def conclude(
     findings = Findings(
         dataset=exam.store.dataset,
         protocol=exam.protocol,
-        notes=tuple(dict.fromkeys((*exam.notes, *exam.store.notes, *_few_groups_note(baseline)))),
-        warnings=_warnings(exam, entrants),
+        notes=tuple(dict.fromkeys((*exam.notes, *exam.store.notes, *few_groups_note(baseline)))),
+        warnings=cautions(exam, entrants),
         grid=grid,
         n_images=len(columns[0].images),
         n_groups=len(set(columns[0].groups.values())),
@@ -235,57 +233,6 @@ def _run(name: str, run: Run, folder: str, scores: RunScores | None, draws: Resa
         history=tuple(
             Epoch(int(row["epoch"]), float(row["train_loss"]), float(row["validation_dice"])) for row in run.history
         ),
-    )
-
-
-def _warnings(exam: Exam, entrants: Sequence[Configuration]) -> tuple[str, ...]:
-    warnings = []
-    runs = {name: run for entrant in entrants for name, run in entrant.runs.items()}
-    datasets = {exam.store.dataset, *(run.store.dataset for run in runs.values())}
-    if any(name.partition("@")[0] == "synthetic" for name in datasets):
-        warnings.append(
-            "The images are synthetic: drawn by nucseg, not photographed. The figures show that every stage works; "
-            "they say nothing about tissue."
-        )
-    names_by_note: dict[str, list[str]] = {}
-    for name, run in runs.items():
-        for note in (_encoder_note(run), _copies_note(run, exam, name)):
-            names_by_note.setdefault(note, []).append(name)
-    return (*warnings, *(f"{', '.join(names)}: {note}" for note, names in names_by_note.items() if note))
-
-
-def _encoder_note(run: Run) -> str:
-    """Say what the encoder of a run says of itself; one of random weights is named in any case."""
-    note = str(run.provenance.get("encoder_note", ""))
-    if not note and run.provenance.get("embedding", {}).get("architecture") == "random":
-        return "The encoder has random weights: its embeddings carry no knowledge of nuclei."
-    return note
-
-
-def _copies_note(run: Run, exam: Exam, name: str) -> str:
-    """Say whether an image file of the test part is, under another name, among those that were learned from."""
-    if exam.store_for(run) is not run.store:
-        return ""  # on another data set such images are left out
-    digests = {one: pair[0] for one, pair in run.inputs.samples.items() if pair}
-    learned = {digests.get(one) for one in (*run.split.train, *run.split.validation)} - {None}
-    tested = exam.ids.get(name, ())
-    copies = [one for one in tested if digests.get(one) in learned]
-    if not copies:
-        return ""
-    return (
-        f"{len(copies)} of {len(tested)} test images (such as {copies[0]}) are the very files of training or "
-        "validation images under other names: the scores promise too much."
-    )
-
-
-def _few_groups_note(scores: RunScores) -> tuple[str, ...]:
-    """Say that the bootstrap of a handful of groups promises too much: of 3 it covers about three in four."""
-    n_groups = len(set(scores.groups.values()))
-    if not 1 < n_groups < FEW_GROUPS:
-        return ()
-    return (
-        f"The images come from {n_groups} groups only: bootstrap intervals of fewer than {FEW_GROUPS} groups are too "
-        "narrow.",
     )
 
 

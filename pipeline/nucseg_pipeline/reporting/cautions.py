@@ -1,0 +1,65 @@
+"""What keeps figures from meaning what they seem to mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nucseg_pipeline.reporting.configurations import Configuration
+from nucseg_pipeline.reporting.exams import Exam
+from nucseg_pipeline.reporting.scores import RunScores
+from nucseg_pipeline.runs import Run
+
+FEW_GROUPS = 10
+"""Below so many groups an interval is told to be too narrow."""
+
+
+def cautions(exam: Exam, entrants: Sequence[Configuration]) -> tuple[str, ...]:
+    """Warn of drawn images, of encoders without knowledge, and of test images that were learned from."""
+    warnings = []
+    runs = {name: run for entrant in entrants for name, run in entrant.runs.items()}
+    datasets = {exam.store.dataset, *(run.store.dataset for run in runs.values())}
+    if any(name.partition("@")[0] == "synthetic" for name in datasets):
+        warnings.append(
+            "The images are synthetic: drawn by nucseg, not photographed. The figures show that every stage works; "
+            "they say nothing about tissue."
+        )
+    names_by_note: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        for note in (_encoder_note(run), _copies_note(run, exam, name)):
+            names_by_note.setdefault(note, []).append(name)
+    return (*warnings, *(f"{', '.join(names)}: {note}" for note, names in names_by_note.items() if note))
+
+
+def _encoder_note(run: Run) -> str:
+    """Say what the encoder of a run says of itself; one of random weights is named in any case."""
+    note = str(run.provenance.get("encoder_note", ""))
+    if not note and run.provenance.get("embedding", {}).get("architecture") == "random":
+        return "The encoder has random weights: its embeddings carry no knowledge of nuclei."
+    return note
+
+
+def _copies_note(run: Run, exam: Exam, name: str) -> str:
+    """Say whether an image file of the test part is, under another name, among those that were learned from."""
+    if exam.store_for(run) is not run.store:
+        return ""  # on another data set such images are left out
+    digests = {one: pair[0] for one, pair in run.inputs.samples.items() if pair}
+    learned = {digests.get(one) for one in (*run.split.train, *run.split.validation)} - {None}
+    tested = exam.ids.get(name, ())
+    copies = [one for one in tested if digests.get(one) in learned]
+    if not copies:
+        return ""
+    return (
+        f"{len(copies)} of {len(tested)} test images (such as {copies[0]}) are the very files of training or "
+        "validation images under other names: the scores promise too much."
+    )
+
+
+def few_groups_note(scores: RunScores) -> tuple[str, ...]:
+    """Say that the bootstrap of a handful of groups promises too much: of 3 it covers about three in four."""
+    n_groups = len(set(scores.groups.values()))
+    if not 1 < n_groups < FEW_GROUPS:
+        return ()
+    return (
+        f"The images come from {n_groups} groups only: bootstrap intervals of fewer than {FEW_GROUPS} groups are too "
+        "narrow.",
+    )
