@@ -59,8 +59,9 @@ def embed(config: EmbedConfig, progress: Progress) -> EmbedResult:
     store, dataset = _open(config)
     entries = dataset.entries[: config.limit]
     with store.exclusive():
-        store.remember_source(dataset.source, dataset.notes)
         changes = synchronise(store, dataset, entries, progress)
+        if not changes.failures:  # a damaged copy must not become where the next call looks
+            store.remember_source(dataset.source, dataset.notes)
     # after the samples, so that a wrong folder is told before seconds are spent on weights
     encoder = open_encoder(
         config.encoder, weights=config.weights, device=config.device, precision=config.precision,
@@ -159,12 +160,22 @@ def _batches(rows: Sequence[int], size: int) -> list[Sequence[int]]:
     return [rows[first : first + size] for first in range(0, len(rows), size)]
 
 
+def _vanished(result: EmbedResult) -> str:
+    n_vanished = result.synchronised.vanished
+    if not n_vanished:
+        return ""
+    return (
+        f"{n_vanished} more that the store holds are not in this folder, and are not used from now on. If it is not "
+        "the folder that is meant, name the right one with --source: they come back without being encoded again.\n"
+    )
+
+
 def _failed(result: EmbedResult) -> str:
     failures = result.synchronised.failures
     shown = "".join(f"\n  {reason}" for reason in list(failures.values())[:8])
     more = f"\n  and {len(failures) - 8} more" if len(failures) > 8 else ""
     return (
-        f"{len(failures)} of {result.synchronised.n_images} images could not be used:{shown}{more}\n"
+        f"{len(failures)} of {result.synchronised.n_images} images could not be used:{shown}{more}\n{_vanished(result)}"
         f"The other {result.n_embedded} are embedded in {result.location}. Mend or take away the files, and run the "
         "command again: it encodes only what is missing."
     )

@@ -191,6 +191,22 @@ def test_the_store_remembers_its_source(source: Path, encoder: ChecksumEncoder) 
     assert run(source, source=None).n_embedded == N_IMAGES
 
 
+def test_a_damaged_copy_is_not_where_the_next_run_looks(source: Path, encoder: ChecksumEncoder) -> None:
+    run(source)
+    copy = source.parent / "copy"
+    shutil.copytree(source, copy)
+    first, second, *_ = sorted((copy / "images").iterdir())
+    first.write_bytes(b"cut short")
+    second.unlink()
+    (copy / "masks" / second.name).unlink()
+
+    with pytest.raises(DataError, match=r"1 of 4 images could not be used(?s:.*)1 more that the store holds"):
+        run(copy)
+
+    back = run(source, source=None)
+    assert (back.synchronised.n_images, back.n_encoded, back.n_embedded) == (N_IMAGES, 0, N_IMAGES)
+
+
 def test_an_image_that_cannot_be_decoded_is_named_and_all_others_are_embedded(
     source: Path, encoder: ChecksumEncoder
 ) -> None:

@@ -526,6 +526,15 @@ def test_several_data_sets_make_a_matrix_and_a_report_each(make: Report, monkeyp
     assert "there: trained on conic, not on nuinsseg" in page.text
 
 
+def test_a_network_that_finds_next_to_nothing_is_warned_of(make: Report) -> None:
+    blind = DrawnRun("", error=1.0)
+    blind.probability = lambda sample: np.zeros((SIDE, SIDE), np.float32)  # type: ignore[method-assign]
+    found = make({"blind": blind, "run": DrawnRun("", error=0.8)}).findings[0]
+
+    assert [warning for warning in found.warnings if "blind (0.0%)" in warning]
+    assert not [warning for warning in found.warnings if "run (" in warning]
+
+
 def test_copies_of_learned_images_in_the_test_part_are_warned_of(make: Report) -> None:
     first = next(iter(ROWS.values()))
     result = make({"run": DrawnRun("", error=1.0, learned=first.image_digest.hex())})

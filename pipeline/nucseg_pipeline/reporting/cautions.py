@@ -9,6 +9,9 @@ from nucseg_pipeline.reporting.exams import Exam
 from nucseg_pipeline.reporting.scores import RunScores
 from nucseg_pipeline.runs import Run
 
+FINDS_LITTLE = 0.1
+"""Share of the true nucleus pixels below which a network hardly finds anything."""
+
 FEW_GROUPS = 10
 """Below so many groups an interval is told to be too narrow."""
 
@@ -62,4 +65,20 @@ def few_groups_note(scores: RunScores) -> tuple[str, ...]:
     return (
         f"The images come from {n_groups} groups only: bootstrap intervals of fewer than {FEW_GROUPS} groups are too "
         "narrow.",
+    )
+
+
+def finds_little(columns: Sequence[RunScores]) -> tuple[str, ...]:
+    """Warn of configurations that find next to nothing: a difference between two such is no success."""
+    told = []
+    for column in columns:
+        found = sum(image.counts.tp for image in column.predictions)
+        true = sum(image.counts.tp + image.counts.fn for image in column.predictions)
+        if found < FINDS_LITTLE * true:
+            told.append(f"{column.name} ({found / true:.1%})")
+    if not told:
+        return ()
+    return (
+        f"Share of the true nucleus pixels that is found: {', '.join(told)}. That is next to nothing: on these images "
+        "it has failed, and a difference between two that have failed is no success.",
     )

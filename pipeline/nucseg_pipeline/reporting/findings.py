@@ -11,7 +11,7 @@ import numpy as np
 
 from nucseg.figures import Epoch
 from nucseg.metrics import Interval, Reliability, Resampling, SizeBin, Spread, spread
-from nucseg_pipeline.reporting.cautions import cautions, few_groups_note
+from nucseg_pipeline.reporting.cautions import cautions, few_groups_note, finds_little
 from nucseg_pipeline.reporting.compare import Comparison, Stratum, by_stratum, compare
 from nucseg_pipeline.reporting.configurations import Configuration
 from nucseg_pipeline.reporting.exams import Exam
@@ -156,7 +156,7 @@ def conclude(
         dataset=exam.store.dataset,
         protocol=exam.protocol,
         notes=tuple(dict.fromkeys((*exam.notes, *exam.store.notes, *few_groups_note(baseline)))),
-        warnings=cautions(exam, entrants),
+        warnings=(*cautions(exam, entrants), *finds_little(columns)),
         grid=grid,
         n_images=len(columns[0].images),
         n_groups=len(set(columns[0].groups.values())),
