@@ -21,6 +21,11 @@ def plain_name(dataset: str) -> str:
     return dataset.partition("@")[0]
 
 
+def is_same_dataset(one: str, other: str) -> bool:
+    """Whether two names are of one data set, however it was prepared."""
+    return plain_name(one) == plain_name(other)
+
+
 def official_protocol(dataset: str) -> Protocol | None:
     """The rule that the data set's authors divide it by, None where they give none.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,12 @@ from nucseg.data import DataSet, Entry, Release, SplitRow, n_folds, protocol_sum
 from nucseg.errors import ConfigError, DataError, NucsegError
 from nucseg_pipeline.holdings import Holding, holding, store_names
 from nucseg_pipeline.sources import FOLDER, SYNTHETIC, find_folder, layout_name, open_source
+from nucseg_pipeline.synchronise import Progress
 
 EMBEDDING_MIB = 1.7
 """What an embedding takes on disk in the default format, measured on H&E images."""
 
 COMPLETE, NOT_FOUND = "complete", "not found"
-
-Progress = Callable[[int, int, str], None]
 
 _READERS = 4
 

@@ -10,13 +10,11 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from nucseg.data.files import some
 from nucseg.data.splits import Split, SplitRow, split
 from nucseg.errors import ConfigError
 from nucseg_cache import Embeddings, Key, Store
 from nucseg_pipeline.config import TrainConfig
-
-SHOWN_IDS = 5
-"""How many ids a message names before it only counts."""
 
 LIBRARIES = ("nucseg", "torch", "numpy", "zarr", "monai", "accelerate")
 
@@ -55,7 +53,7 @@ class Inputs:
             if dict(then) != dict(found)
         ]
         changed = [one for one in ids if list(self.samples.get(one, ())) != list(now.samples.get(one, ()))]
-        return lines + ([f"image or masks of {named(changed)}"] if changed else [])
+        return lines + ([f"image or masks of {some(changed)}"] if changed else [])
 
     def to_json(self) -> str:
         """The content of inputs.json."""
@@ -99,7 +97,7 @@ def open_embeddings(store: Store, key: Key | None, ids: Sequence[str]) -> Embedd
     missing = sorted(info.id for info in store.table if info.row in without and info.id in set(ids))
     if missing:
         raise ConfigError(
-            f"{len(missing)} of {len(ids)} images in {store.location} have no embedding yet: {named(missing)}. "
+            f"{len(missing)} of {len(ids)} images in {store.location} have no embedding yet: {some(missing)}. "
             f"Run `nucseg embed --dataset {store.dataset}` with the same encoder; it computes only what is missing."
         )
     return embeddings
@@ -119,9 +117,3 @@ def divide(store: Store, config: TrainConfig) -> Split:
 def used_ids(parts: Split) -> tuple[str, ...]:
     """All ids of a split."""
     return (*parts.train, *parts.validation, *parts.test)
-
-
-def named(ids: Sequence[str]) -> str:
-    """Some ids for a message: the first few, and how many more."""
-    more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
-    return ", ".join(ids[:SHOWN_IDS]) + more

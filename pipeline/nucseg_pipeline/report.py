@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -31,9 +31,7 @@ from nucseg_pipeline.reporting.pictures import Shown
 from nucseg_pipeline.reporting.scores import RunScores, score_image
 from nucseg_pipeline.reporting.text import csv_text, json_text, markdown_text, matrix_markdown
 from nucseg_pipeline.runs import Run
-
-Progress = Callable[[int, int, str], None]
-"""Called with the number of predictions done, the number in all, and what is being done."""
+from nucseg_pipeline.synchronise import Progress
 
 MOST_NAMES = 3
 """A report of more configurations or data sets than this is not named after every one of them."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nucseg.data.files import some
 from nucseg.data.splits import Split
 from nucseg.errors import ConfigError
 from nucseg.instances import InstanceRule
@@ -17,7 +18,7 @@ from nucseg_pipeline.accelerators import choose_device
 from nucseg_pipeline.checkpoint import load_checkpoint
 from nucseg_pipeline.config import TrainConfig, store_location
 from nucseg_pipeline.inference import Prediction, predict
-from nucseg_pipeline.inputs import Inputs, gather, named, open_embeddings
+from nucseg_pipeline.inputs import Inputs, gather, open_embeddings
 from nucseg_pipeline.rows import Rows
 from nucseg_pipeline.run_folder import RunFolder
 
@@ -65,7 +66,7 @@ class Run:
         if changed:
             raise ConfigError(
                 f"{len(changed)} test images of {store.location} are not what they were when {folder.name} was trained "
-                f"(image or masks changed, or vanished): {named(changed)}. Put them back and run `nucseg embed`, or "
+                f"(image or masks changed, or vanished): {some(changed)}. Put them back and run `nucseg embed`, or "
                 "train anew."
             )
         return cls(folder, config, parts, store, inputs, folder.rule())

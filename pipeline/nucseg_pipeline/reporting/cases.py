@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg.data import Entry, restore
+from nucseg.data.files import some
 from nucseg.errors import ConfigError
 from nucseg_cache import Store
 from nucseg_pipeline.inference import Prediction
-from nucseg_pipeline.inputs import named
 from nucseg_pipeline.sources import open_source
 
 NATIVE = "native"
@@ -116,7 +116,7 @@ def native_grid(store: Store, ids: tuple[str, ...], source: Path | None) -> Nati
     missing = [one for one in ids if one not in entries]
     if missing:
         raise ConfigError(
-            f"{len(missing)} of {len(ids)} images are not in {dataset.source or dataset.name}: {named(missing)}. "
+            f"{len(missing)} of {len(ids)} images are not in {dataset.source or dataset.name}: {some(missing)}. "
             "The native grid needs the images and masks that were embedded: name their folder with --source DIR, or "
             "score on the 256 px grid."
         )

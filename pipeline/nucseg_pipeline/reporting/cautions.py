@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nucseg.data.official import plain_name
 from nucseg_pipeline.reporting.configurations import Configuration
-from nucseg_pipeline.reporting.exams import Exam
+from nucseg_pipeline.reporting.exams import Exam, image_file, seen_files
 from nucseg_pipeline.reporting.scores import RunScores
 from nucseg_pipeline.runs import Run
+from nucseg_pipeline.sources import SYNTHETIC
 
 FINDS_LITTLE = 0.1
 """Share of the true nucleus pixels below which a network hardly finds anything."""
@@ -21,7 +23,7 @@ def cautions(exam: Exam, entrants: Sequence[Configuration]) -> tuple[str, ...]:
     warnings = []
     runs = {name: run for entrant in entrants for name, run in entrant.runs.items()}
     datasets = {exam.store.dataset, *(run.store.dataset for run in runs.values())}
-    if any(name.partition("@")[0] == "synthetic" for name in datasets):
+    if any(plain_name(name) == SYNTHETIC for name in datasets):
         warnings.append(
             "The images are synthetic: drawn by nucseg, not photographed. The figures show that every stage works; "
             "they say nothing about tissue."
@@ -45,10 +47,8 @@ def _copies_note(run: Run, exam: Exam, name: str) -> str:
     """Say whether an image file of the test part is, under another name, among those that were learned from."""
     if exam.store_for(run) is not run.store:
         return ""  # on another data set such images are left out
-    digests = {one: pair[0] for one, pair in run.inputs.samples.items() if pair}
-    learned = {digests.get(one) for one in (*run.split.train, *run.split.validation)} - {None}
-    tested = exam.ids.get(name, ())
-    copies = [one for one in tested if digests.get(one) in learned]
+    learned, tested = seen_files([run]), exam.ids.get(name, ())
+    copies = [one for one in tested if learned.intersection(image_file(run, one))]
     if not copies:
         return ""
     return (
@@ -59,7 +59,7 @@ def _copies_note(run: Run, exam: Exam, name: str) -> str:
 
 def few_groups_note(scores: RunScores) -> tuple[str, ...]:
     """Say that the bootstrap of a handful of groups promises too much: of 3 it covers about three in four."""
-    n_groups = len(set(scores.groups.values()))
+    n_groups = scores.n_groups
     if not 1 < n_groups < FEW_GROUPS:
         return ()
     return (

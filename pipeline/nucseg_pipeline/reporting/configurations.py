@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from nucseg.data.official import plain_name
 from nucseg_pipeline.run_folder import FREE_FIELDS
 from nucseg_pipeline.runs import Run
 
@@ -35,11 +34,6 @@ class Configuration:
     def dataset(self) -> str:
         """Name of the data set it was trained on."""
         return self.first.store.dataset
-
-    @property
-    def plain_dataset(self) -> str:
-        """The same without its preparation: `nuinsseg` for `nuinsseg@macenko`."""
-        return plain_name(self.dataset)
 
     @property
     def repeats(self) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from nucseg.data import release_named
-from nucseg.data.official import plain_name
+from nucseg.data.files import some
+from nucseg.data.official import is_same_dataset
 from nucseg.errors import ConfigError
 from nucseg.metrics import check_same_images
 from nucseg_cache import Store, StoreNotFound
 from nucseg_pipeline.config import default_cache, store_location
-from nucseg_pipeline.inputs import named
 from nucseg_pipeline.reporting.configurations import Configuration
 from nucseg_pipeline.runs import Run
 from nucseg_pipeline.sources import layout_name
@@ -41,7 +41,7 @@ class Exam:
 
     def store_for(self, run: Run) -> Store:
         """Where a run reads these images: those of its own data set as they were prepared for it."""
-        return run.store if _is_same(run.store.dataset, self.store.dataset) else self.store
+        return run.store if is_same_dataset(run.store.dataset, self.store.dataset) else self.store
 
 
 def own_exam(entrants: Sequence[Configuration]) -> Exam:
@@ -80,7 +80,7 @@ def exam_on(dataset: str, entrants: Sequence[Configuration], cache: str | None) 
             test parts.
         nucseg_cache.CacheError: the store cannot be read.
     """
-    away = [entrant for entrant in entrants if not _is_same(entrant.dataset, dataset)]
+    away = [entrant for entrant in entrants if not is_same_dataset(entrant.dataset, dataset)]
     at_home = [entrant for entrant in entrants if entrant not in away]
     home = own_exam(at_home) if at_home else None
     if home and not away:
@@ -89,7 +89,7 @@ def exam_on(dataset: str, entrants: Sequence[Configuration], cache: str | None) 
     _check_preparation(store, away)
     rows = {info.id: info for info in store.table if info.present}
     wanted = home.all_ids if home else tuple(rows)
-    seen = _seen(run for entrant in away for run in entrant.runs.values())
+    seen = seen_files(run for entrant in away for run in entrant.runs.values())
     leaked = [one for one in wanted if rows[one].image_digest.hex() in seen]
     left = tuple(one for one in wanted if one not in set(leaked))
     if not left:
@@ -113,7 +113,7 @@ def exam_on(dataset: str, entrants: Sequence[Configuration], cache: str | None) 
 
 def _check_same_parts(first: Configuration, other: Configuration) -> None:
     """Refuse to compare what was not tested on the same images, by networks that were trained on the same others."""
-    if other.plain_dataset != first.plain_dataset:
+    if not is_same_dataset(first.dataset, other.dataset):
         raise ConfigError(
             f"{first.name} was trained on {first.dataset} and {other.name} on {other.dataset}: they have no test "
             f"part in common. Say which to score on, as in --dataset {first.dataset} --dataset {other.dataset}."
@@ -168,11 +168,6 @@ def _check_preparation(store: Store, entrants: Sequence[Configuration]) -> None:
             )
 
 
-def _is_same(one: str, other: str) -> bool:
-    """Whether two names are of one data set, however it was prepared."""
-    return plain_name(one) == plain_name(other)
-
-
 def _tested(entrant: Configuration) -> set[str]:
     return set().union(*_parts(entrant))
 
@@ -186,12 +181,14 @@ def _protocols(entrant: Configuration) -> str:
     return f"protocol {folds}"
 
 
-def _seen(runs: Iterable[Run]) -> set[str]:
+def seen_files(runs: Iterable[Run]) -> set[str]:
     """Hexadecimal digests of the image files that some runs were trained or validated on."""
-    digests: set[str] = set()
-    for run in runs:
-        digests |= {run.inputs.samples[one][0] for one in (*run.split.train, *run.split.validation)}
-    return digests
+    return {file for run in runs for one in (*run.split.train, *run.split.validation) for file in image_file(run, one)}
+
+
+def image_file(run: Run, one: str) -> Sequence[str]:
+    """Hexadecimal digest of an image's file as a run recorded it; empty if it did not."""
+    return run.inputs.samples.get(one, ())[:1]
 
 
 def _size_note(store: Store, n_images: int) -> tuple[str, ...]:
@@ -220,7 +217,7 @@ def _leak_notes(leaked: Sequence[str], n_sisters: int, n_left: int) -> tuple[str
         return ()
     left_out = (
         f"{len(leaked)} images were left out, because their very files were seen in training or validation: "
-        f"{named(leaked)}."
+        f"{some(leaked)}."
     )
     if not n_sisters:
         return (left_out,)

@@ -21,6 +21,9 @@ from nucseg_pipeline.runs import Run
 PLACES = ("run", "resume")
 """Fields of a training's configuration that say where it was written, not what it was."""
 
+Metrics = Mapping[str, Interval]
+"""Every metric of a run, over the images that it was scored on."""
+
 FORMAT = 2
 """Number of the format of summary.json."""
 
@@ -152,6 +155,7 @@ def conclude(
     chosen = next(position for position, one in enumerate(entrants) if made.baseline in ("", one.name, *one.runs))
     baseline = columns[chosen]
     draws, nothing = made.resampling, baseline.finding_nothing()
+    metrics = {name: run.intervals(draws) for name, run in scores.items()}
     findings = Findings(
         dataset=exam.store.dataset,
         protocol=exam.protocol,
@@ -159,13 +163,13 @@ def conclude(
         warnings=(*cautions(exam, entrants), *finds_little(columns)),
         grid=grid,
         n_images=len(columns[0].images),
-        n_groups=len(set(columns[0].groups.values())),
+        n_groups=columns[0].n_groups,
         test_digest=_test_digest(columns[0]),
         configurations=tuple(
-            _configuration(entrant, column, scores, draws) for entrant, column in zip(entrants, columns, strict=True)
+            _configuration(entrant, column, metrics, draws) for entrant, column in zip(entrants, columns, strict=True)
         ),
         runs=tuple(
-            _run(name, run, folders[name], scores.get(name), draws)
+            _run(name, run, folders[name], metrics.get(name, {}), len(exam.ids.get(name, ())))
             for entrant in entrants
             for name, run in entrant.runs.items()
         ),
@@ -182,15 +186,16 @@ def conclude(
 
 
 def _configuration(
-    entrant: Configuration, column: RunScores, scores: Mapping[str, RunScores], draws: Resampling
+    entrant: Configuration, column: RunScores, by_run: Mapping[str, Metrics], draws: Resampling
 ) -> ConfigurationFindings:
-    over, values = _repeated_values(entrant, scores)
+    over, values = _repeated_values(entrant, by_run)
+    members = [by_run[name] for name in entrant.runs if name in by_run]
     return ConfigurationFindings(
         name=entrant.name,
         trained_on=entrant.dataset,
         repeats=entrant.repeats,
         runs=tuple(entrant.runs),
-        metrics=column.intervals(draws),
+        metrics=column.intervals(draws) if len(members) > 1 else members[0],
         spreads={metric: spread([run[metric] for run in values]) for metric in METRICS if values},
         spread_over=over,
         recall_by_size=column.recall_by_size(draws),
@@ -200,7 +205,7 @@ def _configuration(
     )
 
 
-def _repeated_values(entrant: Configuration, scores: Mapping[str, RunScores]) -> tuple[str, list[dict[str, float]]]:
+def _repeated_values(entrant: Configuration, by_run: Mapping[str, Metrics]) -> tuple[str, list[dict[str, float]]]:
     """What varies between the runs, and the metrics of each fold, or of each seed where there is only one fold.
 
     Seeds of one fold are averaged before folds are set against each other: a fold counts once, however often it was
@@ -208,8 +213,8 @@ def _repeated_values(entrant: Configuration, scores: Mapping[str, RunScores]) ->
     """
     by_fold: dict[int, list[dict[str, float]]] = {}
     for name, run in entrant.runs.items():
-        if name in scores:
-            values = {name: one.value for name, one in scores[name].intervals(Resampling(n_resamples=1)).items()}
+        if name in by_run:
+            values = {metric: interval.value for metric, interval in by_run[name].items()}
             by_fold.setdefault(run.config.fold, []).append(values)
     folds = [{name: float(np.mean([run[name] for run in runs])) for name in METRICS} for runs in by_fold.values()]
     if len(folds) > 1:
@@ -219,12 +224,12 @@ def _repeated_values(entrant: Configuration, scores: Mapping[str, RunScores]) ->
     return (f"{len(seeds_of_one)} seeds", seeds_of_one) if len(seeds_of_one) > 1 else ("", [])
 
 
-def _run(name: str, run: Run, folder: str, scores: RunScores | None, draws: Resampling) -> RunFindings:
+def _run(name: str, run: Run, folder: str, metrics: Metrics, n_images: int) -> RunFindings:
     return RunFindings(
         name=name,
         folder=folder,
-        metrics=scores.intervals(draws) if scores else {},
-        n_images=len(scores.images) if scores else 0,
+        metrics=metrics,
+        n_images=n_images,
         configuration={key: _plain(value) for key, value in asdict(run.config).items() if key not in PLACES},
         rule=asdict(run.rule),
         n_train=len(run.split.train),

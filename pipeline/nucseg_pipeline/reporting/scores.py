@@ -125,6 +125,11 @@ class RunScores:
         return {image.id: image.group or image.id for image in self.images}
 
     @property
+    def n_groups(self) -> int:
+        """How many groups the images come from."""
+        return len(set(self.groups.values()))
+
+    @property
     def predictions(self) -> tuple[ImageScores, ...]:
         """Every prediction: over repeats, an image as often as it was predicted."""
         return tuple(image for run in self.repeats or (self,) for image in run.images)

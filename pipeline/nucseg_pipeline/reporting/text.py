@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, fields
 
-from nucseg.data.official import plain_name
+from nucseg.data.official import is_same_dataset
 from nucseg.metrics import Interval, PairedDifference, PixelCounts, SizeBin, Spread
 from nucseg_pipeline.reporting.compare import Comparison
 from nucseg_pipeline.reporting.findings import ConfigurationFindings, Findings
@@ -112,7 +112,7 @@ def matrix_markdown(told: Matrix) -> str:
 
 def at_home(row: Row, column: Column) -> bool:
     """Whether a configuration was trained on a data set of the matrix, however it was prepared."""
-    return plain_name(row.trained_on) == plain_name(column.dataset)
+    return is_same_dataset(row.trained_on, column.dataset)
 
 
 _WEIGHTED_NOTE = (
