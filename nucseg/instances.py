@@ -1,4 +1,7 @@
-"""Probability map -> nuclei: threshold, then a watershed on the distance to the border of the foreground.
+"""Probability map -> nuclei: threshold, then a watershed on the distance to the border.
+
+The distance is that of the foreground's own pixels from the background, or, from a network with a distance head, the
+predicted one, which also falls off where two nuclei touch.
 
 The four numbers of the rule are chosen on validation images: first the threshold, by foreground Dice, then
 the watershed's parameters for that threshold, by panoptic quality (which, unlike AJI, minds small false nuclei).
@@ -72,16 +75,47 @@ def foreground(probability: Probability, rule: InstanceRule) -> Mask:
     return probability >= rule.threshold
 
 
-def separate(probability: Probability, rule: InstanceRule) -> InstanceMap:
-    """Turn a (H, W) map of nucleus probability into a (H, W) instance map, labels 1 to n, 0 = background."""
+def separate(probability: Probability, rule: InstanceRule, distance: NDArray[np.float32] | None = None) -> InstanceMap:
+    """Turn a (H, W) map of nucleus probability into a (H, W) instance map, labels 1 to n, 0 = background.
+
+    Args:
+        probability: of nucleus.
+        rule: how.
+        distance: (H, W) how far inside its nucleus a pixel lies, as a network with a distance head says; None measures
+            how far each pixel of the foreground is from the background.
+    """
     mask = foreground(probability, rule)
-    return _drop_small(_split(mask, _distance(mask), rule), rule.min_area_px)
+    return _drop_small(_split(mask, _landscape(mask, distance), rule), rule.min_area_px)
+
+
+def distance_map(instances: InstanceMap) -> NDArray[np.float32]:
+    """How far inside its nucleus each pixel of a (H, W) instance map lies: (H, W), 0 outside, 1 where it is deepest.
+
+    The Euclidean distance to the nearest pixel that is not of the same nucleus, be it background or a nucleus that
+    touches, over the largest one of that nucleus (as in Naylor et al. 2019, but for the division: there large nuclei
+    have larger distances). What lies beyond the image's edge is taken as part of the nucleus.
+    """
+    result = np.zeros(instances.shape, np.float32)
+    for number, box in enumerate(ndimage.find_objects(instances), start=1):
+        if box is None:
+            continue
+        around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
+        inside = instances[around] == number
+        distance = ndimage.distance_transform_edt(inside)
+        # a nucleus that fills its whole image has no border to be far from
+        result[around][inside] = distance[inside] / distance.max() if not inside.all() else 1
+    return result
 
 
 def choose_rule(
-    probabilities: Sequence[Probability], truths: Sequence[InstanceMap], ignores: Sequence[Mask]
+    probabilities: Sequence[Probability],
+    truths: Sequence[InstanceMap],
+    ignores: Sequence[Mask],
+    distances: Sequence[NDArray[np.float32]] = (),
 ) -> InstanceRule:
     """Choose the rule on validation images; all arrays (H, W), one of each an image; `ignore` counts in none.
+
+    `distances` are those of a network that says them, as `separate` takes them, else empty.
 
     The threshold has the highest mean foreground Dice over all images, the watershed's parameters the highest
     mean panoptic quality over at most `MAX_IMAGES` of them. Without any evidence it is the default rule.
@@ -91,8 +125,9 @@ def choose_rule(
     """
     if not len(probabilities):
         raise ConfigError("An instance rule is chosen on validation images, and there is none.")
-    images = list(zip(probabilities, truths, ignores, strict=True))
-    threshold = _first_best(np.mean([_dice_by_threshold(*image) for image in images], axis=0))
+    said: Sequence[NDArray[np.float32] | None] = distances or [None] * len(probabilities)
+    images = list(zip(probabilities, truths, ignores, said, strict=True))
+    threshold = _first_best(np.mean([_dice_by_threshold(*image[:3]) for image in images], axis=0))
     rules = [
         InstanceRule(
             threshold=THRESHOLDS[threshold], smoothing_px=smoothing, min_distance_px=distance, min_area_px=area
@@ -117,15 +152,19 @@ def _dice_by_threshold(probability: Probability, truth: InstanceMap, ignore: Mas
 
 
 def _quality_by_rule(
-    probability: Probability, truth: InstanceMap, ignore: Mask, rules: Sequence[InstanceRule]
+    probability: Probability,
+    truth: InstanceMap,
+    ignore: Mask,
+    distance: NDArray[np.float32] | None,
+    rules: Sequence[InstanceRule],
 ) -> list[float]:
     """Score one image by panoptic quality under rules of one threshold, listed with areas varying fastest."""
     mask = foreground(probability, rules[0])
-    distance = _distance(mask)
+    landscape = _landscape(mask, distance)
     qualities = []
     for (_, _), alike in groupby(rules, key=lambda rule: (rule.smoothing_px, rule.min_distance_px)):
         area_rules = list(alike)
-        instances = _split(mask, distance, area_rules[0])
+        instances = _split(mask, landscape, area_rules[0])
         for rule in area_rules:
             found = overlaps(truth, _drop_small(instances, rule.min_area_px), ignore)
             qualities.append(panoptic_quality(found).pq)
@@ -137,14 +176,17 @@ def _first_best(scores: Distance) -> int:
     return int(scores.round(9).argmax())
 
 
-def _distance(mask: Mask) -> Distance:
-    """Distance in pixels of each foreground pixel from the background, (H, W)."""
-    distance: Distance = ndimage.distance_transform_edt(mask)
-    return distance
+def _landscape(mask: Mask, distance: NDArray[np.float32] | None) -> Distance:
+    """What is highest in the middle of nuclei, (H, W): the distance that is said, else pixels to the background."""
+    if distance is not None:
+        return distance.astype(np.float64)
+    measured: Distance = ndimage.distance_transform_edt(mask)
+    return measured
 
 
-def _split(mask: Mask, distance: Distance, rule: InstanceRule) -> InstanceMap:
-    smoothed = ndimage.gaussian_filter(distance, rule.smoothing_px) * mask
+def _split(mask: Mask, landscape: Distance, rule: InstanceRule) -> InstanceMap:
+    # a network may well say less than 0; background must stay the lowest, or it would have centres
+    smoothed = np.maximum(ndimage.gaussian_filter(landscape, rule.smoothing_px), 0) * mask
     # connectivity 1 in both, or a corner-to-corner bridge would leave pixels that no centre floods
     components, n_components = label(mask, return_num=True, connectivity=1)
     centres = peak_local_max(smoothed, min_distance=rule.min_distance_px, exclude_border=False)

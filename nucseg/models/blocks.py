@@ -59,14 +59,16 @@ class ConvBlock(nn.Sequential):
     """Convolution 3x3, batch normalisation (its shift is the bias), activation.
 
     Shapes: (B, in_channels, H, W) -> (B, out_channels, scale * H, scale * W); with a scale above 1 the
-    convolution sees the map enlarged bilinearly.
+    convolution sees the map enlarged bilinearly. A dilation above 1 spreads its taps; it goes with scale 1 alone.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, activation: str, scale: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, activation: str, scale: int = 1, dilation: int = 1
+    ) -> None:
         kind = find_activation(activation)
         inner = out_channels * kind.channels_in
         conv = (
-            nn.Conv2d(in_channels, inner, 3, padding=1, bias=False)
+            nn.Conv2d(in_channels, inner, 3, padding=dilation, dilation=dilation, bias=False)
             if scale == 1
             else UpsampledConv2d(in_channels, inner, scale=scale)
         )
@@ -117,7 +119,13 @@ class SideHeads(nn.Module):
 
     def __init__(self, channels: Sequence[int], n_classes: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(n, n_classes, 3, padding=1) for n in channels)
+        self.n_classes = n_classes
+        self.convs = nn.ModuleList()
+        self.add(channels)
+
+    def add(self, channels: Sequence[int]) -> None:
+        """Let the scales after those that predict already predict too."""
+        self.convs.extend(nn.Conv2d(n, self.n_classes, 3, padding=1) for n in channels)
 
     def forward(self, scales: Sequence[Tensor]) -> list[Tensor]:
         """Return the logits of each scale, finest first."""

@@ -8,8 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nucseg.errors import ConfigError
-from nucseg.models.base import EMBEDDING_CHANNELS
 from nucseg.models.blocks import ChannelGLU
+
+EMBEDDING_CHANNELS, EMBEDDING_GRID = 256, 64
+"""Channels and cells a side of a cached embedding: SAM's neck, the same for every size of encoder."""
+
+FINEST_GUIDED = 2
+"""The finest level that `multiscale` guides: its cells have the size of the embedding's, 4 px of a 256 px image."""
 
 N_HEADS = 8
 """Attention heads; the papers give no number. It divides 16 * width + 256 for every width."""
@@ -43,70 +48,196 @@ class ChannelGate(nn.Module):
     Squeeze is the mean over the grid; excitation expands the channels twofold, a gated linear unit halves them
     again, and a last convolution with a sigmoid gives each channel its weight.
 
-    Shapes: (B, C, G, G) -> (B, C, G, G)
+    Shapes: (B, C, G, G) -> (B, C, G, G); `weights` -> (B, weighed, 1, 1), as many as there are channels to weigh
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, weighed: int | None = None) -> None:
         super().__init__()
         self.excite = nn.Sequential(
-            nn.Conv2d(channels, 2 * channels, 1), ChannelGLU(), nn.Conv2d(channels, channels, 1), nn.Sigmoid()
+            nn.Conv2d(channels, 2 * channels, 1),
+            ChannelGLU(),
+            nn.Conv2d(channels, weighed or channels, 1),
+            nn.Sigmoid(),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the weighted channels."""
-        weighted: Tensor = x * self.excite(x.mean(dim=(2, 3), keepdim=True))
-        return weighted
+        return x * self.weights(x)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Return a weight between 0 and 1 for each channel to weigh."""
+        weights: Tensor = self.excite(x.mean(dim=(2, 3), keepdim=True))
+        return weights
 
 
-class XGatedFusion(Fusion):
-    """X-Gated Fusion Block (paper A, section 2.3; EFB in paper B, section III).
+class BottleneckFusion(Fusion):
+    """What the fusions at the bottleneck share: how the guide gets to the latent's grid, and the result back into it.
 
-    Both latents are concatenated on the bottleneck's grid and weighted channel by channel; the cells of the result
-    are queries, keys and values of an attention block; what comes out goes on to the decoder.
-
-    The papers leave open how scales are matched and how the result returns to the latent's channels. Here:
+    The papers leave both open. Here:
     - the embedding is averaged to the grid and each of its channels is brought to mean 0 and variance 1: its
       scale depends on the encoder, and most of its energy is the constant mean of its channels (83 % in 12 images,
       MobileSAM), which normalising each cell over its channels would leave in place;
-    - the attention block is residual with layer normalisation, as in a transformer;
-    - a 1x1 convolution that starts at zero adds its output to the latent, so that training starts
+    - a 1x1 convolution that starts at zero adds the result to the latent, so that training starts
       from the network without guidance and the guide earns its influence.
 
     Shapes: see `Fusion`; only the last map changes.
     """
 
-    def __init__(self, channels: Sequence[int]) -> None:
+    def __init__(self, latent_channels: int, fused_channels: int) -> None:
         super().__init__()
-        both = channels[-1] + EMBEDDING_CHANNELS
         self.standardise = nn.BatchNorm2d(EMBEDDING_CHANNELS)
-        self.gate = ChannelGate(both)
-        self.attention = nn.MultiheadAttention(both, N_HEADS, batch_first=True)
-        self.norm = nn.LayerNorm(both)
-        self.project = nn.Conv2d(both, channels[-1], 1, bias=False)
-        nn.init.zeros_(self.project.weight)
+        self._build(latent_channels)
+        self.project = _zero_convolution(fused_channels, latent_channels)
 
     def forward(self, scales: Sequence[Tensor], embedding: Tensor | None) -> list[Tensor]:
         """Return the maps with the guided latent as the last."""
         *finer, latent = scales
-        guide = _to_grid(embedding, latent)
-        gated = self.gate(torch.cat([latent, self.standardise(guide)], dim=1))
-        tokens = gated.flatten(2).mT  # (B, G * G, C)
-        attended, _ = self.attention(tokens, tokens, tokens, need_weights=False)
-        mixed = self.norm(tokens + attended).mT.unflatten(2, latent.shape[-2:])
-        return [*finer, latent + self.project(mixed)]
+        guide = self.standardise(_to_grid(embedding, latent))
+        return [*finer, latent + self.project(self._fuse(latent, guide))]
+
+    def _build(self, latent_channels: int) -> None:
+        """Add the modules of the block, if any."""
+
+    @abstractmethod
+    def _fuse(self, latent: Tensor, guide: Tensor) -> Tensor:
+        """Bring both together.
+
+        Shapes: latent (B, C, G, G), guide (B, 256, G, G) -> (B, fused_channels, G, G)
+        """
 
 
-def _to_grid(embedding: Tensor | None, latent: Tensor) -> Tensor:
-    """Average the embedding to the latent's grid: (B, 256, 64, 64) -> (B, 256, G, G), float32."""
+class ConcatFusion(BottleneckFusion):
+    """Plain concatenation of both latents, without a block (paper B, table 3: "w/o GFB").
+
+    The convolution after it mixes the channels of each cell: (B, C + 256, G, G) -> (B, C, G, G).
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__(channels[-1], channels[-1] + EMBEDDING_CHANNELS)
+
+    def _fuse(self, latent: Tensor, guide: Tensor) -> Tensor:
+        return torch.cat([latent, guide], dim=1)
+
+
+class XGatedFusion(BottleneckFusion):
+    """X-Gated Fusion Block (paper A, section 2.3; EFB in paper B, section III), as the papers' text has it.
+
+    Both latents are concatenated, (B, C + 256, G, G), and weighted channel by channel; the cells of the result are
+    queries, keys and values of an attention block; what comes out goes on to the decoder. The attention block is
+    residual with layer normalisation, as in a transformer.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__(channels[-1], channels[-1] + EMBEDDING_CHANNELS)
+
+    def _build(self, latent_channels: int) -> None:
+        both = latent_channels + EMBEDDING_CHANNELS
+        self.gate = ChannelGate(both)
+        self.attention = nn.MultiheadAttention(both, N_HEADS, batch_first=True)
+        self.norm = nn.LayerNorm(both)
+
+    def _fuse(self, latent: Tensor, guide: Tensor) -> Tensor:
+        return _attended(self.gate(torch.cat([latent, guide], dim=1)), self.attention, self.norm)
+
+
+class XGatedReferenceFusion(BottleneckFusion):
+    """X-Gated Fusion Block as the published code reads it: the guide only weighs the network's own channels.
+
+    The mean of both latents over the grid, (B, C + 256), decides the weights of the C channels of the network's latent
+    alone, and only these are the tokens of the attention: of where in the image the guide sees something,
+    nothing is left.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__(channels[-1], channels[-1])
+
+    def _build(self, latent_channels: int) -> None:
+        self.gate = ChannelGate(latent_channels + EMBEDDING_CHANNELS, latent_channels)
+        self.attention = nn.MultiheadAttention(latent_channels, N_HEADS, batch_first=True)
+        self.norm = nn.LayerNorm(latent_channels)
+
+    def _fuse(self, latent: Tensor, guide: Tensor) -> Tensor:
+        weights = self.gate.weights(torch.cat([latent, guide], dim=1))
+        return _attended(latent * weights, self.attention, self.norm)
+
+
+class GatedSkip(nn.Module):
+    """Let the guide into one level that is too fine for attention over its cells.
+
+    Both maps are concatenated and weighted channel by channel as in the X-GFB; then each cell is mixed through a
+    gated linear unit, and a convolution that starts at zero adds the result.
+
+    Shapes: scale (B, C, G, G), embedding (B, 256, 64, 64) -> (B, C, G, G)
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        both = channels + EMBEDDING_CHANNELS
+        self.standardise = nn.BatchNorm2d(EMBEDDING_CHANNELS)
+        self.gate = ChannelGate(both)
+        self.mix = nn.Sequential(
+            nn.Conv2d(both, 2 * channels, 1, bias=False), nn.BatchNorm2d(2 * channels), ChannelGLU()
+        )
+        self.project = _zero_convolution(channels, channels)
+
+    def forward(self, scale: Tensor, embedding: Tensor | None) -> Tensor:
+        """Return the guided map."""
+        guide = self.standardise(_to_grid(embedding, scale))
+        guided: Tensor = scale + self.project(self.mix(self.gate(torch.cat([scale, guide], dim=1))))
+        return guided
+
+
+class MultiscaleFusion(Fusion):
+    """The guide at every level whose grid it can match: the outlook of paper A, section 4.
+
+    For an image of 256 px these are 64x64, where no cell of the embedding is averaged away, 32x32 and, with the
+    X-GFB, the bottleneck's 16x16. The decoder's skip connections carry the guided maps; the encoder's own path stays
+    as it is.
+
+    Shapes: see `Fusion`; maps 2 to 4 change.
+    """
+
+    def __init__(self, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.skips = nn.ModuleList(GatedSkip(n) for n in channels[FINEST_GUIDED:-1])
+        self.bottleneck = XGatedFusion(channels)
+
+    def forward(self, scales: Sequence[Tensor], embedding: Tensor | None) -> list[Tensor]:
+        """Return the maps with the guide in the coarser three."""
+        guided = self.bottleneck(scales, embedding)
+        middle = zip(self.skips, scales[FINEST_GUIDED:-1], strict=True)
+        return [*scales[:FINEST_GUIDED], *(skip(scale, embedding) for skip, scale in middle), guided[-1]]
+
+
+def _attended(cells: Tensor, attention: nn.MultiheadAttention, norm: nn.LayerNorm) -> Tensor:
+    """Let the cells of (B, C, G, G) attend to one another, residual and normalised."""
+    tokens = cells.flatten(2).mT  # (B, G * G, C)
+    attended, _ = attention(tokens, tokens, tokens, need_weights=False)
+    mixed: Tensor = norm(tokens + attended)
+    return mixed.mT.reshape(cells.shape)
+
+
+def _zero_convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
+    """Make a 1x1 convolution that returns zero until it has learned something."""
+    convolution = nn.Conv2d(channels_in, channels_out, 1, bias=False)
+    nn.init.zeros_(convolution.weight)
+    return convolution
+
+
+def _to_grid(embedding: Tensor | None, scale: Tensor) -> Tensor:
+    """Average the embedding to the grid of a map: (B, 256, 64, 64) -> (B, 256, G, G), float32."""
     if embedding is None:
         raise ConfigError("this fusion brings in an embedding and got none.")
-    height, width = latent.shape[-2:]
+    height, width = scale.shape[-2:]
     return F.adaptive_avg_pool2d(embedding.float(), (height, width))
 
 
 FUSIONS: dict[str, Callable[[Sequence[int]], Fusion]] = {
     "none": lambda channels: NoFusion(),
+    "concat": ConcatFusion,
     "xgfb": XGatedFusion,
+    "xgfb_reference": XGatedReferenceFusion,
+    "multiscale": MultiscaleFusion,
 }
 """The fusions by name, each made from the channels of the encoder's levels."""
 

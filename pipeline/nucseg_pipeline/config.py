@@ -88,10 +88,16 @@ class TrainConfig:
     """How the embedding enters the network; none trains without guidance."""
     width: int = 32
     """Channels at the finest level."""
+    activation: str | None = None
+    """relu, leaky_relu, swish or glu; None takes the architecture's own."""
     dropout: float = 0.3
     """Probability of dropping a channel at the bottleneck."""
     deep_supervision: bool = False
     """Whether every decoder level has a loss of its own."""
+    classification_guided: bool = False
+    """Whether a branch that learns if there is any nucleus rules out maps of images without."""
+    instance_head: str = "none"
+    """none, or distance: the network also learns how deep inside its nucleus a pixel lies, to part those that touch."""
     split: str = "official"
     """Protocol that divides the images into training, validation and test parts."""
     fold: int = 0
@@ -100,6 +106,10 @@ class TrainConfig:
     """Seed of the split, the weights, the order, the augmentation and the dropout."""
     epochs: int = 50
     """Passes over the training part."""
+    epoch_images: int | None = None
+    """Most training images that an epoch shows, others each time; None shows all."""
+    validation_images: int | None = None
+    """Most validation images that epochs are compared on, always the same; None takes all."""
     batch_size: int = 16
     """Images a step, counted over all processes."""
     learning_rate: float = 1e-4
@@ -131,10 +141,11 @@ class TrainConfig:
         _check_choice(self, "mixed_precision", ("no", "bf16", "fp16"))
         _check_choice(self, "preload", ("auto", "on", "off"))
         _check_device(self.device)
-        _check_at_least(self, 1, ("width", "epochs", "batch_size", "threads"))
+        _check_at_least(self, 1, ("width", "epochs", "epoch_images", "validation_images", "batch_size", "threads"))
         _check_at_least(self, 0, ("fold",))
         _check_seed(self.seed)
         _check_filled(self, ("encoder", "precision", "format", "model", "fusion", "split", "cache"))
+        _check_filled(self, ("activation", "instance_head"))
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be at least 0 and below 1, got {self.dropout}.")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from nucseg.data import content_size
 from nucseg.losses import SegmentationLoss
 from nucseg.metrics import count_pixels, dice
+from nucseg.models import Outputs, SegmentationModel
 from nucseg_cache import SampleRow
 from nucseg_pipeline.rows import Batch, Rows, batches, collate, stream
 
@@ -27,6 +28,8 @@ class Prediction:
     sample: SampleRow
     probability: NDArray[np.float32]
     """(H, W) probability of nucleus on the grid of the prepared image."""
+    distance: NDArray[np.float32] | None = None
+    """(H, W) how far inside its nucleus a pixel lies; None if the network does not say."""
 
     @property
     def content(self) -> tuple[slice, slice]:
@@ -44,17 +47,18 @@ class Scores:
     n_images: int
 
 
-def predict(model: nn.Module, rows: Rows, *, device: torch.device, batch_size: int = 8) -> Iterator[Prediction]:
+def predict(model: SegmentationModel, rows: Rows, *, device: torch.device, batch_size: int = 8) -> Iterator[Prediction]:
     """Probability maps of rows in their order, in float32, without augmentation."""
     model.eval()
     for share in stream(rows, batches(range(len(rows)), batch_size)):
-        probability = _probability(_logits(model, collate(share).to(device)))
-        for row, one in zip(share, probability, strict=True):
-            yield Prediction(row.sample, one)
+        outputs = _outputs(model, collate(share).to(device))
+        distances = [None] * len(share) if outputs.distance is None else outputs.distance.float().cpu().numpy()
+        for row, one, distance in zip(share, _probability(outputs.sides[0]), distances, strict=True):
+            yield Prediction(row.sample, one, distance)
 
 
 def validate(
-    model: nn.Module,
+    model: SegmentationModel,
     rows: Rows,
     *,
     device: torch.device,
@@ -68,7 +72,7 @@ def validate(
     losses, dices = [0.0], []
     for share in stream(rows, batches(own, batch_size)):
         batch = collate(share).to(device)
-        logits = _logits(model, batch)
+        logits = _outputs(model, batch).sides[0].float()
         losses.append(float(SegmentationLoss()(logits, batch.target, batch.ignore)) * len(share))
         for row, one in zip(share, _probability(logits), strict=True):
             sample = row.sample
@@ -77,14 +81,12 @@ def validate(
 
 
 @torch.no_grad()
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    embedding = None if batch.embedding is None else batch.embedding.float()
-    logits: Tensor = model(batch.image, embedding)
-    return logits.float()
+def _outputs(model: SegmentationModel, batch: Batch) -> Outputs:
+    return model.outputs(batch.image, None if batch.embedding is None else batch.embedding.float())
 
 
 @torch.no_grad()
 def _probability(logits: Tensor) -> NDArray[np.float32]:
     """(B, H, W) probability of the second class, nucleus, on the CPU."""
-    probability: NDArray[np.float32] = logits.softmax(1)[:, 1].cpu().numpy()
+    probability: NDArray[np.float32] = logits.float().softmax(1)[:, 1].cpu().numpy()
     return probability

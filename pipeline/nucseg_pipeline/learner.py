@@ -14,12 +14,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from nucseg.errors import ConfigError
-from nucseg.models import build_model
 from nucseg_pipeline.accelerators import share_buffers, total
 from nucseg_pipeline.checkpoint import TrainingError
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.events import EpochRow
 from nucseg_pipeline.inference import validate
+from nucseg_pipeline.network import build_network
 from nucseg_pipeline.rows import Batch, Rows, batches, collate, epoch_order, stream
 from nucseg_pipeline.step import Objective, turned
 
@@ -36,13 +36,7 @@ class Learner:
         self.config, self.accelerator = config, accelerator
         self.history: list[EpochRow] = []
         torch.manual_seed(config.seed)
-        self.model = build_model(
-            config.model,
-            width=config.width,
-            fusion=config.fusion,
-            dropout=config.dropout,
-            deep_supervision=config.deep_supervision,
-        ).to(accelerator.device)
+        self.model = build_network(config).to(accelerator.device)
         optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         self.objective, self.optimizer = accelerator.prepare(Objective(self.model), optimizer)
 
@@ -111,7 +105,8 @@ class Learner:
         """Every training row once, in the order of the epoch; the mean loss."""
         torch.manual_seed(_dropout_seed(self.config.seed, epoch, self.accelerator.process_index))
         self.objective.train()
-        shares = batches(epoch_order(rows.ids, self.config.seed, epoch), **self._shares())
+        order = epoch_order(rows.ids, self.config.seed, epoch)[: self.config.epoch_images]
+        shares = batches(order, **self._shares())
         loss_sum, n_shown = 0.0, 0
         for step, share in enumerate(stream(rows, shares)):
             batch = collate(share).to(self.accelerator.device)
@@ -129,7 +124,7 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         embedding = None if batch.embedding is None else batch.embedding.float()
-        loss = self.objective(batch.image, embedding, batch.target, batch.ignore)
+        loss = self.objective(batch.image, embedding, batch.target, batch.ignore, batch.distance)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         self.optimizer.step()

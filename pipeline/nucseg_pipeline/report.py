@@ -180,7 +180,9 @@ class _Examination:
                 for case in self._cases(run, ids):
                     cases[case.id] = case
                     drawn[case.id][entrant.name] = scores[name]
-                    instances[case.id][entrant.name] = separate(case.probability, run.rule.scaled(case.scale))
+                    instances[case.id][entrant.name] = separate(
+                        case.probability, run.rule.scaled(case.scale), case.distance
+                    )
                     meter.tick("drawing")
         return [Shown(cases[one], why, instances[one], drawn[one]) for one, why in chosen.items()]
 

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from nucseg.data import content_size
 from nucseg.errors import ConfigError
+from nucseg.instances import distance_map
 from nucseg_cache import Embeddings, SampleRow, Store
 
 READ_ROWS = 16
@@ -30,11 +32,13 @@ class Row:
     sample: SampleRow
     embedding: NDArray[np.floating] | None
     """(256, 64, 64) float16 or float32; None without guidance."""
+    distance: NDArray[np.float32] | None = None
+    """(H, W), see `nucseg.instances.distance_map`, 0 in the padding; None where no network learns it."""
 
     @property
     def n_bytes(self) -> int:
         """What the row takes in memory."""
-        arrays = (self.sample.image, self.sample.instances, self.sample.ignore, self.embedding)
+        arrays = (self.sample.image, self.sample.instances, self.sample.ignore, self.embedding, self.distance)
         return sum(array.nbytes for array in arrays if array is not None)
 
 
@@ -51,11 +55,19 @@ class Batch:
     """(B, H, W) bool, True where a pixel counts in nothing."""
     embedding: Tensor | None
     """(B, 256, 64, 64) float16 or float32 as stored; None without guidance."""
+    distance: Tensor | None = None
+    """(B, H, W) float32, how far inside its nucleus a pixel lies; None where no network learns it."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
-        embedding = None if self.embedding is None else self.embedding.to(device)
-        return Batch(self.ids, self.image.to(device), self.target.to(device), self.ignore.to(device), embedding)
+        return Batch(
+            ids=self.ids,
+            image=self.image.to(device),
+            target=self.target.to(device),
+            ignore=self.ignore.to(device),
+            embedding=None if self.embedding is None else self.embedding.to(device),
+            distance=None if self.distance is None else self.distance.to(device),
+        )
 
 
 class Rows(Dataset[Row]):
@@ -66,7 +78,13 @@ class Rows(Dataset[Row]):
     """
 
     def __init__(
-        self, store: Store, embeddings: Embeddings | None, ids: Sequence[str], *, preload: str = "off"
+        self,
+        store: Store,
+        embeddings: Embeddings | None,
+        ids: Sequence[str],
+        *,
+        preload: str = "off",
+        distances: bool = False,
     ) -> None:
         """Open the rows.
 
@@ -75,9 +93,10 @@ class Rows(Dataset[Row]):
             embeddings: The embeddings that guide, or None.
             ids: Which rows, in which order.
             preload: on, off, or auto: on when the rows fit in half of the memory that is free.
+            distances: whether to compute the distance map of each row's true nuclei.
         """
         self.ids = tuple(ids)
-        self._store, self._embeddings = store, embeddings
+        self._store, self._embeddings, self._distances = store, embeddings, distances
         self._rows = row_numbers(store, self.ids)
         self._kept: list[Row] = []
         if preload == "on" or (preload == "auto" and self._fits()):
@@ -102,7 +121,10 @@ class Rows(Dataset[Row]):
         rows = [self._rows[index] for index in indices]
         samples = self._store.read_samples(rows)
         embeddings = [None] * len(rows) if self._embeddings is None else list(self._embeddings.read(rows))
-        return [Row(sample, embedding) for sample, embedding in zip(samples, embeddings, strict=True)]
+        return [
+            Row(sample, embedding, _distance(sample) if self._distances else None)
+            for sample, embedding in zip(samples, embeddings, strict=True)
+        ]
 
     def _fits(self) -> bool:
         return bool(self.ids) and self[0].n_bytes * len(self) < free_memory_bytes() / 2
@@ -120,17 +142,27 @@ def row_numbers(store: Store, ids: Sequence[str]) -> list[int]:
     return [numbers[one] for one in ids]
 
 
+def _distance(sample: SampleRow) -> NDArray[np.float32]:
+    # without the padding: a nucleus that the image cuts would fall off towards it, unlike one cut by another edge
+    h, w = content_size(sample.size, len(sample.instances))
+    distance = np.zeros(sample.instances.shape, np.float32)
+    distance[:h, :w] = distance_map(sample.instances[:h, :w])
+    return distance
+
+
 def collate(rows: Sequence[Row]) -> Batch:
     """Stack rows into a batch on the CPU."""
     image = np.stack([row.sample.image for row in rows]).transpose(0, 3, 1, 2)
     target = np.stack([row.sample.instances > 0 for row in rows])
     embeddings = [row.embedding for row in rows if row.embedding is not None]
+    distances = [row.distance for row in rows if row.distance is not None]
     return Batch(
         ids=tuple(row.sample.id for row in rows),
         image=torch.from_numpy(np.ascontiguousarray(image)).float() / 255,
         target=torch.from_numpy(target).long(),
         ignore=torch.from_numpy(np.stack([row.sample.ignore for row in rows])),
         embedding=torch.from_numpy(np.stack(embeddings)) if embeddings else None,
+        distance=torch.from_numpy(np.stack(distances)) if distances else None,
     )
 
 

@@ -12,13 +12,14 @@ from nucseg.data.files import some
 from nucseg.data.splits import Split
 from nucseg.errors import ConfigError
 from nucseg.instances import InstanceRule
-from nucseg.models import build_model
+from nucseg.models import SegmentationModel
 from nucseg_cache import Key, Store, StoreNotFound
 from nucseg_pipeline.accelerators import choose_device
 from nucseg_pipeline.checkpoint import load_checkpoint
 from nucseg_pipeline.config import TrainConfig, store_location
 from nucseg_pipeline.inference import Prediction, predict
 from nucseg_pipeline.inputs import Inputs, gather, open_embeddings
+from nucseg_pipeline.network import build_network
 from nucseg_pipeline.rows import Rows
 from nucseg_pipeline.run_folder import RunFolder
 
@@ -124,17 +125,18 @@ class Run:
         """
         rows = self.rows(ids, store=store)
         chosen = choose_device(device)
-        config = self.config
-        model = build_model(
-            config.model,
-            width=config.width,
-            fusion=config.fusion,
-            dropout=config.dropout,
-            deep_supervision=config.deep_supervision,
-        )
+        return predict(self.network().to(chosen), rows, device=chosen)
+
+    def network(self) -> SegmentationModel:
+        """Load the best network, on the CPU and in evaluation mode.
+
+        Raises:
+            ConfigError: the checkpoint cannot be read.
+        """
+        model = build_network(self.config)
         best = load_checkpoint(self.folder.file("best.pt"), self.inputs.fingerprint)
         model.load_state_dict(best["model"])
-        return predict(model.to(chosen), rows, device=chosen)
+        return model.eval()
 
 
 def _store(inputs: Inputs, config: TrainConfig, cache: str | None) -> Store:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from nucseg.losses import SegmentationLoss
+from nucseg.errors import ConfigError
+from nucseg.losses import SegmentationLoss, distance_loss, presence_loss
 from nucseg.models import SegmentationModel
 from nucseg.replay import d4, replay_batch
 from nucseg_pipeline.rows import Batch
@@ -17,7 +19,8 @@ class Objective(nn.Module):
     """A network together with its loss, so that every process computes both inside one forward pass.
 
     With deep supervision the loss is the mean over the decoder levels, each at full size (U-Net3+, Huang et al.
-    2020, section 2.2; the mean instead of their sum keeps the scale, and so the learning rate's meaning).
+    2020, section 2.2; the mean instead of their sum keeps the scale, and so the learning rate's meaning). What the
+    options of `ModelConfig` predict beside it adds its own term (`nucseg.losses`), with a weight of one.
     """
 
     def __init__(self, model: SegmentationModel) -> None:
@@ -25,26 +28,51 @@ class Objective(nn.Module):
         self.model = model
         self.loss = SegmentationLoss()
 
-    def forward(self, image: Tensor, embedding: Tensor | None, target: Tensor, ignore: Tensor) -> Tensor:
-        """Scalar loss of a batch; shapes as in `nucseg_pipeline.rows.Batch`."""
-        sides = self.model.side_logits(image, embedding)
+    def forward(
+        self, image: Tensor, embedding: Tensor | None, target: Tensor, ignore: Tensor, distance: Tensor | None = None
+    ) -> Tensor:
+        """Scalar loss of a batch; shapes as in `nucseg_pipeline.rows.Batch`.
+
+        Raises:
+            ConfigError: the network has a distance head, and the batch no distances to learn.
+        """
+        outputs = self.model.outputs(image, embedding)
         # a sum over a whole image does not fit half precision
         with torch.autocast(image.device.type, enabled=False):
-            losses = [self.loss(side.float(), target, ignore) for side in sides]
-        return torch.stack(losses).mean()
+            loss = torch.stack([self.loss(side.float(), target, ignore) for side in outputs.sides]).mean()
+            if outputs.presence is not None:
+                loss = loss + presence_loss(outputs.presence.float(), target, ignore)
+            if outputs.distance is not None:
+                loss = loss + distance_loss(outputs.distance.float(), _given(distance), target, ignore)
+        return loss
 
 
 def turned(batch: Batch, *, seed: int, epoch: int, pattern: Tensor | None) -> Batch:
     """Flip and quarter-turn each sample by its own element of D4, drawn from (seed, epoch, id).
 
-    Image, target, ignore and embedding turn together. `pattern` (256, 64, 64) is the positional pattern that stays
+    Everything of a sample turns together. `pattern` (256, 64, 64) is the positional pattern that stays
     in place while an embedding turns; None turns the whole embedding.
     """
     elements = [d4.draw(seed, epoch, one) for one in batch.ids]
-    image, target, ignore = (torch.empty_like(x) for x in (batch.image, batch.target, batch.ignore))
-    for i, element in enumerate(elements):
-        image[i] = d4.apply(batch.image[i], element)
-        target[i] = d4.apply(batch.target[i], element)
-        ignore[i] = d4.apply(batch.ignore[i], element)
-    embedding = None if batch.embedding is None else replay_batch(batch.embedding, elements, pattern)
-    return replace(batch, image=image, target=target, ignore=ignore, embedding=embedding)
+    return replace(
+        batch,
+        image=_turned(batch.image, elements),
+        target=_turned(batch.target, elements),
+        ignore=_turned(batch.ignore, elements),
+        distance=None if batch.distance is None else _turned(batch.distance, elements),
+        embedding=None if batch.embedding is None else replay_batch(batch.embedding, elements, pattern),
+    )
+
+
+def _given(distance: Tensor | None) -> Tensor:
+    if distance is None:
+        raise ConfigError(
+            "a network with the instance head distance learns from distance maps, and the batch has none. "
+            "Open its rows with distances=True."
+        )
+    return distance
+
+
+def _turned(x: Tensor, elements: Sequence[int]) -> Tensor:
+    """Turn each of (B, ..., H, W) by its own element."""
+    return torch.stack([d4.apply(one, element) for one, element in zip(x, elements, strict=True)])

@@ -18,7 +18,7 @@ from nucseg.data.splits import Split
 from nucseg.errors import ConfigError
 from nucseg.instances import InstanceRule, choose_rule
 from nucseg.replay.position import position_pattern
-from nucseg_cache import Store
+from nucseg_cache import Embeddings, Store
 from nucseg_pipeline.accelerators import open_accelerator
 from nucseg_pipeline.checkpoint import load_checkpoint, save_checkpoint, write_whole
 from nucseg_pipeline.config import TrainConfig, store_location
@@ -71,8 +71,10 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         embeddings = open_embeddings(store, key, used_ids(parts))
         inputs = _checked_inputs(folder, state, gather(store, key, parts), parts)
         learner = Learner(config, accelerator)
-        rows = Rows(store, embeddings, parts.train, preload=config.preload)
+        distances = config.instance_head == "distance"
+        rows = Rows(store, embeddings, parts.train, preload=config.preload, distances=distances)
         validation = Rows(store, embeddings, parts.validation, preload=config.preload)
+        watched = _watched(store, embeddings, validation, config)
 
         # nothing was written so far, so what cannot be trained leaves no folder behind
         accelerator.wait_for_everyone()
@@ -86,7 +88,7 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
 
         while len(learner.history) < config.epochs:
             report = partial(_report_step, progress, len(learner.history) + 1) if is_main else _silent
-            row = learner.learn(rows, validation, pattern, report)
+            row = learner.learn(rows, watched, pattern, report)
             if is_main:
                 _keep(learner, folder, inputs)
                 progress(EpochDone(row, is_best=learner.best is row))
@@ -118,6 +120,15 @@ def _begin(folder: RunFolder, state: State, config: TrainConfig, parts: Split, i
         # the status first: a kill in between must not leave a longer run that is called finished
         folder.write_status("training")
         folder.write_config(config)
+
+
+def _watched(store: Store, embeddings: Embeddings | None, validation: Rows, config: TrainConfig) -> Rows:
+    """The validation rows that epochs are compared on, spread evenly over the part."""
+    wanted, ids = config.validation_images, validation.ids
+    if wanted is None or wanted >= len(ids):
+        return validation
+    chosen = [ids[position] for position in np.linspace(0, len(ids) - 1, wanted).astype(int)]
+    return Rows(store, embeddings, chosen, preload=config.preload)
 
 
 def _pattern(folder: RunFolder, config: TrainConfig, rows: Rows, accelerator: Accelerator) -> Tensor | None:
@@ -169,6 +180,7 @@ def _finish(learner: Learner, folder: RunFolder, validation: Rows) -> None:
             [one.probability[one.content] for one in predictions],
             [one.sample.instances[one.content] for one in predictions],
             [one.sample.ignore[one.content] for one in predictions],
+            [one.distance[one.content] for one in predictions if one.distance is not None],
         )
     )
     folder.write_epochs([asdict(row) for row in learner.history])

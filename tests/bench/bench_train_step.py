@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from nucseg.losses import SegmentationLoss
-from nucseg.models import build_model
+from nucseg.models import ModelConfig, build_model
 
 LAYOUTS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
@@ -57,7 +57,7 @@ def make_batch(options: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor, Ten
 
 
 def make_step(variant: Variant, options: argparse.Namespace) -> tuple[Callable[[], None], int]:
-    model = build_model(options.model, width=variant.width, fusion=variant.fusion)
+    model = build_model(options.model, ModelConfig(width=variant.width, fusion=variant.fusion))
     model.to(device=options.device, memory_format=LAYOUTS[variant.layout])
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-4)
     measure, (image, embedding, target, ignore) = SegmentationLoss(), make_batch(options)

@@ -1,12 +1,23 @@
 import time
+from itertools import product
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.distance import cdist
 
 from nucseg.errors import ConfigError
-from nucseg.instances import InstanceRule, choose_rule, foreground, separate
+from nucseg.instances import (
+    MIN_AREAS_PX,
+    MIN_DISTANCES_PX,
+    SMOOTHINGS_PX,
+    InstanceRule,
+    choose_rule,
+    distance_map,
+    foreground,
+    separate,
+)
 from nucseg.metrics import count_pixels, dice, overlaps, panoptic_quality
 
 Probability = NDArray[np.float32]
@@ -156,9 +167,9 @@ def test_choosing_twice_gives_the_same_rule_within_seconds() -> None:
     probabilities = [blurred(truth, seed) for seed, truth in enumerate(truths)]
     nothing = [np.zeros(truths[0].shape, dtype=bool)] * 2
 
-    start = time.perf_counter()
+    start = time.process_time()
     rule = choose_rule(probabilities, truths, nothing)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
 
     assert rule == choose_rule(probabilities, truths, nothing)
     assert seconds < 8
@@ -188,4 +199,147 @@ def test_a_doubled_map_under_the_doubled_rule_gives_the_same_nuclei() -> None:
 
     assert small.max() == large.max() == 3
     # the line between two nuclei that touch may move by a pixel
+    assert (large[::2, ::2] != small).mean() < 0.01
+
+
+# ---- the distance map, and nuclei by a predicted one
+
+
+def halves(side: int = 40) -> InstanceMap:
+    """Two nuclei that touch along their whole widest side: together they have the outline of one."""
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    return np.where((y / 8) ** 2 + (x / 14) ** 2 < 1, np.where(x < 0, 1, 2), 0).astype(np.int32)
+
+
+def brute_force(instances: InstanceMap) -> Probability:
+    """The distance map by its definition: every pixel of a nucleus against every pixel that is not of it."""
+    distance = np.zeros(instances.shape)
+    for number in np.unique(instances[instances > 0]):
+        inside = instances == number
+        nearest = cdist(np.argwhere(inside), np.argwhere(~inside)).min(axis=1)
+        distance[inside] = nearest / nearest.max()
+    return distance.astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_distance_map_is_its_definition_for_nuclei_that_touch_and_that_the_image_cuts(seed: int) -> None:
+    truth = crowd(seed, side=40, n=12) * 7  # numbers with gaps
+    edge = np.concatenate([truth[0], truth[-1], truth[:, 0], truth[:, -1]])
+    touching = (truth[1:] != truth[:-1]) & (truth[1:] > 0) & (truth[:-1] > 0)
+    assert edge.any()
+    assert touching.any()
+
+    distance = distance_map(truth)
+
+    np.testing.assert_allclose(distance, brute_force(truth), rtol=1e-6)
+    assert distance.dtype == np.float32
+
+
+def test_every_nucleus_has_a_deepest_pixel_of_one_whatever_its_size() -> None:
+    truth = crowd(3, side=96, n=20)
+    distance = distance_map(truth)
+
+    numbers = np.unique(truth[truth > 0])
+    np.testing.assert_array_equal(ndimage.maximum(distance, truth, numbers), 1)
+    assert distance[truth > 0].min() > 0
+    assert not distance[truth == 0].any()
+
+
+@pytest.mark.parametrize(
+    ("instances", "expected"),
+    [
+        pytest.param(
+            [[0, 0, 0, 0, 0, 0], [0, 1, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2], [0, 1, 1, 1, 2, 2], [0, 0, 0, 0, 0, 0]],
+            [
+                [0, 0, 0, 0, 0, 0],
+                [0, 0.5, 0.5, 0.5, 0.5, 0.5],
+                [0, 0.5, 1.0, 0.5, 0.5, 1.0],
+                [0, 0.5, 0.5, 0.5, 0.5, 0.5],
+                [0, 0, 0, 0, 0, 0],
+            ],
+            id="side by side, the right one at the edge",
+        ),
+        pytest.param([[4, 4, 4, 4, 0]] * 3, [[1, 0.75, 0.5, 0.25, 0]] * 3, id="cut on three sides"),
+        pytest.param([[0, 0, 0], [0, 9, 0], [0, 0, 0]], [[0, 0, 0], [0, 1, 0], [0, 0, 0]], id="one pixel"),
+        pytest.param([[0, 3], [5, 3]], [[0, 1], [1, 1]], id="in a corner"),
+        pytest.param([[2, 2], [2, 2]], [[1, 1], [1, 1]], id="all of the image"),
+        pytest.param([[0, 0], [0, 0]], [[0, 0], [0, 0]], id="none"),
+    ],
+)
+def test_the_distance_map_drawn_by_hand(instances: list[list[int]], expected: list[list[float]]) -> None:
+    np.testing.assert_allclose(distance_map(np.array(instances, np.int32)), np.array(expected, np.float32))
+
+
+def test_a_predicted_distance_parts_nuclei_that_the_outline_does_not() -> None:
+    truth = halves()
+    probability = (truth > 0).astype(np.float32)
+
+    together = separate(probability, InstanceRule())
+    parted = separate(probability, InstanceRule(), distance_map(truth))
+
+    assert together.max() == 1
+    quality = panoptic_quality(overlaps(truth, parted))
+    assert quality.dq == 1
+    assert quality.sq > 0.95
+    np.testing.assert_array_equal(parted > 0, truth > 0)
+
+
+def test_a_predicted_distance_says_nothing_of_what_is_foreground() -> None:
+    truth = halves()
+    found = separate(np.zeros(truth.shape, np.float32), InstanceRule(), distance_map(truth))
+
+    assert not found.any()
+
+
+@pytest.mark.parametrize("factor", [-0.3, 0, 1.4])
+def test_whatever_number_is_said_of_a_nucleus_the_labels_have_no_gaps(factor: float) -> None:
+    truth = discs((12, 12, 8), (12, 44, 8), (44, 28, 10))
+    distance = distance_map(truth) * np.where(truth == 2, factor, 1).astype(np.float32)
+
+    found = separate((truth > 0).astype(np.float32), InstanceRule(min_area_px=0), distance)
+
+    assert sorted(np.unique(found)) == [0, 1, 2, 3]
+    assert panoptic_quality(overlaps(truth, found)).pq == 1
+
+
+def test_the_rule_for_predicted_distances_is_the_best_for_them() -> None:
+    truths = [crowd(seed, side=72, n=14) for seed in range(2)]
+    probabilities = [(truth > 0).astype(np.float32) for truth in truths]
+    noise = np.random.default_rng(0).standard_normal((2, 72, 72)).astype(np.float32)
+    distances = [distance_map(truth) + 0.4 * one for truth, one in zip(truths, noise, strict=True)]
+    nothing = [np.zeros(truth.shape, bool) for truth in truths]
+
+    rule = choose_rule(probabilities, truths, nothing, distances)
+
+    def quality(one: InstanceRule) -> float:
+        images = zip(probabilities, truths, distances, strict=True)
+        return float(np.mean([panoptic_quality(overlaps(t, separate(p, one, d))).pq for p, t, d in images]))
+
+    best = max(
+        quality(InstanceRule(threshold=rule.threshold, smoothing_px=s, min_distance_px=d, min_area_px=a))
+        for s, d, a in product(SMOOTHINGS_PX, MIN_DISTANCES_PX, MIN_AREAS_PX)
+    )
+    assert quality(rule) == pytest.approx(best)
+    without = choose_rule(probabilities, truths, nothing)
+    assert quality(rule) > quality(without) + 0.02
+
+
+def test_distances_of_some_images_only_are_refused() -> None:
+    truth = halves()
+    probability, nothing = (truth > 0).astype(np.float32), np.zeros(truth.shape, bool)
+
+    with pytest.raises(ValueError, match="zip"):
+        choose_rule([probability] * 2, [truth] * 2, [nothing] * 2, [distance_map(truth)])
+
+
+def test_a_doubled_distance_under_the_doubled_rule_gives_the_same_nuclei() -> None:
+    truth = halves()
+    probability, distance = (truth > 0).astype(np.float32), distance_map(truth)
+    rule = InstanceRule(min_area_px=5)
+    block = np.ones((2, 2), np.float32)
+
+    small = separate(probability, rule, distance)
+    large = separate(np.kron(probability, block), rule.scaled(2), np.kron(distance, block))
+
+    assert small.max() == large.max() == 2
     assert (large[::2, ::2] != small).mean() < 0.01

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from nucseg.errors import ConfigError
-from nucseg.losses import SegmentationLoss
+from nucseg.losses import DISTANCE_BETA, SegmentationLoss, distance_loss, presence_loss
 
 
 def logits_of(nucleus_probability: list[list[float]]) -> Tensor:
@@ -150,3 +150,126 @@ def test_shapes_that_do_not_go_together_are_refused(
 def test_an_ignore_map_of_numbers_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"bool, got torch\.uint8"):
         SegmentationLoss()(*make_batch()[:2], torch.zeros(3, 16, 16, dtype=torch.uint8))
+
+
+# ---- the distance inside nuclei
+
+
+def distances(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What is predicted, what is true, where nuclei are, and what counts in nothing: nothing of it yet."""
+    _, target, ignore = make_batch(seed)
+    generator = torch.Generator().manual_seed(seed)
+    predicted = torch.randn(target.shape, generator=generator)
+    distance = torch.rand(target.shape, generator=generator) * target
+    return predicted, distance, target, ignore
+
+
+def distance_gradient(predicted: Tensor, distance: Tensor, target: Tensor, ignore: Tensor) -> tuple[Tensor, Tensor]:
+    predicted = predicted.clone().requires_grad_()
+    loss = distance_loss(predicted, distance, target, ignore)
+    loss.backward()
+    assert predicted.grad is not None
+    return loss.detach(), predicted.grad
+
+
+def test_the_distance_loss_of_four_pixels_by_hand() -> None:
+    predicted, distance = torch.tensor([[[0.5, 0.2, 0.0, -0.05]]]), torch.tensor([[[1.0, 0.0, 0.0, 0.0]]])
+    target, ignore = torch.tensor([[[1, 0, 0, 0]]]), torch.zeros(1, 1, 4, dtype=torch.bool)
+
+    loss, gradient = distance_gradient(predicted, distance, target, ignore)
+
+    assert DISTANCE_BETA == 0.1
+    nucleus, others = 0.5 - 0.05, (0.2 - 0.05 + 0 + 0.05**2 / (2 * 0.1)) / 3
+    assert loss.item() == pytest.approx(nucleus + others)
+    # the one pixel of a nucleus pulls three times as hard as one of the three others
+    torch.testing.assert_close(gradient, torch.tensor([[[-1, 1 / 3, 0, -0.5 / 3]]]))
+
+
+def test_a_distance_learned_by_heart_costs_nothing() -> None:
+    _, distance, target, ignore = distances()
+
+    assert distance_loss(distance, distance, target, ignore) == 0
+
+
+def test_ignored_pixels_count_in_nothing_of_the_distance_loss_even_if_they_are_nan() -> None:
+    predicted, distance, target, ignore = distances()
+    ignore[:, 10:] = True
+    cropped, cropped_gradient = distance_gradient(*(one[:, :10] for one in (predicted, distance, target, ignore)))
+
+    predicted[:, 10:], distance[:, 12:], target[:, 10:] = torch.nan, torch.nan, 255
+    whole, gradient = distance_gradient(predicted, distance, target, ignore)
+
+    torch.testing.assert_close(whole, cropped)
+    torch.testing.assert_close(gradient[:, :10], cropped_gradient)
+    assert torch.equal(gradient[:, 10:], torch.zeros_like(gradient[:, 10:]))
+
+
+def test_a_batch_of_ignored_pixels_has_no_distance_loss_and_no_gradient() -> None:
+    predicted, distance, target, ignore = distances()
+
+    loss, gradient = distance_gradient(predicted, distance, target, torch.ones_like(ignore))
+
+    assert loss == 0
+    assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+@pytest.mark.parametrize("there", [0, 1])
+def test_without_nuclei_or_without_background_the_other_part_is_all(there: int) -> None:
+    predicted, distance, _, ignore = distances()
+    errors = (predicted - distance).abs()
+    smooth = torch.where(errors < 0.1, errors**2 / 0.2, errors - 0.05)
+
+    loss = distance_loss(predicted, distance, torch.full(ignore.shape, there), ignore)
+
+    torch.testing.assert_close(loss, smooth.mean())
+
+
+def test_half_precision_distances_give_a_full_precision_loss() -> None:
+    predicted, distance, target, ignore = distances()
+
+    assert distance_loss(predicted.half(), distance, target, ignore).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("which", "name"), [(0, "predicted"), (1, "distance"), (3, "ignore")])
+def test_distances_of_another_shape_are_refused(which: int, name: str) -> None:
+    batch = list(distances())
+    batch[which] = batch[which][:, None]
+
+    with pytest.raises(ConfigError, match=rf"{name} should be \(3, 16, 16\).*got \(3, 1, 16, 16\)"):
+        distance_loss(*batch)
+
+
+def presences() -> tuple[Tensor, Tensor, Tensor]:
+    """An image with nuclei, one without, one whose only nucleus is ignored."""
+    target, ignore = torch.zeros(3, 8, 8, dtype=torch.long), torch.zeros(3, 8, 8, dtype=torch.bool)
+    target[0, 2:4, 2:4] = target[2, 5:, 5:] = 1
+    ignore[2, 4:, 4:] = True
+    return torch.tensor([2.0, -1.0, 0.5], requires_grad=True), target, ignore
+
+
+def test_presence_is_the_cross_entropy_of_whether_a_valid_pixel_is_nucleus() -> None:
+    expected = math.log(1 + math.exp(-2)) + math.log(1 + math.exp(-1)) + math.log(1 + math.exp(0.5))
+
+    assert presence_loss(*presences()).item() == pytest.approx(expected / 3)
+
+
+def test_nobody_knows_the_presence_in_a_wholly_ignored_image() -> None:
+    logit, target, ignore = presences()
+    ignore[0] = True
+
+    loss = presence_loss(logit, target, ignore)
+    loss.backward()
+
+    torch.testing.assert_close(loss, presence_loss(logit[1:], target[1:], ignore[1:]))
+    assert logit.grad is not None
+    assert logit.grad[0] == 0
+
+
+def test_the_presence_of_a_wholly_ignored_batch_is_zero_with_zero_gradient() -> None:
+    logit, target, ignore = presences()
+
+    loss = presence_loss(logit, target, torch.ones_like(ignore))
+    loss.backward()
+
+    assert loss == 0
+    assert torch.equal(logit.grad, torch.zeros(3))

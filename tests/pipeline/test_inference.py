@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
+from nucseg.models import Outputs
 from nucseg_cache import Store
 from nucseg_pipeline.inference import predict, validate
 from nucseg_pipeline.rows import Rows
@@ -17,11 +18,17 @@ CPU = torch.device("cpu")
 
 
 class BrightIsNucleus(nn.Module):
-    """Probability 0.9 of nucleus where the red channel is bright, 0.2 elsewhere."""
+    """Probability 0.9 of nucleus where the red channel is bright, 0.2 elsewhere; with `deep`, a distance head."""
 
-    def forward(self, image: Tensor, embedding: Tensor | None) -> Tensor:
+    def __init__(self, *, deep: bool = False) -> None:
+        super().__init__()
+        self.deep = deep
+        self.factor = nn.Parameter(torch.ones(()))  # a network's output has a gradient, unless it is switched off
+
+    def outputs(self, image: Tensor, embedding: Tensor | None) -> Outputs:
         probability = torch.where(image[:, 0] > 0.4, 0.9, 0.2)
-        return torch.stack([(1 - probability).log(), probability.log()], 1)
+        logits = torch.stack([(1 - probability).log(), probability.log()], 1)
+        return Outputs([logits], distance=(self.factor * image[:, 0]).bfloat16() if self.deep else None)
 
 
 @pytest.fixture
@@ -41,9 +48,24 @@ def test_predictions_are_of_their_samples_in_the_order_of_the_ids(store: Store, 
 
 def test_predicting_puts_the_network_in_evaluation_and_needs_no_gradient(store: Store) -> None:
     model = nn.Sequential(nn.Dropout(0.5))
-    model.forward = lambda image, embedding: BrightIsNucleus()(model[0](image), embedding)
+    model.outputs = lambda image, embedding: BrightIsNucleus().outputs(model[0](image), embedding)
     one, other = (next(predict(model.train(), Rows(store, None, IDS), device=CPU)) for _ in range(2))
     np.testing.assert_array_equal(one.probability, other.probability)
+
+
+@pytest.mark.parametrize("batch_size", [2, 8])
+def test_a_prediction_holds_the_distance_of_its_sample_in_full_precision(store: Store, batch_size: int) -> None:
+    model = BrightIsNucleus(deep=True)
+    predictions = list(predict(model, Rows(store, None, IDS), device=CPU, batch_size=batch_size))
+    assert [one.sample.id for one in predictions] == list(IDS)
+    for one in predictions:
+        assert one.distance is not None
+        np.testing.assert_allclose(one.distance, one.sample.image[..., 0] / 255, atol=2e-3)
+        assert one.distance.dtype == np.float32
+
+
+def test_without_a_distance_head_a_prediction_has_none(store: Store) -> None:
+    assert next(predict(BrightIsNucleus(), Rows(store, None, IDS), device=CPU)).distance is None
 
 
 def test_validation_dice_is_the_mean_of_scikit_learns_over_images_without_ignored_pixels(store: Store) -> None:

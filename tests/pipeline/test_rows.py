@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from nucseg.errors import ConfigError
+from nucseg.instances import distance_map
 from nucseg_cache import Embeddings, RowDamaged, Store
 from nucseg_pipeline.rows import Rows, batches, collate, epoch_order, free_memory_bytes, stream
 
@@ -63,6 +65,43 @@ def test_rows_are_kept_when_they_fit_in_half_of_the_free_memory(
     row_bytes = 32 * 32 * (3 + 4 + 1) + 256 * 64 * 64 * 2
     monkeypatch.setattr("nucseg_pipeline.rows.free_memory_bytes", lambda: int(free_rows * row_bytes))
     assert Rows(store, embeddings, IDS, preload="auto").in_memory is kept
+
+
+def test_distances_are_those_of_the_true_nuclei_and_none_where_not_asked_for(store: Store) -> None:
+    asked = Rows(store, None, IDS, distances=True)
+    batch = collate(asked.__getitems__(range(4)))
+    assert batch.distance is not None
+    for distance, sample in zip(batch.distance.numpy(), store.read_samples([3, 0, 7, 5]), strict=True):
+        np.testing.assert_array_equal(distance, distance_map(sample.instances))
+    assert batch.distance.dtype == torch.float32
+    assert batch.to(torch.device("cpu")).distance is batch.distance
+    without = Rows(store, None, IDS)
+    assert collate(without.__getitems__([0, 1])).distance is None
+    assert asked[0].n_bytes - without[0].n_bytes == 32 * 32 * 4
+
+
+def test_kept_distances_are_computed_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr("nucseg_pipeline.rows.distance_map", lambda one: calls.append(one) or distance_map(one))
+    rows = Rows(store, None, IDS, preload="on", distances=True)
+    shown = [row for _ in range(2) for row in chain.from_iterable(stream(rows, [[0, 1], [2, 3]]))]
+    assert len(calls) == len(IDS)
+    assert all(row.distance is not None for row in shown)
+
+
+def test_a_nucleus_is_as_deep_at_the_padding_as_at_any_other_edge_of_the_image(store: Store, tmp_path: Path) -> None:
+    instances = np.zeros((32, 32), np.int32)
+    instances[:5, 10:17] = 1
+    instances[23:28, 10:17] = 2  # the padding begins at 28
+    sample = replace(store.read_samples([0])[0], instances=instances, size=(28, 32))
+    cut = Store.create(tmp_path / "cut.zarr", dataset="cut", source="", preparation={"side_px": "32"}, rows=[sample])
+
+    distance = Rows(cut, None, [sample.id], distances=True)[0].distance
+
+    assert distance is not None
+    np.testing.assert_array_equal(distance[23:28], distance[4::-1])
+    assert distance[27, 13] == distance[0, 13] == 1
+    assert not distance[28:].any()
 
 
 def test_free_memory_is_some_but_not_more_than_is_built_in() -> None:

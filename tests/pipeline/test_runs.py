@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nucseg.errors import ConfigError
-from nucseg.models import build_model
+from nucseg.models import ModelConfig, build_model
 from nucseg_cache import EmbeddingNotFound, Store, StoreNotFound
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.runs import Run
@@ -72,7 +72,7 @@ def test_a_prediction_is_what_the_best_network_says_of_image_and_embedding(train
     ids = run.split.test[::-1]
     predictions = list(run.predict(ids))
 
-    model = build_model("eunet3plus", width=2)
+    model = build_model("eunet3plus", ModelConfig(width=2))
     model.load_state_dict(torch.load(trained / NAME / "best.pt", weights_only=True)["model"])
     model.eval()
     store = Store.open(trained / "cache" / "synthetic.zarr")

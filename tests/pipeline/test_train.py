@@ -76,7 +76,7 @@ def timeless(history: object) -> list[dict[str, float]]:
 def quick_rule() -> Iterator[None]:
     """Choosing a rule takes as long as training here; this one is as sensitive to the probabilities."""
 
-    def choose(probabilities: list[np.ndarray], truths: object, ignores: object) -> InstanceRule:
+    def choose(probabilities: list[np.ndarray], *others: object) -> InstanceRule:
         return InstanceRule(threshold=float(np.mean(probabilities)))
 
     with pytest.MonkeyPatch.context() as patched:
@@ -211,8 +211,8 @@ def test_the_rule_is_chosen_on_the_validation_part_with_the_best_network(
 ) -> None:
     seen = {}
 
-    def choose(probabilities: list, truths: list, ignores: list) -> InstanceRule:
-        seen.update(probabilities=probabilities, truths=truths, ignores=ignores)
+    def choose(probabilities: list, truths: list, ignores: list, distances: list) -> InstanceRule:
+        seen.update(probabilities=probabilities, truths=truths, ignores=ignores, distances=distances)
         return InstanceRule(threshold=0.35)
 
     monkeypatch.setattr(stage, "choose_rule", choose)
@@ -224,6 +224,7 @@ def test_the_rule_is_chosen_on_the_validation_part_with_the_best_network(
     for sample, truth, ignore in zip(samples, seen["truths"], seen["ignores"], strict=True):
         assert np.array_equal(sample.instances[: sample.size[0]], truth)  # without the padding
         assert np.array_equal(sample.ignore[: sample.size[0]], ignore)
+    assert seen["distances"] == []  # the network has no such head
     assert RunFolder(result.folder).rule() == result.rule == InstanceRule(threshold=0.35)
 
 

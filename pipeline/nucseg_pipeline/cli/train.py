@@ -23,8 +23,16 @@ SHOWN_EPOCHS = 12
 
 def train(
     dataset: Annotated[str | None, typer.Option(help="Name of the data set, as it was embedded.")] = None,
-    model: Annotated[str | None, typer.Option(help="Architecture: eunet3plus (default).")] = None,
-    fusion: Annotated[str | None, typer.Option(help="How the embedding enters: xgfb (default), none.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Architecture: unet, ddunet, unet3plus, eunet3plus (default).")
+    ] = None,
+    fusion: Annotated[
+        str | None,
+        typer.Option(help="How the embedding enters: none, concat, xgfb (default), xgfb_reference, multiscale."),
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="relu, leaky_relu, swish, glu. Default: glu in eunet3plus, relu in the others.")
+    ] = None,
     encoder: Annotated[str | None, typer.Option(help="Whose embeddings to use; vit_b by default.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Ask for embeddings of this checkpoint.")] = None,
     precision: Annotated[str | None, typer.Option(help="Ask for embeddings of this precision.")] = None,
@@ -42,6 +50,16 @@ def train(
     replay: Annotated[str | None, typer.Option(help="corrected (default) or plain.")] = None,
     deep_supervision: Annotated[
         bool | None, typer.Option("--deep-supervision/--no-deep-supervision", help="A loss at every decoder level.")
+    ] = None,
+    classification_guided: Annotated[
+        bool | None,
+        typer.Option(
+            "--classification-guided/--no-classification-guided",
+            help="A branch that learns whether there is any nucleus, and rules out images where it finds none.",
+        ),
+    ] = None,
+    instance_head: Annotated[
+        str | None, typer.Option(help="What tells touching nuclei apart: none (default), distance.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="0 by default.")] = None,
     mixed_precision: Annotated[str | None, typer.Option(help="no (default), bf16, fp16.")] = None,
@@ -68,6 +86,7 @@ def train(
     options = {
         "dataset": dataset, "model": model, "fusion": fusion, "encoder": encoder, "weights": weights,
         "precision": precision, "format": format, "split": split, "fold": fold, "epochs": epochs, "width": width,
+        "activation": activation, "classification_guided": classification_guided, "instance_head": instance_head,
         "batch_size": batch_size, "learning_rate": learning_rate, "schedule": schedule, "augmentation": augmentation,
         "replay": replay, "deep_supervision": deep_supervision, "seed": seed, "mixed_precision": mixed_precision,
         "device": device, "threads": threads, "preload": preload, "run": run, "resume": resume, "cache": cache,

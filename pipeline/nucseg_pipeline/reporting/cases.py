@@ -40,6 +40,8 @@ class Case:
     """(H, W), pixels that count in nothing, such as vague areas."""
     probability: NDArray[np.float32]
     """(H, W) of nucleus."""
+    distance: NDArray[np.float32] | None = None
+    """(H, W) how far inside its nucleus a pixel lies; None if the network does not say."""
     scale: float
     """Pixels of this grid to one pixel of the grid that the run was trained on, a side."""
     diagonal_px: float
@@ -64,6 +66,7 @@ def prepared_grid(prediction: Prediction) -> Case:
         instances=instances,
         ignore=sample.ignore[content],
         probability=prediction.probability[content],
+        distance=None if prediction.distance is None else prediction.distance[content],
         scale=1.0,
         diagonal_px=hypot(*instances.shape),
     )
@@ -99,6 +102,7 @@ class NativeGrid:
             instances=sample.instances,
             ignore=sample.ignore,
             probability=restore(prediction.probability, prepared.size),
+            distance=None if prediction.distance is None else restore(prediction.distance, prepared.size),
             scale=max(prepared.size) / len(prediction.probability),
             diagonal_px=hypot(*prepared.size),
         )

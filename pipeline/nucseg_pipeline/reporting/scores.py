@@ -197,9 +197,9 @@ def score_image(case: Case, rule: InstanceRule) -> ImageScores:
     Lengths and areas of the rule are in pixels of the grid that the run was trained on, and are scaled to the case's.
 
     Raises:
-        DataError: the map holds something else than numbers.
+        DataError: the map, or the distances beside it, hold something else than numbers.
     """
-    if not np.isfinite(case.probability).all():
+    if not all(np.isfinite(said).all() for said in (case.probability, case.distance) if said is not None):
         raise DataError(
             f"The prediction of {case.id} is not finite: the training diverged or its precision overflowed. "
             "Train again with a lower learning rate or without mixed precision."
@@ -207,7 +207,7 @@ def score_image(case: Case, rule: InstanceRule) -> ImageScores:
     rule = rule.scaled(case.scale)
     truth, predicted = case.instances > 0, foreground(case.probability, rule)
     counts = count_pixels(truth, predicted, case.ignore)
-    found = overlaps(case.instances, separate(case.probability, rule), case.ignore)
+    found = overlaps(case.instances, separate(case.probability, rule, case.distance), case.ignore)
     quality = panoptic_quality(found)
     reliability = count_reliability(case.probability, truth, case.ignore)
     return ImageScores(

@@ -1,5 +1,6 @@
 """Scoring on the native grid: the source's own masks, and probabilities brought to their size."""
 
+from dataclasses import replace
 from math import hypot
 from pathlib import Path
 
@@ -87,6 +88,28 @@ def test_the_prepared_grid_has_no_padding_and_nothing_that_is_said_of_it(store: 
     assert case.diagonal_px == pytest.approx(hypot(160, 256))
     assert case.scale == 1
     assert score_image(case, InstanceRule(min_area_px=0)).n_predicted == 3
+
+
+@pytest.mark.parametrize("name", ["square", "wide"])
+def test_the_distance_comes_to_either_grid_with_the_probability(name: str, store: Store) -> None:
+    said = predicted(store, name)
+    h, w = said.content[0].stop, said.content[1].stop
+    ramp = np.add.outer(np.arange(256), 2 * np.arange(256)).astype(np.float32) / 1000 - 0.1
+    said = replace(said, distance=ramp)
+
+    prepared, native = prepared_grid(said), native_grid(store, (name,), None)(said)
+
+    np.testing.assert_array_equal(prepared.distance, ramp[:h, :w])
+    assert native.distance is not None
+    assert native.distance.shape == native.probability.shape
+    # away from the edges a ramp is a ramp on any grid: values at the same places, in pixels of the prepared grid
+    rows, columns = (
+        (np.arange(n) + 0.5) * small / n - 0.5 for n, small in zip(native.distance.shape, (h, w), strict=True)
+    )
+    expected = np.add.outer(rows, 2 * columns) / 1000 - 0.1
+    np.testing.assert_allclose(native.distance[4:-4, 4:-4], expected[4:-4, 4:-4], atol=1e-4)
+    assert prepared_grid(predicted(store, name)).distance is None
+    assert native_grid(store, (name,), None)(predicted(store, name)).distance is None
 
 
 def test_images_that_are_gone_from_the_source_are_named_before_anything_is_predicted(

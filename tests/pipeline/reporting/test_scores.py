@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import brier_score_loss, f1_score, jaccard_score
 
 from nucseg.errors import ConfigError, DataError
-from nucseg.instances import InstanceRule
+from nucseg.instances import InstanceRule, distance_map
 from nucseg.metrics import Resampling, calibration_interval, dice, mean_interval, pooled_interval
 from nucseg_cache import SampleRow
 from nucseg_pipeline.inference import Prediction
@@ -82,6 +82,29 @@ def test_a_prediction_that_is_not_finite_is_refused_with_the_image() -> None:
 
     with pytest.raises(DataError, match="image 1 is not finite"):
         score(sample, np.full((SIDE, SIDE), np.nan, np.float32))
+
+
+def test_a_distance_that_is_not_finite_is_refused_too() -> None:
+    sample = discs_row(1)
+    distance = np.zeros((SIDE, SIDE), np.float32)
+    distance[3, 3] = np.inf
+
+    with pytest.raises(DataError, match="image 1 is not finite"):
+        score_image(prepared_grid(Prediction(sample, noisy(sample), distance)), RULE)
+
+
+def test_nuclei_are_told_apart_by_the_distance_and_pixels_are_not() -> None:
+    y, x = np.mgrid[:SIDE, :SIDE] - 13.5
+    halves = np.where((y / 6) ** 2 + (x / 11) ** 2 < 1, np.where(x < 0, 1, 2), 0).astype(np.int32)
+    sample = replace(discs_row(1), instances=halves)
+    probability = (halves > 0).astype(np.float32)
+
+    without = score(sample, probability)
+    with_distance = score_image(prepared_grid(Prediction(sample, probability, distance_map(halves))), RULE)
+
+    assert (without.n_true, without.n_predicted, with_distance.n_predicted) == (2, 1, 2)
+    assert with_distance.values["dq"] == 1
+    assert with_distance.counts == without.counts
 
 
 @pytest.mark.parametrize("n_discs", [0, 3])

@@ -1,0 +1,55 @@
+"""U-Net (Ronneberger et al. 2015): every decoder level takes the one below it and the encoder's own."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from nucseg.models.base import SegmentationModel
+from nucseg.models.blocks import N_LEVELS, DoubleConv
+
+
+class UpStep(nn.Module):
+    """One step of a U-Net decoder: up-convolution, concatenation with the encoder's map, two convolutions.
+
+    The up-convolution is a transposed 2x2 of stride 2 that gives as many channels as the skip has, which halves them.
+
+    Shapes: below (B, in_channels, H, W), skip (B, out_channels, 2H, 2W) -> (B, out_channels, 2H, 2W)
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, activation: str) -> None:
+        super().__init__()
+        self.enlarge = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+        self.fuse = DoubleConv(2 * out_channels, out_channels, activation=activation)
+
+    def forward(self, below: Tensor, skip: Tensor) -> Tensor:
+        """Return the map of this level."""
+        node: Tensor = self.fuse(torch.cat([skip, self.enlarge(below)], dim=1))
+        return node
+
+
+class UNet(SegmentationModel):
+    """U-Net: four steps up, each with the encoder's map of its level. See `SegmentationModel` for the shapes.
+
+    Departures from the paper: convolutions are padded, so that sizes stay and no skip is cropped; batch normalisation
+    follows each, as in the other networks; the last convolution is 3x3 instead of 1x1, the heads of all networks being
+    alike; the one dropout is at the bottleneck.
+
+    The paper has no deep supervision. Where it is asked for, all decoder levels and the bottleneck predict, which are
+    the same five maps as those of U-Net3+: so the option means the same for every network.
+    """
+
+    source: ClassVar[str] = "Ronneberger et al. 2015, doi 10.1007/978-3-319-24574-4_28"
+
+    def _build_decoder(self, channels: Sequence[int], activation: str) -> Sequence[int]:
+        self.nodes = nn.ModuleList(
+            UpStep(channels[level + 1], channels[level], activation=activation) for level in range(N_LEVELS - 1)
+        )
+        return channels
+
+    def _decode(self, scales: list[Tensor]) -> list[Tensor]:
+        maps = list(scales)
+        for level in reversed(range(N_LEVELS - 1)):
+            maps[level] = self.nodes[level](maps[level + 1], maps[level])
+        return maps

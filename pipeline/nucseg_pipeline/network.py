@@ -1,0 +1,12 @@
+"""The network that a training's configuration asks for."""
+
+from dataclasses import fields
+
+from nucseg.models import ModelConfig, SegmentationModel, build_model
+from nucseg_pipeline.config import TrainConfig
+
+
+def build_network(config: TrainConfig) -> SegmentationModel:
+    """Return it new, its weights drawn from torch's random state; ConfigError where there is no such network."""
+    options = {field.name: getattr(config, field.name) for field in fields(ModelConfig)}
+    return build_model(config.model, ModelConfig(**options))
