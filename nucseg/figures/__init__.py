@@ -1,7 +1,11 @@
 """One function per figure; each returns a matplotlib Figure and touches no global state."""
 
+from nucseg.figures.components import PrincipalColours, principal_colours, without_padding
 from nucseg.figures.curves import Epoch, training_curves
-from nucseg.figures.overlay import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH, Panels, overlay, panels
+from nucseg.figures.features import FeaturePanel, feature_caption, feature_panels
+from nucseg.figures.layers import encoder_panels, network_panels
+from nucseg.figures.nuclei import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH
+from nucseg.figures.overlay import Panels, Scene, overlay, overlays, panels
 from nucseg.figures.reliability import Calibration, reliability_diagram
 from nucseg.figures.violin import violin
 
@@ -13,10 +17,20 @@ __all__ = [
     "TRUTH",
     "Calibration",
     "Epoch",
+    "FeaturePanel",
     "Panels",
+    "PrincipalColours",
+    "Scene",
+    "encoder_panels",
+    "feature_caption",
+    "feature_panels",
+    "network_panels",
     "overlay",
+    "overlays",
     "panels",
+    "principal_colours",
     "reliability_diagram",
     "training_curves",
     "violin",
+    "without_padding",
 ]

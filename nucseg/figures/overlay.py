@@ -1,42 +1,25 @@
-"""An image with the outlines of its nuclei: the truth, and what each run found, missed and added."""
+"""Images with the outlines of their nuclei: the truth, and what each run found, missed and added."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.patheffects import Normal, Stroke
-from numpy.typing import NDArray
-from skimage.measure import find_contours, regionprops
 
 from nucseg.errors import DataError
-
-Image = NDArray[np.uint8]
-InstanceMap = NDArray[np.int32]
-Mask = NDArray[np.bool_]
-
-# Told apart with any kind of colour vision (Okabe and Ito 2008) and from the pink and violet of H&E
-TRUTH = "#F0E442"
-"""Outline of a true nucleus."""
-OUTLINE = "#FFFFFF"
-"""Outline of a predicted nucleus."""
-MISSED = "#56B4E9"
-"""Nucleus in the truth alone."""
-EXTRA = "#E69F00"
-"""Nucleus in the prediction alone."""
-IGNORED = "#7F7F7F"
-"""Neither counted for nor against."""
-TISSUE = "#6A4A8C"
+from nucseg.figures.nuclei import Image, InstanceMap, Mask, draw_image, draw_prediction, draw_truth, legend
+from nucseg.figures.style import INK
 
 PANEL_IN = 2.56
-"""Side of a panel in inches: at 100 dpi a 256 px image is drawn pixel by pixel."""
+"""Side of a panel of its own in inches: at 100 dpi a 256 px image is drawn pixel by pixel."""
+CELL_IN = 1.7
+"""Width of a panel in the table of `overlays`: four of them are as wide as two columns of a journal."""
+GAP_IN, TITLE_IN, LABEL_IN, REMARK_IN, LEGEND_IN = 0.05, 0.22, 0.36, 0.22, 0.22
+"""Room between panels, above the columns, left of the rows, under a row with remarks, and for the legend."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +32,25 @@ class Panels:
     """Run name -> what it found, missed and added."""
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Scene:
+    """An image, its truth and what each run finds in it: one row of `overlays`.
+
+    Shapes:
+        image (H, W, 3) uint8 RGB; truth and each of predictions (H, W) instance maps; ignore (H, W)
+    """
+
+    label: str = ""
+    """What stands to the left of the row."""
+    image: Image
+    truth: InstanceMap
+    predictions: Mapping[str, InstanceMap]
+    """Run name -> instance map; the same names in every scene of a figure."""
+    ignore: Mask | None = None
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    """Run name -> what stands under its panel, such as a score."""
+
+
 def overlay(
     image: Image,
     truth: InstanceMap,
@@ -57,20 +59,34 @@ def overlay(
 ) -> Figure:
     """Draw an image, its true nuclei, and the nuclei of each run with the differences marked, side by side.
 
-    Shapes:
-        image (H, W, 3) uint8 RGB; truth and each of predictions (H, W) instance maps; ignore (H, W)
+    The arguments are those of `Scene`.
 
     Raises:
         DataError: one of them is on another pixel grid.
     """
-    titles = ("image", "truth", *predictions)
-    drawings = _drawings(image, truth, predictions, ignore)
-    figure = Figure(figsize=(PANEL_IN * len(drawings), PANEL_IN + 0.6), layout="constrained")
-    for axes, title, draw in zip(figure.subplots(1, len(drawings)), titles, drawings, strict=True):
-        draw(axes)
-        axes.set_axis_off()
-        axes.set_title(title, fontsize=9)
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    return overlays([Scene(image=image, truth=truth, predictions=predictions, ignore=ignore)])
+
+
+def overlays(scenes: Sequence[Scene]) -> Figure:
+    """Draw scenes one below the other: columns for the image, its true nuclei, and each run with its differences.
+
+    Raises:
+        DataError: there is no scene, the scenes have other runs, or the layers of one are on several pixel grids.
+    """
+    runs = _common_runs(scenes)
+    titles = ("image", "truth", *runs)
+    figure, table = _empty_table(scenes, len(titles))
+    for scene, row in zip(scenes, table, strict=True):
+        remarks = ("", "", *(scene.remarks.get(run, "") for run in runs))
+        for axes, draw, remark in zip(row, _drawings(scene, CELL_IN), remarks, strict=True):
+            draw(axes)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+            axes.set_xlabel(remark, fontsize=8, color=INK, labelpad=2)
+        row[0].set_ylabel(scene.label, fontsize=8, color=INK, labelpad=3)
+    for axes, title in zip(table[0], titles, strict=True):
+        axes.set_title(title, fontsize=9, pad=3)
+    figure.legend(handles=legend(), loc="lower center", ncols=5, fontsize=8, frameon=False, borderaxespad=0)
     return figure
 
 
@@ -81,7 +97,8 @@ def panels(
     ignore: Mask | None = None,
 ) -> Panels:
     """Draw the panels of `overlay` one by one, for a page on which they flow; takes and raises the same."""
-    first, second, *others = (_bare(draw, image.shape) for draw in _drawings(image, truth, predictions, ignore))
+    scene = Scene(image=image, truth=truth, predictions=predictions, ignore=ignore)
+    first, second, *others = (_bare(draw, image.shape) for draw in _drawings(scene, PANEL_IN))
     return Panels(image=first, truth=second, predictions=dict(zip(predictions, others, strict=True)))
 
 
@@ -93,11 +110,37 @@ def _bare(draw: Callable[[Axes], None], shape: tuple[int, ...]) -> Figure:
     return figure
 
 
-def _drawings(
-    image: Image, truth: InstanceMap, predictions: Mapping[str, InstanceMap], ignore: Mask | None
-) -> list[Callable[[Axes], None]]:
+def _empty_table(scenes: Sequence[Scene], n_columns: int) -> tuple[Figure, list[list[Axes]]]:
+    """Lay out axes of the images' proportions, with as much room around as their texts need."""
+    label = LABEL_IN if any(scene.label for scene in scenes) else 0.0
+    under = REMARK_IN if any(scene.remarks for scene in scenes) else GAP_IN
+    heights = [CELL_IN * scene.image.shape[0] / scene.image.shape[1] for scene in scenes]
+    width_in = label + n_columns * CELL_IN + (n_columns - 1) * GAP_IN
+    height_in = TITLE_IN + sum(heights) + under * len(scenes) + LEGEND_IN
+    figure, table, bottom = Figure(figsize=(width_in, height_in)), [], height_in - TITLE_IN
+    for height in heights:
+        bottom -= height
+        lefts = [label + column * (CELL_IN + GAP_IN) for column in range(n_columns)]
+        size = (CELL_IN / width_in, height / height_in)
+        table.append([figure.add_axes((left / width_in, bottom / height_in, *size)) for left in lefts])
+        bottom -= under
+    return figure, table
+
+
+def _common_runs(scenes: Sequence[Scene]) -> tuple[str, ...]:
+    names = {tuple(scene.predictions) for scene in scenes}
+    if len(names) != 1:
+        raise DataError(
+            f"A table of overlays needs scenes that the same runs predict, got {len(scenes)} scenes with the runs "
+            f"{sorted(names)}. Draw the others apart."
+        )
+    return names.pop()
+
+
+def _drawings(scene: Scene, panel_in: float) -> list[Callable[[Axes], None]]:
     """List what draws each panel: the image, the truth, then every prediction."""
-    ignored = np.zeros(truth.shape, dtype=bool) if ignore is None else ignore
+    image, truth, predictions = scene.image, scene.truth, scene.predictions
+    ignored = np.zeros(truth.shape, dtype=bool) if scene.ignore is None else scene.ignore
     for layer in (truth, ignored, *predictions.values()):
         if layer.shape != image.shape[:2]:
             raise DataError(
@@ -106,57 +149,10 @@ def _drawings(
                 f"{[prediction.shape for prediction in predictions.values()]}. Resize them first."
             )
     return [
-        partial(_draw_image, image=image),
-        partial(_draw_truth, image=image, truth=truth, ignored=ignored),
+        partial(draw_image, image=image),
+        partial(draw_truth, image=image, truth=truth, ignored=ignored, panel_in=panel_in),
         *(
-            partial(_draw_prediction, image=image, truth=truth, found=found, ignored=ignored)
+            partial(draw_prediction, image=image, truth=truth, found=found, ignored=ignored, panel_in=panel_in)
             for found in predictions.values()
         ),
-    ]
-
-
-def _draw_image(axes: Axes, image: Image) -> None:
-    axes.imshow(image, interpolation="bilinear")
-
-
-def _draw_truth(axes: Axes, image: Image, truth: InstanceMap, ignored: Mask) -> None:
-    _draw_image(axes, image)
-    _fill(axes, ignored, IGNORED)
-    _outline(axes, truth, TRUTH)
-
-
-def _draw_prediction(axes: Axes, image: Image, truth: InstanceMap, found: InstanceMap, ignored: Mask) -> None:
-    _draw_image(axes, image)
-    _fill(axes, (truth > 0) & (found == 0) & ~ignored, MISSED)
-    _fill(axes, (truth == 0) & (found > 0) & ~ignored, EXTRA)
-    _fill(axes, ignored, IGNORED)
-    _outline(axes, found, OUTLINE)
-
-
-def _fill(axes: Axes, mask: Mask, colour: str) -> None:
-    layer = np.zeros((*mask.shape, 4))
-    layer[mask] = to_rgba(colour, alpha=0.7)
-    axes.imshow(layer, interpolation="nearest")
-
-
-def _outline(axes: Axes, instances: InstanceMap, colour: str) -> None:
-    """Outline every nucleus on its own, so that the border between two that touch is seen."""
-    lines = [line for region in regionprops(instances) for line in _contours(region.image, region.bbox[:2])]
-    # the dark rim keeps a light line visible on white tissue gaps
-    rim = Stroke(linewidth=1.8, foreground="#00000099")
-    axes.add_collection(LineCollection(lines, colors=colour, linewidths=0.8, path_effects=[rim, Normal()]))
-
-
-def _contours(region: Mask, corner: tuple[int, int]) -> list[NDArray[np.float64]]:
-    rows_columns = find_contours(np.pad(region, 1).astype(float), 0.5)
-    return [(line - 1 + corner)[:, ::-1] for line in rows_columns]
-
-
-def _legend() -> list[Patch]:
-    return [
-        Patch(facecolor=TISSUE, edgecolor=TRUTH, label="true nucleus"),
-        Patch(facecolor=TISSUE, edgecolor=OUTLINE, label="predicted nucleus"),
-        Patch(facecolor=MISSED, label="missed"),
-        Patch(facecolor=EXTRA, label="added"),
-        Patch(facecolor=IGNORED, label="not counted"),
     ]

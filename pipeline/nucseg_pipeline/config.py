@@ -212,6 +212,92 @@ class ReportConfig:
         _check_at_least(self, 1, ("n_resamples",))
 
 
+@dataclass(frozen=True, kw_only=True)
+class FiguresConfig:
+    """What the figures are made of, and where they go."""
+
+    runs: tuple[Path, ...]
+    """Folders of the runs; at least one."""
+    images: tuple[str, ...] = ()
+    """Ids of the test images to show; empty chooses `n_images` by the Dice of the first run or configuration."""
+    n_images: int = 3
+    """How many are chosen: the median, the worst and the best, then others by chance."""
+    dataset: str | None = None
+    """Data set whose images are shown; None takes the test part of the runs."""
+    cache: str | None = None
+    """Where the stores are now, if they were moved; None takes the places the runs were trained from."""
+    out: Path | None = None
+    """Folder of the figures; None makes one in ./figures named after the runs."""
+    device: str = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+    format: str = "png"
+    """png, pdf or svg."""
+
+    def __post_init__(self) -> None:
+        if not self.runs or len({run.resolve() for run in self.runs}) < len(self.runs):
+            named = ", ".join(map(str, self.runs)) or "none"
+            raise ConfigError(f"Figures are made of one or more runs, each named once, got {named}.")
+        if len(set(self.images)) < len(self.images):
+            raise ConfigError(f"Each image is shown once, got {', '.join(self.images)}.")
+        _check_at_least(self, 1, ("n_images",))
+        _check_choice(self, "format", ("png", "pdf", "svg"))
+        if self.dataset is not None:
+            _check_dataset(self.dataset)
+        _check_device(self.device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblateConfig:
+    """What is needed to make a table of the papers, or one of one's own, from the cache."""
+
+    recipe: str
+    """Name or file of the table's recipe."""
+    quick: bool = False
+    """Small networks that train in at most 4 minutes each on two cores, on one fold: an orientation."""
+    datasets: tuple[str, ...] = ()
+    """Data sets of the table; empty takes the recipe's."""
+    stain: str | None = None
+    """Stain normalisation of the rows that name none; None takes none."""
+    encoder: str | None = None
+    """Encoder of the rows that name none; None takes vit_b."""
+    weights: Path | None = None
+    """Checkpoint of that encoder; None looks in the known places."""
+    folds: int | None = None
+    """The first so many folds of each data set's protocol; None takes the recipe's, or one with quick."""
+    seeds: tuple[int, ...] = ()
+    """Seeds; empty takes the recipe's."""
+    grid: str = "256"
+    """The grid of the metrics: 256 or native."""
+    cache: str = field(default_factory=default_cache)
+    """Folder or URL that holds the stores."""
+    runs: Path = Path("runs")
+    """Folder of the runs' folders; runs of the same configuration are shared by all tables in it."""
+    out: Path | None = None
+    """Folder of the table; None makes one in ./reports named after the recipe."""
+    jobs: int = 1
+    """Trainings at once."""
+    threads: int | None = None
+    """CPU threads of each; None shares the cores among the jobs."""
+    device: str = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+
+    def __post_init__(self) -> None:
+        for dataset in self.datasets:
+            _check_dataset(dataset)
+        _check_choice(self, "grid", ("256", "native"))
+        _check_device(self.device)
+        _check_at_least(self, 1, ("folds", "jobs", "threads"))
+        _check_filled(self, ("recipe", "encoder", "cache"))
+        for seed in self.seeds:
+            _check_seed(seed)
+
+    @property
+    def folder(self) -> Path:
+        """Where the table is written."""
+        name = self.recipe.rpartition("/")[2].removesuffix(".toml") + ("-quick" if self.quick else "")
+        return self.out if self.out is not None else Path("reports") / name
+
+
 def _check_dataset(name: str) -> None:
     """A data set's name becomes a file name, so it must not wander through folders."""
     if not re.fullmatch(r"\w[\w.@+-]*", name):

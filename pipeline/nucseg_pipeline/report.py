@@ -12,8 +12,6 @@ from importlib.metadata import version
 from itertools import chain, combinations, count
 from pathlib import Path
 
-import numpy as np
-
 from nucseg.errors import ConfigError
 from nucseg.instances import separate
 from nucseg.metrics import Resampling
@@ -22,7 +20,7 @@ from nucseg_pipeline.config import ReportConfig
 from nucseg_pipeline.reporting.cases import NATIVE, Case, Grid, native_grid, prepared_grid
 from nucseg_pipeline.reporting.compare import check_same_truth
 from nucseg_pipeline.reporting.configurations import Configuration, configurations, run_names
-from nucseg_pipeline.reporting.exams import Exam, exam_on, own_exam
+from nucseg_pipeline.reporting.exams import Exam, choose_images, exam_on, own_exam
 from nucseg_pipeline.reporting.files import check_writable, write_files
 from nucseg_pipeline.reporting.findings import Findings, Made, conclude
 from nucseg_pipeline.reporting.matrix import Matrix, matrix
@@ -171,7 +169,7 @@ class _Examination:
 
         Holding the maps of all images from the scoring on would take gigabytes.
         """
-        chosen = _choose(first.values("dice"), self.n_overlays, self.seed)
+        chosen = choose_images(first.values("dice"), self.n_overlays, self.seed)
         cases: dict[str, Case] = {}
         instances: dict[str, dict[str, InstanceMap]] = {one: {} for one in chosen}
         drawn: dict[str, dict[str, RunScores]] = {one: {} for one in chosen}
@@ -204,17 +202,6 @@ def _sitting(exam: Exam, entrants: Sequence[Configuration]) -> Iterator[tuple[Co
         for name, run in entrant.runs.items():
             if name in exam.ids:
                 yield entrant, name, run
-
-
-def _choose(dice: Mapping[str, float], n_images: int, seed: int) -> dict[str, str]:
-    """Choose the images to show, id -> why: the median, the worst and the best, then some by chance."""
-    ranked = sorted(dice, key=lambda one: (dice[one], one))
-    reasons = {ranked[-1]: "best", ranked[0]: "worst", ranked[len(ranked) // 2]: "median"}
-    reasons = dict(reversed(reasons.items())) if len(ranked) > 1 else {ranked[0]: "the only image"}
-    others = [one for one in ranked if one not in reasons]
-    drawn = np.random.default_rng(seed).permutation(len(others))
-    chosen = reasons | {others[position]: "drawn by chance" for position in drawn}
-    return dict(list(chosen.items())[:n_images])
 
 
 def _check_baseline(entrants: Sequence[Configuration], baseline: str) -> None:

@@ -11,6 +11,7 @@ from nucseg_pipeline.cli.console import Commands, out
 from nucseg_pipeline.cli.datasets import datasets
 from nucseg_pipeline.cli.demo import demo
 from nucseg_pipeline.cli.embed import embed
+from nucseg_pipeline.cli.figures import figures
 from nucseg_pipeline.cli.models import models
 from nucseg_pipeline.cli.report import report
 from nucseg_pipeline.cli.train import train
@@ -47,6 +48,7 @@ def main(
 app.command()(embed)
 app.command()(train)
 app.command()(report)
+app.command()(figures)
 app.command()(datasets)
 app.command()(models)
 app.command()(demo)

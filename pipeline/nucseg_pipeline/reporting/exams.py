@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from nucseg.data import release_named
 from nucseg.data.files import some
 from nucseg.data.official import is_same_dataset
@@ -109,6 +111,17 @@ def exam_on(dataset: str, entrants: Sequence[Configuration], cache: str | None) 
             *_leak_notes(leaked, n_sisters, len(left)),
         ),
     )
+
+
+def choose_images(dice: Mapping[str, float], n_images: int, seed: int) -> dict[str, str]:
+    """Choose the images to show, id -> why: the median, the worst and the best, then some by chance."""
+    ranked = sorted(dice, key=lambda one: (dice[one], one))
+    reasons = {ranked[-1]: "best", ranked[0]: "worst", ranked[len(ranked) // 2]: "median"}
+    reasons = dict(reversed(reasons.items())) if len(ranked) > 1 else {ranked[0]: "the only image"}
+    others = [one for one in ranked if one not in reasons]
+    drawn = np.random.default_rng(seed).permutation(len(others))
+    chosen = reasons | {others[position]: "drawn by chance" for position in drawn}
+    return dict(list(chosen.items())[:n_images])
 
 
 def _check_same_parts(first: Configuration, other: Configuration) -> None:

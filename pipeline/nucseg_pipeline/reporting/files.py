@@ -1,4 +1,4 @@
-"""How a report reaches the disk: whole or not at all."""
+"""How a report, and what goes with it, reaches the disk: whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def check_writable(folder: Path) -> None:
         parent.rmdir()
 
 
-def write_files(folder: Path, texts: Mapping[str, str]) -> None:
-    """Write text files, given by name: all of them are on disk before the first one takes its place.
+def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
+    """Write files, given by name: all of them are on disk before the first one takes its place.
 
     An older report in the folder stays as it is until then, and files of other names stay in any case.
 
@@ -33,12 +33,12 @@ def write_files(folder: Path, texts: Mapping[str, str]) -> None:
         ConfigError: they cannot be written.
     """
     with _draft(folder) as draft:
-        for name, text in texts.items():
-            with (draft / name).open("w", encoding="utf-8", newline="") as file:
-                file.write(text)
+        for name, content in contents.items():
+            with (draft / name).open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
-        for name in texts:
+        for name in contents:
             (draft / name).replace(folder / name)
 
 
@@ -51,6 +51,6 @@ def _draft(folder: Path) -> Iterator[Path]:
             yield Path(draft)
     except OSError as error:
         raise ConfigError(
-            f"The report cannot be written to {folder}: {error.strerror or error}. "
+            f"The files cannot be written to {folder}: {error.strerror or error}. "
             "Choose another folder with --out, or make room."
         ) from error

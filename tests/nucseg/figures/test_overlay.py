@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nucseg.errors import DataError
-from nucseg.figures import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH, overlay, panels
+from nucseg.figures import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH, Scene, overlay, overlays, panels
 
 SIDE = 64
 GREY = np.full((SIDE, SIDE, 3), 128, dtype=np.uint8)
@@ -109,3 +109,38 @@ def test_an_image_without_any_nucleus_is_drawn_too() -> None:
 def test_layers_on_another_grid_are_refused_with_their_shapes() -> None:
     with pytest.raises(DataError, match=r"image covers \(64, 64\).*\(32, 32\)"):
         overlay(GREY, box(1, 9, 1, 9), {"run": np.zeros((32, 32), dtype=np.int32)})
+
+
+def scene(*runs: str, height: int = SIDE, **more: object) -> Scene:
+    nucleus = box(9, 25, 9, 25)[:height]
+    return Scene(image=GREY[:height], truth=nucleus, predictions=dict.fromkeys(runs, nucleus), **more)
+
+
+def test_a_table_has_a_row_a_scene_with_its_label_and_remarks() -> None:
+    first = scene("guided", "plain", label="one\nworst", remarks={"guided": "Dice 0.900"})
+    axes = overlays([first, scene("guided", "plain", label="two", height=32)]).axes
+
+    assert [one.get_title() for one in axes] == ["image", "truth", "guided", "plain", "", "", "", ""]
+    assert [one.get_ylabel() for one in axes[::4]] == ["one\nworst", "two"]
+    assert [one.get_xlabel() for one in axes[:4]] == ["", "", "Dice 0.900", ""]
+    assert [one.images[0].get_array().shape[0] for one in axes[::4]] == [64, 32]
+
+
+@pytest.mark.parametrize("label", ["", "an image\nmedian"])
+def test_no_text_of_a_table_leaves_the_figure_or_lies_on_an_image(label: str) -> None:
+    remarks = {"guided": "Dice 0.900"} if label else {}
+    figure = overlays([scene("guided", "plain", label=label, remarks=remarks, height=h) for h in (64, 32)])
+    figure.draw_without_rendering()
+    texts = [text for axes in figure.axes for text in (axes.title, axes.xaxis.label, axes.yaxis.label)]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()] + [figure.legends[0].get_window_extent()]
+    pictures = [axes.get_window_extent() for axes in figure.axes]
+
+    for text in boxes:
+        assert (min(text.x0, text.y0) > -0.5) & (text.x1 < figure.bbox.x1 + 0.5) & (text.y1 < figure.bbox.y1 + 0.5)
+        assert not any(text.overlaps(other) for other in pictures)
+
+
+@pytest.mark.parametrize("scenes", [[], [scene("guided"), scene("plain")]])
+def test_scenes_of_other_runs_are_no_table(scenes: list[Scene]) -> None:
+    with pytest.raises(DataError, match=f"got {len(scenes)} scenes"):
+        overlays(scenes)
