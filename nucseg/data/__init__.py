@@ -5,11 +5,14 @@ from nucseg.data.registry import dataset_names, open_dataset, release_named, rel
 from nucseg.data.release import Release
 from nucseg.data.sample import DataSet, Entry, Sample
 from nucseg.data.splits import Split, SplitRow, n_folds, protocol_names, protocol_summary, split
+from nucseg.data.stain import STAINS, Normalised, normalise, stain_identity
 from nucseg.data.synthetic import synthetic_dataset
 
 __all__ = [
+    "STAINS",
     "DataSet",
     "Entry",
+    "Normalised",
     "Prepared",
     "Release",
     "Sample",
@@ -18,6 +21,7 @@ __all__ = [
     "content_size",
     "dataset_names",
     "n_folds",
+    "normalise",
     "open_dataset",
     "prepare",
     "protocol_names",
@@ -26,5 +30,6 @@ __all__ = [
     "releases",
     "restore",
     "split",
+    "stain_identity",
     "synthetic_dataset",
 ]

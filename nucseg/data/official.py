@@ -9,6 +9,7 @@ from nucseg.data.conic import RELEASE as CONIC
 from nucseg.data.cryonuseg import RELEASE as CRYONUSEG
 from nucseg.data.nuinsseg import RELEASE as NUINSSEG
 from nucseg.data.protocols import N_FOLDS, Protocol, Rows, kfold_folds, kfold_tested
+from nucseg.data.stain import STAINS
 from nucseg.errors import ConfigError
 
 _NUINSSEG_SEED = 19
@@ -17,8 +18,17 @@ _CONIC_SEED, _CONIC_SPLITS, _CONIC_TESTED = 5, 10, 0.2
 
 
 def plain_name(dataset: str) -> str:
-    """Name of a data set without its preparation: `nuinsseg` for `nuinsseg@macenko`."""
-    return dataset.partition("@")[0]
+    """Name of a data set without its preparation: `nuinsseg` for `nuinsseg@macenko`.
+
+    Only a stain normalisation is a preparation: `slides@2024` is a name of one's own.
+    """
+    return dataset if stain_of(dataset) == "none" else dataset.rpartition("@")[0]
+
+
+def stain_of(dataset: str) -> str:
+    """How the stain of a data set's images is treated, by its name: `macenko` for `nuinsseg@macenko`, else `none`."""
+    plain, _, last = dataset.rpartition("@")
+    return last if plain and last in STAINS else "none"
 
 
 def is_same_dataset(one: str, other: str) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 
 import platformdirs
 
+from nucseg.data import STAINS, dataset_names
+from nucseg.data.official import plain_name, stain_of
 from nucseg.errors import ConfigError
 
 PHOTOMETRIC = re.compile(
@@ -34,17 +36,17 @@ class EmbedConfig:
     """What stage one needs to turn a data set into cached embeddings."""
 
     dataset: str
-    """Name of the data set; also the name of its store."""
+    """Name of the data set, with `@` and the stain where it is normalised; also the name of its store."""
     source: Path | None = None
     """Folder the data set lies in; None takes the one that the store remembers."""
     encoder: str = "vit_b"
-    """vit_b, vit_l, vit_h, onnx:FILE or random."""
+    """vit_b, vit_l, vit_h, onnx:FILE, random, or none for images and masks alone."""
     weights: Path | None = None
     """Checkpoint of the encoder; None looks in the known places."""
     format: str = "f16"
     """How an embedding is stored."""
-    stain: str = "none"
-    """Stain normalisation before anything else."""
+    stain: str | None = None
+    """Stain normalisation before anything else: none, macenko or reinhard; None takes what the name says."""
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     precision: str = "auto"
@@ -60,7 +62,9 @@ class EmbedConfig:
 
     def __post_init__(self) -> None:
         _check_dataset(self.dataset)
-        _check_choice(self, "stain", ("none",))
+        dataset, stain = _with_stain(self.dataset, self.stain)
+        object.__setattr__(self, "dataset", dataset)
+        object.__setattr__(self, "stain", stain)
         _check_device(self.device)
         _check_at_least(self, 1, ("batch_size", "threads", "limit"))
         _check_filled(self, ("encoder", "format", "precision", "cache"))
@@ -305,6 +309,26 @@ def _check_dataset(name: str) -> None:
             f"dataset must be a name of letters, digits and . _ @ + -, got {name!r}. "
             "A folder goes with --source, its name in the cache with --dataset."
         )
+
+
+def _with_stain(dataset: str, stain: str | None) -> tuple[str, str]:
+    """The data set's name with the stain, and the stain, from what either of them says."""
+    plain, named = plain_name(dataset), stain_of(dataset)
+    before, at, last = plain.rpartition("@")
+    if at and (last in STAINS or before in dataset_names()):
+        raise ConfigError(
+            f"What follows the @ in dataset {dataset!r} is one way to normalise its stain: "
+            f"{' or '.join(f'{before}@{known}' for known in STAINS[1:])}; {before} alone is not normalised."
+        )
+    wanted = named if stain is None else stain
+    if wanted not in STAINS:
+        raise ConfigError(f"stain must be {', '.join(STAINS[:-1])} or {STAINS[-1]}, got {stain!r}.")
+    if named not in ("none", wanted):
+        raise ConfigError(
+            f"dataset {dataset} asks for the stain {named}, and stain is {wanted}. Take --dataset {plain} "
+            f"--stain {wanted}, or --dataset {dataset} without --stain."
+        )
+    return (plain if wanted == "none" else f"{plain}@{wanted}"), wanted
 
 
 def _check_augmentation(name: str) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from nucseg.data import DataSet, Entry, Release, SplitRow, n_folds, protocol_summary, release_named, releases
+from nucseg.data.official import plain_name
 from nucseg.errors import ConfigError, DataError, NucsegError
 from nucseg_pipeline.holdings import Holding, holding, store_names
 from nucseg_pipeline.sources import FOLDER, SYNTHETIC, find_folder, layout_name, open_source
@@ -105,7 +106,8 @@ def stand(name: str, cache: str, given: Path | None = None) -> Standing:
         place = given or (None if layout == SYNTHETIC else find_folder(name, held.source if held else ""))
         folder = str(place.expanduser().absolute()) if place else ""
         if place or layout == SYNTHETIC:
-            dataset = open_source(name, place)
+            # as the files are: whether they can be read does not depend on their stain
+            dataset = replace(open_source(plain_name(name), place), name=name)
     except NucsegError as error:
         problem = str(error)
     except OSError as error:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from nucseg.data import DataSet, dataset_names, open_dataset
-from nucseg.data.official import plain_name
+from nucseg.data.official import plain_name, stain_of
 from nucseg.errors import ConfigError
+from nucseg_pipeline.stained import stained
 
 FOLDER, SYNTHETIC = "folder", "synthetic"
 
@@ -39,8 +40,8 @@ def find_folder(dataset: str, remembered: str = "") -> Path | None:
 def open_source(dataset: str, given: Path | None, remembered: str = "") -> DataSet:
     """List the images of a data set.
 
-    A name that is none of the known data sets is the user's own name for a folder of images and masks; what follows an
-    "@" tells how the images are prepared, and changes nothing about where they lie.
+    A name that is none of the known data sets is the user's own name for a folder of images and masks. A stain after an
+    "@", as in `nuinsseg@macenko`, changes nothing about where they lie: images are normalised when they are read.
 
     Args:
         dataset: `nuinsseg`, `synthetic`, ..., or any name for a folder of one's own.
@@ -53,7 +54,7 @@ def open_source(dataset: str, given: Path | None, remembered: str = "") -> DataS
     """
     layout = layout_name(dataset)
     source = given if layout == SYNTHETIC else given or _folder(dataset, remembered)
-    return replace(open_dataset(layout, source), name=dataset)
+    return replace(stained(open_dataset(layout, source), stain_of(dataset)), name=dataset)
 
 
 def _folder(dataset: str, remembered: str) -> Path:

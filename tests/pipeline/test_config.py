@@ -58,10 +58,44 @@ def test_a_run_is_named_after_what_is_trained_or_after_its_folder() -> None:
     assert TrainConfig(dataset="nuinsseg", run=Path("some/where")).name == "where"
 
 
-@pytest.mark.parametrize(("field", "value"), [("limit", 0), ("batch_size", 0), ("stain", "macenko"), ("encoder", "")])
+@pytest.mark.parametrize(("field", "value"), [("limit", 0), ("batch_size", 0), ("stain", "vahadane"), ("encoder", "")])
 def test_an_embedding_that_cannot_be_is_refused_by_the_name_of_its_field(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):
         EmbedConfig(**{"dataset": "synthetic", field: value})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name", "stain"),
+    [
+        ({"dataset": "mine"}, "mine", "none"),
+        ({"dataset": "mine", "stain": "macenko"}, "mine@macenko", "macenko"),
+        ({"dataset": "mine@macenko"}, "mine@macenko", "macenko"),
+        ({"dataset": "mine@macenko", "stain": "macenko"}, "mine@macenko", "macenko"),
+        ({"dataset": "slides@2024", "stain": "reinhard"}, "slides@2024@reinhard", "reinhard"),
+        ({"dataset": "slides@2024"}, "slides@2024", "none"),
+    ],
+)
+def test_the_stain_stands_in_the_name_of_the_store(wanted: dict[str, Any], name: str, stain: str) -> None:
+    config = EmbedConfig(**wanted)
+
+    assert (config.dataset, config.stain) == (name, stain)
+    assert EmbedConfig(dataset=name, stain=stain) == config
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ({"dataset": "nuinsseg@reinhard", "stain": "macenko"}, "--dataset nuinsseg --stain macenko, or --dataset"),
+        ({"dataset": "nuinsseg@macenko", "stain": "none"}, "--dataset nuinsseg --stain none, or"),
+        ({"dataset": "nuinsseg@macenk"}, "nuinsseg@macenko or nuinsseg@reinhard; nuinsseg alone"),
+        ({"dataset": "mine@none"}, "mine@macenko or mine@reinhard; mine alone"),
+        ({"dataset": "mine@macenko@reinhard"}, "mine@macenko or mine@reinhard; mine alone"),
+        ({"dataset": "mine", "stain": ""}, "none, macenko or reinhard, got ''"),
+    ],
+)
+def test_a_stain_that_contradicts_the_name_is_refused_with_a_way_out(wanted: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        EmbedConfig(**wanted)
 
 
 def test_a_report_of_nothing_is_refused() -> None:

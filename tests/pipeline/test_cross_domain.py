@@ -34,9 +34,8 @@ def away_row(number: int) -> SampleRow:
 
 def add_store(cache: Path, name: str, *, key: Key | None = None) -> None:
     rows = [away_row(number) for number in range(N_AWAY)]
-    store = Store.create(
-        cache / f"{name}.zarr", dataset=name, source="drawn", preparation={"side_px": str(SIDE_PX)}, rows=rows
-    )
+    preparation = {"side_px": str(SIDE_PX), "stain": "none"}
+    store = Store.create(cache / f"{name}.zarr", dataset=name, source="drawn", preparation=preparation, rows=rows)
     if key is not None:
         store.embeddings(key).write(range(N_AWAY), np.stack([drawn_embedding(row) for row in rows]))
 

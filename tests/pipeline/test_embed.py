@@ -173,6 +173,24 @@ def test_a_limit_embeds_the_first_images_and_calls_none_vanished(source: Path, e
     assert (all_.n_encoded, all_.n_embedded) == (N_IMAGES - 2, N_IMAGES)
 
 
+def test_images_and_masks_alone_cost_no_encoding_and_can_be_embedded_later(
+    source: Path, encoder: ChecksumEncoder
+) -> None:
+    alone = run(source, encoder="none")
+
+    store = Store.open(alone.location)
+    assert (alone.key, alone.n_encoded, encoder.n_encoded) == (None, 0, 0)
+    assert (len(store.table), list(store.keys())) == (N_IMAGES, [])
+    assert run(source).n_encoded == N_IMAGES
+
+
+def test_an_image_that_cannot_be_read_is_told_without_an_encoder_too(source: Path, encoder: ChecksumEncoder) -> None:
+    next((source / "images").iterdir()).write_bytes(b"no image")
+
+    with pytest.raises(DataError, match=rf"(?s)1 of {N_IMAGES} images.*The other {N_IMAGES - 1} are in "):
+        run(source, encoder="none")
+
+
 def test_another_format_lives_beside_the_first(source: Path, encoder: ChecksumEncoder) -> None:
     half = run(source)
     eighth = run(source, format="i8")

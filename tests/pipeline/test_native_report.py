@@ -2,6 +2,8 @@
 
 import csv
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,10 @@ from PIL import Image
 from scipy import ndimage
 
 from nucseg.instances import separate
+from nucseg_pipeline import report as stage
 from nucseg_pipeline.config import EmbedConfig, ReportConfig, TrainConfig
 from nucseg_pipeline.embed import embed
+from nucseg_pipeline.inference import Prediction
 from nucseg_pipeline.report import report
 from nucseg_pipeline.reporting import page
 from nucseg_pipeline.reporting.pictures import Shown
@@ -54,7 +58,7 @@ def test_the_native_report_is_what_is_computed_by_hand_at_full_size(
 ) -> None:
     shown: list[Shown] = []
     monkeypatch.setattr(page, "shown_image", lambda one: shown.append(one))
-    monkeypatch.setattr(page, "_environment", lambda: Nothing())
+    monkeypatch.setattr(page, "environment", lambda: Nothing())
     report(ReportConfig(runs=(place / "run",), grid="native", out=tmp_path, n_overlays=2, n_resamples=50))
 
     run = Run.open(place / "run")
@@ -84,6 +88,27 @@ def test_the_native_report_is_what_is_computed_by_hand_at_full_size(
     for one in shown:
         assert one.instances["run"].max() == int(lines[one.case.id]["n_predicted"])
     assert json.loads((tmp_path / "summary.json").read_text())["grid"] == "native grid"
+
+
+def test_on_the_native_grid_nuclei_are_parted_by_the_predicted_distance(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nucleus everywhere, and in it bumps: three rows of four, whatever the size of the image."""
+    predict = Run.predict
+
+    def said(run: Run, ids: Sequence[str], **named: object) -> Iterator[Prediction]:
+        for one in predict(run, ids, **named):  # type: ignore[arg-type]
+            h, w = (side.stop for side in one.content)
+            waves = [np.sin(np.pi * n * (np.arange(256) + 0.5) / side) for n, side in ((3, h), (4, w))]
+            distance = np.abs(np.outer(*waves)).astype(np.float32)
+            yield replace(one, probability=np.ones_like(one.probability), distance=distance)
+
+    monkeypatch.setattr(Run, "predict", said)
+    monkeypatch.setattr(stage, "page_text", lambda *_: "")
+    report(ReportConfig(runs=(place / "run",), grid="native", out=tmp_path, n_overlays=0, n_resamples=50))
+
+    with (tmp_path / "per_image.csv").open(newline="") as file:
+        assert {int(line["n_predicted"]) for line in csv.DictReader(file)} == {12}
 
 
 class Nothing:

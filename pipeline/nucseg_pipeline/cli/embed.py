@@ -23,12 +23,22 @@ def embed(
     source: Annotated[
         Path | None, typer.Option(help="Folder of the data set. Default: where it was last time, $NUCSEG_DATA, ./data.")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="vit_b (default), vit_l, vit_h, onnx:FILE, random.")] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="vit_b (default), vit_l, vit_h, onnx:FILE, random, or none: images and masks alone."),
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Checkpoint of the encoder. Default: $NUCSEG_WEIGHTS, user cache.")
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
         str | None, typer.Option(help="How embeddings are stored: f16 (default), f32, i8.")
+    ] = None,
+    stain: Annotated[
+        str | None,
+        typer.Option(
+            help="Stain normalisation, to fixed colours: none (default), macenko, reinhard. Its store is "
+            "DATASET@STAIN, and --dataset DATASET@STAIN says the same."
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:N, mps.")] = None,
     precision: Annotated[
@@ -44,17 +54,17 @@ def embed(
 ) -> None:
     """Stage one: embed a data set with a frozen SAM encoder and cache the result.
 
-    Reads the data set's images and masks, and the encoder's weights. Writes CACHE/DATASET.zarr. A second run encodes
-    only what is new or changed; a killed run goes on where it stopped; embeddings of another encoder, precision or
-    format live beside the first.
+    Reads the data set's images and masks, and the encoder's weights. Writes CACHE/DATASET.zarr; with --stain, which
+    changes the images themselves, CACHE/DATASET@STAIN.zarr beside it. A second run encodes only what is new or changed;
+    a killed run goes on where it stopped; embeddings of another encoder, precision or format live beside the first.
     """
     from nucseg_pipeline.config import EmbedConfig
     from nucseg_pipeline.recipe import load_recipe, resolve
 
     options = {
         "dataset": dataset, "source": source, "encoder": encoder, "weights": weights, "format": format,
-        "device": device, "precision": precision, "batch_size": batch_size, "threads": threads, "limit": limit,
-        "cache": cache,
+        "stain": stain, "device": device, "precision": precision, "batch_size": batch_size, "threads": threads,
+        "limit": limit, "cache": cache,
     }  # fmt: skip
     config = resolve(EmbedConfig, load_recipe(recipe, "embed") if recipe else {}, options)
     run_embed(config)
@@ -73,5 +83,8 @@ def run_embed(config: EmbedConfig) -> None:
         f"{changes.returned} returned, {changes.mended} mended"
     )
     rate = f" in {result.seconds:.1f} s, {result.n_encoded / result.seconds:.2f} images/s" if result.n_encoded else ""
-    out.print(f"{result.n_encoded} encoded{rate}; {result.n_embedded} embedded as {result.key.hash}")
+    if result.key is None:
+        out.print("nothing embedded: networks without guidance (--fusion none) can be trained")
+    else:
+        out.print(f"{result.n_encoded} encoded{rate}; {result.n_embedded} embedded as {result.key.hash}")
     out.print(f"store: {result.location}")

@@ -1,0 +1,163 @@
+"""Stain normalisation: an H&E image of any laboratory -> the colours of one fixed reference.
+
+The target is written down here and never taken from the images at hand: whatever is added to a data set changes no
+other image, and two data sets that were normalised in the same way can be compared.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+import numpy as np
+import numpy.typing as npt
+
+from nucseg.errors import ConfigError
+
+STAINS = ("none", "macenko", "reinhard")
+"""Ways to treat the stain of the images of a data set."""
+
+MACENKO_STAINS = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
+"""(3, 2): absorbance in R, G, B of haematoxylin and of eosin, as in the published reference code and in torchstain."""
+
+MACENKO_CONCENTRATIONS = np.array([1.9705, 1.0308])
+"""99th percentile of the concentration of haematoxylin and of eosin, from the same source."""
+
+REINHARD_MEANS = np.array([52.5, 22.8, -11.8])
+"""Means of tissue in CIELAB (D65). These and REINHARD_STDS were measured once, on five images of CryoNuSeg (of five
+organs, from TCGA) normalised with Macenko's reference, image by image, then averaged: both methods aim at one look."""
+
+REINHARD_STDS = np.array([16.8, 6.2, 5.3])
+"""Standard deviations of tissue in CIELAB."""
+
+LEAST_TISSUE = 64
+"""Pixels of tissue below which nothing is estimated."""
+
+_VERSION = "1"  # of the arithmetic below: raise it when the same image comes out in other colours
+_LIGHT, _GLASS = 240.0, 0.15  # transmitted light, and the optical density below which a pixel is glass: Macenko's
+_LEAST_DEGREES, _LEAST_ABSORBANCE = 5.0, -0.1  # stains closer than that turn the noise of the camera into colour
+_LEAST_LAB_STD = 0.5  # rounding to 8 bits alone makes about 0.3
+_SAMPLED_PX, _BLOCK_PX = 1 << 17, 1 << 16
+_DENSITY = -np.log((np.arange(256) + 1) / _LIGHT).astype(np.float32)
+
+Image = npt.NDArray[np.uint8]
+_Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Normalised:
+    """An image in the colours of the reference, or as it was."""
+
+    image: Image
+    """(H, W, 3), RGB."""
+    unchanged: str = ""
+    """Why the image was left as it is; empty where it was normalised."""
+
+
+def stain_identity(stain: str) -> dict[str, str]:
+    """What tells one normalisation from another, for a store's `preparation`: method, version and target.
+
+    Raises ConfigError for an unknown stain.
+    """
+    _check(stain)
+    if stain == "none":
+        return {"stain": stain}
+    targets = {"macenko": (*MACENKO_STAINS.T, MACENKO_CONCENTRATIONS), "reinhard": (REINHARD_MEANS, REINHARD_STDS)}
+    target = "; ".join(" ".join(map(str, values.tolist())) for values in targets[stain])
+    return {"stain": stain, "stain_version": _VERSION, "stain_target": target}
+
+
+def normalise(image: Image, stain: str) -> Normalised:
+    """Bring an H&E image (H, W, 3) to the colours of the reference; the same image always gives the same bytes.
+
+    macenko: stain vectors and concentrations are estimated by torchstain's numpy backend (Macenko et al., ISBI 2009),
+    on a regular grid of pixels where the image is large. The concentrations are scaled to those of the reference and
+    shown with its stain vectors, which is one 3 x 3 matrix on optical densities. What is brighter than the
+    transmitted light stays as it is, so white stays white.
+
+    reinhard: means and standard deviations of the tissue in CIELAB become those of the target (Reinhard et al., IEEE
+    CG&A 2001). Glass keeps its colour; from there to tissue the change sets in gradually, so that no edge is drawn.
+
+    An image in which nothing can be estimated comes back as it is, with the reason: too little tissue, one colour, one
+    stain. Raises ConfigError for an unknown stain.
+    """
+    _check(stain)
+    return {"none": Normalised, "macenko": _macenko, "reinhard": _reinhard}[stain](image)
+
+
+def _check(stain: str) -> None:
+    if stain not in STAINS:
+        raise ConfigError(f"stain must be {', '.join(STAINS[:-1])} or {STAINS[-1]}, got {stain!r}.")
+
+
+def _macenko(image: Image) -> Normalised:
+    from torchstain.numpy.normalizers import NumpyMacenkoNormalizer
+
+    sample = _sampled(image)
+    if (_density(sample, np.maximum) >= _GLASS).sum() < LEAST_TISSUE:
+        return Normalised(image, "too little tissue")
+    estimate = NumpyMacenkoNormalizer()
+    estimate.fit(sample, Io=_LIGHT, beta=_GLASS)
+    # rounded: the last bits of its sums depend on the number of threads
+    stains, concentrations = estimate.HERef.round(6), estimate.maxCRef.round(6)
+    cosine = stains[:, 0] @ stains[:, 1]
+    if not (cosine < np.cos(np.radians(_LEAST_DEGREES)) and stains.min() > _LEAST_ABSORBANCE):
+        return Normalised(image, "no two stains")
+    if not concentrations.min() >= _GLASS:
+        return Normalised(image, "too little stain")
+    matrix = MACENKO_STAINS * (MACENKO_CONCENTRATIONS / concentrations) @ np.linalg.pinv(stains)
+    transposed = matrix.T.astype(np.float32)
+
+    def in_reference(block: Image) -> _Floats:
+        density = _DENSITY[block]
+        absorbed = np.maximum(density, 0)
+        shown = absorbed @ transposed + (density - absorbed)
+        return np.asarray(_LIGHT * np.exp(-shown.clip(_DENSITY[255], _DENSITY[0])) - 1, np.float32)
+
+    return Normalised(_in_blocks(image, in_reference))
+
+
+def _reinhard(image: Image) -> Normalised:
+    from skimage.color import lab2rgb, rgb2lab
+
+    sample = _sampled(image)
+    tissue = sample[_density(sample, np.minimum) >= _GLASS]
+    if len(tissue) < LEAST_TISSUE:
+        return Normalised(image, "too little tissue")
+    lab = rgb2lab(tissue.astype(np.float32) / 255)
+    means, stds = (part.round(4) for part in (lab.mean(axis=0, dtype=np.float64), lab.std(axis=0, dtype=np.float64)))
+    if stds.min() < _LEAST_LAB_STD:
+        return Normalised(image, "one colour")
+    scale = (REINHARD_STDS / stds).astype(np.float32)
+    shift = (REINHARD_MEANS - means * REINHARD_STDS / stds).astype(np.float32)
+
+    def in_reference(block: Image) -> _Floats:
+        moved = rgb2lab(block.astype(np.float32) / 255) * scale + shift
+        # colours of negative Z are none: skimage cuts them off too, but with a warning; 0.01 is for its rounding
+        moved[..., 2] = np.minimum(moved[..., 2], (moved[..., 0] + 16) * (200 / 116) - 0.01)
+        share = (_density(block, np.minimum) / _GLASS).clip(0, 1)[..., np.newaxis]
+        return np.asarray(share * 255 * lab2rgb(moved) + (1 - share) * block, np.float32)
+
+    return Normalised(_in_blocks(image, in_reference))
+
+
+def _density(image: Image, choose: np.ufunc) -> _Floats:
+    """Optical density (H, W) of the channel with the least value (np.minimum) or the greatest (np.maximum)."""
+    red, green, blue = np.moveaxis(image, -1, 0)
+    density: _Floats = _DENSITY[choose(choose(red, green), blue)]
+    return density
+
+
+def _sampled(image: Image) -> Image:
+    """Every n-th pixel of every n-th row: enough for percentiles and means, and large images take no longer."""
+    step = ceil(sqrt(image.shape[0] * image.shape[1] / _SAMPLED_PX))
+    return image[::step, ::step]
+
+
+def _in_blocks(image: Image, change: Callable[[Image], _Floats]) -> Image:
+    """Change a few rows at a time: numbers with a decimal point take many times the memory of the image."""
+    changed = np.empty_like(image)
+    n_rows = max(_BLOCK_PX // image.shape[1], 1)
+    for first in range(0, len(image), n_rows):
+        rows = slice(first, first + n_rows)
+        changed[rows] = np.rint(change(image[rows])).clip(0, 255)
+    return changed

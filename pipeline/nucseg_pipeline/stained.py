@@ -1,0 +1,93 @@
+"""Images whose stain is normalised whenever they are read, and the note that names those that could not be."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg.data import DataSet, Entry, Sample, normalise
+from nucseg_cache import Store
+
+_NOTE = re.compile(r"\d+ images? (?:is|are) left in (?:its|their) own colours, .*?: (\{.*\})", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StainedEntry(Entry):
+    """An image in the colours of the reference. Masks are those of the original, digests those of the files."""
+
+    original: Entry
+    stain: str
+    """macenko or reinhard."""
+    outcomes: dict[str, str] = field(compare=False, repr=False)
+    """Id -> why the image was left as it is, "" if it was not; of those read so far. Shared by a data set's entries."""
+
+    def digests(self) -> tuple[bytes, bytes]:
+        """Digests of the original."""
+        return self.original.digests()
+
+    def read_image(self) -> tuple[NDArray[np.uint8], bytes]:
+        """The normalised image, and the digest of the original."""
+        image, digest = self.original.read_image()
+        return self._normalised(image), digest
+
+    def read(self) -> tuple[Sample, bytes, bytes]:
+        """The sample with the normalised image, and the digests of the original."""
+        sample, image_digest, mask_digest = self.original.read()
+        return replace(sample, image=self._normalised(sample.image)), image_digest, mask_digest
+
+    def _normalised(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        found = normalise(image, self.stain)
+        self.outcomes[self.id] = found.unchanged
+        return found.image
+
+
+def stained(dataset: DataSet, stain: str) -> DataSet:
+    """The data set with every image normalised when it is read; itself where the stain is none."""
+    if stain == "none":
+        return dataset
+    outcomes: dict[str, str] = {}
+
+    def entry(original: Entry) -> StainedEntry:
+        known: dict[str, Any] = {name: getattr(original, name) for name in ("id", "group", "stratum", "mpp")}
+        return StainedEntry(**known, original=original, stain=stain, outcomes=outcomes)
+
+    return replace(dataset, entries=tuple(entry(original) for original in dataset.entries))
+
+
+def note_of(unchanged: Mapping[str, str]) -> tuple[str, ...]:
+    """What a reader has to know of images that could not be normalised, given their ids and the reasons."""
+    if not unchanged:
+        return ()
+    subject = "1 image is left in its" if len(unchanged) == 1 else f"{len(unchanged)} images are left in their"
+    named = json.dumps(dict(sorted(unchanged.items())), ensure_ascii=False)
+    return (f"{subject} own colours, because the stain normalisation has nothing to go by: {named}",)
+
+
+def unchanged_in(notes: Sequence[str]) -> dict[str, str]:
+    """Id -> reason, from the note of `note_of` among others; empty where there is none."""
+    found = [json.loads(match[1]) for match in map(_NOTE.fullmatch, notes) if match]
+    return found[0] if found else {}
+
+
+def remember_unchanged(store: Store, entries: Sequence[Entry]) -> None:
+    """Bring the store's note up to what reading these entries has shown so far."""
+    outcomes = {
+        entry.id: entry.outcomes[entry.id]
+        for entry in entries
+        if isinstance(entry, StainedEntry) and entry.id in entry.outcomes
+    }
+
+    def unchanged() -> dict[str, str]:
+        return {id_: reason for id_, reason in (unchanged_in(store.notes) | outcomes).items() if reason}
+
+    if unchanged() == unchanged_in(store.notes):
+        return
+    with store.exclusive():  # which reads the notes anew: another process may have added to them
+        others = [note for note in store.notes if not unchanged_in([note])]
+        store.remember_source(store.source, (*others, *note_of(unchanged())))
