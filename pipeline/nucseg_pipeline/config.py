@@ -174,6 +174,8 @@ class ReportConfig:
 
     runs: tuple[Path, ...]
     """Folders of the runs; at least one."""
+    names: tuple[str, ...] = ()
+    """What the runs are called in the report, in their order; empty takes the names of their folders."""
     out: Path | None = None
     """Folder of the report; None makes one in ./reports named after the runs."""
     datasets: tuple[str, ...] = ()
@@ -201,6 +203,10 @@ class ReportConfig:
         doubled = sorted({str(run) for run in self.runs if folders.count(run.resolve()) > 1})
         if doubled:
             raise ConfigError(f"A run can be reported only once, but {', '.join(doubled)} is named twice.")
+        if self.names and (len(self.names) != len(self.runs) or len(set(self.names)) < len(self.names)):
+            raise ConfigError(
+                f"Every run has a name of its own: got {len(self.runs)} runs and the names {', '.join(self.names)}."
+            )
         for dataset in self.datasets:
             _check_dataset(dataset)
         if len(set(self.datasets)) < len(self.datasets):

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from nucseg.errors import ConfigError
-from nucseg_pipeline.config import EmbedConfig, ReportConfig, TrainConfig
+from nucseg_pipeline.config import AblateConfig, EmbedConfig, ReportConfig, TrainConfig
 
 STAGES: dict[str, type[Any]] = {"embed": EmbedConfig, "train": TrainConfig, "report": ReportConfig}
 """The table of a recipe that speaks to a stage, and what the stage is configured by."""
 
-C = TypeVar("C", EmbedConfig, TrainConfig, ReportConfig)
+C = TypeVar("C", EmbedConfig, TrainConfig, ReportConfig, AblateConfig)
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -31,14 +31,24 @@ def load_recipe(name_or_path: str | Path, stage: str) -> dict[str, object]:
     `name_or_path` is the name of a recipe of the package or a TOML file; the config.toml of a run is one too.
     Raises ConfigError for an unknown recipe, broken TOML, an unknown table or key, a value of the wrong type.
     """
-    tables = _parse(_read(str(name_or_path)), str(name_or_path))
+    tables = read_recipe(name_or_path)
+    if "ablation" in tables:
+        raise ConfigError(f"{name_or_path} is the recipe of a table. Make it with `nucseg ablate {name_or_path}`.")
     for table, values in tables.items():
         if not isinstance(values, dict):
             raise ConfigError(f"{name_or_path}: {table!r} stands outside a table. Put it under [train] or [embed].")
         if table not in STAGES:
-            raise ConfigError(f"{name_or_path}: unknown table [{table}]. {_known(table, STAGES)}")
-        _checked(STAGES[table], values, f"{name_or_path}, [{table}]")
+            raise ConfigError(f"{name_or_path}: unknown table [{table}]. {known(table, STAGES)}")
+        checked(STAGES[table], values, f"{name_or_path}, [{table}]")
     return dict(tables.get(stage, {}))
+
+
+def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
+    """The tables of a recipe of the package or of a TOML file, as they stand there.
+
+    Raises ConfigError where there is no such recipe, or it is not TOML.
+    """
+    return _parse(_read(str(name_or_path)), str(name_or_path))
 
 
 def resolve(stage: type[C], recipe: Mapping[str, object], options: Mapping[str, object]) -> C:
@@ -48,7 +58,7 @@ def resolve(stage: type[C], recipe: Mapping[str, object], options: Mapping[str, 
     missing = [name for name in needed if name not in given]
     if missing:
         raise ConfigError(f"Nothing says what {missing[0]} is: give --{missing[0]}, or a recipe that names it.")
-    return stage(**_checked(stage, given, "the options"))
+    return stage(**checked(stage, given, "the options"))
 
 
 def to_toml(config: EmbedConfig | TrainConfig | ReportConfig, *, without: Iterable[str] = ()) -> str:
@@ -65,7 +75,7 @@ def _read(name: str) -> bytes:
     try:
         return Path(name).read_bytes()
     except FileNotFoundError:
-        raise ConfigError(f"No recipe {name!r}, and no such file. {_known(name, recipe_names())}") from None
+        raise ConfigError(f"No recipe {name!r}, and no such file. {known(name, recipe_names())}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"The recipe {name!r} cannot be read: {error}.") from None
 
@@ -77,12 +87,12 @@ def _parse(content: bytes, name: str) -> dict[str, Any]:
         raise ConfigError(f"The recipe {name} is not TOML: {error}. Mend the file.") from None
 
 
-def _checked(stage: type[Any], values: Mapping[str, object], where: str) -> dict[str, Any]:
-    """The values in the types of the stage's fields; ConfigError names the first that does not fit."""
+def checked(stage: type[Any], values: Mapping[str, object], where: str) -> dict[str, Any]:
+    """The values in the types of the stage's fields; ConfigError names the first that does not fit, and `where`."""
     hints = get_type_hints(stage)
     for name in values:
         if name not in hints:
-            raise ConfigError(f"Unknown key {name!r} in {where}. {_known(name, hints)}")
+            raise ConfigError(f"Unknown key {name!r} in {where}. {known(name, hints)}")
     return {name: _convert(value, hints[name], f"{name} in {where}") for name, value in values.items()}
 
 
@@ -111,7 +121,8 @@ def _spoken(kind: Any) -> str:
     return names.get(kind, "a list of paths")
 
 
-def _known(name: str, valid: Iterable[str]) -> str:
+def known(name: str, valid: Iterable[str]) -> str:
+    """Say which valid name is meant, or which there are."""
     near = difflib.get_close_matches(name, list(valid), n=1)
     return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(valid))}."
 

@@ -61,7 +61,7 @@ def report(config: ReportConfig, progress: Progress = lambda done, total, what: 
         nucseg_cache.CacheError: the store of a run is gone, damaged, or without the embeddings that guide it.
     """
     opened = [Run.open(path, cache=config.cache) for path in config.runs]
-    runs = dict(zip(run_names(config.runs), opened, strict=True))
+    runs = dict(zip(config.names or run_names(config.runs), opened, strict=True))
     entrants = configurations(runs)
     _check_baseline(entrants, config.baseline)
     exams = [exam_on(dataset, entrants, config.cache) for dataset in config.datasets] or [own_exam(entrants)]
@@ -232,6 +232,7 @@ def _command_in(folder: Path) -> str:
 
 def _made(config: ReportConfig, folder: Path) -> Made:
     words = ["nucseg", "report", *map(str, config.runs), "--out", str(folder)]
+    words += [word for name in config.names for word in ("--name", name)]
     words += [word for dataset in config.datasets for word in ("--dataset", dataset)]
     grid = config.grid if config.grid == NATIVE else ""
     options = {"--grid": grid, "--source": config.source, "--cache": config.cache, "--baseline": config.baseline}

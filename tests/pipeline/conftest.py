@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nucseg.encoders import asked_identity
 from nucseg_cache import Key, SampleRow, Store
+from nucseg_pipeline.ablation.execution import Told
 from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.train import train
 
 SIDE_PX, N_ROWS = 32, 12
 
@@ -56,7 +59,7 @@ def pristine_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cache / "synthetic.zarr",
         dataset="synthetic",
         source="drawn",
-        preparation={"side_px": str(SIDE_PX)},
+        preparation={"side_px": str(SIDE_PX), "stain": "none"},
         rows=rows,
     )
     key = Key({"architecture": "random", "seed": "0", "precision": "float32", "format": "f16"})
@@ -92,3 +95,45 @@ def training(pristine_cache: Path, tmp_path: Path) -> Callable[..., TrainConfig]
         return TrainConfig(**{**given, **wanted})
 
     return configure
+
+
+@pytest.fixture
+def exported_encoder(tmp_path: Path) -> str:
+    """The name of an exported encoder; what is in the file does not matter to embeddings that are there already."""
+    (tmp_path / "encoder.onnx").write_bytes(b"weights of an encoder")
+    return f"onnx:{tmp_path / 'encoder.onnx'}"
+
+
+@pytest.fixture
+def real_cache(cache: Path, exported_encoder: str) -> Path:
+    """The cache with embeddings of that encoder beside those of random weights."""
+    store = Store.open(cache / "synthetic.zarr", mode="r+")
+    key = Key({**asked_identity(exported_encoder), "precision": "float32", "format": "f16"})
+    random = store.embeddings(store.find({"architecture": "random"}))
+    rows = range(store.n_rows)
+    store.embeddings(key, recorded={}).write(rows, np.asarray(random.read(rows)))
+    return cache
+
+
+class InThisProcess:
+    """Trains here, which saves the seconds of starting an interpreter; crashes where it is told to."""
+
+    def __init__(self, crash: Callable[[TrainConfig], bool] = lambda run: False) -> None:
+        self.crash, self.trained = crash, []
+
+    def train(self, run: TrainConfig, log: Path, told: Told) -> str:
+        self.trained.append(run.name)
+        if self.crash(run):
+            return "it was killed by SIGKILL"
+        told(run, "epoch 1/1")
+        train(run)
+        return ""
+
+    def stop(self) -> None:
+        raise AssertionError("nothing was interrupted")
+
+
+@pytest.fixture
+def in_this_process() -> type[InThisProcess]:
+    """A trainer for tables that starts no interpreters."""
+    return InThisProcess

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nucseg_pipeline.cli.ablate import ablate
 from nucseg_pipeline.cli.cache import app as cache_app
 from nucseg_pipeline.cli.console import Commands, out
 from nucseg_pipeline.cli.datasets import datasets
@@ -48,6 +49,7 @@ def main(
 app.command()(embed)
 app.command()(train)
 app.command()(report)
+app.command()(ablate)
 app.command()(figures)
 app.command()(datasets)
 app.command()(models)

@@ -27,6 +27,12 @@ SHOWN_DIFFERENCES = ("dice", "aji", "pq")
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name", help="Name of a run in the report, once for each in their order. Default: its folder's."
+        ),
+    ] = None,
     datasets: Annotated[
         list[str] | None,
         typer.Option(
@@ -64,6 +70,7 @@ def report(
 
     options = {
         "runs": tuple(runs),
+        "names": tuple(names or ()),
         "datasets": tuple(datasets or ()),
         "grid": grid,
         "source": source,

@@ -47,7 +47,7 @@ def page_text(findings: Findings, columns: Sequence[RunScores], shown: Sequence[
         shown: the images to show.
     """
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             findings=findings,
@@ -67,13 +67,14 @@ def page_text(findings: Findings, columns: Sequence[RunScores], shown: Sequence[
 def matrix_page(told: Matrix) -> str:
     """Write the page that sets configurations against data sets; it leads to the page of each data set."""
     return (
-        _environment()
+        environment()
         .get_template("matrix.html.j2")
         .render(matrix=told, metrics=MATRIX_METRICS, words=WORDS, at_home=at_home, all_background=ALL_BACKGROUND)
     )
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates of the package with the filters that write numbers."""
     environment = Environment(
         loader=PackageLoader("nucseg_pipeline"),
         autoescape=True,

@@ -1,0 +1,1 @@
+"""What `nucseg ablate` is made of: the recipe of a table, its runs, and the table itself."""

@@ -1,0 +1,160 @@
+"""From finished runs to the rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from nucseg.errors import ConfigError
+from nucseg_pipeline.ablation.execution import Outcome
+from nucseg_pipeline.ablation.plan import PlannedRow
+from nucseg_pipeline.ablation.recipe import Ablation
+from nucseg_pipeline.ablation.table import DONE, FAILED, NOT_RUN, Table, TableRow, common_repeats
+from nucseg_pipeline.config import AblateConfig, ReportConfig, TrainConfig
+from nucseg_pipeline.network import build_network
+from nucseg_pipeline.report import report
+from nucseg_pipeline.reporting.findings import ConfigurationFindings, Findings
+from nucseg_pipeline.run_folder import RunFolder
+from nucseg_pipeline.synchronise import Progress
+
+
+def score_table(
+    dataset: str,
+    rows: Sequence[PlannedRow],
+    outcomes: Mapping[Path, Outcome],
+    ablation: Ablation,
+    config: AblateConfig,
+    progress: Progress,
+) -> Table:
+    """Score what is finished of one data set and put it beside what is published.
+
+    All rows are scored on the folds and seeds that each of them has finished. Writes the report behind the table into a
+    folder of the table's, named after the data set.
+    """
+    finished = {row.row.name: [run for run in row.runs if not outcomes[run.folder].error] for row in rows}
+    finished = {name: runs for name, runs in finished.items() if runs}
+    repeats = common_repeats([frozenset((run.fold, run.seed) for run in runs) for runs in finished.values()])
+    scored = {name: [run for run in runs if (run.fold, run.seed) in repeats] for name, runs in finished.items()}
+    own, same_as = _own_runs({name: runs for name, runs in scored.items() if runs})
+    findings = _findings(dataset, own, same_as, ablation.baseline, config, progress) if own else None
+    return Table(
+        dataset=dataset,
+        protocol=findings.protocol if findings else "",
+        n_images=findings.n_images if findings else 0,
+        n_groups=findings.n_groups if findings else 0,
+        baseline=_baseline(own, same_as, ablation.baseline),
+        rows=tuple(_row(row, dataset, scored, same_as, outcomes, findings) for row in rows),
+        all_background=findings.all_background if findings else {},
+        notes=(*findings.warnings, *findings.notes) if findings else (),
+        report=f"{dataset}/report.html" if findings else "",
+    )
+
+
+def _own_runs(scored: Mapping[str, list[TrainConfig]]) -> tuple[dict[str, list[TrainConfig]], dict[str, str]]:
+    """Rows with runs of their own, and the others: row -> row with the very same runs."""
+    own: dict[str, list[TrainConfig]] = {}
+    same_as: dict[str, str] = {}
+    for name, runs in scored.items():
+        folders = [run.folder for run in runs]
+        twin = next((other for other, theirs in own.items() if [run.folder for run in theirs] == folders), None)
+        if twin is None:
+            own[name] = runs
+        else:
+            same_as[name] = twin
+    return own, same_as
+
+
+def _baseline(own: Mapping[str, object], same_as: Mapping[str, str], wanted: str) -> str:
+    name = same_as.get(wanted, wanted)
+    return name if name in own else next(iter(own), "")
+
+
+def _findings(
+    dataset: str,
+    own: Mapping[str, Sequence[TrainConfig]],
+    same_as: Mapping[str, str],
+    baseline: str,
+    config: AblateConfig,
+    progress: Progress,
+) -> Findings:
+    named = {_run_name(name, run, runs): run for name, runs in own.items() for run in runs}
+    chosen = _baseline(own, same_as, baseline)
+    result = report(
+        ReportConfig(
+            runs=tuple(run.folder for run in named.values()),
+            names=tuple(named),
+            baseline=_run_name(chosen, own[chosen][0], own[chosen]),
+            grid=config.grid,
+            cache=config.cache,
+            out=config.folder / dataset,
+        ),
+        progress,
+    )
+    return result.findings[0]
+
+
+def _run_name(row: str, run: TrainConfig, runs: Sequence[TrainConfig]) -> str:
+    """Name a run of a row in the report: repeats end in what they differ in, which the row's own name then loses."""
+    differ = [field for field in ("fold", "seed") if len({getattr(one, field) for one in runs}) > 1]
+    return " ".join([row, *(f"{field} {getattr(run, field)}" for field in differ)])
+
+
+def _row(
+    planned: PlannedRow,
+    dataset: str,
+    scored: Mapping[str, Sequence[TrainConfig]],
+    same_as: Mapping[str, str],
+    outcomes: Mapping[Path, Outcome],
+    findings: Findings | None,
+) -> TableRow:
+    name = planned.row.name
+    made = TableRow(
+        name=name,
+        status=NOT_RUN if planned.why_not else DONE,
+        why=planned.why_not,
+        published=planned.row.published.get(dataset, {}),
+        n_encoded=planned.n_encoded,
+        n_parameters=_n_parameters(planned.runs),
+        seconds=sum(map(_training_seconds, planned.runs)),
+    )
+    errors = [f"{run.name}: {outcomes[run.folder].error}" for run in planned.runs if outcomes[run.folder].error]
+    runs = scored.get(name, ())
+    if planned.why_not or not runs or findings is None:
+        return made if planned.why_not else replace(made, status=FAILED, why="; ".join(errors))
+    theirs = same_as.get(name, name)
+    found = _of_runs(findings, [_run_name(theirs, run, runs) for run in runs])
+    compared = next((one for one in findings.comparisons if one.name == found.name), None)
+    return replace(
+        made,
+        why=f"{len(errors)} of {len(planned.runs)} runs failed: {'; '.join(errors)}" if errors else "",
+        same_as=same_as.get(name, ""),
+        runs=tuple(str(run.folder) for run in runs),
+        repeats=found.repeats,
+        metrics=found.metrics,
+        spreads=found.spreads,
+        spread_over=found.spread_over,
+        differences=compared.differences if compared else {},
+    )
+
+
+def _of_runs(findings: Findings, names: Iterable[str]) -> ConfigurationFindings:
+    wanted = set(names)
+    return next(one for one in findings.configurations if wanted & set(one.runs))
+
+
+def _n_parameters(runs: Sequence[TrainConfig]) -> int:
+    if not runs:
+        return 0
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_network(runs[0]).parameters())
+
+
+def _training_seconds(run: TrainConfig) -> float:
+    folder = RunFolder(run.folder)
+    try:
+        return sum(float(row["seconds"]) for row in folder.history())
+    except (ConfigError, OSError, KeyError, ValueError):
+        return 0.0

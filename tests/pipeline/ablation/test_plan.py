@@ -1,0 +1,176 @@
+"""What a table needs before its first training: embeddings, run folders all tables share, a bounded quick profile."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nucseg.encoders import asked_identity, open_encoder
+from nucseg_cache import Key, Store
+from nucseg_pipeline.ablation import plan
+from nucseg_pipeline.ablation.plan import PlannedRow, all_runs, plan_row, run_folder_name
+from nucseg_pipeline.ablation.recipe import Ablation, Row
+from nucseg_pipeline.config import AblateConfig, EmbedConfig, TrainConfig
+
+KEY, OTHER = (Key({"architecture": name, "format": "f16"}) for name in ("onnx", "vit_b"))
+TRAINING = TrainConfig(dataset="nuinsseg", cache="cache")
+
+
+def make_ablation(*rows: Row) -> Ablation:
+    return Ablation(name="t", title="t", datasets=("synthetic",), baseline=rows[0].name, rows=rows, train={})
+
+
+def quietly(done: int, total: int, what: str) -> None:
+    """Listen to nothing."""
+
+
+def test_a_run_is_named_after_what_decides_its_result() -> None:
+    name = run_folder_name(TRAINING, KEY)
+
+    assert name.startswith("nuinsseg-eunet3plus-xgfb-")
+    assert name.endswith("-f0-s0")
+    for changed in ({"epochs": 7}, {"activation": "relu"}, {"dropout": 0.1}, {"width": 8}, {"split": "grouped"}):
+        assert run_folder_name(replace(TRAINING, **changed), KEY) != name
+    assert run_folder_name(TRAINING, OTHER) != name
+
+
+def test_where_and_on_what_a_run_is_trained_does_not_change_its_name() -> None:
+    for free in ({"cache": "elsewhere"}, {"device": "cuda"}, {"threads": 3}, {"encoder": "onnx:b"}, {"preload": "off"}):
+        assert run_folder_name(replace(TRAINING, **free), KEY) == run_folder_name(TRAINING, KEY)
+
+
+def test_repeats_have_one_name_but_for_fold_and_seed() -> None:
+    other = run_folder_name(replace(TRAINING, fold=3, seed=1), KEY)
+
+    assert other == run_folder_name(TRAINING, KEY).replace("-f0-s0", "-f3-s1")
+
+
+@pytest.fixture
+def asked_to_embed(cache: Path, exported_encoder: str, monkeypatch: pytest.MonkeyPatch) -> list[EmbedConfig]:
+    """What stage one is asked for; it writes embeddings without an encoder."""
+    seen: list[EmbedConfig] = []
+
+    def embed(config: EmbedConfig, progress: object) -> SimpleNamespace:
+        seen.append(config)
+        store = Store.open(cache / "synthetic.zarr", mode="r+")
+        identity = asked_identity(config.encoder)
+        key = Key({**identity, "precision": "float32", "format": "f16"})
+        embeddings = store.embeddings(key, recorded={})
+        embeddings.write(range(store.n_rows), np.ones((store.n_rows, 256, 64, 64), np.float16))
+        return SimpleNamespace(n_encoded=store.n_rows)
+
+    monkeypatch.setattr(plan, "embed", embed)
+    return seen
+
+
+def test_only_the_first_row_that_needs_embeddings_has_them_made(
+    cache: Path, exported_encoder: str, asked_to_embed: list[EmbedConfig]
+) -> None:
+    config = AblateConfig(recipe="t", cache=str(cache), encoder=exported_encoder, device="cpu")
+    rows = [Row("alone", {"fusion": "none"}), Row("concat", {"fusion": "concat"}), Row("xgfb", {})]
+
+    planned = [plan_row(make_ablation(*rows), row, "synthetic", config, quietly) for row in rows]
+
+    assert [one.n_encoded for one in planned] == [0, 12, 0]
+    assert [one.why_not for one in planned] == ["", "", ""]
+    assert [one.encoder for one in asked_to_embed] == [exported_encoder]
+
+
+def test_a_row_whose_weights_are_nowhere_says_so(
+    cache: Path, exported_encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def embed(config: EmbedConfig, progress: object) -> None:
+        open_encoder(config.encoder, weights=config.weights)
+
+    monkeypatch.setattr(plan, "embed", embed)
+    monkeypatch.setenv("NUCSEG_WEIGHTS", str(cache / "nowhere"))
+    config = AblateConfig(recipe="t", cache=str(cache), encoder=exported_encoder, weights=cache / "of the other")
+    row = Row("large", {"encoder": "vit_h"})
+
+    planned = plan_row(make_ablation(row), row, "synthetic", config, quietly)
+
+    assert planned.runs == ()
+    assert "sam_vit_h_4b8939.pth" in planned.why_not
+
+
+def test_a_stain_has_a_store_of_its_own(cache: Path, exported_encoder: str, asked_to_embed: list[EmbedConfig]) -> None:
+    config = AblateConfig(recipe="t", cache=str(cache), encoder=exported_encoder, stain="macenko")
+    rows = [Row("all", {}), Row("own", {}, stain="reinhard"), Row("raw", {}, stain="none")]
+
+    planned = [plan_row(make_ablation(*rows), row, "synthetic", config, quietly) for row in rows]
+
+    assert [one.dataset for one in planned] == ["synthetic@macenko", "synthetic@reinhard", "synthetic"]
+    assert [(one.dataset, one.stain) for one in asked_to_embed[:2]] == [
+        ("synthetic@macenko", "macenko"),
+        ("synthetic@reinhard", "reinhard"),
+    ]
+
+
+def test_a_row_of_an_option_waits_for_it(cache: Path, exported_encoder: str, asked_to_embed: list[EmbedConfig]) -> None:
+    row = Row("own encoder", {"fusion": "concat"}, only_with="encoder")
+    config = AblateConfig(recipe="t", cache=str(cache))
+
+    assert "--encoder" in plan_row(make_ablation(row), row, "synthetic", config, quietly).why_not
+    assert plan_row(make_ablation(row), row, "synthetic", replace(config, encoder=exported_encoder), quietly).runs
+
+
+def test_folds_are_as_many_as_asked_and_as_the_protocol_has(cache: Path) -> None:
+    row = Row("alone", {"fusion": "none"})
+    for asked, n_runs in ((1, 1), (2, 2), (99, 5)):
+        config = AblateConfig(recipe="t", cache=str(cache), folds=asked)
+        assert len(plan_row(make_ablation(row), row, "synthetic", config, quietly).runs) == n_runs
+
+
+def test_runs_are_trained_fold_by_fold_and_shared_ones_once(cache: Path) -> None:
+    rows = [
+        Row("alone", {"fusion": "none"}),
+        Row("again", {"fusion": "none"}),
+        Row("relu", {"fusion": "none", "activation": "relu"}),
+    ]
+    config = AblateConfig(recipe="t", cache=str(cache), folds=2)
+    planned = [plan_row(make_ablation(*rows), row, "synthetic", config, quietly) for row in rows]
+
+    runs = all_runs(planned)
+
+    assert [(run.fold, run.activation) for run in runs] == [(0, None), (0, "relu"), (1, None), (1, "relu")]
+
+
+@pytest.mark.parametrize(
+    ("n_train", "n_validation", "epochs", "epoch_images", "validation_images"),
+    [
+        (84, 15, 10, None, None),
+        (101, 31, 10, 100, 30),
+        (4000, 600, 10, 100, 30),
+        (20, 4, 25, None, None),
+        (3, 1, 100, None, None),
+    ],
+)
+def test_the_quick_profile_looks_at_as_many_images_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+    n_train: int,
+    n_validation: int,
+    epochs: int,
+    epoch_images: int | None,
+    validation_images: int | None,
+) -> None:
+    parts = SimpleNamespace(train=("t",) * n_train, validation=("v",) * n_validation)
+    monkeypatch.setattr(plan, "divide", lambda store, config: parts)
+
+    quick = plan._quick(replace(TRAINING, **plan.QUICK), store=None)  # type: ignore[arg-type]
+
+    assert (quick.epochs, quick.epoch_images, quick.validation_images) == (epochs, epoch_images, validation_images)
+
+
+def test_a_planned_row_without_runs_says_why() -> None:
+    assert all_runs([PlannedRow(Row("r", {}), "nuinsseg", why_not="no data")]) == []
+
+
+def test_the_quick_profile_stays_below_the_recipe_of_a_row(cache: Path) -> None:
+    row = Row("narrow", {"fusion": "none", "width": 2})
+    config = AblateConfig(recipe="t", cache=str(cache), quick=True)
+
+    (run,) = plan_row(make_ablation(row), row, "synthetic", config, quietly).runs
+
+    assert (run.width, run.batch_size) == (2, plan.QUICK["batch_size"])
