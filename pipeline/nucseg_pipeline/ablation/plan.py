@@ -66,10 +66,11 @@ def plan_row(ablation: Ablation, row: Row, dataset: str, config: AblateConfig, p
         return replace(planned, why_not=str(error))
 
 
-def run_folder_name(training: TrainConfig, key: Key | None) -> str:
+def run_folder_name(training: TrainConfig, key: Key | None, contents: str) -> str:
     """Name a run after what decides its result, so that every table finds the runs that another one has made.
 
-    What stands at its default is left out of the digest: new options of later versions change no name.
+    What stands at its default is left out of the digest: new options of later versions change no name. `contents` is
+    the digest of the images and masks (`contents_digest`): a run on other images is another run.
     """
     told = {
         field.name: str(value)
@@ -77,9 +78,15 @@ def run_folder_name(training: TrainConfig, key: Key | None) -> str:
         if (value := getattr(training, field.name)) != field.default
         and field.name not in {*FREE_FIELDS, "fold", "seed"}
     }
-    digest = hashlib.sha256(json.dumps([told, key.hash if key else ""], sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps([told, key.hash if key else "", contents], sort_keys=True).encode()).hexdigest()
     what = f"{training.dataset}-{training.model}-{training.fusion}"
     return f"{what}-{digest[:8]}-f{training.fold}-s{training.seed}"
+
+
+def contents_digest(store: Store) -> str:
+    """Hexadecimal digest of what a store holds to train on: images, masks, and how they were prepared."""
+    rows = sorted((info.id, info.image_digest.hex(), info.mask_digest.hex()) for info in store.table if info.present)
+    return hashlib.sha256(json.dumps([rows, sorted(store.preparation.items())]).encode()).hexdigest()
 
 
 def _training(ablation: Ablation, row: Row, dataset: str, config: AblateConfig) -> TrainConfig:
@@ -134,8 +141,8 @@ def _repeats(ablation: Ablation, training: TrainConfig, config: AblateConfig) ->
     ]
     if config.quick:
         repeats = [_quick(one, store) for one in repeats]
-    key = find_key(store, training)
-    return tuple(replace(one, run=config.runs / run_folder_name(one, key)) for one in repeats)
+    key, contents = find_key(store, training), contents_digest(store)
+    return tuple(replace(one, run=config.runs / run_folder_name(one, key, contents)) for one in repeats)
 
 
 def _quick(training: TrainConfig, store: Store) -> TrainConfig:

@@ -124,17 +124,19 @@ def _ended(run: TrainConfig, outcome: Outcome) -> None:
 
 def _print_table(found: Table) -> None:
     from nucseg_pipeline.ablation.table import DONE
-    from nucseg_pipeline.ablation.text import HEADINGS, difference, published, score
+    from nucseg_pipeline.ablation.text import HEADINGS, difference, published
     from nucseg_pipeline.reporting.text import number
 
     rows = []
     for row in found.rows:
-        scores = [score(row, name).replace(" to ", "\N{EN DASH}") for name in PRINTED]
+        scores = [number(row.metrics[name].value) if row.metrics else "" for name in PRINTED]
         rows.append([row.name, *(scores if row.status == DONE else [row.status, "", "", ""]), published(row)])
     if found.all_background:
         rows.append(["all background", *(number(found.all_background[name].value) for name in PRINTED), ""])
     columns = ("row", *(HEADINGS[name] for name in PRINTED), "published Dice / mIoU")
-    out.print(table(f"{found.dataset}, {found.n_images} test images: mean (95 % interval)", columns, rows))
+    out.print(
+        table(f"{found.dataset}, {found.n_images} test images: means; intervals are in the table's page", columns, rows)
+    )
     for row in found.done:
         for name, paired in row.differences.items():
             if name in PRINTED[:3]:

@@ -10,7 +10,7 @@ import pytest
 from nucseg.encoders import asked_identity, open_encoder
 from nucseg_cache import Key, Store
 from nucseg_pipeline.ablation import plan
-from nucseg_pipeline.ablation.plan import PlannedRow, all_runs, plan_row, run_folder_name
+from nucseg_pipeline.ablation.plan import PlannedRow, all_runs, contents_digest, plan_row, run_folder_name
 from nucseg_pipeline.ablation.recipe import Ablation, Row
 from nucseg_pipeline.config import AblateConfig, EmbedConfig, TrainConfig
 
@@ -27,24 +27,37 @@ def quietly(done: int, total: int, what: str) -> None:
 
 
 def test_a_run_is_named_after_what_decides_its_result() -> None:
-    name = run_folder_name(TRAINING, KEY)
+    name = run_folder_name(TRAINING, KEY, "contents")
 
     assert name.startswith("nuinsseg-eunet3plus-xgfb-")
     assert name.endswith("-f0-s0")
     for changed in ({"epochs": 7}, {"activation": "relu"}, {"dropout": 0.1}, {"width": 8}, {"split": "grouped"}):
-        assert run_folder_name(replace(TRAINING, **changed), KEY) != name
-    assert run_folder_name(TRAINING, OTHER) != name
+        assert run_folder_name(replace(TRAINING, **changed), KEY, "contents") != name
+    assert run_folder_name(TRAINING, OTHER, "contents") != name
+    assert run_folder_name(TRAINING, KEY, "other contents") != name
+
+
+def test_a_run_on_other_images_is_another_run(cache: Path) -> None:
+    store = Store.open(cache / "synthetic.zarr", mode="r+")
+    before = contents_digest(store)
+
+    store.mark(0, present=False)
+    without = contents_digest(Store.open(cache / "synthetic.zarr"))
+    store.mark(0, present=True)
+
+    assert without != before
+    assert contents_digest(Store.open(cache / "synthetic.zarr")) == before
 
 
 def test_where_and_on_what_a_run_is_trained_does_not_change_its_name() -> None:
     for free in ({"cache": "elsewhere"}, {"device": "cuda"}, {"threads": 3}, {"encoder": "onnx:b"}, {"preload": "off"}):
-        assert run_folder_name(replace(TRAINING, **free), KEY) == run_folder_name(TRAINING, KEY)
+        assert run_folder_name(replace(TRAINING, **free), KEY, "contents") == run_folder_name(TRAINING, KEY, "contents")
 
 
 def test_repeats_have_one_name_but_for_fold_and_seed() -> None:
-    other = run_folder_name(replace(TRAINING, fold=3, seed=1), KEY)
+    other = run_folder_name(replace(TRAINING, fold=3, seed=1), KEY, "contents")
 
-    assert other == run_folder_name(TRAINING, KEY).replace("-f0-s0", "-f3-s1")
+    assert other == run_folder_name(TRAINING, KEY, "contents").replace("-f0-s0", "-f3-s1")
 
 
 @pytest.fixture
