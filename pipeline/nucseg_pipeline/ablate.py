@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,15 +14,18 @@ from typing import Any
 
 import torch
 
-from nucseg_pipeline.ablation.execution import Outcome, Trainer, train_all
+from nucseg.errors import NucsegError
+from nucseg_cache import CacheError
+from nucseg_pipeline.ablation.execution import Outcome, Trainer, n_cores, train_all
 from nucseg_pipeline.ablation.page import ablation_page
-from nucseg_pipeline.ablation.plan import PlannedRow, all_runs, plan_row
+from nucseg_pipeline.ablation.plan import PlannedRow, all_runs, plan_rows
 from nucseg_pipeline.ablation.recipe import load_ablation
 from nucseg_pipeline.ablation.scoring import score_table
 from nucseg_pipeline.ablation.table import Tables
 from nucseg_pipeline.ablation.text import tables_markdown
 from nucseg_pipeline.config import AblateConfig, TrainConfig
 from nucseg_pipeline.reporting.files import check_writable, write_files
+from nucseg_pipeline.runs import Run
 from nucseg_pipeline.synchronise import Progress
 
 
@@ -53,6 +55,11 @@ class AblateResult:
     """Runs that were finished before."""
     n_failed: int
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether every training is finished, and at least one row of every data set has scores."""
+        return not self.n_failed and all(table.done for table in self.tables.tables)
+
 
 def ablate(config: AblateConfig, watch: Watcher, trainer: Trainer | None = None) -> AblateResult:
     """Make the table of a recipe: embed what is missing, train what is not finished, score, compare, write.
@@ -67,16 +74,14 @@ def ablate(config: AblateConfig, watch: Watcher, trainer: Trainer | None = None)
         trainer: how a training is run; None takes processes of their own.
 
     Raises:
-        ConfigError: the recipe, or the folders, cannot be used. Nothing was changed.
+        ConfigError: the recipe, or the folder of the table, cannot be used. Nothing was changed.
     """
     ablation = load_ablation(config.recipe)
     check_writable(config.folder)
-    planned: dict[str, list[PlannedRow]] = {}
-    for dataset in config.datasets or ablation.datasets:
-        planned[dataset] = []
-        for row in ablation.rows:
-            planned[dataset].append(plan_row(ablation, row, dataset, config, watch.embedding))
-            watch.planned(planned[dataset][-1])
+    planned = {
+        dataset: plan_rows(ablation, dataset, config, watch.embedding, watch.planned)
+        for dataset in config.datasets or ablation.datasets
+    }
     runs = all_runs([row for rows in planned.values() for row in rows])
     order = {run.folder: f"{position} of {len(runs)}" for position, run in enumerate(runs, start=1)}
     outcomes = train_all(
@@ -88,6 +93,7 @@ def ablate(config: AblateConfig, watch: Watcher, trainer: Trainer | None = None)
         ended=watch.ended,
         trainer=trainer,
     )
+    outcomes = {folder: _opened(outcome, config) for folder, outcome in outcomes.items()}
     tables = Tables(
         ablation=ablation,
         tables=tuple(
@@ -119,6 +125,17 @@ def ablate(config: AblateConfig, watch: Watcher, trainer: Trainer | None = None)
     )
 
 
+def _opened(outcome: Outcome, config: AblateConfig) -> Outcome:
+    """The outcome of a training, failed if what it left cannot be used: a damaged run costs its row, not the table."""
+    if outcome.error:
+        return outcome
+    try:
+        Run.open(outcome.run, cache=config.cache)
+    except (NucsegError, CacheError) as error:
+        return replace(outcome, error=str(error))
+    return outcome
+
+
 def _shared(runs: Sequence[TrainConfig]) -> dict[str, Any]:
     """The settings that all runs have in common."""
     if not runs:
@@ -145,4 +162,4 @@ def _command(config: AblateConfig) -> str:
 def _machine(config: AblateConfig) -> str:
     """What the times are of."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and config.device != "cpu" else ""
-    return f"{gpu or f'{os.cpu_count()} CPU cores ({platform.machine()})'}, torch {torch.__version__}"
+    return f"{gpu or f'{n_cores()} CPU cores ({platform.machine()})'}, torch {torch.__version__}"

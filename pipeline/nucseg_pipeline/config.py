@@ -263,7 +263,7 @@ class AblateConfig:
     recipe: str
     """Name or file of the table's recipe."""
     quick: bool = False
-    """Small networks that train in at most 4 minutes each on two cores, on one fold: an orientation."""
+    """Small networks on one fold, an orientation: at most 4 minutes each on two cores, unless a row says otherwise."""
     datasets: tuple[str, ...] = ()
     """Data sets of the table; empty takes the recipe's."""
     stain: str | None = None
@@ -298,8 +298,12 @@ class AblateConfig:
         _check_device(self.device)
         _check_at_least(self, 1, ("folds", "jobs", "threads"))
         _check_filled(self, ("recipe", "encoder", "cache"))
+        if self.stain is not None:
+            _check_choice(self, "stain", STAINS)
         for seed in self.seeds:
             _check_seed(seed)
+        if len(set(self.seeds)) < len(self.seeds) or len(set(self.datasets)) < len(self.datasets):
+            raise ConfigError("A table takes each seed and each data set once.")
 
     @property
     def folder(self) -> Path:

@@ -78,9 +78,11 @@ def figures(config: FiguresConfig, progress: Progress = lambda done, total, what
     columns = [averaged(one.name, [scores[name] for name in one.runs if name in scores]) for one in entrants]
     chosen = dict.fromkeys(config.images, NAMED) or choose_images(columns[0].values("dice"), config.n_images, seed=0)
     atlas = Atlas(exam, entrants, config.device, chosen, scores)
-    captions = {}
+    captions: dict[Path, str] = {}
     for drawn in (*atlas.draw(progress), draw_violins(exam, columns)):
         file = folder / f"{drawn.stem}.{config.format}"
+        if file in captions:
+            file = folder / f"{drawn.stem}-{len(captions)}.{config.format}"
         write_files(folder, {file.name: _content(drawn.figure, config.format)})
         captions[file] = drawn.caption
     notes = tuple(dict.fromkeys((*exam.notes, *exam.store.notes, *atlas.notes)))

@@ -21,7 +21,7 @@ source = "a paper, table 7"
 published = "printed Dice"
 datasets = ["synthetic"]
 baseline = "alone"
-folds = 2
+folds = { synthetic = 2 }
 
 [train]
 width = 2
@@ -220,3 +220,31 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_trained(
         ablate(asked(out=tmp_path / "file" / "out"), Log().watcher(), trainer)
 
     assert trainer.trained == []
+
+
+def test_a_finished_run_that_is_damaged_costs_its_row_and_not_the_table(
+    asked: Callable[..., AblateConfig], in_this_process: type[Any]
+) -> None:
+    made = ablate(asked(folds=1), Log().watcher(), in_this_process())
+    (Path(rows_by_name(made)["guided"].runs[0]) / "rule.json").write_text("no rule")
+
+    again = ablate(asked(folds=1), Log().watcher(), in_this_process())
+    rows = rows_by_name(again)
+
+    assert (rows["alone"].status, rows["guided"].status) == ("done", "failed")
+    assert "rule.json" in rows["guided"].why
+    assert (again.n_failed, again.is_whole) == (1, False)
+
+
+def test_what_cannot_be_scored_ends_in_a_table_that_says_so(
+    asked: Callable[..., AblateConfig], in_this_process: type[Any]
+) -> None:
+    made = ablate(asked(folds=1, grid="native"), Log().watcher(), in_this_process())
+    rows = rows_by_name(made)
+
+    assert {rows["alone"].status, rows["guided"].status} == {"failed"}
+    assert "cannot be scored" in rows["alone"].why
+    assert rows["large encoder"].status == "not run"
+    assert made.n_trained == 2
+    assert made.page.exists()
+    assert not made.is_whole

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -19,6 +20,12 @@ from nucseg.errors import ConfigError
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.recipe import to_toml
 from nucseg_pipeline.run_folder import RunFolder
+
+HELD = "Another process is training in"
+"""How a training begins to say that its folder is held."""
+
+HELD_SECONDS = 5.0
+"""How long a held run is left alone before it is looked at again."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ def is_finished(run: TrainConfig) -> bool:
     folder = RunFolder(run.folder)
     try:
         return folder.file("run.json").exists() and folder.state(replace(run, resume=True)) == "finished"
-    except ConfigError:
+    except (ConfigError, OSError):
         return False
 
 
@@ -82,7 +89,7 @@ def train_all(
     """
     outcomes = {run.folder: Outcome(run.folder, 0.0) for run in runs if is_finished(run)}
     left = [run for run in runs if run.folder not in outcomes]
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, n_cores() // jobs)
     trainer = trainer or Processes()
     pool = ThreadPoolExecutor(jobs)
     running: dict[Future[Outcome], TrainConfig] = {}
@@ -95,8 +102,12 @@ def train_all(
                 running[pool.submit(_one, shared, logs / f"{run.name}.log", told, trainer)] = run
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                run = running.pop(future)
-                outcomes[run.folder] = future.result()
+                run, outcome = running.pop(future), future.result()
+                if HELD in outcome.error and not is_finished(run):
+                    time.sleep(HELD_SECONDS)
+                    left.append(run)  # another table trains it, or an orphan of an earlier one: it is waited for
+                    continue
+                outcomes[run.folder] = replace(outcome, error="") if HELD in outcome.error else outcome
                 ended(run, outcomes[run.folder])
     finally:
         if running:  # interrupted: they end with what they have finished on the disk
@@ -122,35 +133,85 @@ class Processes:
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
+        self._lock = threading.Lock()
 
     def train(self, run: TrainConfig, log: Path, told: Told) -> str:
         """See `Trainer`."""
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="nucseg-") as folder, log.open("w", encoding="utf-8") as lines:
+        lines: list[str] = []
+        write = _log(log)
+        with tempfile.TemporaryDirectory(prefix="nucseg-") as folder:
             recipe = Path(folder) / "train.toml"
             recipe.write_text(to_toml(run, without=("run", "resume")), encoding="utf-8")
             command = [sys.executable, "-m", "nucseg_pipeline", "train", "--recipe", str(recipe)]
-            command += ["--run", str(run.folder.absolute()), "--resume"]
-            with subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8", errors="replace"
-            ) as process:
-                self._running.add(process)
-                last_error = ""
-                for line in process.stdout or ():
-                    lines.write(line)
-                    lines.flush()
-                    last_error = line.removeprefix("error:").strip() if line.startswith("error:") else last_error
-                    told(run, line.rstrip())
-            self._running.discard(process)
-        return _why(process.returncode, last_error, log)
+            process = self._start([*command, "--run", str(run.folder.absolute()), "--resume"])
+            if process is None:
+                return "it was interrupted before it began"
+            with process:
+                try:
+                    for line in process.stdout or ():
+                        lines.append(line.rstrip())
+                        write(line)
+                        told(run, line.rstrip())
+                except BaseException:
+                    process.send_signal(signal.SIGINT)
+                    raise
+                finally:
+                    process.wait()
+                    self._running.discard(process)
+        return _why(process.returncode, lines, log)
 
     def stop(self) -> None:
         """See `Trainer`."""
-        for process in list(self._running):
-            process.send_signal(signal.SIGINT)
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.send_signal(signal.SIGINT)
+
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[str] | None:
+        """Start a process that is known to `stop`; None after it was called."""
+        # a terminal's colours would hide what a line begins with
+        environment = {
+            name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")
+        }
+        with self._lock:
+            if self._stopped:
+                return None
+            process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                env={**environment, "NO_COLOR": "1", "TERM": "dumb"},
+            )
+            self._running.add(process)
+            return process
 
 
-def _why(status: int, last_error: str, log: Path) -> str:
+def _log(path: Path) -> Callable[[str], None]:
+    """What adds lines to a new file; where it cannot be written, nothing is lost but the log."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+
+    def write(line: str) -> None:
+        with contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    return write
+
+
+def n_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _why(status: int, lines: Sequence[str], log: Path) -> str:
+    """Why a training failed, from how its process ended and what it printed; empty if it did not fail."""
     if status == 0:
         return ""
     if status < 0:
@@ -159,4 +220,6 @@ def _why(status: int, last_error: str, log: Path) -> str:
             name = signal.Signals(-status).name
         memory = ", which is what happens when memory runs out" if name == "SIGKILL" else ""
         return f"it was killed by {name}{memory}; its output is in {log}"
-    return f"{last_error or f'exit status {status}'} (all of its output is in {log})"
+    errors = [position for position, line in enumerate(lines) if line.startswith("error:")]
+    told = " ".join(lines[errors[-1] :]).removeprefix("error:").strip() if errors else f"exit status {status}"
+    return f"{told} (all of its output is in {log})"

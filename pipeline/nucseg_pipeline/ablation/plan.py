@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from nucseg.data.official import plain_name
+import torch
+
+from nucseg.data.official import plain_name, stain_of
 from nucseg.data.splits import SplitRow, n_folds
 from nucseg.encoders.opening import EncoderSpec
 from nucseg.errors import ConfigError, NucsegError
-from nucseg_cache import CacheError, Key, Store, StoreNotFound
+from nucseg_cache import CacheError, EmbeddingNotFound, Key, Store, StoreNotFound
 from nucseg_pipeline.ablation.recipe import Ablation, Row
 from nucseg_pipeline.config import AblateConfig, EmbedConfig, TrainConfig, store_location
-from nucseg_pipeline.embed import embed
+from nucseg_pipeline.embed import NO_ENCODER, embed
 from nucseg_pipeline.inputs import divide, find_key, open_embeddings
+from nucseg_pipeline.network import build_network
 from nucseg_pipeline.recipe import resolve
 from nucseg_pipeline.run_folder import FREE_FIELDS
+from nucseg_pipeline.sources import SYNTHETIC, find_folder, layout_name
 from nucseg_pipeline.synchronise import Progress
 
 QUICK: Mapping[str, Any] = {
@@ -30,7 +34,7 @@ QUICK: Mapping[str, Any] = {
     "schedule": "cosine",
     "mixed_precision": "bf16",
 }
-"""What `--quick` trains with; batch and learning rate are for few steps."""
+"""What `--quick` trains with, unless a row itself says otherwise; batch and learning rate are for few steps."""
 
 QUICK_IMAGES, QUICK_VALIDATION, MOST_QUICK_EPOCHS = 100, 30, 100
 """Training images an epoch and validation images that `--quick` looks at, and its epochs where there are few images."""
@@ -43,27 +47,45 @@ class PlannedRow:
     row: Row
     dataset: str
     """Name of its store."""
+    training: TrainConfig | None = None
+    """What its runs share; None if the row cannot be run."""
     runs: tuple[TrainConfig, ...] = ()
     """One for each fold and seed; empty if the row cannot be run."""
     why_not: str = ""
     """Why it cannot be run; empty if it can."""
     n_encoded: int = 0
     """Images that went through the encoder for this row."""
+    n_parameters: int = 0
 
 
-def plan_row(ablation: Ablation, row: Row, dataset: str, config: AblateConfig, progress: Progress) -> PlannedRow:
-    """Find out what a row needs for one data set, and embed what is missing.
+def plan_rows(
+    ablation: Ablation,
+    dataset: str,
+    config: AblateConfig,
+    progress: Progress,
+    planned: Callable[[PlannedRow], None] = lambda row: None,
+) -> tuple[PlannedRow, ...]:
+    """Find out what every row needs for one data set, embed what is missing, and name the runs.
 
-    A row that cannot be run (no such data, no weights, random weights) says why, and stops no other.
+    A row that cannot be run (no such data, no weights, random weights, no such network, other test images than the
+    rows before it) says why, and stops no other. Runs are planned once everything is embedded: a store that grows on
+    the way is the same for all rows.
+
+    Args:
+        ablation: the recipe.
+        dataset: name of the data set, with a stain after an "@" or without.
+        config: what was asked for.
+        progress: told of the embedding.
+        planned: called with each row, in order, at the end.
     """
-    stain = row.stain or config.stain or "none"
-    planned = PlannedRow(row, dataset if stain == "none" else f"{dataset}@{stain}")
-    try:
-        settings = _training(ablation, row, planned.dataset, config)
-        n_encoded = _embedded(settings, progress)
-        return replace(planned, runs=_repeats(ablation, settings, config), n_encoded=n_encoded)
-    except (NucsegError, CacheError, OSError) as error:
-        return replace(planned, why_not=str(error))
+    synchronised: set[str] = set()
+    drafts = [_draft(ablation, row, dataset, config, progress, synchronised) for row in ablation.rows]
+    rows: list[PlannedRow] = []
+    for draft in drafts:
+        row = _attempt(draft, lambda draft=draft: _with_runs(ablation, draft, config, rows))  # type: ignore[misc]
+        rows.append(row)
+        planned(row)
+    return tuple(rows)
 
 
 def run_folder_name(training: TrainConfig, key: Key | None, contents: str) -> str:
@@ -84,9 +106,43 @@ def run_folder_name(training: TrainConfig, key: Key | None, contents: str) -> st
 
 
 def contents_digest(store: Store) -> str:
-    """Hexadecimal digest of what a store holds to train on: images, masks, and how they were prepared."""
-    rows = sorted((info.id, info.image_digest.hex(), info.mask_digest.hex()) for info in store.table if info.present)
+    """Hexadecimal digest of what a store holds: images, masks, what splits them, and how they were prepared."""
+    rows = sorted(
+        (info.id, info.group, info.stratum, info.image_digest.hex(), info.mask_digest.hex())
+        for info in store.table
+        if info.present
+    )
     return hashlib.sha256(json.dumps([rows, sorted(store.preparation.items())]).encode()).hexdigest()
+
+
+def _attempt(planned: PlannedRow, step: Callable[[], PlannedRow]) -> PlannedRow:
+    """The row one step further, or with the reason why it gets no further."""
+    if planned.why_not:
+        return planned
+    try:
+        return step()
+    except (NucsegError, CacheError, OSError) as error:
+        return replace(planned, why_not=str(error))
+
+
+def _draft(
+    ablation: Ablation, row: Row, dataset: str, config: AblateConfig, progress: Progress, synchronised: set[str]
+) -> PlannedRow:
+    stain = row.stain or config.stain or stain_of(dataset)
+    plain = plain_name(dataset)
+    planned = PlannedRow(row, plain if stain == "none" else f"{plain}@{stain}")
+
+    def embedded() -> PlannedRow:
+        training = _training(ablation, row, planned.dataset, config)
+        with torch.device("meta"):
+            n_parameters = sum(parameter.numel() for parameter in build_network(training).parameters())
+        if training.dataset not in synchronised:
+            _synchronise(training, progress)
+            synchronised.add(training.dataset)
+        n_encoded = 0 if _is_embedded(training) else embed(_embedding(training), progress).n_encoded
+        return replace(planned, training=training, n_parameters=n_parameters, n_encoded=n_encoded)
+
+    return _attempt(planned, embedded)
 
 
 def _training(ablation: Ablation, row: Row, dataset: str, config: AblateConfig) -> TrainConfig:
@@ -103,50 +159,84 @@ def _training(ablation: Ablation, row: Row, dataset: str, config: AblateConfig) 
     return training
 
 
-def _embedded(training: TrainConfig, progress: Progress) -> int:
-    """Embed what the row needs and the cache lacks; returns how many images were encoded."""
-    if _is_complete(training):
-        return 0
-    asked = EmbedConfig(
+def _embedding(training: TrainConfig, encoder: str | None = None) -> EmbedConfig:
+    """What stage one is asked for, so that a training has what it reads."""
+    return EmbedConfig(
         dataset=training.dataset,
-        encoder="none" if training.fusion == "none" else training.encoder,
-        weights=training.weights,
+        encoder=encoder or training.encoder,
+        weights=None if encoder else training.weights,
+        precision=training.precision,
+        format=training.format or EmbedConfig.format,
         cache=training.cache,
         device=training.device,
         threads=training.threads,
     )
-    return embed(asked, progress).n_encoded
 
 
-def _is_complete(training: TrainConfig) -> bool:
-    """Whether the store has what the training reads; then neither data set nor encoder need be at hand."""
+def _synchronise(training: TrainConfig, progress: Progress) -> None:
+    """Bring the images of a store to what its data set is now, where that is at hand; else the store must do.
+
+    An `embed` that was interrupted has left some of the images: a table on these would look like one on all.
+    """
     try:
         store = Store.open(store_location(training.cache, training.dataset))
-        present = [info.id for info in store.table if info.present]
+    except StoreNotFound:
+        embed(_embedding(training, encoder=NO_ENCODER), progress)
+        return
+    is_drawn = layout_name(training.dataset) == SYNTHETIC
+    if not is_drawn and find_folder(training.dataset, store.source) is not None:
+        embed(_embedding(training, encoder=NO_ENCODER), progress)
+
+
+def _is_embedded(training: TrainConfig) -> bool:
+    """Whether the store has the embeddings that the training reads; then no encoder need be at hand."""
+    store = Store.open(store_location(training.cache, training.dataset))
+    present = [info.id for info in store.table if info.present]
+    try:
         open_embeddings(store, find_key(store, training), present)
-    except (StoreNotFound, LookupError, ConfigError, CacheError):
+    except (ConfigError, EmbeddingNotFound):
         return False
-    return bool(present)
+    return True
 
 
-def _repeats(ablation: Ablation, training: TrainConfig, config: AblateConfig) -> tuple[TrainConfig, ...]:
+def _with_runs(
+    ablation: Ablation, planned: PlannedRow, config: AblateConfig, before: Sequence[PlannedRow]
+) -> PlannedRow:
+    training = planned.training
+    if training is None:  # the draft has said why
+        return planned
     store = Store.open(store_location(training.cache, training.dataset))
     rows = [SplitRow(id=info.id, group=info.group, stratum=info.stratum) for info in store.table if info.present]
-    most = n_folds(rows, dataset=plain_name(training.dataset), protocol=training.split)
-    folds = config.folds or (1 if config.quick else ablation.folds)
+    most = n_folds(rows, dataset=training.dataset, protocol=training.split)
+    folds = config.folds or (1 if config.quick else ablation.folds_of(plain_name(training.dataset)))
+    shared = _quick(training, store) if config.quick else training
+    key, contents = find_key(store, training), contents_digest(store)
     repeats = [
-        replace(training, fold=fold, seed=seed)
+        replace(shared, fold=fold, seed=seed)
         for fold in range(min(folds, most))
         for seed in config.seeds or ablation.seeds
     ]
-    if config.quick:
-        repeats = [_quick(one, store) for one in repeats]
-    key, contents = find_key(store, training), contents_digest(store)
-    return tuple(replace(one, run=config.runs / run_folder_name(one, key, contents)) for one in repeats)
+    runs = tuple(replace(one, run=config.runs / run_folder_name(one, key, contents)) for one in repeats)
+    _check_same_tests(store, runs, next((row for row in before if row.runs), None))
+    return replace(planned, runs=runs)
+
+
+def _check_same_tests(store: Store, runs: Sequence[TrainConfig], first: PlannedRow | None) -> None:
+    """Refuse a row that is tested on other images than the first one, before hours go into it."""
+    if first is None:
+        return
+    other = Store.open(store_location(first.runs[0].cache, first.dataset))
+    for one, its in zip(runs, first.runs, strict=False):
+        if set(divide(store, one).test) != set(divide(other, its).test):
+            raise ConfigError(
+                f"In fold {one.fold} this row would be tested on other images than the row {first.row.name!r}: its "
+                f"protocol is {one.split!r}, that row's {its.split!r}, its store {store.location}, that row's "
+                f"{other.location}. Rows of one table share their test images; make a table of its own."
+            )
 
 
 def _quick(training: TrainConfig, store: Store) -> TrainConfig:
-    """Bound what a run looks at: as many images in all, however many the data set has."""
+    """Bound what a run looks at: as many images in all, however many the data set has; the same for all folds."""
     parts = divide(store, training)
     n_train, n_validation = len(parts.train), len(parts.validation)
     epochs = min(max(training.epochs, training.epochs * QUICK_IMAGES // n_train // 2), MOST_QUICK_EPOCHS)

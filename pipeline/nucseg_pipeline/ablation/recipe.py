@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -47,12 +48,16 @@ class Ablation:
     datasets: tuple[str, ...]
     baseline: str
     """Name of the row that the others are compared with."""
-    folds: int = 5
-    """The first so many folds of each data set's protocol."""
+    folds: Mapping[str, int] = field(default_factory=dict)
+    """Data set -> the first so many folds of its protocol; of one that is not named all."""
     seeds: tuple[int, ...] = (0,)
     rows: tuple[Row, ...]
     train: Mapping[str, Any]
     """Fields of `TrainConfig` that all rows share."""
+
+    def folds_of(self, dataset: str) -> int:
+        """How many folds of a data set's protocol, at most."""
+        return self.folds.get(dataset, sys.maxsize)
 
 
 def load_ablation(name_or_path: str) -> Ablation:
@@ -90,7 +95,7 @@ def load_ablation(name_or_path: str) -> Ablation:
         datasets=tuple(_list(about, "datasets", str, where) or ("nuinsseg",)),
         baseline=baseline,
         folds=_folds(about, where),
-        seeds=tuple(_list(about, "seeds", int, where) or (0,)),
+        seeds=tuple(dict.fromkeys(_list(about, "seeds", int, where))) or (0,),
         rows=rows,
         train=_settings(dict(tables.get("train", {})), f"{name_or_path}, [train]"),
     )
@@ -152,11 +157,11 @@ def _stain(value: object, where: str) -> str:
     return str(value)
 
 
-def _folds(about: Mapping[str, Any], where: str) -> int:
-    value = about.get("folds", Ablation.folds)
-    if type(value) is not int or value < 1:
-        raise ConfigError(f"folds in {where} is a number of folds, 1 or more, got {value!r}.")
-    return value
+def _folds(about: Mapping[str, Any], where: str) -> Mapping[str, int]:
+    values = about.get("folds", {})
+    if not isinstance(values, dict) or any(type(value) is not int or value < 1 for value in values.values()):
+        raise ConfigError(f"folds in {where} must be like {{ nuinsseg = 5 }}, numbers of 1 or more, got {values!r}.")
+    return values
 
 
 def _text(about: Mapping[str, Any], name: str, where: str) -> str:

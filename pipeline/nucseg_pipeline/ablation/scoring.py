@@ -6,15 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from nucseg.errors import ConfigError
+from nucseg.data.official import plain_name
+from nucseg.errors import ConfigError, NucsegError
+from nucseg_cache import CacheError
 from nucseg_pipeline.ablation.execution import Outcome
 from nucseg_pipeline.ablation.plan import PlannedRow
 from nucseg_pipeline.ablation.recipe import Ablation
 from nucseg_pipeline.ablation.table import DONE, FAILED, NOT_RUN, Table, TableRow, common_repeats
 from nucseg_pipeline.config import AblateConfig, ReportConfig, TrainConfig
-from nucseg_pipeline.network import build_network
 from nucseg_pipeline.report import report
 from nucseg_pipeline.reporting.findings import ConfigurationFindings, Findings
 from nucseg_pipeline.run_folder import RunFolder
@@ -32,8 +31,27 @@ def score_table(
     """Score what is finished of one data set and put it beside what is published.
 
     All rows are scored on the folds and seeds that each of them has finished. Writes the report behind the table into a
-    folder of the table's, named after the data set.
+    folder of the table's, named after the data set. What cannot be scored is told in its rows: hours of training must
+    not end without a table.
     """
+    try:
+        return _scored(dataset, rows, outcomes, ablation, config, progress)
+    except (NucsegError, CacheError) as error:
+        why = f"its runs are finished, and cannot be scored: {error}"
+        told = [_without_scores(row, dataset, outcomes) for row in rows]
+        return Table(
+            dataset=dataset, rows=tuple(replace(row, why=why) if row.status == FAILED else row for row in told)
+        )
+
+
+def _scored(
+    dataset: str,
+    rows: Sequence[PlannedRow],
+    outcomes: Mapping[Path, Outcome],
+    ablation: Ablation,
+    config: AblateConfig,
+    progress: Progress,
+) -> Table:
     finished = {row.row.name: [run for run in row.runs if not outcomes[run.folder].error] for row in rows}
     finished = {name: runs for name, runs in finished.items() if runs}
     repeats = common_repeats([frozenset((run.fold, run.seed) for run in runs) for runs in finished.values()])
@@ -48,7 +66,11 @@ def score_table(
         baseline=_baseline(own, same_as, ablation.baseline),
         rows=tuple(_row(row, dataset, scored, same_as, outcomes, findings) for row in rows),
         all_background=findings.all_background if findings else {},
-        notes=(*findings.warnings, *findings.notes) if findings else (),
+        notes=(
+            *_left_out(finished, repeats),
+            *(findings.warnings if findings else ()),
+            *(findings.notes if findings else ()),
+        ),
         report=f"{dataset}/report.html" if findings else "",
     )
 
@@ -110,26 +132,17 @@ def _row(
     outcomes: Mapping[Path, Outcome],
     findings: Findings | None,
 ) -> TableRow:
-    name = planned.row.name
-    made = TableRow(
-        name=name,
-        status=NOT_RUN if planned.why_not else DONE,
-        why=planned.why_not,
-        published=planned.row.published.get(dataset, {}),
-        n_encoded=planned.n_encoded,
-        n_parameters=_n_parameters(planned.runs),
-        seconds=sum(map(_training_seconds, planned.runs)),
-    )
-    errors = [f"{run.name}: {outcomes[run.folder].error}" for run in planned.runs if outcomes[run.folder].error]
+    made, name = _without_scores(planned, dataset, outcomes), planned.row.name
     runs = scored.get(name, ())
-    if planned.why_not or not runs or findings is None:
-        return made if planned.why_not else replace(made, status=FAILED, why="; ".join(errors))
+    if not runs or findings is None:
+        return made
     theirs = same_as.get(name, name)
     found = _of_runs(findings, [_run_name(theirs, run, runs) for run in runs])
     compared = next((one for one in findings.comparisons if one.name == found.name), None)
     return replace(
         made,
-        why=f"{len(errors)} of {len(planned.runs)} runs failed: {'; '.join(errors)}" if errors else "",
+        status=DONE,
+        why=_partly(planned, outcomes, made.why),
         same_as=same_as.get(name, ""),
         runs=tuple(str(run.folder) for run in runs),
         repeats=found.repeats,
@@ -140,16 +153,38 @@ def _row(
     )
 
 
+def _without_scores(planned: PlannedRow, dataset: str, outcomes: Mapping[Path, Outcome]) -> TableRow:
+    """What can be said of a row before it is scored: of one that failed, why."""
+    errors = [f"{run.name}: {outcomes[run.folder].error}" for run in planned.runs if outcomes[run.folder].error]
+    no_common = "its finished runs are of other folds or seeds than those of the other rows"
+    return TableRow(
+        name=planned.row.name,
+        status=NOT_RUN if planned.why_not else FAILED,
+        why=planned.why_not or "; ".join(errors) or no_common,
+        published=planned.row.published.get(plain_name(dataset), {}),
+        n_encoded=planned.n_encoded,
+        n_parameters=planned.n_parameters,
+        seconds=sum(map(_training_seconds, planned.runs)),
+    )
+
+
+def _partly(planned: PlannedRow, outcomes: Mapping[Path, Outcome], why: str) -> str:
+    n_failed = sum(bool(outcomes[run.folder].error) for run in planned.runs)
+    return f"{n_failed} of {len(planned.runs)} runs failed: {why}" if n_failed else ""
+
+
+def _left_out(finished: Mapping[str, Sequence[TrainConfig]], repeats: frozenset[tuple[int, int]]) -> tuple[str, ...]:
+    """Say which folds and seeds are scored, where some rows have finished more."""
+    most = {(run.fold, run.seed) for runs in finished.values() for run in runs}
+    if most == repeats:
+        return ()
+    kept = ", ".join(f"fold {fold} seed {seed}" for fold, seed in sorted(repeats)) or "none"
+    return (f"Of {len(most)} repeats that were finished, the rows are scored on those that all of them have: {kept}.",)
+
+
 def _of_runs(findings: Findings, names: Iterable[str]) -> ConfigurationFindings:
     wanted = set(names)
     return next(one for one in findings.configurations if wanted & set(one.runs))
-
-
-def _n_parameters(runs: Sequence[TrainConfig]) -> int:
-    if not runs:
-        return 0
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build_network(runs[0]).parameters())
 
 
 def _training_seconds(run: TrainConfig) -> float:

@@ -23,7 +23,7 @@ PRINTED = ("dice", "aji", "pq", "dice_weighted")
 
 def ablate(
     recipe: Annotated[
-        str, typer.Argument(help="Name or file of a table's recipe: paper-a-table1, activations, fusion, encoders, ...")
+        str, typer.Argument(help="Name or file of a table's recipe: models, activations, fusion, encoders, instances.")
     ],
     quick: Annotated[
         bool, typer.Option("--quick", help="Small networks, at most 4 minutes each on two cores, one fold.")
@@ -90,7 +90,7 @@ def run_ablate(config: AblateConfig) -> None:
     notes(list(dict.fromkeys(note for one in result.tables.tables for note in one.notes)))
     out.print(f"{result.n_trained} trained, {result.n_skipped} finished before, {result.n_failed} failed")
     out.print(f"table: {result.page}")
-    if result.n_failed:
+    if not result.is_whole:
         raise typer.Exit(FAILED)
 
 

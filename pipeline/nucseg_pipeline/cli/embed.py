@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 def embed(
     dataset: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="nuinsseg, cryonuseg, conic, dsb2018, synthetic, or your name for a folder of images/ and masks/."
+            help="nuinsseg, cryonuseg, conic, dsb2018, synthetic, or your name for a folder of images/ and masks/. "
+            "Needed, unless a recipe names it."
         ),
-    ],
+    ] = None,
     source: Annotated[
         Path | None, typer.Option(help="Folder of the data set. Default: where it was last time, $NUCSEG_DATA, ./data.")
     ] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nucseg.errors import ConfigError
@@ -21,7 +21,8 @@ def check_writable(folder: Path) -> None:
     with _draft(folder):
         pass
     for parent in made:
-        parent.rmdir()
+        with suppress(OSError):  # another process may have put something there
+            parent.rmdir()
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:

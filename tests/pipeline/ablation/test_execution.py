@@ -10,6 +10,7 @@ import pytest
 
 from nucseg_pipeline.ablation.execution import Outcome, Processes, Told, is_finished, train_all
 from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.train import train
 
 
 def quietly(*_: object) -> None:
@@ -42,7 +43,10 @@ def test_a_training_in_a_process_of_its_own_ends_finished(training: Callable[...
     assert "epoch 1/1" in log.read_text()
 
 
-def test_what_a_training_refuses_comes_back_as_its_reason(training: Callable[..., TrainConfig], tmp_path: Path) -> None:
+def test_what_a_training_refuses_comes_back_as_its_reason(
+    training: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
     error = Processes().train(training(model="unet9"), tmp_path / "log", quietly)
 
     assert "no model is called 'unet9'" in error
@@ -65,7 +69,7 @@ def test_a_training_that_is_killed_says_by_what(training: Callable[..., TrainCon
 def test_as_many_run_at_once_as_asked_and_share_the_cores(
     training: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    monkeypatch.setattr("nucseg_pipeline.ablation.execution.n_cores", lambda: 6)
     runs = [replace(training(), run=tmp_path / name, threads=None) for name in "abc"]
     trainer, started = Sleeping(), []
 
@@ -99,6 +103,43 @@ def test_an_interrupt_stops_what_runs_and_starts_nothing_more(
     assert trainer.stopped.is_set()
     assert started == ["a", "b"]
     assert time.monotonic() - began < 10
+
+
+def test_a_run_that_another_process_trains_is_waited_for(
+    training: Callable[..., TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nucseg_pipeline.ablation.execution.HELD_SECONDS", 0.0)
+    tries: list[str] = []
+
+    class Held(Sleeping):
+        def train(self, run: TrainConfig, log: Path, told: Told) -> str:
+            tries.append(run.name)
+            if len(tries) < 3:
+                return "Another process is training in it. Wait for it."
+            train(run)
+            return ""
+
+    run = training(epochs=1, fusion="none")
+    outcomes = train_all([run], jobs=1, logs=tmp_path, started=quietly, told=quietly, ended=quietly, trainer=Held())
+
+    assert len(tries) == 3
+    assert outcomes[run.folder].error == ""
+
+
+def test_a_log_that_cannot_be_written_costs_no_training(training: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = training(epochs=1, fusion="none")
+
+    assert Processes().train(run, tmp_path / "file" / "run.log", quietly) == ""
+    assert is_finished(run)
+
+
+def test_nothing_starts_after_a_stop(training: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    processes = Processes()
+    processes.stop()
+
+    assert "interrupted" in processes.train(training(), tmp_path / "log", quietly)
+    assert not training().folder.exists()
 
 
 def test_a_training_that_ends_without_a_finished_run_has_failed(

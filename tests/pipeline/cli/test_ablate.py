@@ -12,7 +12,7 @@ RECIPE = """
 [ablation]
 title = "Guidance"
 datasets = ["synthetic"]
-folds = 1
+folds = { synthetic = 1 }
 
 [train]
 width = 2

@@ -82,6 +82,17 @@ def test_wrong_usage_exits_with_2() -> None:
     assert nucseg("cache", "info").exit_code == 2
 
 
+def test_embed_takes_its_data_set_from_a_recipe(slides: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[embed]\ndataset = "mine"\nencoder = "random"\nstain = "reinhard"\n')
+    given = ("--recipe", tmp_path / "mine.toml", "--source", slides, "--cache", tmp_path / "cache", "--threads", 1)
+
+    embedded = nucseg("embed", *given)
+
+    assert embedded.exit_code == 0, embedded.output
+    assert (tmp_path / "cache" / "mine@reinhard.zarr").exists()
+    assert "give --dataset, or a recipe" in failed(nucseg("embed", "--encoder", "random"))
+
+
 def test_embed_tells_what_it_did_and_where(embed: Any, tmp_path: Path) -> None:
     first, second = embed(), embed()
 
