@@ -203,10 +203,7 @@ class ReportConfig:
         doubled = sorted({str(run) for run in self.runs if folders.count(run.resolve()) > 1})
         if doubled:
             raise ConfigError(f"A run can be reported only once, but {', '.join(doubled)} is named twice.")
-        if self.names and (len(self.names) != len(self.runs) or len(set(self.names)) < len(self.names)):
-            raise ConfigError(
-                f"Every run has a name of its own: got {len(self.runs)} runs and the names {', '.join(self.names)}."
-            )
+        _check_names(self.names, self.runs)
         for dataset in self.datasets:
             _check_dataset(dataset)
         if len(set(self.datasets)) < len(self.datasets):
@@ -228,6 +225,8 @@ class FiguresConfig:
 
     runs: tuple[Path, ...]
     """Folders of the runs; at least one."""
+    names: tuple[str, ...] = ()
+    """What the runs are called in the figures, in their order; empty takes the names of their folders."""
     images: tuple[str, ...] = ()
     """Ids of the test images to show; empty chooses `n_images` by the Dice of the first run or configuration."""
     n_images: int = 3
@@ -247,6 +246,7 @@ class FiguresConfig:
         if not self.runs or len({run.resolve() for run in self.runs}) < len(self.runs):
             named = ", ".join(map(str, self.runs)) or "none"
             raise ConfigError(f"Figures are made of one or more runs, each named once, got {named}.")
+        _check_names(self.names, self.runs)
         if len(set(self.images)) < len(self.images):
             raise ConfigError(f"Each image is shown once, got {', '.join(self.images)}.")
         _check_at_least(self, 1, ("n_images",))
@@ -310,6 +310,11 @@ class AblateConfig:
         """Where the table is written."""
         name = self.recipe.rpartition("/")[2].removesuffix(".toml") + ("-quick" if self.quick else "")
         return self.out if self.out is not None else Path("reports") / name
+
+
+def _check_names(names: tuple[str, ...], runs: tuple[Path, ...]) -> None:
+    if names and (len(names) != len(runs) or len(set(names)) < len(names)):
+        raise ConfigError(f"Every run has a name of its own: got {len(runs)} runs and the names {', '.join(names)}.")
 
 
 def _check_dataset(name: str) -> None:

@@ -67,7 +67,7 @@ def figures(config: FiguresConfig, progress: Progress = lambda done, total, what
     """
     choose_device(config.device)
     opened = [Run.open(path, cache=config.cache) for path in config.runs]
-    entrants = configurations(dict(zip(run_names(config.runs), opened, strict=True)))
+    entrants = configurations(dict(zip(config.names or run_names(config.runs), opened, strict=True)))
     exam = exam_on(config.dataset, entrants, config.cache) if config.dataset else own_exam(entrants)
     for one in config.images:
         _check_image(one, exam, opened)
@@ -166,6 +166,7 @@ def _index(
 
 def _command(config: FiguresConfig, folder: Path) -> str:
     words = ["nucseg", "figures", *map(str, config.runs), "--out", str(folder)]
+    words += [word for name in config.names for word in ("--name", name)]
     n_images = "" if config.images else str(config.n_images)
     options = {"--n-images": n_images, "--dataset": config.dataset, "--cache": config.cache, "--format": config.format}
     words += [word for option, value in options.items() if value for word in (option, value)]

@@ -221,3 +221,14 @@ def test_a_folder_without_a_run_is_refused(draw: Draw) -> None:
 def test_what_cannot_be_is_refused_before_anything_is_read(wanted: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         FiguresConfig(**{"runs": (Path("run"),), **wanted})
+
+
+def test_runs_are_called_as_asked(draw: Draw) -> None:
+    result = draw("guided", "plain-f0", names=("with SAM", "without"))
+
+    index = (result.folder / "README.md").read_text()
+    assert "- with SAM: trained on" in index
+    assert "--name 'with SAM' --name without" in index
+    assert any(file.name.startswith("levels-with-SAM-") for file in result.files)
+    with pytest.raises(ConfigError, match="got 2 runs and the names only one"):
+        draw("guided", "plain-f0", names=("only one",))

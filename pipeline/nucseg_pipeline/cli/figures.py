@@ -20,6 +20,12 @@ def figures(
             help="Test image to show; can be given several times. Default: chosen by the Dice of the first run.",
         ),
     ] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name", help="Name of a run in the figures, once for each in their order. Default: its folder's."
+        ),
+    ] = None,
     n_images: Annotated[
         int, typer.Option(help="How many to choose: the median, the worst, the best, then others by chance.")
     ] = 3,
@@ -51,6 +57,7 @@ def figures(
 
     config = FiguresConfig(
         runs=tuple(runs),
+        names=tuple(names or ()),
         images=tuple(images or ()),
         n_images=n_images,
         dataset=dataset,
