@@ -109,9 +109,13 @@ def divide(store: Store, config: TrainConfig) -> Split:
     Rows go by their ids, folder by folder, which is the order of the protocols: a store that has grown is divided as
     one that was made at once.
     """
+    return split(split_rows(store), dataset=store.dataset, protocol=config.split, fold=config.fold, seed=config.seed)
+
+
+def split_rows(store: Store) -> list[SplitRow]:
+    """What a protocol divides: the rows that are present, in the order of the protocols (see `divide`)."""
     present = sorted((info for info in store.table if info.present), key=lambda info: info.id.split("/"))
-    rows = [SplitRow(id=info.id, group=info.group, stratum=info.stratum) for info in present]
-    return split(rows, dataset=store.dataset, protocol=config.split, fold=config.fold, seed=config.seed)
+    return [SplitRow(id=info.id, group=info.group, stratum=info.stratum) for info in present]
 
 
 def used_ids(parts: Split) -> tuple[str, ...]:

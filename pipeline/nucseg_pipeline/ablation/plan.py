@@ -6,20 +6,21 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nucseg.data.official import plain_name, stain_of
-from nucseg.data.splits import SplitRow, n_folds
+from nucseg.data.splits import n_folds
 from nucseg.encoders.opening import EncoderSpec
 from nucseg.errors import ConfigError, NucsegError
 from nucseg_cache import CacheError, EmbeddingNotFound, Key, Store, StoreNotFound
 from nucseg_pipeline.ablation.recipe import Ablation, Row
 from nucseg_pipeline.config import AblateConfig, EmbedConfig, TrainConfig, store_location
 from nucseg_pipeline.embed import NO_ENCODER, embed
-from nucseg_pipeline.inputs import divide, find_key, open_embeddings
+from nucseg_pipeline.inputs import divide, find_key, open_embeddings, split_rows
 from nucseg_pipeline.network import build_network
 from nucseg_pipeline.recipe import resolve
 from nucseg_pipeline.run_folder import FREE_FIELDS
@@ -82,7 +83,7 @@ def plan_rows(
     drafts = [_draft(ablation, row, dataset, config, progress, synchronised) for row in ablation.rows]
     rows: list[PlannedRow] = []
     for draft in drafts:
-        row = _attempt(draft, lambda draft=draft: _with_runs(ablation, draft, config, rows))  # type: ignore[misc]
+        row = _attempt(draft, partial(_with_runs, ablation, draft, config, rows))
         rows.append(row)
         planned(row)
     return tuple(rows)
@@ -206,8 +207,7 @@ def _with_runs(
     if training is None:  # the draft has said why
         return planned
     store = Store.open(store_location(training.cache, training.dataset))
-    rows = [SplitRow(id=info.id, group=info.group, stratum=info.stratum) for info in store.table if info.present]
-    most = n_folds(rows, dataset=training.dataset, protocol=training.split)
+    most = n_folds(split_rows(store), dataset=training.dataset, protocol=training.split)
     folds = config.folds or (1 if config.quick else ablation.folds_of(plain_name(training.dataset)))
     shared = _quick(training, store) if config.quick else training
     key, contents = find_key(store, training), contents_digest(store)

@@ -36,7 +36,7 @@ class TableRow:
     same_as: str = ""
     """Name of the row that the very same runs stand in; empty if they are its own."""
     runs: tuple[str, ...] = ()
-    """Folders of its finished runs."""
+    """Folders of the runs that are scored."""
     repeats: str = ""
     metrics: Mapping[str, Interval] = field(default_factory=dict)
     spreads: Mapping[str, Spread] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from nucseg.metrics import PairedDifference
 from nucseg_pipeline.ablation.table import DIFFERENCES, DONE, NOT_RUN, PUBLISHED_BESIDE, SHOWN, Table, TableRow, Tables
+from nucseg_pipeline.reporting.scores import ALL_BACKGROUND
 from nucseg_pipeline.reporting.text import bounds, number, p_value, signed
 
 HEADINGS = {
@@ -17,8 +18,6 @@ HEADINGS = {
     "iou_weighted": "IoU, weighted",
 }
 """Metric -> its heading in the table."""
-
-ALL_BACKGROUND = "all background"
 
 
 def score(row: TableRow, metric: str) -> str:
@@ -66,7 +65,7 @@ def tables_markdown(tables: Tables) -> str:
             "",
             *_about(tables),
             "",
-            *(line for table in tables.tables for line in _table(table, tables)),
+            *(line for table in tables.tables for line in _table(table)),
             "## How this was made",
             "",
             f"    {tables.command}",
@@ -96,7 +95,7 @@ def _about(tables: Tables) -> Iterator[str]:
         yield f"Published: {tables.ablation.published_note}"
 
 
-def _table(table: Table, tables: Tables) -> Iterator[str]:
+def _table(table: Table) -> Iterator[str]:
     yield f"## {table.dataset}"
     yield ""
     if table.done:
