@@ -14,6 +14,7 @@ from nucseg_cache.errors import (
     StoreNotFound,
     UnstorableEmbedding,
     UnstorableSample,
+    ViewDiffers,
 )
 from nucseg_cache.formats import FORMATS
 from nucseg_cache.key import Key, differences, label
@@ -45,6 +46,7 @@ __all__ = [
     "UnstorableEmbedding",
     "UnstorableSample",
     "Verification",
+    "ViewDiffers",
     "differences",
     "label",
     "prune",

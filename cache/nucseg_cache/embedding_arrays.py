@@ -6,49 +6,56 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import zarr
 
-from nucseg_cache.arrays import BLOCK_ROWS, create_array, grow_arrays, read_together, readable_rows
-from nucseg_cache.errors import CacheError, StoreDamaged
+from nucseg_cache.arrays import BLOCK_ROWS, create_array, grow_arrays, read_together, readable_rows, write_rows
+from nucseg_cache.errors import StoreDamaged
 from nucseg_cache.formats import EMBEDDING_SHAPE, Format, Stored
 from nucseg_cache.groups import create_group
 from nucseg_cache.key import Key
+from nucseg_cache.location import stored_bytes
 from nucseg_cache.locks import StoreLocks, shape_slot
 from nucseg_cache.seal import finished_group, read_sealed, write_sealed
+from nucseg_cache.views import ViewSpec
 
 RECORD_BYTES = 48
 
 
 class EmbeddingArrays:
-    """values (N, 256, 64, 64), one chunk file a row; scale (N, 256) for i8; stored (N,) and record (N, 48)."""
+    """values (N, 256, 64, 64) and, in some views, image (N, S, S, 3), one chunk file a row each; scale (N, 256) for i8;
+    stored (N,), or (N, 2) beside images; record (N, 48).
+    """
 
-    def __init__(self, parent: zarr.Group, key: Key, view: str, storage: Format, recorded: Mapping[str, str]) -> None:
+    def __init__(
+        self, parent: zarr.Group, key: Key, view: ViewSpec, storage: Format, recorded: Mapping[str, str]
+    ) -> None:
         """Name the place; nothing is read or created.
 
         Args:
             parent: the store's group `embeddings`.
             key: what made the embeddings.
-            view: a plain name.
+            view: which view, and what a new one is to hold.
             storage: how they are stored.
             recorded: written beside the key when its group is made.
-
-        Raises:
-            CacheError: the view's name would not be a folder of its own.
         """
-        if not view or "." in view or "/" in view:
-            raise CacheError(f"a view is named by letters, digits and hyphens, for example `identity`; got {view!r}")
         self._parent, self._key, self._view, self._storage = parent, key, view, storage
         self._attributes = {"fields": dict(key.fields), "recorded": dict(recorded), "error": storage.error_bound}
         self._arrays: dict[str, zarr.Array[Any]] = {}
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The arrays of this format."""
-        return ("values", *(("scale",) if self._storage.has_scale else ()), "stored", "record")
+    def has_images(self) -> bool:
+        """Whether each row keeps a prepared image of its own: as on disk, or as a new view is to be."""
+        return "image" in self._arrays if self._arrays else self._view.images
 
-    def __getitem__(self, name: str) -> zarr.Array[Any]:
-        return self._arrays[name]
+    def _names(self, *, images: bool) -> tuple[str, ...]:
+        return (*self._files(images=images), *(("scale",) if self._storage.has_scale else ()), "stored", "record")
+
+    @staticmethod
+    def _files(*, images: bool) -> tuple[str, ...]:
+        """The arrays of one chunk file a row, in the order of the columns of `stored`."""
+        return ("values", "image") if images else ("values",)
 
     @property
     def n_rows(self) -> int:
@@ -60,17 +67,20 @@ class EmbeddingArrays:
 
         Raises:
             StoreDamaged: attributes or array metadata are not what was sealed.
+            ViewDiffers: the view was made in another way than the one asked for.
         """
         if self._arrays and not anew:
             return True
         self._arrays = {}
         group = finished_group(self._parent, self._key.hash)
-        view = finished_group(group, self._view) if group is not None else None
+        view = finished_group(group, self._view.name) if group is not None else None
         if group is None or view is None:
             return False
         if read_sealed(group, ())[0]["fields"] != dict(self._key.fields):
             raise StoreDamaged(f"{group.store}/{group.path} holds the embeddings of another key; it was renamed.")
-        _, self._arrays = read_sealed(view, self.names)
+        attributes, arrays = read_sealed(view, self._names(images=bool(view.attrs.get("images"))))
+        self._view.refuse_another(attributes, f"{group.store}", self._key.hash)
+        self._arrays = arrays
         return True
 
     def make_room(self, n_rows: int, locks: StoreLocks | None) -> None:
@@ -79,9 +89,9 @@ class EmbeddingArrays:
             return
         with locks.hold(shape_slot(self._key.hash)) if locks else nullcontext():
             group = self._made(self._parent, self._key.hash, lambda made: write_sealed(made, self._attributes, ()))
-            view = self._made(group, self._view, self._create)
+            view = self._made(group, self._view.name, self._create)
             self.open(anew=True)  # another writer may have made more room
-            self._arrays = grow_arrays(view, self.names, n_rows)
+            self._arrays = grow_arrays(view, tuple(self._arrays), n_rows)
 
     def rows(self, name: str, where: slice) -> npt.NDArray[Any]:
         """Rows of `stored` or `record`; zeros, which vouch for nothing, where a block cannot be decoded."""
@@ -89,8 +99,31 @@ class EmbeddingArrays:
 
     def stored(self, row: int) -> Stored:
         """One row as it lies on disk; raises whatever a codec makes of damaged bytes."""
-        values, *scale = read_together([self._arrays[name] for name in ("values", "scale") if name in self.names], row)
-        return Stored(values[None], scale[0][None] if scale else None)
+        names = [name for name in ("values", "scale", "image") if name in self._arrays]
+        found = dict(zip(names, read_together([self._arrays[name] for name in names], row), strict=True))
+        scale, image = found.get("scale"), found.get("image")
+        return Stored(
+            found["values"][None], None if scale is None else scale[None], None if image is None else image[None]
+        )
+
+    def write(self, row: int, stored: Stored) -> None:
+        """Write everything of one row but `stored` and the record."""
+        self._arrays["values"][row] = stored.values[0]
+        if stored.scale is not None:
+            write_rows(self._arrays["scale"], row, stored.scale)
+        if stored.images is not None:
+            self._arrays["image"][row] = stored.images[0]
+
+    def write_small(self, name: str, first: int, values: npt.NDArray[np.generic]) -> None:
+        """Write consecutive rows of `stored` or `record`."""
+        write_rows(self._arrays[name], first, values)
+
+    def file_bytes(self, rows: list[int]) -> dict[int, npt.NDArray[np.int64]]:
+        """The size of each row's files as they are now, 0 where there is none, in the shape of a row of `stored`."""
+        names = self._files(images=self.has_images)
+        columns = [stored_bytes(self._arrays[name], rows) for name in names]
+        found = {row: np.array([column[row] for column in columns], np.int64) for row in rows}
+        return found if len(names) > 1 else {row: sizes[0] for row, sizes in found.items()}
 
     @staticmethod
     def _made(parent: zarr.Group, name: str, build: Any) -> zarr.Group:
@@ -106,10 +139,13 @@ class EmbeddingArrays:
         return group
 
     def _create(self, view: zarr.Group) -> None:
-        lossless = self._storage.compressor
+        lossless, images = self._storage.compressor, self._view.images
         create_array(view, "values", EMBEDDING_SHAPE, self._storage.dtype, chunk_rows=1, compressor=lossless)
+        if images:
+            create_array(view, "image", (self._view.side_px, self._view.side_px, 3), "uint8", chunk_rows=1)
         if self._storage.has_scale:
             create_array(view, "scale", EMBEDDING_SHAPE[:1], "float32", chunk_rows=BLOCK_ROWS)
-        create_array(view, "stored", (), "int64", chunk_rows=BLOCK_ROWS)
+        n_files = len(self._files(images=images))
+        create_array(view, "stored", (n_files,) if n_files > 1 else (), "int64", chunk_rows=BLOCK_ROWS)
         create_array(view, "record", (RECORD_BYTES,), "uint8", chunk_rows=BLOCK_ROWS)
-        write_sealed(view, {"view": self._view}, self.names)
+        write_sealed(view, self._view.attributes, self._names(images=images))

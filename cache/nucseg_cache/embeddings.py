@@ -1,26 +1,30 @@
 """The embeddings of one key and one view: values, a record that vouches for each row, and who may write.
 
-record (N, 48): 32 bytes digest of the image the row came from, 16 bytes xxh3-128 of the row as stored together
-with key, view and id, so that a row copied from elsewhere is not taken for this one. Zeros: the row is not there.
+record (N, 48): 32 bytes digest of the image the row came from, 16 bytes xxh3-128 of the row as stored (its values
+and, in a view that keeps images, its image) together with key, view and id, so that a row copied from elsewhere is not
+taken for this one. Zeros: the row is not there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from nucseg_cache.arrays import BLOCK_ROWS, runs, write_rows
+from nucseg_cache.arrays import BLOCK_ROWS, runs
 from nucseg_cache.embedding_arrays import RECORD_BYTES, EmbeddingArrays
 from nucseg_cache.errors import BadRow, EmbeddingNotFound, RowDamaged, UnstorableEmbedding, access
 from nucseg_cache.formats import EMBEDDING_SHAPE, Floats, Stored, checked, format_named
 from nucseg_cache.key import Key, label
-from nucseg_cache.location import stored_bytes
 from nucseg_cache.locks import StoreLocks, block_slot
 from nucseg_cache.rows import RowInfo
+from nucseg_cache.views import ViewSpec
+
+Images = npt.NDArray[np.uint8]
 
 _IMAGE_BYTES = 32
 _NO_RECORDS = np.zeros((0, RECORD_BYTES), np.uint8)
@@ -32,17 +36,17 @@ class Embeddings:
     def __init__(
         self,
         key: Key,
-        view: str,
+        view: ViewSpec,
         arrays: EmbeddingArrays,
         table: Callable[[], Mapping[int, RowInfo]],
         *,
         location: str,
         locks: StoreLocks | None,
     ) -> None:
-        self.key, self.view = key, view
+        self.key, self.view, self._view = key, view.name, view
         self._arrays, self._table, self._locks = arrays, table, locks
         self._format = format_named(key.fields["format"])
-        self._location, self._what = location, f"the embeddings {key.hash}/{view}"
+        self._location, self._what = location, f"the embeddings {key.hash}/{view.name}"
         self._records: npt.NDArray[np.uint8] | None = None
 
     # ---- what is there
@@ -76,12 +80,20 @@ class Embeddings:
             return []
         first = min(info.row for info in infos)
         written = self._arrays.rows("stored", slice(first, max(info.row for info in infos) + 1))
-        found = stored_bytes(self._arrays["values"], [info.row for info in infos])
+        found = self._arrays.file_bytes([info.row for info in infos])
         return [
             BadRow(i.row, i.id, f"its file has {found[i.row]} bytes, written were {written[i.row - first]}")
             for i in infos
-            if found[i.row] != written[i.row - first]
+            if (found[i.row] != written[i.row - first]).any()
         ]
+
+    def file_bytes(self) -> tuple[int, int]:
+        """How many rows have an embedding of their image, and the bytes of their files as noted when written."""
+        rows = [info.row for info in self.there()]
+        with self._reading():
+            noted = self._arrays.rows("stored", slice(0, self._arrays.n_rows))[rows].sum() if rows else 0
+        return len(rows), int(noted)
+
 
     # ---- reading
 
@@ -97,14 +109,26 @@ class Embeddings:
             StoreDamaged: what describes the arrays was changed after it was written.
             StoreAccessError: they cannot be read.
         """
-        values, bad = self.try_read(rows)
+        return self.read_shown(rows)[0]
+
+    def read_shown(self, rows: Sequence[int]) -> tuple[Floats, Images | None]:
+        """As `read`, with the prepared image (n, S, S, 3) that each embedding belongs to where the view keeps them.
+
+        Without images of its own a view shows the samples', moved as the view's name says; then None stands for them.
+        """
+        values, images, bad = self._try_read(rows)
         if bad:
             raise RowDamaged(self._location, self._what, bad)
-        return values
+        return values, images
 
     def try_read(self, rows: Sequence[int]) -> tuple[Floats, list[BadRow]]:
         """As `read`, but rows that cannot be trusted are returned with the reason, and are zeros in the array."""
+        values, _, bad = self._try_read(rows)
+        return values, bad
+
+    def _try_read(self, rows: Sequence[int]) -> tuple[Floats, Images | None, list[BadRow]]:
         values = np.zeros((len(rows), *EMBEDDING_SHAPE), np.float16 if self._format.name == "f16" else np.float32)
+        images: Images | None = None
         bad: list[BadRow] = []
         with self._reading():
             if not self._arrays.open():
@@ -112,19 +136,21 @@ class Embeddings:
                     f"{self._location} has no embeddings of {label(self.key.fields)}, view {self.view}. Run `nucseg "
                     "embed` with these options first."
                 )
+            if self._arrays.has_images:
+                images = np.zeros((len(rows), self._view.side_px, self._view.side_px, 3), np.uint8)
             for i, row in enumerate(rows):
-                reason = self._read_row(row, values[i])
+                image = None if images is None else images[i]
+                reason = self._read_row(row, values[i], image)
                 if reason:  # a writer may have replaced the row between record and values: its new record is read once
                     self._refresh()
-                    reason = self._read_row(row, values[i])
+                    reason = self._read_row(row, values[i], image)
                 if reason:
-                    values[i] = 0
                     info = self._table().get(row)
                     bad.append(BadRow(row, info.id if info else "", reason))
-        return values, bad
+        return values, images, bad
 
-    def _read_row(self, row: int, out: Floats) -> str:
-        """Read one row into `out`; the reason why it cannot be trusted, or nothing."""
+    def _read_row(self, row: int, out: Floats, image: Images | None) -> str:
+        """Read one row into `out` and `image`; the reason why it cannot be trusted, or nothing."""
         info = self._table().get(row)
         if info is None:
             return "the store has no sample in this row that can be trusted"
@@ -141,6 +167,8 @@ class Embeddings:
         if self._digest(info, stored) != records[row, _IMAGE_BYTES:].tobytes():
             return "its values are not what its record says"
         out[:] = self._format.decode(stored)[0]
+        if image is not None and stored.images is not None:
+            image[:] = stored.images[0]
         return ""
 
     @contextmanager
@@ -183,31 +211,40 @@ class Embeddings:
             with self._locks.try_hold(slot) as held:
                 yield held
 
-    def write(self, rows: Sequence[int], values: Floats) -> None:
-        """Write embeddings: records cleared, then values, then records. The caller owns the rows' blocks.
+    def write(self, rows: Sequence[int], values: Floats, images: Images | None = None) -> None:
+        """Write embeddings: records cleared, then values and images, then records. The caller owns the rows' blocks.
 
         Args:
             rows: N row numbers, each once.
             values: (N, 256, 64, 64) floats.
+            images: (N, S, S, 3) uint8, the prepared images that were embedded, in a view that keeps them.
 
         Raises:
-            UnstorableEmbedding: not finite, of another shape, or too large for the format; nothing was written.
+            UnstorableEmbedding: not finite, of another shape, or too large for the format; images where the view keeps
+                none, or none where it does; nothing was written.
+            ViewDiffers: the view was made in another way than this one.
             StoreAccessError: no space, no permission; rows whose record was written are kept.
         """
-        stored = self._format.encode(checked(values))
+        stored = replace(self._format.encode(checked(values)), images=images)
         if len(values) != len(rows) or len(set(rows)) != len(rows):
             raise UnstorableEmbedding(f"each row gets one embedding, got {len(values)} for the rows {list(rows)}")
         infos = [self._table()[row] for row in rows]
         with access(self._location, "writing embeddings to"):
+            self._arrays.open()
+            self._refuse_unfitting(images, len(rows))
             self._arrays.make_room(max(self._table(), default=-1) + 1, self._locks)
             self.clear(rows)
             for i, row in enumerate(rows):
-                self._arrays["values"][row] = stored.values[i]
-                if stored.scale is not None:
-                    write_rows(self._arrays["scale"], row, stored.scale[i : i + 1])
-            sizes = stored_bytes(self._arrays["values"], rows)
-            self._set_small("stored", {row: np.array(size, np.int64) for row, size in sizes.items()})
+                self._arrays.write(row, _nth(stored, i))
+            self._set_small("stored", self._arrays.file_bytes(list(rows)))
             self._set_small("record", {info.row: self._record(info, _nth(stored, i)) for i, info in enumerate(infos)})
+
+    def _refuse_unfitting(self, images: Images | None, n_rows: int) -> None:
+        side_px = self._view.side_px
+        expected = f"uint8 of shape {(n_rows, side_px, side_px, 3)}" if self._arrays.has_images else "none"
+        found = "none" if images is None else f"{images.dtype} of shape {images.shape}"
+        if found != expected:
+            raise UnstorableEmbedding(f"images for the view {self.view} of {self._location}: {expected}, got {found}")
 
     def clear(self, rows: Sequence[int]) -> None:
         """Take the records of rows away: the next `embed` computes them anew. The caller owns the rows' blocks."""
@@ -216,7 +253,7 @@ class Embeddings:
 
     def _set_small(self, name: str, new: Mapping[int, npt.NDArray[np.generic]]) -> None:
         for first, last in runs(sorted(new)):
-            write_rows(self._arrays[name], first, np.stack([new[row] for row in range(first, last + 1)]))
+            self._arrays.write_small(name, first, np.stack([new[row] for row in range(first, last + 1)]))
         self._records = None
 
     def _digest(self, info: RowInfo, stored: Stored) -> bytes:
@@ -224,6 +261,8 @@ class Embeddings:
         digest.update(np.ascontiguousarray(stored.values).data)
         if stored.scale is not None:
             digest.update(np.ascontiguousarray(stored.scale).data)
+        if stored.images is not None:
+            digest.update(np.ascontiguousarray(stored.images).data)
         return digest.digest()
 
     def _record(self, info: RowInfo, stored: Stored) -> npt.NDArray[np.uint8]:
@@ -231,7 +270,12 @@ class Embeddings:
 
 
 def _nth(stored: Stored, i: int) -> Stored:
-    return Stored(stored.values[i : i + 1], None if stored.scale is None else stored.scale[i : i + 1])
+    nth = slice(i, i + 1)
+    return Stored(
+        stored.values[nth],
+        None if stored.scale is None else stored.scale[nth],
+        None if stored.images is None else stored.images[nth],
+    )
 
 
 def _is_there(records: npt.NDArray[np.uint8], info: RowInfo) -> bool:

@@ -36,6 +36,10 @@ class EmbeddingNotFound(CacheError):
     """No embedding, or more than one, matches what was asked for."""
 
 
+class ViewDiffers(CacheError):
+    """A view of that name is there, and it was made in another way than the one asked for."""
+
+
 class UnstorableEmbedding(CacheError):
     """An embedding cannot be stored in the chosen format: not finite, too large, of another shape."""
 

@@ -27,6 +27,9 @@ class Stored:
     scale: npt.NDArray[np.float32] | None
     """(n, 256) factor per channel, or None where the format has none."""
 
+    images: npt.NDArray[np.uint8] | None = None
+    """(n, S, S, 3) the prepared images of a view that keeps its own, or None where the samples' serve."""
+
 
 class Format(ABC):
     """One way to store embeddings."""
@@ -39,6 +42,9 @@ class Format(ABC):
 
     has_scale: bool = False
     """Whether a factor per channel is stored beside them."""
+
+    row_bytes: int
+    """About what a row takes on disk, measured on embeddings of real images."""
 
     error_bound: str
     """What is lost between the encoder's float32 and a read, in words, for people."""
@@ -58,7 +64,7 @@ class Format(ABC):
 class Float16(Format):
     """Half precision, the default: 2 MiB a row before compression."""
 
-    name, dtype = "f16", "float16"
+    name, dtype, row_bytes = "f16", "float16", 1_800_000
     error_bound = "at most 2**-11 of each value, or 2**-25 where that is more (rounding to float16)"
 
     def encode(self, values: Floats) -> Stored:
@@ -79,7 +85,7 @@ class Float16(Format):
 class Float32(Format):
     """What a float32 encoder returned, bit for bit: 4 MiB a row before compression."""
 
-    name, dtype = "f32", "float32"
+    name, dtype, row_bytes = "f32", "float32", 4_200_000
     error_bound = "none"
 
     def encode(self, values: Floats) -> Stored:
@@ -94,7 +100,7 @@ class Float32(Format):
 class Int8(Format):
     """Eight bits with one scale per channel: under half of float16's size."""
 
-    name, dtype, has_scale = "i8", "int8", True
+    name, dtype, row_bytes, has_scale = "i8", "int8", 900_000, True
     error_bound = "at most 1/254 of the largest magnitude in the value's channel"
     compressor = BloscCodec(cname="zstd", clevel=5, shuffle="noshuffle")
 

@@ -10,7 +10,7 @@ from typing import Any
 import zarr
 
 from nucseg_cache.arrays import BLOCK_ROWS
-from nucseg_cache.errors import StoreDamaged, StoreFormatError, access
+from nucseg_cache.errors import EmbeddingNotFound, StoreDamaged, StoreFormatError, access
 from nucseg_cache.groups import child_names
 from nucseg_cache.key import Key
 from nucseg_cache.location import Mode, root_of
@@ -82,6 +82,17 @@ class Layout:
                     "or delete it."
                 )
             yield key, attributes
+
+    def group(self, key: Key) -> zarr.Group:
+        """The group of a key.
+
+        Raises:
+            EmbeddingNotFound: there is none.
+        """
+        group = finished_group(self.embeddings, key.hash)
+        if group is None:
+            raise EmbeddingNotFound(f"{self.embeddings.store} has no embeddings {key.hash}")
+        return group
 
     def views(self, key: Key) -> tuple[str, ...]:
         """The views of a key that have embeddings."""

@@ -28,6 +28,7 @@ from nucseg_cache.layout import Layout
 from nucseg_cache.location import Mode, local_path
 from nucseg_cache.locks import SAMPLES, StoreLocks
 from nucseg_cache.rows import RowInfo, SampleRow
+from nucseg_cache.views import ViewSpec
 
 
 class Store:
@@ -216,16 +217,32 @@ class Store:
         """
         return choose(self.location, {key: self.views(key) for key in self.keys()}, asked, view)
 
-    def embeddings(self, key: Key, view: str = "identity", *, recorded: Mapping[str, str] | None = None) -> Embeddings:
-        """The embeddings of a key; nothing is created before the first write.
+    def embeddings(
+        self,
+        key: Key,
+        view: str = "identity",
+        *,
+        recorded: Mapping[str, str] | None = None,
+        described: Mapping[str, str] | None = None,
+        images: bool = False,
+    ) -> Embeddings:
+        """The embeddings of a key; nothing is read before the first use, nothing is created before the first write.
 
         Args:
             key: what made them.
             view: `identity`, or the name of an exact view.
             recorded: versions, device and threads, written beside the key when it is created.
+            described: everything that decides the pixels of the view's images, sealed with the view when it is created.
+                One that is there and was described otherwise is ViewDiffers on first use. None takes what is there.
+            images: whether a view that is created keeps the prepared image of each row, its colours being others than
+                the sample's. A view that is there keeps what it keeps.
+
+        Raises:
+            CacheError: the view's name would not be a folder of its own.
         """
-        arrays = EmbeddingArrays(self._layout.embeddings, key, view, format_named(key.fields["format"]), recorded or {})
-        return Embeddings(key, view, arrays, lambda: self._good, location=self.location, locks=self._locks)
+        spec = ViewSpec(view, int(self.preparation["side_px"]), described, images)
+        arrays = EmbeddingArrays(self._layout.embeddings, key, spec, format_named(key.fields["format"]), recorded or {})
+        return Embeddings(key, spec, arrays, lambda: self._good, location=self.location, locks=self._locks)
 
     # ---- writing samples; the caller holds `exclusive`
 
@@ -306,9 +323,12 @@ class Store:
             with access(self.location, "writing"):
                 self._layout = self._layout.with_attributes(source=source, notes=list(notes))
 
-    def delete_embeddings(self, key_hash: str) -> None:
-        """Delete all embeddings of one key, in all views."""
-        delete_group(self._layout.embeddings, key_hash)
+    def delete_embeddings(self, key: Key, view: str | None = None) -> None:
+        """Delete the embeddings of one key, in one view or in all."""
+        if view is None:
+            delete_group(self._layout.embeddings, key.hash)
+        else:
+            delete_group(self._layout.group(key), view)
 
     # ---- inside
 

@@ -11,6 +11,7 @@ from nucseg_cache.arrays import BLOCK_ROWS
 from nucseg_cache.embeddings import Embeddings
 from nucseg_cache.errors import BadRow, EmbeddingNotFound, access
 from nucseg_cache.groups import leftovers_beside, leftovers_within
+from nucseg_cache.key import Key
 from nucseg_cache.location import local_path
 from nucseg_cache.store import Store
 
@@ -109,22 +110,24 @@ def prune(location: str | Path, *, keys: Sequence[str] = ()) -> Pruning:
 
     Args:
         location: the store, in a folder.
-        keys: hashes of the keys to delete; nothing else is ever deleted.
+        keys: what to delete: a key by its hash, with all its views, or one view as `HASH/VIEW`; nothing else is ever
+            deleted.
 
     Raises:
-        EmbeddingNotFound: a hash that the store does not have; nothing was deleted.
+        EmbeddingNotFound: a key or a view that the store does not have; nothing was deleted.
         StoreAccessError: it cannot be written, or another process is writing to it: what looks left behind may be its.
     """
     store = Store.open(location, mode="r+")
-    keys_there = store.keys()
-    there = {key.hash for key in keys_there}
-    unknown = sorted(set(keys) - there)
+    there: dict[str, tuple[Key, str | None]] = {}
+    for key in store.keys():  # noqa: SIM118 - a method of Store, which is no dictionary
+        there |= {f"{key.hash}/{view}": (key, view) for view in store.views(key)} | {key.hash: (key, None)}
+    unknown = sorted(set(keys) - there.keys())
     if unknown:
         raise EmbeddingNotFound(f"{location} has no embeddings {', '.join(unknown)}; it has {', '.join(sorted(there))}")
     folder = local_path(location)
     with access(str(location), "pruning"), store.alone():
-        for key in keys:
-            store.delete_embeddings(key)
+        for name in sorted(set(keys), key=len, reverse=True):  # views before the keys that they belong to
+            store.delete_embeddings(*there[name])
         rubbish = [*leftovers_beside(folder), *leftovers_within(folder)] if folder is not None else []
         for path in rubbish:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
