@@ -1,6 +1,6 @@
 """Data sets as found in the wild, as samples of one kind, on one grid, in documented parts."""
 
-from nucseg.data.prepare import Prepared, content_size, prepare, restore
+from nucseg.data.prepare import Prepared, content_size, prepare, prepare_image, restore
 from nucseg.data.registry import dataset_names, open_dataset, release_named, releases
 from nucseg.data.release import Release
 from nucseg.data.sample import DataSet, Entry, Sample
@@ -24,6 +24,7 @@ __all__ = [
     "normalise",
     "open_dataset",
     "prepare",
+    "prepare_image",
     "protocol_names",
     "protocol_summary",
     "release_named",

@@ -51,15 +51,22 @@ def prepare(
     native_h, native_w = instances.shape
     h, w = content_size((native_h, native_w), side_px)
     square = Prepared(
-        image=np.zeros((side_px, side_px, 3), np.uint8),
+        image=prepare_image(image, side_px=side_px),
         instances=np.zeros((side_px, side_px), np.int32),
         ignore=np.ones((side_px, side_px), np.bool_),
         size=(native_h, native_w),
     )
     under_centres = np.ix_(_centres(native_h, h), _centres(native_w, w))
-    square.image[:h, :w] = _resized(image, h, w)
     square.instances[:h, :w] = instances[under_centres]
     square.ignore[:h, :w] = ignore[under_centres]
+    return square
+
+
+def prepare_image(image: npt.NDArray[np.uint8], *, side_px: int = 256) -> npt.NDArray[np.uint8]:
+    """Bring an image (H, W, 3) alone to (side_px, side_px, 3), as `prepare` does."""
+    h, w = content_size((image.shape[0], image.shape[1]), side_px)
+    square = np.zeros((side_px, side_px, 3), np.uint8)
+    square[:h, :w] = _resized(image, h, w)
     return square
 
 

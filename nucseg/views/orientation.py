@@ -1,0 +1,66 @@
+"""The seven other orientations of an image, as `nucseg.replay.d4` numbers them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from nucseg.encoders.preprocess import PIXEL_MEAN
+from nucseg.views.view import Image, View
+
+MOVES = (
+    "horizontal flip",
+    "vertical flip",
+    "half turn",
+    "transpose",
+    "quarter turn, counterclockwise",
+    "quarter turn, clockwise",
+    "anti-transpose",
+)
+"""What the elements 1 to 7 do."""
+
+PADDING = np.rint(PIXEL_MEAN).astype(np.uint8)
+"""The colour that is zero, to half a grey level, for the encoder: what SAM itself pads with."""
+
+
+@dataclass(frozen=True)
+class Orientation(View):
+    """An image padded to a square at the bottom right, and the square flipped or turned.
+
+    The padding moves with the image, so that the prepared sample (a square too), its masks and the embedding's grid
+    keep one frame under the same element.
+    """
+
+    element: int
+    """1 to 7."""
+    changes_colours: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """`d4-1` to `d4-7`."""
+        return f"d4-{self.element}"
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """The element, and what the square is filled with."""
+        padding = " ".join(map(str, PADDING.tolist()))
+        return {"orientation": f"{self.element}, {MOVES[self.element - 1]}", "padding": padding}
+
+    def apply(self, image: Image, sample_id: str) -> Image:
+        """Return the moved square (max(H, W), max(H, W), 3)."""
+        import torch
+
+        from nucseg.replay import d4
+
+        moved = d4.apply(torch.from_numpy(squared(image)).movedim(-1, 0), self.element)
+        return np.ascontiguousarray(moved.movedim(0, -1).numpy())
+
+
+def squared(image: Image) -> Image:
+    """Pad (H, W, 3) at the bottom right to a square of the longest side; a copy."""
+    height, width = image.shape[:2]
+    square = np.empty((max(height, width), max(height, width), 3), np.uint8)
+    square[:] = PADDING
+    square[:height, :width] = image
+    return square

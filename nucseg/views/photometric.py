@@ -1,0 +1,45 @@
+"""Photometric variants of an image: the transforms of a recipe in turn, their parameters drawn for each image anew."""
+
+import json
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nucseg.views.recipe import PhotometricRecipe
+from nucseg.views.view import Image, View
+
+
+@dataclass(frozen=True)
+class PhotometricVariant(View):
+    """One of the variants that a recipe makes of each image."""
+
+    recipe: PhotometricRecipe
+    number: int
+    """Counted from 1."""
+    changes_colours: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """The recipe's name and the variant's number, as in `stain-1`."""
+        return f"{self.recipe.name}-{self.number}"
+
+    @property
+    def described(self) -> Mapping[str, str]:
+        """Seed, number, and every transform with all its parameters; how many variants there are changes none."""
+        steps = {
+            f"transform {i}": f"{step.transform.label}, p {step.p}, {json.dumps(step.parameters, sort_keys=True)}"
+            for i, step in enumerate(self.recipe.steps, 1)
+        }
+        return {"seed": str(self.recipe.seed), "variant": str(self.number), **steps}
+
+    def apply(self, image: Image, sample_id: str) -> Image:
+        """Return (H, W, 3): the draws depend on seed, variant and id alone, in every process and every order."""
+        # Python promises the same random() for the same seed in every version; numpy promises that for none
+        draws = random.Random(f"{self.recipe.seed}/{self.number}/{sample_id}")  # noqa: S311 - no secret
+        for step in self.recipe.steps:
+            # drawn also where it is not applied, so that a step's draws do not depend on another's chance
+            is_applied = draws.random() < step.p
+            change = step.transform.draw(draws, step.parameters)
+            image = change(image) if is_applied else image
+        return image

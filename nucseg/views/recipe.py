@@ -1,0 +1,179 @@
+"""A photometric recipe: which transforms in which order, with which chance and ranges, in how many variants.
+
+variants = 4
+seed = 0
+
+[[transform]]
+name = "HEDJitter"
+p = 1.0
+scale = [0.8, 1.2]
+"""
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from nucseg.errors import ConfigError
+from nucseg.views.transforms import TRANSFORMS, Bounded, Range, Transform
+
+MOST_VARIANTS = 999
+
+_GEOMETRIC = re.compile(
+    "rotat|flip|transpos|affine|elastic|crop|randomscale|maxsize|perspective|distort|d4|symmetr|pad|resiz|translat"
+    "|shear|warp|spline|zoom|gridshuffle|morpholog|dropout|erasing",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One transform of a recipe."""
+
+    transform: Transform
+    p: float
+    """Probability that it is applied to an image."""
+    parameters: Mapping[str, Range]
+    """Name -> least and most, for every parameter of the transform."""
+
+
+@dataclass(frozen=True)
+class PhotometricRecipe:
+    """What a recipe's file says, checked."""
+
+    name: str
+    variants: int
+    seed: int
+    steps: tuple[Step, ...]
+
+
+def recipe_names() -> tuple[str, ...]:
+    """The recipes that come with the package."""
+    folder = resources.files("nucseg.views") / "recipes"
+    return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def load_recipe(name_or_path: str) -> PhotometricRecipe:
+    """The recipe of the package of that name, or of a TOML file, which is named after the file.
+
+    Raises ConfigError for an unknown recipe, a name that no view may have, broken TOML, unknown keys and transforms,
+    and values out of range.
+    """
+    content = _read(name_or_path)
+    name = name_or_path if name_or_path in recipe_names() else Path(name_or_path).name.removesuffix(".toml")
+    _check_name(name, name_or_path)
+    try:
+        written = tomllib.loads(content.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"The recipe {name_or_path} is not TOML: {error}. Mend the file.") from None
+    return _recipe(name, written, f"The recipe {name_or_path}")
+
+
+def _read(name: str) -> bytes:
+    if name in recipe_names():
+        return (resources.files("nucseg.views") / "recipes" / f"{name}.toml").read_bytes()
+    try:
+        return Path(name).expanduser().read_bytes()
+    except FileNotFoundError:
+        known = ("identity", "d4", *recipe_names())
+        raise ConfigError(
+            f"There are no views {name!r}, and no such file. {_known(name, known)} A photometric recipe of your own is "
+            "named by its file, path/to/NAME.toml."
+        ) from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"The recipe {name!r} cannot be read: {error}.") from None
+
+
+def _check_name(name: str, path: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+        raise ConfigError(
+            f"The views of {path} would be called {name!r}-1 and so on, and a view's name is of letters, digits, _ and "
+            "- only. Rename the file."
+        )
+    if name.lower() == "identity" or name.lower().startswith("d4"):
+        raise ConfigError(
+            f"{path} would make views called {name}-1 and so on: identity and names that start with d4 are kept for "
+            "the image as it is and its orientations. Rename the file."
+        )
+
+
+def _recipe(name: str, written: Mapping[str, Any], where: str) -> PhotometricRecipe:
+    _check_keys(written, ("variants", "seed", "transform"), where)
+    steps = written.get("transform")
+    if not isinstance(steps, list) or not steps or not all(isinstance(step, dict) for step in steps):
+        raise ConfigError(f"{where} names no transform. Add a table [[transform]] with name = {_listed(TRANSFORMS)}.")
+    return PhotometricRecipe(
+        name=name,
+        variants=_whole(written.get("variants", 4), 1, MOST_VARIANTS, f"{where}: variants"),
+        seed=_whole(written.get("seed", 0), 0, 2**32 - 1, f"{where}: seed"),
+        steps=tuple(_step(step, f"{where}, transform {i}") for i, step in enumerate(steps, 1)),
+    )
+
+
+def _step(written: Mapping[str, Any], where: str) -> Step:
+    name = written.get("name")
+    if not isinstance(name, str):
+        raise ConfigError(f"{where} has no name. Name one of {_listed(TRANSFORMS)}.")
+    if name not in TRANSFORMS:
+        raise ConfigError(f"{where}: {_why_not(name)}")
+    known = TRANSFORMS[name].parameters
+    _check_keys(written, ("name", "p", *known), f"{where} ({name})")
+    chance = _number(written.get("p", 1.0), 0.0, 1.0, f"{where} ({name}): p")
+    ranges = {
+        parameter: _range(written.get(parameter, list(bounds.default)), bounds, f"{where} ({name}): {parameter}")
+        for parameter, bounds in known.items()
+    }
+    return Step(TRANSFORMS[name], chance, ranges)
+
+
+def _why_not(name: str) -> str:
+    if _GEOMETRIC.search(name):
+        return (
+            f"{name!r} moves or covers pixels, and masks would have to move with it. It belongs into the training's "
+            "augmentation, where image, masks and embedding are moved as one; a view here changes colours alone. Take "
+            f"{_listed(TRANSFORMS)}."
+        )
+    return f"no transform is called {name!r}. {_known(name, TRANSFORMS)}"
+
+
+def _range(value: object, bounds: Bounded, what: str) -> Range:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ConfigError(f"{what} must be a range [least, most], got {value!r}. The default is {bounds.default}.")
+    least, most = (_number(limit, bounds.least, bounds.most, what) for limit in value)
+    if least > most:
+        raise ConfigError(f"{what} runs from {least} down to {most}. Write the lesser first.")
+    return least, most
+
+
+def _number(value: object, least: float, most: float, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{what} must be a number from {least} to {most}, got {value!r}.")
+    if not least <= value <= most:
+        raise ConfigError(f"{what} must be from {least} to {most}, got {value}.")
+    return float(value)
+
+
+def _whole(value: object, least: int, most: int, what: str) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ConfigError(f"{what} must be a whole number from {least} to {most}, got {value!r}.")
+    return value
+
+
+def _check_keys(written: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    for key in written:
+        if key not in known:
+            raise ConfigError(f"{where} has an unknown key {key!r}. {_known(key, known)}")
+
+
+def _known(name: str, valid: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(valid), n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"Known: {_listed(valid)}."
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,96 @@
+"""The photometric transforms that a recipe may name: what each is given, what it draws, and what it does."""
+
+import os
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nucseg.views.stain_jitter import jitter_stains
+from nucseg.views.view import Image
+
+Range = tuple[float, float]
+Change = Callable[[Image], Image]
+Draw = Callable[[random.Random, Mapping[str, Range]], Change]
+
+ALBUMENTATIONS = "albumentations 2.0.8"
+"""Whose arithmetic is part of what is described; raised together with the pinned dependency."""
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A parameter: the range that is drawn from unless the recipe says otherwise, and what that range may hold."""
+
+    default: Range
+    least: float
+    most: float
+
+
+@dataclass(frozen=True)
+class Transform:
+    """One transform of the allow-list."""
+
+    name: str
+    label: str
+    """The name with whatever else decides its arithmetic."""
+    parameters: Mapping[str, Bounded]
+    draw: Draw
+    """Draws from a recipe's ranges, and returns what is then done to an image; always the same number of draws."""
+
+
+def _hed_jitter(draws: random.Random, ranges: Mapping[str, Range]) -> Change:
+    scale = [draws.uniform(*ranges["scale"]) for _ in range(3)]
+    shift = [draws.uniform(*ranges["shift"]) for _ in range(3)]
+    return lambda image: jitter_stains(image, scale, shift)
+
+
+def _gamma(draws: random.Random, ranges: Mapping[str, Range]) -> Change:
+    percent = 100 * draws.uniform(*ranges["gamma"])
+    return lambda image: _albumentations("RandomGamma", image, gamma_limit=(percent, percent))
+
+
+def _brightness_contrast(draws: random.Random, ranges: Mapping[str, Range]) -> Change:
+    brightness, contrast = draws.uniform(*ranges["brightness"]), draws.uniform(*ranges["contrast"])
+    limits = {"brightness_limit": (brightness, brightness), "contrast_limit": (contrast, contrast)}
+    return lambda image: _albumentations("RandomBrightnessContrast", image, **limits)
+
+
+def _clahe(draws: random.Random, ranges: Mapping[str, Range]) -> Change:
+    clip, tiles = draws.uniform(*ranges["clip"]), round(draws.uniform(*ranges["tiles"]))
+    return lambda image: _albumentations("CLAHE", image, clip_limit=(clip, clip), tile_grid_size=(tiles, tiles))
+
+
+def _albumentations(name: str, image: Image, **parameters: Any) -> Image:
+    """One of its transforms with every parameter fixed: what was to be drawn is drawn already."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the network for its version when it is imported
+    import albumentations
+
+    changed: Image = getattr(albumentations, name)(**parameters, p=1.0)(image=image)["image"]
+    return changed
+
+
+TRANSFORMS: Mapping[str, Transform] = {
+    transform.name: transform
+    for transform in (
+        Transform(
+            "HEDJitter",
+            "HEDJitter 1",  # raise it when the same draw gives other pixels
+            {"scale": Bounded((0.8, 1.2), 0.0, 4.0), "shift": Bounded((-0.02, 0.02), -1.0, 1.0)},
+            _hed_jitter,
+        ),
+        Transform("RandomGamma", f"RandomGamma of {ALBUMENTATIONS}", {"gamma": Bounded((0.8, 1.2), 0.1, 10.0)}, _gamma),
+        Transform(
+            "RandomBrightnessContrast",
+            f"RandomBrightnessContrast of {ALBUMENTATIONS}",
+            {"brightness": Bounded((-0.2, 0.2), -1.0, 1.0), "contrast": Bounded((-0.2, 0.2), -1.0, 1.0)},
+            _brightness_contrast,
+        ),
+        Transform(
+            "CLAHE",
+            f"CLAHE of {ALBUMENTATIONS}",
+            {"clip": Bounded((1.0, 2.0), 1.0, 40.0), "tiles": Bounded((8.0, 8.0), 2.0, 64.0)},
+            _clahe,
+        ),
+    )
+}
+"""By the name that stands in a recipe."""
