@@ -24,8 +24,14 @@ RECORD_BYTES = 48
 
 
 class EmbeddingArrays:
-    """values (N, 256, 64, 64) and, in some views, image (N, S, S, 3), one chunk file a row each; scale (N, 256) for i8;
-    stored (N,), or (N, 2) beside images; record (N, 48).
+    """The arrays: some hold one row in a chunk file, the small ones a block of rows.
+
+    Shapes:
+        values  (N, 256, 64, 64)  one row
+        image   (N, S, S, 3)      one row; in views that keep the prepared images
+        scale   (N, 256)          a block; format i8
+        stored  (N,)              a block; (N, 2) beside images
+        record  (N, 48)           a block
     """
 
     def __init__(

@@ -94,7 +94,6 @@ class Embeddings:
             noted = self._arrays.rows("stored", slice(0, self._arrays.n_rows))[rows].sum() if rows else 0
         return len(rows), int(noted)
 
-
     # ---- reading
 
     def read(self, rows: Sequence[int]) -> Floats:

@@ -45,6 +45,9 @@ class EmbedConfig:
     """Checkpoint of the encoder; None looks in the known places."""
     format: str = "f16"
     """How an embedding is stored."""
+    views: str = "identity"
+    """What is embedded beside each image as it is: identity (nothing), d4 (its seven other orientations), or the name
+    or file of a photometric recipe (its variants)."""
     stain: str | None = None
     """Stain normalisation before anything else: none, macenko or reinhard; None takes what the name says."""
     device: str = "auto"
@@ -67,7 +70,12 @@ class EmbedConfig:
         object.__setattr__(self, "stain", stain)
         _check_device(self.device)
         _check_at_least(self, 1, ("batch_size", "threads", "limit"))
-        _check_filled(self, ("encoder", "format", "precision", "cache"))
+        _check_filled(self, ("encoder", "format", "precision", "views", "cache"))
+        if self.encoder == "none" and self.views != "identity":
+            raise ConfigError(
+                f"views {self.views} are to be embedded, and encoder none embeds nothing. Name an encoder, or leave "
+                "the views out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

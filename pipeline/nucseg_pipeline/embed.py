@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nucseg.data import DataSet, Entry, stain_identity
+from nucseg.data import DataSet, stain_identity
 from nucseg.data.official import plain_name, stain_of
 from nucseg.encoders import Encoder, open_encoder
 from nucseg.errors import ConfigError, DataError
-from nucseg_cache import BLOCK_ROWS, CacheError, Embeddings, Key, Store, StoreExists, StoreNotFound
+from nucseg.views import View, views_named
+from nucseg_cache import CacheError, Key, Store, StoreExists, StoreNotFound
 from nucseg_cache.formats import format_named
 from nucseg_pipeline.config import EmbedConfig, store_location
+from nucseg_pipeline.encoding import SIDE_PX, Encoding, Target
+from nucseg_pipeline.forecast import Tell, forecast
 from nucseg_pipeline.sources import open_source
 from nucseg_pipeline.stained import note_of, remember_unchanged, unchanged_in
 from nucseg_pipeline.synchronise import Progress, Synchronisation, synchronise
 
-SIDE_PX = 256
-"""Side of a prepared sample in pixels."""
-
 NO_ENCODER = "none"
 """In place of an encoder: only the images and masks are brought into the store, for networks without guidance."""
 
-LEAST_BATCH = 2
-"""Images given to the encoder at once at least: its guard finds one embedding of two images only side by side."""
+
+@dataclass(frozen=True)
+class ViewEmbedded:
+    """What was done for one view."""
+
+    name: str
+    """`identity`, or the name of an exact view."""
+    n_encoded: int
+    """Embeddings made this time."""
+    n_embedded: int
+    """Images, of those asked for, that have an embedding in this view now."""
 
 
 @dataclass(frozen=True)
@@ -37,32 +45,40 @@ class EmbedResult:
     """Of the embeddings; None where only the images were asked for."""
     synchronised: Synchronisation
     n_encoded: int
-    """Images that went through the encoder this time."""
+    """Images that went through the encoder this time, each view of an image counted."""
     n_embedded: int
     """Images, of those asked for, that have an embedding now."""
     seconds: float
     """Time of the encoding alone, reading and writing included."""
     notes: tuple[str, ...] = field(default=())
     """What the user should know of the data set and the encoder."""
+    views: tuple[ViewEmbedded, ...] = ()
+    """The image as it is first, then the views that were asked for; empty where only the images were."""
 
 
-def embed(config: EmbedConfig, progress: Progress) -> EmbedResult:
+def embed(config: EmbedConfig, progress: Progress, tell: Tell = lambda told: None) -> EmbedResult:
     """Bring a store up to date with its data set, and embed what has no embedding yet.
 
     Reads the data set's folder and the encoder's weights; writes `<cache>/<dataset>.zarr`, or for images whose stain is
     normalised first `<cache>/<dataset>@<stain>.zarr`. What is finished when the stage stops, for whatever reason, is
     kept, and the next call goes on from there.
 
+    The images as they are come first, then the views that were asked for. What the embeddings still to make will take
+    on disk is told before the first of them, and how long they will take once the encoder's pace is known.
+
     Args:
         config: what to embed with what.
         progress: called with (done, total, what).
+        tell: called with what is foreseen; not at all where nothing is to be encoded.
 
     Raises:
         NucsegError: the data set, the encoder or an option is not usable; also when some images could not be read,
             after everything else was embedded.
-        CacheError: the store cannot be read or written.
+        CacheError: the store cannot be read or written, has no space for what is to be made, or holds a view of that
+            name that was made otherwise.
     """
     format_named(config.format)
+    views = views_named(config.views)
     store, dataset = _open(config)
     entries = dataset.entries[: config.limit]
     with store.exclusive():
@@ -79,14 +95,39 @@ def embed(config: EmbedConfig, progress: Progress) -> EmbedResult:
         threads=config.threads, batch_size=config.batch_size,
     )  # fmt: skip
     key = Key({**encoder.identity, "format": config.format})
-    embeddings = store.embeddings(key, recorded={**encoder.provenance, "note": encoder.note})
     wanted = {store.row_of(entry.id): entry for entry in entries if store.has(entry.id)}
+    targets = _targets(store, key, encoder, views)
+    missing = [target.missing(wanted) for target in targets]
+    foreseen = forecast(store, targets, missing)
+    if foreseen.n_embeddings:
+        tell(foreseen)
     started = time.perf_counter()
-    n_encoded = _encode_missing(embeddings, encoder, store, wanted, changes, progress)
+    encoding = Encoding(encoder, store, wanted, changes.failures, foreseen.n_embeddings, progress, tell)
+    encoding.run(targets[:1], missing[:1])
+    encoding.run(targets[1:], missing[1:])
     seconds = time.perf_counter() - started
-    n_embedded = len(wanted.keys() - set(embeddings.missing()))
+    done = tuple(
+        ViewEmbedded(
+            target.name, encoding.n_encoded[target.name], len(wanted.keys() - set(target.embeddings.missing()))
+        )
+        for target in targets
+    )
     notes = (*dataset.notes, *note_of(unchanged_in(store.notes)), *((encoder.note,) if encoder.note else ()))
-    return _told(EmbedResult(store.location, key, changes, n_encoded, n_embedded, seconds, notes))
+    n_encoded, n_embedded = encoding.n_encoded.total(), done[0].n_embedded
+    return _told(EmbedResult(store.location, key, changes, n_encoded, n_embedded, seconds, notes, done))
+
+
+def _targets(store: Store, key: Key, encoder: Encoder, views: Sequence[View]) -> list[Target]:
+    """The images as they are, then their views."""
+    recorded = {**encoder.provenance, "note": encoder.note}
+    of_views = [
+        Target(
+            store.embeddings(key, view.name, recorded=recorded, described=view.described, images=view.changes_colours),
+            view,
+        )
+        for view in views
+    ]
+    return [Target(store.embeddings(key, recorded=recorded)), *of_views]
 
 
 def _told(result: EmbedResult) -> EmbedResult:
@@ -134,66 +175,6 @@ def _source_of_original(config: EmbedConfig) -> str:
         return Store.open(store_location(config.cache, plain_name(config.dataset))).source
     except CacheError:
         return ""
-
-
-def _encode_missing(
-    embeddings: Embeddings,
-    encoder: Encoder,
-    store: Store,
-    wanted: dict[int, Entry],
-    changes: Synchronisation,
-    progress: Progress,
-) -> int:
-    """Encode the wanted rows that are missing, block by block; returns how many were encoded.
-
-    Blocks that another process owns are left to it at first. At the end they are waited for, and looked at again: that
-    process may have died.
-    """
-    missing = [row for row in embeddings.missing(sizes=True) if row in wanted]
-    total, done, n_encoded = len(missing), 0, 0
-    n_missing = Counter(row // BLOCK_ROWS for row in missing)
-    blocks = [block for block in embeddings.blocks() if n_missing[block.start // BLOCK_ROWS]]
-    left: list[range] = []
-    for wait in (False, True):
-        for block in blocks if not wait else left:
-            if wait:
-                progress(done, total, "waiting for another process that embeds into this store")
-            with embeddings.claim(block, wait=wait) as owned:
-                if not owned:
-                    left.append(block)
-                    continue
-                rows = [row for row in embeddings.missing(block, sizes=True) if row in wanted]
-                done += n_missing[block.start // BLOCK_ROWS] - len(rows)  # done by another process meanwhile
-                for batch in _batches(rows, max(encoder.batch_size, LEAST_BATCH)):
-                    n_encoded += _encode(embeddings, encoder, store, {row: wanted[row] for row in batch}, changes)
-                    done += len(batch)
-                    progress(done, total, "encoding")
-    return n_encoded
-
-
-def _encode(
-    embeddings: Embeddings, encoder: Encoder, store: Store, batch: dict[int, Entry], changes: Synchronisation
-) -> int:
-    """Encode and store one batch; images that changed or broke since they were prepared are told, not used."""
-    images = {}
-    for row, entry in batch.items():
-        try:
-            image, digest = entry.read_image()
-        except DataError as error:
-            changes.failures[entry.id] = str(error)
-            continue
-        if digest == store.info(row).image_digest:
-            images[row] = image
-        else:
-            changes.failures[entry.id] = f"{entry.id} was changed while it was being embedded; run the command again."
-    if images:
-        remember_unchanged(store, [batch[row] for row in images])  # first, so that a kill loses none
-        embeddings.write(list(images), encoder.encode(list(images.values())))
-    return len(images)
-
-
-def _batches(rows: Sequence[int], size: int) -> list[Sequence[int]]:
-    return [rows[first : first + size] for first in range(0, len(rows), size)]
 
 
 def _vanished(result: EmbedResult) -> str:

@@ -12,7 +12,7 @@ app = typer.Typer(no_args_is_help=True, help="Look into a store, check it, take 
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of a store, CACHE/DATASET.zarr.")]
 
-_GIB = 1 << 30
+_MIB, _GIB = 1 << 20, 1 << 30
 
 
 @app.command()
@@ -28,10 +28,10 @@ def info(store: StoreArgument) -> None:
               + ", ".join(f"{name} {value}" for name, value in opened.preparation.items()))  # fmt: skip
     for key in opened.keys():  # noqa: SIM118 - a method of Store, which is no dictionary
         recorded = {name: value for name, value in opened.recorded(key).items() if value}
+        out.print(table(key.hash, ("field", "value"), [*key.fields.items(), *recorded.items()]))
         for view in opened.views(key):
-            there = opened.embeddings(key, view).there()
-            title = f"{key.hash}/{view}: {len(there)} embeddings"
-            out.print(table(title, ("field", "value"), [*key.fields.items(), *recorded.items()]))
+            n_rows, n_bytes = opened.embeddings(key, view).file_bytes()
+            out.print(f"{key.hash}/{view}: {n_rows} embeddings, {n_bytes / _MIB:.1f} MiB")
     folder = local_path(store)
     if folder is not None:
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
@@ -63,14 +63,17 @@ def verify(
 def prune(
     store: StoreArgument,
     key: Annotated[
-        list[str] | None, typer.Option(help="Hash of embeddings to delete, as `cache info` shows it; repeatable.")
+        list[str] | None,
+        typer.Option(help="Embeddings to delete, HASH or HASH/VIEW as `cache info` shows them; repeatable."),
     ] = None,
 ) -> None:
-    """Delete embeddings by their key, and what killed processes left behind.
+    """Delete embeddings by their key, or one view of them, and what killed processes left behind.
 
     Reads the store's keys. Nothing else is ever deleted: not the samples, nor embeddings that were not named.
     """
     from nucseg_cache import prune as prune_store
 
     done = prune_store(store, keys=key or ())
-    out.print(f"{len(done.keys)} keys and {done.n_leftovers} leftovers deleted")
+    n_views = sum("/" in name for name in done.keys)
+    views = f"{n_views} views, " if n_views else ""
+    out.print(f"{views}{len(done.keys) - n_views} keys and {done.n_leftovers} leftovers deleted")

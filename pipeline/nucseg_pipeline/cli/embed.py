@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nucseg_pipeline.cli.console import notes, out, progress_bar
+from nucseg_pipeline.cli.console import clock, notes, out, progress_bar
 
 if TYPE_CHECKING:
     from nucseg_pipeline.config import EmbedConfig
+    from nucseg_pipeline.embed import EmbedResult
+    from nucseg_pipeline.encoding import Duration
+    from nucseg_pipeline.forecast import Storage
+
+_MIB, _GIB = 1 << 20, 1 << 30
 
 
 def embed(
@@ -33,6 +38,13 @@ def embed(
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
         str | None, typer.Option(help="How embeddings are stored: f16 (default), f32, i8.")
+    ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(
+            help="What is embedded beside each image as it is: identity (default), nothing; d4, its seven other "
+            "orientations; stain, papers, or the FILE of a photometric recipe, its variants in other colours."
+        ),
     ] = None,
     stain: Annotated[
         str | None,
@@ -57,15 +69,16 @@ def embed(
 
     Reads the data set's images and masks, and the encoder's weights. Writes CACHE/DATASET.zarr; with --stain, which
     changes the images themselves, CACHE/DATASET@STAIN.zarr beside it. A second run encodes only what is new or changed;
-    a killed run goes on where it stopped; embeddings of another encoder, precision or format live beside the first.
+    a killed run goes on where it stopped; embeddings of another encoder, precision or format live beside the first, and
+    so do views. What the embeddings still to make will take on disk is told, and checked, before the first of them.
     """
     from nucseg_pipeline.config import EmbedConfig
     from nucseg_pipeline.recipe import load_recipe, resolve
 
     options = {
         "dataset": dataset, "source": source, "encoder": encoder, "weights": weights, "format": format,
-        "stain": stain, "device": device, "precision": precision, "batch_size": batch_size, "threads": threads,
-        "limit": limit, "cache": cache,
+        "views": views, "stain": stain, "device": device, "precision": precision, "batch_size": batch_size,
+        "threads": threads, "limit": limit, "cache": cache,
     }  # fmt: skip
     config = resolve(EmbedConfig, load_recipe(recipe, "embed") if recipe else {}, options)
     run_embed(config)
@@ -76,7 +89,7 @@ def run_embed(config: EmbedConfig) -> None:
     from nucseg_pipeline.embed import embed as embed_stage
 
     with progress_bar() as progress:
-        result = embed_stage(config, progress)
+        result = embed_stage(config, progress, _tell)
     notes(result.notes)
     changes = result.synchronised
     out.print(
@@ -88,4 +101,22 @@ def run_embed(config: EmbedConfig) -> None:
         out.print("nothing embedded: networks without guidance (--fusion none) can be trained")
     else:
         out.print(f"{result.n_encoded} encoded{rate}; {result.n_embedded} embedded as {result.key.hash}")
+        _tell_views(result)
     out.print(f"store: {result.location}")
+
+
+def _tell_views(result: EmbedResult) -> None:
+    """One line a view, where there are others than the image as it is."""
+    for view in result.views if len(result.views) > 1 else ():
+        out.print(f"  {view.name}: {view.n_encoded} encoded, {view.n_embedded} embedded")
+
+
+def _tell(told: Storage | Duration) -> None:
+    """What is foreseen, one line each."""
+    from nucseg_pipeline.forecast import Storage
+
+    if isinstance(told, Storage):
+        free = "" if told.free_bytes is None else f"; {told.free_bytes / _GIB:.1f} GiB are free"
+        out.print(f"{told.n_embeddings} embeddings to make, about {told.n_bytes / _MIB:.1f} MiB on disk{free}")
+    else:
+        out.print(f"about {clock(told.seconds)} for the {told.n_left} that are left")
