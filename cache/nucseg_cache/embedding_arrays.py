@@ -85,7 +85,7 @@ class EmbeddingArrays:
         if read_sealed(group, ())[0]["fields"] != dict(self._key.fields):
             raise StoreDamaged(f"{group.store}/{group.path} holds the embeddings of another key; it was renamed.")
         attributes, arrays = read_sealed(view, self._names(images=bool(view.attrs.get("images"))))
-        self._view.refuse_another(attributes, f"{group.store}", self._key.hash)
+        self._view.refuse_another(attributes, self._key.hash)
         self._arrays = arrays
         return True
 

@@ -240,7 +240,7 @@ class Store:
         Raises:
             CacheError: the view's name would not be a folder of its own.
         """
-        spec = ViewSpec(view, int(self.preparation["side_px"]), described, images)
+        spec = ViewSpec(self.location, view, int(self.preparation["side_px"]), described, images)
         arrays = EmbeddingArrays(self._layout.embeddings, key, spec, format_named(key.fields["format"]), recorded or {})
         return Embeddings(key, spec, arrays, lambda: self._good, location=self.location, locks=self._locks)
 

@@ -14,6 +14,8 @@ from nucseg_cache.key import differences
 class ViewSpec:
     """One view as it is asked for."""
 
+    location: str
+    """The store, for messages."""
     name: str
     side_px: int
     """Side of the store's prepared samples, in pixels."""
@@ -34,7 +36,7 @@ class ViewSpec:
         described = {"described": dict(self.described)} if self.described else {}
         return {"view": self.name, **described, **({"images": True} if self.images else {})}
 
-    def refuse_another(self, attributes: Mapping[str, Any], location: str, key_hash: str) -> None:
+    def refuse_another(self, attributes: Mapping[str, Any], key_hash: str) -> None:
         """Raise ViewDiffers where the view with these attributes was made in another way than the one asked for."""
         if self.described is None:
             return
@@ -43,9 +45,9 @@ class ViewSpec:
         lines = differences(cached, {**dict.fromkeys(cached, "nothing"), **asked})
         if lines:
             raise ViewDiffers(
-                f"the view {self.name} in {location} was made differently:\n  " + "\n  ".join(lines) + "\n"
+                f"the view {self.name} in {self.location} was made differently:\n  " + "\n  ".join(lines) + "\n"
                 "Give the new recipe another name, so that both live beside one another, or delete the old view with "
-                f"`nucseg cache prune STORE --key {key_hash}/{self.name}`."
+                f"`nucseg cache prune {self.location} --key {key_hash}/{self.name}`."
             )
 
 

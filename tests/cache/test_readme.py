@@ -32,6 +32,9 @@ def test_every_embedding_is_found_right(
 
     for row in rows:
         np.testing.assert_array_equal(program["embedding"](store_path, key.hash, "identity", row), embedding(row))
+    stained = two_blocks.embeddings(key, "stain-1", described={"seed": "0"}, images=True)
+    stained.write([5], embedding(9)[None], np.full((1, 8, 8, 3), 7, np.uint8))
+    np.testing.assert_array_equal(program["embedding"](store_path, key.hash, "stain-1", 5), embedding(9))
     values = store_path / "embeddings" / key.hash / "identity" / "values" / "c"
     (values / "5/0/0/0").rename(values / "0/0/0/0")
     with pytest.raises(ValueError, match="row 0 is damaged"):
@@ -75,7 +78,7 @@ def test_the_drawing_names_every_array_and_the_format(embedded: Store, store_pat
     arrays = {path.parent.name for path in store_path.rglob("zarr.json") if (path.parent / "c").is_dir()}
 
     assert f"format {FORMAT}," in drawing
-    assert arrays | {"scale"} == set(re.findall(r"[├└]── ([a-z_]+)\b(?!/)", drawing)) | {"stratum"}
+    assert arrays | {"scale"} == set(re.findall(r"[├└]── ([a-z_]+)\b(?![/-])", drawing)) | {"stratum"}
     for name, array in Layout.open(store_path, "r").samples._arrays.items():
         line = next(line for line in drawing.splitlines() if re.search(rf"\b{name}\b +\(|\b{name}\b.*\(N", line))
         assert f"{64 if array.chunks[0] == 64 else 1} row" in line

@@ -29,7 +29,7 @@ def info(store: StoreArgument) -> None:
     for key in opened.keys():  # noqa: SIM118 - a method of Store, which is no dictionary
         recorded = {name: value for name, value in opened.recorded(key).items() if value}
         out.print(table(key.hash, ("field", "value"), [*key.fields.items(), *recorded.items()]))
-        for view in opened.views(key):
+        for view in sorted(opened.views(key), key=lambda view: (view != "identity", view)):
             n_rows, n_bytes = opened.embeddings(key, view).file_bytes()
             out.print(f"{key.hash}/{view}: {n_rows} embeddings, {n_bytes / _MIB:.1f} MiB")
     folder = local_path(store)

@@ -1,0 +1,150 @@
+"""Photometric variants: what each transform does, and what its draws depend on."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage.color import rgb2hed
+
+from nucseg.views import View, views_named
+from nucseg.views.stain_jitter import jitter_stains
+
+RNG = np.random.default_rng(3)
+STAINED = (RNG.random((40, 50, 1)) * [60, 120, 50] + [120, 60, 120]).astype(np.uint8)
+"""Purple of many depths."""
+
+
+def variants(folder: Path, *transforms: str, head: str = "variants = 2") -> tuple[View, ...]:
+    """The views of a recipe `mine` of these transforms."""
+    file = folder / "mine.toml"
+    file.write_text("\n".join([head, *(f"[[transform]]\n{transform}" for transform in transforms)]))
+    return views_named(str(file))
+
+
+def test_a_stain_jitter_that_changes_nothing_gives_the_same_bytes() -> None:
+    every_colour = np.arange(256**2 * 3, dtype=np.uint32).astype(np.uint8).reshape(256, 256, 3)
+
+    np.testing.assert_array_equal(jitter_stains(every_colour, [1, 1, 1], [0, 0, 0]), every_colour)
+
+
+def test_each_stain_is_scaled_and_shifted_as_skimage_measures_it() -> None:
+    scale, shift = [1.3, 0.8, 1.1], [0.05, -0.02, 0.03]
+    before = rgb2hed(STAINED)
+    inside = (before > 0.005).all(axis=-1)  # elsewhere skimage has cut off what is negative
+
+    after = rgb2hed(jitter_stains(STAINED, scale, shift))
+
+    assert inside.sum() > 200
+    expected = before * scale + np.asarray(shift) / 6  # skimage's unit is six decades of optical density
+    np.testing.assert_allclose(after[inside], expected[inside], atol=0.002)  # half a grey level
+
+
+def test_a_large_image_is_jittered_as_its_parts_are() -> None:
+    wide = np.tile(STAINED, (20, 14, 1))
+
+    whole = jitter_stains(wide, [1.2, 0.9, 1], [0.01, 0, 0])
+
+    np.testing.assert_array_equal(whole, np.tile(jitter_stains(STAINED, [1.2, 0.9, 1], [0.01, 0, 0]), (20, 14, 1)))
+
+
+def test_gamma_is_a_power_of_the_light(tmp_path: Path) -> None:
+    view, *_ = variants(tmp_path, 'name = "RandomGamma"\ngamma = [0.7, 0.7]')
+
+    expected = 255 * (STAINED / 255) ** 0.7
+
+    assert np.abs(view.apply(STAINED, "a") - expected).max() <= 1
+
+
+def test_brightness_adds_and_contrast_multiplies(tmp_path: Path) -> None:
+    brighter, *_ = variants(
+        tmp_path, 'name = "RandomBrightnessContrast"\nbrightness = [0.1, 0.1]\ncontrast = [0.0, 0.0]'
+    )
+    flatter, *_ = variants(
+        tmp_path, 'name = "RandomBrightnessContrast"\nbrightness = [0.0, 0.0]\ncontrast = [-0.5, -0.5]'
+    )
+
+    assert np.abs(brighter.apply(STAINED, "a") - (STAINED + 25.5)).max() <= 1
+    assert np.ptp(flatter.apply(STAINED, "a")) == pytest.approx(np.ptp(STAINED) / 2, abs=2)
+
+
+def test_clahe_equalises_the_lightness_as_opencv_does(tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    view, *_ = variants(tmp_path, 'name = "CLAHE"\nclip = [3.0, 3.0]\ntiles = [4, 4]')
+    lab = cv2.cvtColor(STAINED, cv2.COLOR_RGB2LAB)
+    lab[..., 0] = cv2.createCLAHE(clipLimit=3.0, tileGridSize=(4, 4)).apply(np.ascontiguousarray(lab[..., 0]))
+
+    np.testing.assert_array_equal(view.apply(STAINED, "a"), cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
+
+
+@pytest.mark.parametrize("recipe", ["stain", "papers"])
+def test_variants_and_images_are_each_drawn_for_themselves(recipe: str) -> None:
+    views = views_named(recipe)
+    shown = [view.apply(STAINED, sample_id).tobytes() for view in views for sample_id in ("a", "b", "c")]
+
+    again = [view.apply(STAINED, sample_id).tobytes() for view in reversed(views) for sample_id in ("c", "b", "a")]
+
+    assert [view.name for view in views] == [f"{recipe}-{number}" for number in range(1, 5)]
+    assert all(view.changes_colours for view in views)
+    assert again[::-1] == shown  # whatever the order
+    assert len(set(shown)) > len(shown) // 2
+
+
+def test_another_process_draws_the_same() -> None:
+    here = views_named("stain")[1].apply(STAINED, "human bladder/1")
+    program = (
+        "import sys, hashlib, numpy as np; from nucseg.views import views_named; "
+        f"image = np.frombuffer(sys.stdin.buffer.read(), np.uint8).reshape({STAINED.shape}); "
+        "print(hashlib.sha256(views_named('stain')[1].apply(image, 'human bladder/1').tobytes()).hexdigest())"
+    )
+
+    there = subprocess.run([sys.executable, "-c", program], input=STAINED.tobytes(), capture_output=True, check=True)
+
+    assert there.stdout.decode().strip() == hashlib.sha256(here.tobytes()).hexdigest()
+
+
+def test_probability_zero_changes_nothing_and_no_other_transforms_draw(tmp_path: Path) -> None:
+    jitter = 'name = "HEDJitter"'
+    never = 'name = "RandomGamma"\ngamma = [0.5, 0.5]\np = 0.0'
+
+    alone = [view.apply(STAINED, "a") for view in variants(tmp_path, jitter)]
+    then_never = [view.apply(STAINED, "a") for view in variants(tmp_path, jitter, never)]
+
+    np.testing.assert_array_equal(alone, then_never)
+    np.testing.assert_array_equal(variants(tmp_path, never)[0].apply(STAINED, "a"), STAINED)
+
+
+def test_a_probability_is_the_share_of_images_that_are_changed(tmp_path: Path) -> None:
+    view, *_ = variants(tmp_path, 'name = "HEDJitter"\np = 0.3\nscale = [2.0, 2.0]')
+    dot = STAINED[:2, :2]
+
+    changed = [bool((view.apply(dot, f"image {i}") != dot).any()) for i in range(400)]
+
+    assert 0.2 < np.mean(changed) < 0.4
+
+
+def test_what_decides_the_pixels_is_described_and_nothing_else(tmp_path: Path) -> None:
+    jitter = 'name = "HEDJitter"'
+    first = variants(tmp_path, jitter)[0].described
+
+    assert first == variants(tmp_path, jitter, head="variants = 9")[0].described
+    assert first == variants(tmp_path, jitter + "\np = 1")[0].described
+    others = [
+        variants(tmp_path, jitter)[1],
+        variants(tmp_path, jitter, head="seed = 1")[0],
+        variants(tmp_path, jitter + "\np = 0.5")[0],
+        variants(tmp_path, jitter + "\nscale = [0.9, 1.2]")[0],
+        variants(tmp_path, jitter, 'name = "CLAHE"')[0],
+    ]
+    assert len({str(first), *(str(other.described) for other in others)}) == 6
+    assert "albumentations 2.0.8" in str(others[-1].described)
+
+
+def test_the_described_version_of_albumentations_is_the_one_installed() -> None:
+    from importlib.metadata import version
+
+    from nucseg.views.transforms import ALBUMENTATIONS
+
+    assert f"albumentations {version('albumentations')}" == ALBUMENTATIONS

@@ -1,0 +1,115 @@
+"""Photometric recipes: what they may say, and what is answered where they say something else."""
+
+from pathlib import Path
+
+import pytest
+
+from nucseg.errors import ConfigError
+from nucseg.views import view_names, views_named
+from nucseg.views.recipe import load_recipe, recipe_names
+
+JITTER = '[[transform]]\nname = "HEDJitter"\n'
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    return tmp_path / "mine.toml"
+
+
+def test_the_recipes_of_the_package_are_what_their_comments_say() -> None:
+    stain, papers = load_recipe("stain"), load_recipe("papers")
+
+    assert recipe_names() == ("papers", "stain")
+    assert view_names() == ("identity", "d4", "papers", "stain")
+    assert [step.transform.name for step in stain.steps] == ["HEDJitter"]
+    assert [step.transform.name for step in papers.steps] == ["RandomGamma", "RandomBrightnessContrast", "CLAHE"]
+    assert (stain.variants, papers.variants) == (4, 4)
+
+
+def test_what_a_recipe_leaves_out_is_the_default(mine: Path) -> None:
+    mine.write_text(JITTER)
+
+    recipe = load_recipe(str(mine))
+
+    assert (recipe.name, recipe.variants, recipe.seed, recipe.steps[0].p) == ("mine", 4, 0, 1.0)
+    assert recipe.steps[0].parameters == {"scale": (0.8, 1.2), "shift": (-0.02, 0.02)}
+    assert [view.name for view in views_named(str(mine))] == ["mine-1", "mine-2", "mine-3", "mine-4"]
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("variants = 0\n" + JITTER, r"variants must be a whole number from 1 to 999, got 0"),
+        ("variants = true\n" + JITTER, r"variants must be a whole number .* got True"),
+        ("seed = -1\n" + JITTER, r"seed must be a whole number from 0 to 4294967295, got -1"),
+        ("sed = 1\n" + JITTER, r"unknown key 'sed'. Did you mean 'seed'\?"),
+        ("", r"names no transform\. Add a table \[\[transform\]\] with name = HEDJitter, "),
+        ("transform = 3", r"names no transform"),
+        ("[[transform]]\np = 1.0", r"transform 1 has no name"),
+        (JITTER + '[[transform]]\nname = "Clahe"', r"transform 2: no transform is called 'Clahe'"),
+        (JITTER + "p = 1.5", r"\(HEDJitter\): p must be from 0.0 to 1.0, got 1.5"),
+        (JITTER + "p = nan", r"p must be a number from 0.0 to 1.0, got nan"),
+        (JITTER + "scale = 0.2", r"scale must be a range \[least, most\], got 0.2. The default is \(0.8, 1.2\)"),
+        (JITTER + "scale = [1.2, 0.8]", r"scale runs from 1.2 down to 0.8"),
+        (JITTER + "scale = [-1, 0.8]", r"scale must be from 0.0 to 4.0, got -1"),
+        (JITTER + 'scale = ["a", 0.8]', r"scale must be a number from 0.0 to 4.0, got 'a'"),
+        (JITTER + "scales = [1, 2]", r"\(HEDJitter\) has an unknown key 'scales'. Did you mean 'scale'\?"),
+        ("[[transform]\n", r"is not TOML"),
+    ],
+)
+def test_a_mistake_is_named_with_what_was_expected(mine: Path, written: str, told: str) -> None:
+    mine.write_text(written)
+
+    with pytest.raises(ConfigError, match=told):
+        views_named(str(mine))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["HorizontalFlip", "Rotate", "ElasticTransform", "RandomCrop", "Affine", "D4", "CoarseDropout", "RandomScale"],
+)
+def test_a_geometric_transform_is_sent_to_where_it_is_replayed(mine: Path, name: str) -> None:
+    mine.write_text(f'[[transform]]\nname = "{name}"')
+
+    with pytest.raises(ConfigError, match=rf"'{name}' moves or covers pixels.*training's augmentation.*HEDJitter"):
+        views_named(str(mine))
+
+
+@pytest.mark.parametrize("name", ["RGBShift", "Downscale", "UnsharpMask", "ToGray"])
+def test_another_photometric_transform_is_unknown_not_geometric(mine: Path, name: str) -> None:
+    mine.write_text(f'[[transform]]\nname = "{name}"')
+
+    with pytest.raises(ConfigError, match=f"no transform is called '{name}'. Known: HEDJitter"):
+        views_named(str(mine))
+
+
+@pytest.mark.parametrize("name", ["identity", "Identity", "d4", "d4-1", "D4x"])
+def test_names_that_other_views_have_are_refused(tmp_path: Path, name: str) -> None:
+    file = tmp_path / f"{name}.toml"
+    file.write_text(JITTER)
+
+    with pytest.raises(ConfigError, match="Rename the file"):
+        views_named(str(file))
+
+
+@pytest.mark.parametrize("name", ["my recipe", "v1.2", "ü", "-x"])
+def test_names_that_no_view_can_have_are_refused(tmp_path: Path, name: str) -> None:
+    file = tmp_path / f"{name}.toml"
+    file.write_text(JITTER)
+
+    with pytest.raises(ConfigError, match=r"letters, digits, _ and - only\. Rename the file"):
+        views_named(str(file))
+
+
+def test_an_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no views 'stian', and no such file\. Did you mean 'stain'\?"):
+        views_named("stian")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        views_named(str(tmp_path))
+
+
+def test_the_recipe_in_the_readme_is_one(mine: Path) -> None:
+    readme = (Path(__file__).resolve().parents[3] / "README.md").read_text("utf-8")
+    mine.write_text(readme.split("```toml\n")[1].split("```")[0])
+
+    assert views_named(str(mine))[0].described["transform 1"].startswith("HEDJitter 1, p 1.0")
