@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from nucseg.data import DataSet, stain_identity
@@ -106,15 +106,18 @@ def embed(config: EmbedConfig, progress: Progress, tell: Tell = lambda told: Non
     encoding.run(targets[:1], missing[:1])
     encoding.run(targets[1:], missing[1:])
     seconds = time.perf_counter() - started
-    done = tuple(
-        ViewEmbedded(
-            target.name, encoding.n_encoded[target.name], len(wanted.keys() - set(target.embeddings.missing()))
-        )
-        for target in targets
-    )
+    done = _done(targets, encoding, wanted.keys())
     notes = (*dataset.notes, *note_of(unchanged_in(store.notes)), *((encoder.note,) if encoder.note else ()))
     n_encoded, n_embedded = encoding.n_encoded.total(), done[0].n_embedded
     return _told(EmbedResult(store.location, key, changes, n_encoded, n_embedded, seconds, notes, done))
+
+
+def _done(targets: Sequence[Target], encoding: Encoding, wanted: Set[int]) -> tuple[ViewEmbedded, ...]:
+    """What was done for each view, and what there is of the wanted rows now."""
+    return tuple(
+        ViewEmbedded(target.name, encoding.n_encoded[target.name], len(wanted - set(target.embeddings.missing())))
+        for target in targets
+    )
 
 
 def _targets(store: Store, key: Key, encoder: Encoder, views: Sequence[View]) -> list[Target]:

@@ -105,15 +105,21 @@ def test_another_process_draws_the_same() -> None:
     assert there.stdout.decode().strip() == hashlib.sha256(here.tobytes()).hexdigest()
 
 
-def test_probability_zero_changes_nothing_and_no_other_transforms_draw(tmp_path: Path) -> None:
+def test_the_chance_of_one_transform_changes_no_draw_of_another(tmp_path: Path) -> None:
     jitter = 'name = "HEDJitter"'
-    never = 'name = "RandomGamma"\ngamma = [0.5, 0.5]\np = 0.0'
+    neutral = jitter + "\nscale = [1.0, 1.0]\nshift = [0.0, 0.0]"
 
-    alone = [view.apply(STAINED, "a") for view in variants(tmp_path, jitter)]
-    then_never = [view.apply(STAINED, "a") for view in variants(tmp_path, jitter, never)]
+    always = [view.apply(STAINED, "a") for view in variants(tmp_path, neutral, jitter)]
+    never = [view.apply(STAINED, "a") for view in variants(tmp_path, neutral + "\np = 0.0", jitter)]
 
-    np.testing.assert_array_equal(alone, then_never)
-    np.testing.assert_array_equal(variants(tmp_path, never)[0].apply(STAINED, "a"), STAINED)
+    np.testing.assert_array_equal(always, never)
+    assert (always[0] != STAINED).any()
+
+
+def test_probability_zero_changes_nothing(tmp_path: Path) -> None:
+    never, *_ = variants(tmp_path, 'name = "RandomGamma"\ngamma = [0.5, 0.5]\np = 0.0')
+
+    np.testing.assert_array_equal(never.apply(STAINED, "a"), STAINED)
 
 
 def test_a_probability_is_the_share_of_images_that_are_changed(tmp_path: Path) -> None:
