@@ -14,11 +14,8 @@ from nucseg.data import STAINS, dataset_names
 from nucseg.data.official import plain_name, stain_of
 from nucseg.errors import ConfigError
 
-PHOTOMETRIC = re.compile(
-    "photometric|colou?r|jitter|gamma|clahe|bright|contrast|hue|saturat|hsv|hed|stain|intensity|blur|nois"
-    "|gray|grey|invert|solari|poster|equali|tone|sharp|compress|fog|rain|snow|shadow",
-    re.IGNORECASE,
-)
+GEOMETRIES = ("none", "d4", "papers")
+"""The augmentations that come with the package (`nucseg.replay.geometry_names`)."""
 
 
 def default_cache() -> str:
@@ -48,6 +45,8 @@ class EmbedConfig:
     views: str = "identity"
     """What is embedded beside each image as it is: identity (nothing), d4 (its seven other orientations), or the name
     or file of a photometric recipe (its variants)."""
+    view_images: int | None = None
+    """Of how many images views are made, drawn by their ids; None makes them of all."""
     stain: str | None = None
     """Stain normalisation before anything else: none, macenko or reinhard; None takes what the name says."""
     device: str = "auto"
@@ -69,7 +68,7 @@ class EmbedConfig:
         object.__setattr__(self, "dataset", dataset)
         object.__setattr__(self, "stain", stain)
         _check_device(self.device)
-        _check_at_least(self, 1, ("batch_size", "threads", "limit"))
+        _check_at_least(self, 1, ("batch_size", "threads", "limit", "view_images"))
         _check_filled(self, ("encoder", "format", "precision", "views", "cache"))
         if self.encoder == "none" and self.views != "identity":
             raise ConfigError(
@@ -127,9 +126,14 @@ class TrainConfig:
     learning_rate: float = 1e-4
     """Adam's learning rate; with schedule cosine the first one."""
     augmentation: str = "d4"
-    """d4 (flips and quarter turns of image, masks and embedding) or none."""
+    """How image, masks and embedding move together: d4 (flips and quarter turns), papers (then, for one in two, a small
+    affine or elastic one), none, or a file of transforms, see `nucseg.replay.geometry`."""
     replay: str = "corrected"
-    """How an embedding is turned: corrected holds the positional pattern still, plain does not."""
+    """How an embedding follows: corrected holds the positional pattern still, learned also mixes the channels as exact
+    views show, plain moves it as it is, none leaves it (for comparison only)."""
+    views: str = "identity"
+    """Which exact views are read: identity, d4 (orientations are read, not replayed), or the name of a photometric
+    recipe of `nucseg embed --views`, of which every epoch shows another variant."""
     schedule: str = "constant"
     """constant, or cosine: from learning_rate down to 0 at the last step."""
     mixed_precision: str = "no"
@@ -147,8 +151,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_dataset(self.dataset)
-        _check_augmentation(self.augmentation)
-        _check_choice(self, "replay", ("corrected", "plain"))
+        object.__setattr__(self, "augmentation", _augmentation(self.augmentation))
+        _check_choice(self, "replay", ("corrected", "learned", "plain", "none"))
+        _check_views(self)
         _check_choice(self, "schedule", ("constant", "cosine"))
         _check_choice(self, "mixed_precision", ("no", "bf16", "fp16"))
         _check_choice(self, "preload", ("auto", "on", "off"))
@@ -354,15 +359,30 @@ def _with_stain(dataset: str, stain: str | None) -> tuple[str, str]:
     return (plain if wanted == "none" else f"{plain}@{wanted}"), wanted
 
 
-def _check_augmentation(name: str) -> None:
-    if name in ("d4", "none"):
+def _augmentation(name: str) -> str:
+    """An augmentation as it is written down: its name, or what stands in its file."""
+    if name in GEOMETRIES:
+        return name
+    from nucseg.replay import Geometry  # loads torch and albumentations, which what comes with the package need not
+
+    return Geometry.named(name).text
+
+
+def _check_views(config: TrainConfig) -> None:
+    if config.views == "identity":
         return
-    if PHOTOMETRIC.search(name):
+    if not re.fullmatch(r"\w[\w-]*", config.views):
+        raise ConfigError(f"views must be identity, d4 or the name of a photometric recipe, got {config.views!r}.")
+    if config.fusion == "none":
         raise ConfigError(
-            f"augmentation {name!r} changes colours, and an image with changed colours has another embedding than "
-            "the cached one: image and guidance would disagree. Take d4 (flips and quarter turns) or none."
+            f"views {config.views} are embeddings of other views of the images, and fusion none reads no embedding. "
+            "Take another --fusion, or --views identity."
         )
-    raise ConfigError(f"augmentation must be d4 or none, got {name!r}.")
+    if config.views == "d4" and (config.augmentation == "none" or config.replay == "none"):
+        raise ConfigError(
+            "views d4 are read for the orientations that the augmentation draws, and with augmentation none or replay "
+            "none there are none. Take --augmentation d4, or --views identity."
+        )
 
 
 def _check_device(name: str) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nucseg.data import DataSet, stain_identity
+import xxhash
+
+from nucseg.data import DataSet, Entry, stain_identity
 from nucseg.data.official import plain_name, stain_of
 from nucseg.encoders import Encoder, open_encoder
 from nucseg.errors import ConfigError, DataError
@@ -96,8 +98,8 @@ def embed(config: EmbedConfig, progress: Progress, tell: Tell = lambda told: Non
     )  # fmt: skip
     key = Key({**encoder.identity, "format": config.format})
     wanted = {store.row_of(entry.id): entry for entry in entries if store.has(entry.id)}
-    targets = _targets(store, key, encoder, views)
-    missing = [target.missing(wanted) for target in targets]
+    targets = _targets(store, key, encoder, views, wanted, config.view_images)
+    missing = [target.missing() for target in targets]
     foreseen = forecast(store, targets, missing)
     if foreseen.n_embeddings:
         tell(foreseen)
@@ -106,31 +108,43 @@ def embed(config: EmbedConfig, progress: Progress, tell: Tell = lambda told: Non
     encoding.run(targets[:1], missing[:1])
     encoding.run(targets[1:], missing[1:])
     seconds = time.perf_counter() - started
-    done = _done(targets, encoding, wanted.keys())
+    done = _done(targets, encoding)
     notes = (*dataset.notes, *note_of(unchanged_in(store.notes)), *((encoder.note,) if encoder.note else ()))
     n_encoded, n_embedded = encoding.n_encoded.total(), done[0].n_embedded
     return _told(EmbedResult(store.location, key, changes, n_encoded, n_embedded, seconds, notes, done))
 
 
-def _done(targets: Sequence[Target], encoding: Encoding, wanted: Set[int]) -> tuple[ViewEmbedded, ...]:
+def _done(targets: Sequence[Target], encoding: Encoding) -> tuple[ViewEmbedded, ...]:
     """What was done for each view, and what there is of the wanted rows now."""
     return tuple(
-        ViewEmbedded(target.name, encoding.n_encoded[target.name], len(wanted - set(target.embeddings.missing())))
+        ViewEmbedded(
+            target.name, encoding.n_encoded[target.name], len(target.wanted - set(target.embeddings.missing()))
+        )
         for target in targets
     )
 
 
-def _targets(store: Store, key: Key, encoder: Encoder, views: Sequence[View]) -> list[Target]:
-    """The images as they are, then their views."""
+def _chosen(wanted: Mapping[int, Entry], n_images: int | None) -> frozenset[int]:
+    """The rows of which views are made: all, or so many, drawn from their ids alone, so that more add to fewer."""
+    drawn = sorted(wanted, key=lambda row: xxhash.xxh3_64_intdigest(f"view/{wanted[row].id}".encode()))
+    return frozenset(drawn[:n_images])
+
+
+def _targets(
+    store: Store, key: Key, encoder: Encoder, views: Sequence[View], wanted: Mapping[int, Entry], n_images: int | None
+) -> list[Target]:
+    """The images as they are, then the views of those that were chosen."""
     recorded = {**encoder.provenance, "note": encoder.note}
+    chosen = _chosen(wanted, n_images)
     of_views = [
         Target(
             store.embeddings(key, view.name, recorded=recorded, described=view.described, images=view.changes_colours),
+            chosen,
             view,
         )
         for view in views
     ]
-    return [Target(store.embeddings(key, recorded=recorded)), *of_views]
+    return [Target(store.embeddings(key, recorded=recorded), frozenset(wanted)), *of_views]
 
 
 def _told(result: EmbedResult) -> EmbedResult:

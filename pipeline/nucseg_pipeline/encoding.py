@@ -38,6 +38,8 @@ class Target:
     """Where the embeddings of one view go."""
 
     embeddings: Embeddings
+    wanted: frozenset[int]
+    """The rows that are to have an embedding in this view."""
     view: View | None = None
     """None for the image as it is."""
 
@@ -51,9 +53,9 @@ class Target:
         """Whether the prepared images of the view are stored beside their embeddings."""
         return self.view is not None and self.view.changes_colours
 
-    def missing(self, wanted: Mapping[int, Entry], within: range | None = None) -> list[int]:
+    def missing(self, within: range | None = None) -> list[int]:
         """The wanted rows without an embedding in this view, those with a damaged file too."""
-        return [row for row in self.embeddings.missing(within, sizes=True) if row in wanted]
+        return [row for row in self.embeddings.missing(within, sizes=True) if row in self.wanted]
 
     def shown(self, image: NDArray[np.uint8], sample_id: str) -> NDArray[np.uint8]:
         """An image (H, W, 3) as the encoder is to see it."""
@@ -121,7 +123,7 @@ class Encoding:
                         left.append(block)
 
     def _encode_block(self, targets: Sequence[Target], block: range, n_planned: int) -> None:
-        jobs = [_Job(row, target) for target in targets for row in target.missing(self._wanted, block)]
+        jobs = [_Job(row, target) for target in targets for row in target.missing(block)]
         jobs.sort(key=lambda job: job.row)  # all views of an image in turn: it is read once
         self._done += n_planned - len(jobs)  # done by another process meanwhile
         for batch in self._batches(jobs):

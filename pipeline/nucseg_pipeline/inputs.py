@@ -89,18 +89,30 @@ def find_key(store: Store, config: TrainConfig) -> Key | None:
 
 
 def open_embeddings(store: Store, key: Key | None, ids: Sequence[str]) -> Embeddings | None:
-    """The embeddings of a key, complete for these ids; ConfigError says how many are missing."""
-    if key is None:
-        return None
-    embeddings = store.embeddings(key)
+    """The embeddings of a key, complete for these ids; None without guidance. See `complete_embeddings`."""
+    return None if key is None else complete_embeddings(store, key, ids)
+
+
+def complete_embeddings(store: Store, key: Key, ids: Sequence[str], view: str = "identity") -> Embeddings:
+    """The embeddings of a key in one view, complete for these ids; ConfigError says how many are missing."""
+    embeddings = store.embeddings(key, view)
     without = set(embeddings.missing())
     missing = sorted(info.id for info in store.table if info.row in without and info.id in set(ids))
     if missing:
         raise ConfigError(
-            f"{len(missing)} of {len(ids)} images in {store.location} have no embedding yet: {some(missing)}. "
-            f"Run `nucseg embed --dataset {store.dataset}` with the same encoder; it computes only what is missing."
+            f"{len(missing)} of {len(ids)} images in {store.location} have no embedding{_of(view)} yet: "
+            f"{some(missing)}. Run `nucseg embed --dataset {store.dataset}{_option(view)}` with the same encoder; it "
+            "computes only what is missing."
         )
     return embeddings
+
+
+def _of(view: str) -> str:
+    return "" if view == "identity" else f" of the view {view}"
+
+
+def _option(view: str) -> str:
+    return "" if view == "identity" else f" --views {view.rpartition('-')[0]}"
 
 
 def divide(store: Store, config: TrainConfig) -> Split:

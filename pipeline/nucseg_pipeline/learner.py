@@ -5,23 +5,24 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from nucseg.errors import ConfigError
+from nucseg.replay import Motions
 from nucseg_pipeline.accelerators import share_buffers, total
+from nucseg_pipeline.augmentation import Augmentation
 from nucseg_pipeline.checkpoint import TrainingError
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.events import EpochRow
 from nucseg_pipeline.inference import validate
 from nucseg_pipeline.network import build_network
-from nucseg_pipeline.rows import Batch, Rows, batches, collate, epoch_order, stream
-from nucseg_pipeline.step import Objective, turned
+from nucseg_pipeline.rows import Batch, Row, Rows, ahead, batches, collate, epoch_order
+from nucseg_pipeline.step import Objective
 
 
 class Learner:
@@ -46,21 +47,21 @@ class Learner:
         return max(self.history, key=lambda row: row.validation_dice)
 
     def learn(
-        self, rows: Rows, validation: Rows, pattern: Tensor | None, stepped: Callable[[int, int, float], None]
+        self, rows: Rows, validation: Rows, augmentation: Augmentation, stepped: Callable[[int, int, float], None]
     ) -> EpochRow:
         """One epoch and its validation.
 
         Args:
             rows: The training part.
             validation: The validation part.
-            pattern: (256, 64, 64) positional pattern that stays in place while embeddings turn, or None.
+            augmentation: What is shown of the training part.
             stepped: Called with step, steps and loss after each step.
 
         Raises:
             TrainingError: at the first loss that is not finite.
         """
         began, epoch = time.monotonic(), len(self.history)
-        train_loss = self._pass(rows, epoch, pattern, stepped)
+        train_loss = self._pass(rows, epoch, augmentation, stepped)
         share_buffers(self.accelerator, self.model)
         scores = validate(self.model, validation, device=self.accelerator.device, **self._shares())
         loss, dice, n_images = total(self.accelerator, (scores.loss, scores.dice, scores.n_images))
@@ -100,7 +101,7 @@ class Learner:
             ) from None
 
     def _pass(
-        self, rows: Rows, epoch: int, pattern: Tensor | None, stepped: Callable[[int, int, float], None]
+        self, rows: Rows, epoch: int, augmentation: Augmentation, stepped: Callable[[int, int, float], None]
     ) -> float:
         """Every training row once, in the order of the epoch; the mean loss."""
         torch.manual_seed(_dropout_seed(self.config.seed, epoch, self.accelerator.process_index))
@@ -108,10 +109,8 @@ class Learner:
         order = epoch_order(rows.ids, self.config.seed, epoch)[: self.config.epoch_images]
         shares = batches(order, **self._shares())
         loss_sum, n_shown = 0.0, 0
-        for step, share in enumerate(stream(rows, shares)):
-            batch = collate(share).to(self.accelerator.device)
-            if self.config.augmentation == "d4":
-                batch = turned(batch, seed=self.config.seed, epoch=epoch, pattern=pattern)
+        for step, (share, motions) in enumerate(self._shown(rows, shares, epoch, augmentation)):
+            batch = augmentation.moved(collate(share).to(self.accelerator.device), motions)
             loss = self._step(batch, learning_rate(self.config, epoch + step / len(shares)))
             if not math.isfinite(loss):
                 raise _diverged(loss, epoch, step, len(shares))
@@ -119,6 +118,16 @@ class Learner:
             stepped(step + 1, len(shares), loss)
         loss_total, n_total = total(self.accelerator, (loss_sum, n_shown))
         return loss_total / n_total
+
+    def _shown(
+        self, rows: Rows, shares: Sequence[Sequence[int]], epoch: int, augmentation: Augmentation
+    ) -> Iterator[tuple[list[Row], Motions]]:
+        """The rows of each batch as they are shown, and how they move; the next ones while the last are learned."""
+
+        def shown(share: Sequence[int]) -> tuple[list[Row], Motions]:
+            return augmentation.shown(rows, share, seed=self.config.seed, epoch=epoch)
+
+        return ahead(shown, shares)
 
     def _step(self, batch: Batch, rate: float) -> float:
         for group in self.optimizer.param_groups:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,12 @@ from nucseg_cache import Embeddings, SampleRow, Store
 
 READ_ROWS = 16
 """Rows read at once while filling the memory."""
+
+IDENTITY = "identity"
+"""The view that is the image as it lies in the data set."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +90,7 @@ class Rows(Dataset[Row]):
         embeddings: Embeddings | None,
         ids: Sequence[str],
         *,
+        views: Mapping[str, Embeddings] | None = None,
         preload: str = "off",
         distances: bool = False,
     ) -> None:
@@ -92,16 +100,22 @@ class Rows(Dataset[Row]):
             store: Where the samples are.
             embeddings: The embeddings that guide, or None.
             ids: Which rows, in which order.
+            views: The exact views that `read` can be asked for beside the identity.
             preload: on, off, or auto: on when the rows fit in half of the memory that is free.
             distances: whether to compute the distance map of each row's true nuclei.
         """
         self.ids = tuple(ids)
-        self._store, self._embeddings, self._distances = store, embeddings, distances
+        self._store, self._distances = store, distances
+        self._views = {} if embeddings is None else {IDENTITY: embeddings, **(views or {})}
         self._rows = row_numbers(store, self.ids)
-        self._kept: list[Row] = []
+        self._kept: dict[str, list[Row]] = {}
         if preload == "on" or (preload == "auto" and self._fits()):
-            for first in range(0, len(self), READ_ROWS):
-                self._kept.extend(self.__getitems__(range(first, min(first + READ_ROWS, len(self)))))
+            self._kept = {view: self._whole(view) for view in self._views or (IDENTITY,)}
+
+    @property
+    def side_px(self) -> int:
+        """Side of the prepared images in pixels."""
+        return int(self._store.preparation["side_px"])
 
     @property
     def in_memory(self) -> bool:
@@ -116,18 +130,30 @@ class Rows(Dataset[Row]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Row]:
         """Several rows at once, as torch's loaders ask for them."""
-        if len(self._kept) == len(self):
-            return [self._kept[index] for index in indices]
-        rows = [self._rows[index] for index in indices]
-        samples = self._store.read_samples(rows)
-        embeddings = [None] * len(rows) if self._embeddings is None else list(self._embeddings.read(rows))
-        return [
-            Row(sample, embedding, _distance(sample) if self._distances else None)
-            for sample, embedding in zip(samples, embeddings, strict=True)
-        ]
+        return self.read(indices, [IDENTITY] * len(indices))
+
+    def read(self, indices: Sequence[int], views: Sequence[str]) -> list[Row]:
+        """Several rows at once, each in its view: the embedding of that view, and its image where that is another."""
+        if self._kept:
+            return [self._kept[view][index] for index, view in zip(indices, views, strict=True)]
+        samples = self._store.read_samples([self._rows[index] for index in indices])
+        return [self._row(*one) for one in zip(indices, samples, views, strict=True)]
+
+    def _row(self, index: int, sample: SampleRow, view: str) -> Row:
+        distance = _distance(sample) if self._distances else None
+        if not self._views:
+            return Row(sample, None, distance)
+        values, images = self._views[view].read_shown([self._rows[index]])
+        shown = sample if images is None else replace(sample, image=images[0])
+        return Row(shown, values[0], distance)
+
+    def _whole(self, view: str) -> list[Row]:
+        shares = batches(range(len(self)), READ_ROWS)
+        return [row for share in shares for row in self.read(share, [view] * len(share))]
 
     def _fits(self) -> bool:
-        return bool(self.ids) and self[0].n_bytes * len(self) < free_memory_bytes() / 2
+        n_views = max(len(self._views), 1)
+        return bool(self.ids) and self[0].n_bytes * len(self) * n_views < free_memory_bytes() / 2
 
 
 def row_numbers(store: Store, ids: Sequence[str]) -> list[int]:
@@ -190,17 +216,19 @@ def batches(order: Sequence[int], batch_size: int, *, process: int = 0, n_proces
 
 def stream(rows: Rows, shares: Iterable[Sequence[int]]) -> Iterator[list[Row]]:
     """The rows of each batch; unless they are in memory, the next batch is read while the last one is used."""
-    if rows.in_memory:
-        yield from map(rows.__getitems__, shares)
-        return
-    with ThreadPoolExecutor(1) as reader:
-        ahead: Future[list[Row]] | None = None
-        for share in shares:
-            behind, ahead = ahead, reader.submit(rows.__getitems__, share)
+    return map(rows.__getitems__, shares) if rows.in_memory else ahead(rows.__getitems__, shares)
+
+
+def ahead(make: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """What is made of each item, in order; the next one is made while the last one is used."""
+    with ThreadPoolExecutor(1) as maker:
+        coming: Future[R] | None = None
+        for item in items:
+            behind, coming = coming, maker.submit(make, item)
             if behind is not None:
                 yield behind.result()
-        if ahead is not None:
-            yield ahead.result()
+        if coming is not None:
+            yield coming.result()
 
 
 def free_memory_bytes() -> int:

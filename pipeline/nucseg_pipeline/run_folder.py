@@ -42,6 +42,7 @@ class RunFolder:
     inputs.json     store, key of the embeddings, digests of images and masks, versions
     run.json        status: training, then finished
     position.npy    (256, 64, 64) float32, positional pattern of the training rows, where replay corrects for it
+    mixing.npy      (8, 256, 256) float32, what a turn does to the channels, where replay learns it
     epochs.csv      one line an epoch
     last.pt         checkpoint after the last finished epoch
     best.pt         network of the epoch with the highest validation Dice

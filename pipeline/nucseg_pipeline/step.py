@@ -1,9 +1,6 @@
-"""What happens to one batch: turning it, and the loss of a network on it."""
+"""The loss of a network on one batch."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +8,6 @@ from torch import Tensor, nn
 from nucseg.errors import ConfigError
 from nucseg.losses import SegmentationLoss, distance_loss, presence_loss
 from nucseg.models import SegmentationModel
-from nucseg.replay import d4, replay_batch
-from nucseg_pipeline.rows import Batch
 
 
 class Objective(nn.Module):
@@ -47,23 +42,6 @@ class Objective(nn.Module):
         return loss
 
 
-def turned(batch: Batch, *, seed: int, epoch: int, pattern: Tensor | None) -> Batch:
-    """Flip and quarter-turn each sample by its own element of D4, drawn from (seed, epoch, id).
-
-    Everything of a sample turns together. `pattern` (256, 64, 64) is the positional pattern that stays
-    in place while an embedding turns; None turns the whole embedding.
-    """
-    elements = [d4.draw(seed, epoch, one) for one in batch.ids]
-    return replace(
-        batch,
-        image=_turned(batch.image, elements),
-        target=_turned(batch.target, elements),
-        ignore=_turned(batch.ignore, elements),
-        distance=None if batch.distance is None else _turned(batch.distance, elements),
-        embedding=None if batch.embedding is None else replay_batch(batch.embedding, elements, pattern),
-    )
-
-
 def _given(distance: Tensor | None) -> Tensor:
     if distance is None:
         raise ConfigError(
@@ -71,8 +49,3 @@ def _given(distance: Tensor | None) -> Tensor:
             "Open its rows with distances=True."
         )
     return distance
-
-
-def _turned(x: Tensor, elements: Sequence[int]) -> Tensor:
-    """Turn each of (B, ..., H, W) by its own element."""
-    return torch.stack([d4.apply(one, element) for one, element in zip(x, elements, strict=True)])

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from accelerate import Accelerator
-from torch import Tensor
 
 from nucseg.data.splits import Split
 from nucseg.errors import ConfigError
 from nucseg.instances import InstanceRule, choose_rule
-from nucseg.replay.position import position_pattern
+from nucseg.replay import Geometry
 from nucseg_cache import Embeddings, Store
 from nucseg_pipeline.accelerators import open_accelerator
-from nucseg_pipeline.checkpoint import load_checkpoint, save_checkpoint, write_whole
+from nucseg_pipeline.augmentation import Augmentation, open_views
+from nucseg_pipeline.checkpoint import load_checkpoint, save_checkpoint
 from nucseg_pipeline.config import TrainConfig, store_location
 from nucseg_pipeline.events import EpochDone, Progress, Started, StepDone
 from nucseg_pipeline.inference import predict
 from nucseg_pipeline.inputs import Inputs, divide, find_key, gather, open_embeddings, used_ids
 from nucseg_pipeline.learner import Learner
-from nucseg_pipeline.rows import READ_ROWS, Rows, batches, collate, stream
+from nucseg_pipeline.replaying import open_replay
+from nucseg_pipeline.rows import Rows
 from nucseg_pipeline.run_folder import RunFolder, State
 
 
@@ -72,7 +69,8 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         inputs = _checked_inputs(folder, state, gather(store, key, parts), parts)
         learner = Learner(config, accelerator)
         distances = config.instance_head == "distance"
-        rows = Rows(store, embeddings, parts.train, preload=config.preload, distances=distances)
+        views = open_views(store, key, config, parts.train)
+        rows = Rows(store, embeddings, parts.train, views=views, preload=config.preload, distances=distances)
         validation = Rows(store, embeddings, parts.validation, preload=config.preload)
         watched = _watched(store, embeddings, validation, config)
 
@@ -80,7 +78,8 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         accelerator.wait_for_everyone()
         if is_main:
             _begin(folder, state, config, parts, inputs)
-        pattern = _pattern(folder, config, rows, accelerator)
+        replay = open_replay(folder, config, store, key, rows, accelerator)
+        augmentation = Augmentation(Geometry.named(config.augmentation), replay, tuple(views))
         _restore(learner, folder, inputs)
         epochs_before = len(learner.history)
         if is_main:
@@ -88,7 +87,7 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
 
         while len(learner.history) < config.epochs:
             report = partial(_report_step, progress, len(learner.history) + 1) if is_main else _silent
-            row = learner.learn(rows, watched, pattern, report)
+            row = learner.learn(rows, watched, augmentation, report)
             if is_main:
                 _keep(learner, folder, inputs)
                 progress(EpochDone(row, is_best=learner.best is row))
@@ -129,30 +128,6 @@ def _watched(store: Store, embeddings: Embeddings | None, validation: Rows, conf
         return validation
     chosen = [ids[position] for position in np.linspace(0, len(ids) - 1, wanted).astype(int)]
     return Rows(store, embeddings, chosen, preload=config.preload)
-
-
-def _pattern(folder: RunFolder, config: TrainConfig, rows: Rows, accelerator: Accelerator) -> Tensor | None:
-    """The positional pattern of the run's own training rows, computed once and kept; None where nothing uses it."""
-    if "none" in (config.fusion, config.augmentation) or config.replay == "plain":
-        return None
-    path = folder.file("position.npy")
-    if accelerator.is_main_process and not path.exists():
-        buffer = io.BytesIO()
-        np.save(buffer, position_pattern(_embeddings(rows)).cpu().numpy())
-        write_whole(path, buffer.getvalue())
-    accelerator.wait_for_everyone()
-    try:
-        pattern = torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}. Delete it: it is computed anew.") from None
-    return pattern.to(accelerator.device)
-
-
-def _embeddings(rows: Rows) -> Iterator[Tensor]:
-    for share in stream(rows, batches(range(len(rows)), READ_ROWS)):
-        embedding = collate(share).embedding
-        if embedding is not None:
-            yield embedding
 
 
 def _restore(learner: Learner, folder: RunFolder, inputs: Inputs) -> None:

@@ -129,7 +129,7 @@ def test_a_missing_embedding_is_told_before_the_first_prediction(place: Path) ->
 
 def test_deleted_embeddings_are_told_with_what_was_asked_for(place: Path) -> None:
     store = Store.open(place / "cache" / "synthetic.zarr", mode="r+")
-    store.delete_embeddings(store.keys()[0].hash)
+    store.delete_embeddings(store.keys()[0])
     run = Run.open(place / NAME)
     with pytest.raises(EmbeddingNotFound):
         run.predict(run.split.test)

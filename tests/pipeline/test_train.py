@@ -245,7 +245,7 @@ def test_no_pattern_is_kept_where_nothing_uses_one(training: Configure, wanted: 
 
 def test_without_guidance_the_store_needs_no_embeddings(training: Configure, cache: Path) -> None:
     store = Store.open(cache / "synthetic.zarr", mode="r+")
-    store.delete_embeddings(store.keys()[0].hash)
+    store.delete_embeddings(store.keys()[0])
     result = train(training(cache=str(cache), fusion="none", encoder="vit_b"))
     assert result.epochs_trained == 2
     assert RunFolder(result.folder).inputs().embedding == {}

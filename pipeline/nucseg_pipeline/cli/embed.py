@@ -46,6 +46,10 @@ def embed(
             "orientations; stain, papers, or the FILE of a photometric recipe, its variants in other colours."
         ),
     ] = None,
+    view_images: Annotated[
+        int | None,
+        typer.Option(help="Views of so many images only, drawn by id; 16 are enough for `train --replay learned`."),
+    ] = None,
     stain: Annotated[
         str | None,
         typer.Option(
@@ -77,8 +81,8 @@ def embed(
 
     options = {
         "dataset": dataset, "source": source, "encoder": encoder, "weights": weights, "format": format,
-        "views": views, "stain": stain, "device": device, "precision": precision, "batch_size": batch_size,
-        "threads": threads, "limit": limit, "cache": cache,
+        "views": views, "view_images": view_images, "stain": stain, "device": device, "precision": precision,
+        "batch_size": batch_size, "threads": threads, "limit": limit, "cache": cache,
     }  # fmt: skip
     config = resolve(EmbedConfig, load_recipe(recipe, "embed") if recipe else {}, options)
     run_embed(config)

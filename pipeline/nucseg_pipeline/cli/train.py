@@ -46,8 +46,16 @@ def train(
     batch_size: Annotated[int | None, typer.Option(help="16 by default.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="1e-4 by default.")] = None,
     schedule: Annotated[str | None, typer.Option(help="constant (default) or cosine.")] = None,
-    augmentation: Annotated[str | None, typer.Option(help="d4 (default) or none.")] = None,
-    replay: Annotated[str | None, typer.Option(help="corrected (default) or plain.")] = None,
+    augmentation: Annotated[
+        str | None, typer.Option(help="d4 (default), papers, none, or a file of transforms.")
+    ] = None,
+    replay: Annotated[
+        str | None, typer.Option(help="How embeddings follow: corrected (default), learned, plain, none.")
+    ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(help="Exact views to read: identity (default), d4, or a photometric recipe; see `embed --views`."),
+    ] = None,
     deep_supervision: Annotated[
         bool | None, typer.Option("--deep-supervision/--no-deep-supervision", help="A loss at every decoder level.")
     ] = None,
@@ -88,7 +96,8 @@ def train(
         "precision": precision, "format": format, "split": split, "fold": fold, "epochs": epochs, "width": width,
         "activation": activation, "classification_guided": classification_guided, "instance_head": instance_head,
         "batch_size": batch_size, "learning_rate": learning_rate, "schedule": schedule, "augmentation": augmentation,
-        "replay": replay, "deep_supervision": deep_supervision, "seed": seed, "mixed_precision": mixed_precision,
+        "replay": replay, "views": views,
+        "deep_supervision": deep_supervision, "seed": seed, "mixed_precision": mixed_precision,
         "device": device, "threads": threads, "preload": preload, "run": run, "resume": resume, "cache": cache,
     }  # fmt: skip
     config = resolve(TrainConfig, load_recipe(recipe, "train") if recipe else {}, options)

@@ -1,0 +1,246 @@
+"""What may happen to the square while a network learns: geometric transforms, drawn from seed, epoch and id.
+
+A recipe is TOML, transforms one after the other, each with the names and parameters of albumentations:
+
+    [[transform]]
+    name = "D4"
+
+    [[transform]]
+    p = 0.5
+    one_of = [{ name = "Affine", rotate = [-15, 15] }, { name = "ElasticTransform", alpha = 60, sigma = 8 }]
+
+`p` is the probability, 1 where it is left out; within one_of, its share. `all_of` is a sequence with a probability of
+its own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+
+from nucseg.errors import ConfigError
+from nucseg.replay import d4
+from nucseg.replay.maps import identity_map
+from nucseg.replay.motion import Motions
+
+NONE, D4 = "none", "d4"
+"""Augmentations that need no recipe: nothing at all, and one of the eight symmetries of the square."""
+
+TRANSFORMS = (
+    "Affine", "CropAndPad", "D4", "ElasticTransform", "GridDistortion", "HorizontalFlip", "OpticalDistortion",
+    "Perspective", "RandomResizedCrop", "RandomRotate90", "Rotate", "ThinPlateSpline", "Transpose", "VerticalFlip",
+)  # fmt: skip
+"""The transforms of albumentations that only move pixels, and can be told where each came from."""
+
+OURS = {
+    "interpolation": 1, "mask_interpolation": 0, "border_mode": 0, "fill": 0, "fill_mask": 0, "keep_size": True,
+    "fit_output": False, "crop_border": False,
+}  # fmt: skip
+"""Parameters that a recipe cannot set: every pixel is moved linearly, and what came from outside is ignored."""
+
+GROUPS = ("one_of", "all_of")
+
+PHOTOMETRIC = re.compile(
+    "photometric|colou?r|jitter|gamma|clahe|bright|contrast|hue|saturat|hsv|hed|stain|intensity|blur|nois"
+    "|gray|grey|invert|solari|poster|equali|tone|sharp|compress|fog|rain|snow|shadow",
+    re.IGNORECASE,
+)
+
+WHY_NO_COLOURS = (
+    "changes colours, and an image with changed colours has another embedding than the cached one: image and guidance "
+    "would disagree. Cache variants of the images instead (`nucseg embed --views`)."
+)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A geometric augmentation. `text` says all of it: none, d4, or the transforms of a recipe as JSON."""
+
+    text: str
+
+    @classmethod
+    def named(cls, name: str) -> Geometry:
+        """The augmentation of that name, in that file, or of that `text`.
+
+        Raises:
+            ConfigError: there is none, or something in it is no transform that can be replayed on an embedding.
+        """
+        if name in (NONE, D4):
+            return cls(name)
+        steps = _inline(name) if name.startswith("[") else _transforms(_read(name), name)
+        for step in steps:
+            _check(step, "the augmentation" if name.startswith("[") else name)
+        geometry = cls(json.dumps(steps, sort_keys=True))
+        geometry.map_of(0, 0, "a first one, to have albumentations look at the parameters")
+        return geometry
+
+    def motions(self, seed: int, epoch: int, ids: Sequence[str], *, side: int) -> Motions:
+        """The motion of each sample in an epoch: a function of seed, epoch and id, so there is no random state to save.
+
+        Args:
+            seed: of the run.
+            epoch: counted from 0.
+            ids: of the samples of a batch.
+            side: of the prepared images, in pixels.
+        """
+        if self.text == NONE:
+            return Motions.of_elements([0] * len(ids))
+        if self.text == D4:
+            return Motions.of_elements([d4.draw(seed, epoch, one) for one in ids])
+        return Motions.of_maps(torch.stack([self.map_of(seed, epoch, one, side=side) for one in ids]))
+
+    def map_of(self, seed: int, epoch: int, sample_id: str, *, side: int = 256) -> torch.Tensor:
+        """The coordinate map (side, side, 3) of one sample in an epoch, see `nucseg.replay.maps`.
+
+        Raises:
+            ConfigError: a transform does not take its parameters, or leaves another size.
+        """
+        drawn = xxhash.xxh3_64_intdigest(f"{seed}/{epoch}/{sample_id}".encode())
+        try:
+            compose = self._compose(side)
+            compose.set_random_seed(drawn % 2**32)
+            moved = compose(image=identity_map(side).numpy())["image"]
+        except (ValueError, TypeError, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"The augmentation {self.text} cannot be drawn: {reason}. Mend the recipe.") from None
+        if moved.shape != (side, side, 3):
+            raise ConfigError(
+                f"The augmentation {self.text} makes {moved.shape[1]} x {moved.shape[0]} pixels of {side} x {side}. "
+                "Take transforms that keep the size."
+            )
+        return torch.from_numpy(moved.copy())
+
+    def _compose(self, side: int) -> Any:
+        if side not in self._composed:
+            library = _albumentations()
+            steps = json.loads(self.text)
+            self._composed[side] = library.Compose([_built(step, side) for step in steps])
+        return self._composed[side]
+
+    @cached_property
+    def _composed(self) -> dict[int, Any]:
+        return {}
+
+
+def geometry_names() -> tuple[str, ...]:
+    """The augmentations that come with the package."""
+    folder = resources.files("nucseg.replay") / "recipes"
+    return (NONE, D4, *sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def _read(name: str) -> str:
+    if name in geometry_names():
+        return (resources.files("nucseg.replay") / "recipes" / f"{name}.toml").read_text()
+    try:
+        return Path(name).read_text()
+    except FileNotFoundError:
+        known = ", ".join(geometry_names())
+        if PHOTOMETRIC.search(name):
+            raise ConfigError(f"augmentation {name!r} {WHY_NO_COLOURS} Geometric are {known}.") from None
+        raise ConfigError(f"augmentation must be one of {known}, or a file with transforms, got {name!r}.") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The augmentation {name!r} cannot be read: {error}.") from None
+
+
+def _transforms(content: str, name: str) -> list[Any]:
+    try:
+        tables = tomllib.loads(content)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"The augmentation {name} is not TOML: {error}. Mend the file.") from None
+    if set(tables) != {"transform"} or not isinstance(tables["transform"], list):
+        found = ", ".join(tables) or "nothing"
+        raise ConfigError(f"The augmentation {name} must be a list of [[transform]], got {found}.")
+    return list(tables["transform"])
+
+
+def _inline(text: str) -> list[Any]:
+    try:
+        steps = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"The augmentation {text!r} is not JSON: {error}.") from None
+    return list(steps)
+
+
+def _check(step: object, where: str) -> None:
+    """Raise ConfigError unless a step is one transform, or a group of them, that can be replayed."""
+    kinds = [kind for kind in ("name", *GROUPS) if isinstance(step, dict) and kind in step]
+    if not isinstance(step, dict) or len(kinds) != 1:
+        raise ConfigError(f"Every transform in {where} has one of name, one_of, all_of; got {step!r}.")
+    _check_probability(step.get("p", 1.0), where)
+    if kinds == ["name"]:
+        _check_transform(step, where)
+        return
+    members = step[kinds[0]]
+    if set(step) - {kinds[0], "p"} or not isinstance(members, list) or not members:
+        raise ConfigError(f"{kinds[0]} in {where} holds a list of transforms, and beside it only p; got {step!r}.")
+    for member in members:
+        _check(member, where)
+
+
+def _check_probability(p: object, where: str) -> None:
+    if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1:
+        raise ConfigError(f"p in {where} must be between 0 and 1, got {p!r}.")
+
+
+def _check_transform(step: Mapping[str, Any], where: str) -> None:
+    name = step["name"]
+    if name not in TRANSFORMS:
+        raise ConfigError(f"{name!r} in {where} {_why_not(str(name))} Take {', '.join(TRANSFORMS)}.")
+    for parameter in set(step) - {"name", "p"}:
+        if parameter in OURS or parameter == "size":
+            raise ConfigError(
+                f"{parameter} of {name} in {where} cannot be set: the size stays, every pixel is moved linearly, and "
+                "what came from outside the image is ignored."
+            )
+        known = [one for one in _parameters(name) if one not in OURS and one != "size"]
+        if parameter not in known:
+            near = difflib.get_close_matches(parameter, known, n=1)
+            told = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
+            raise ConfigError(f"{name} in {where} has no parameter {parameter!r}. {told}")
+
+
+def _why_not(name: str) -> str:
+    library = _albumentations()
+    kind = getattr(library, name, None)
+    if not inspect.isclass(kind):
+        return "is no transform of albumentations."
+    if issubclass(kind, library.ImageOnlyTransform):
+        return WHY_NO_COLOURS
+    return "does not only move pixels in the square, so it cannot be replayed on an embedding."
+
+
+def _built(step: Mapping[str, Any], side: int) -> Any:
+    library, p = _albumentations(), float(step.get("p", 1.0))
+    for kind, group in (("one_of", library.OneOf), ("all_of", library.Sequential)):
+        if kind in step:
+            return group([_built(member, side) for member in step[kind]], p=p)
+    name = step["name"]
+    fixed = {**OURS, "size": (side, side)}
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in step.items() if key != "name"}
+    accepted = {key: value for key, value in fixed.items() if key in _parameters(name)}
+    return getattr(library, name)(**{**given, "p": p}, **accepted)
+
+
+def _parameters(name: str) -> list[str]:
+    return list(inspect.signature(getattr(_albumentations(), name).__init__).parameters)[1:]
+
+
+def _albumentations() -> Any:
+    # it asks the network for its newest version unless told not to before it is imported
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations
+
+    return albumentations

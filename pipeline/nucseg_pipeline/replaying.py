@@ -1,0 +1,88 @@
+"""The replay of a run: what stays in place and how channels mix, learned from its own training rows, kept with it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from nucseg.errors import ConfigError
+from nucseg.replay import Geometry, Replay, fit_mixing, position_pattern
+from nucseg.replay.geometry import D4, NONE
+from nucseg_cache import Embeddings, Key, Store
+from nucseg_pipeline.augmentation import D4_VIEWS
+from nucseg_pipeline.checkpoint import write_whole
+from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.rows import READ_ROWS, Rows, batches, collate, row_numbers, stream
+from nucseg_pipeline.run_folder import RunFolder
+
+MIXING_IMAGES = 32
+"""Images from which the mixing of channels is learned, at most: with more it hardly changes."""
+
+
+def open_replay(
+    folder: RunFolder, config: TrainConfig, store: Store, key: Key | None, rows: Rows, accelerator: Accelerator
+) -> Replay | None:
+    """The replay of a run's configuration; None where embeddings are left as they are.
+
+    Pattern and mixing are computed once from the training rows, and kept in the run's folder.
+
+    Raises:
+        ConfigError: a kept file cannot be read, or no training row has exact views to learn from.
+    """
+    geometry = Geometry.named(config.augmentation)
+    if config.replay == "none":
+        return None
+    if key is None or config.replay == "plain" or geometry.text == NONE or (config.views, geometry.text) == ("d4", D4):
+        return Replay()  # nothing is replayed, or all of it as it is
+
+    def kept(name: str, compute: Callable[[], Tensor]) -> Tensor:
+        return _kept(folder.file(name), compute, accelerator)
+
+    pattern = kept("position.npy", lambda: position_pattern(_embeddings(rows)))
+    if config.replay != "learned" or config.views == "d4":
+        return Replay(pattern)
+    return Replay(pattern, kept("mixing.npy", lambda: fit_mixing(_orbits(store, key, rows), pattern.cpu())))
+
+
+def exact_rows(store: Store, key: Key, ids: tuple[str, ...]) -> list[int]:
+    """The rows of those ids that have all eight orientations; at most so many as are needed, spread evenly."""
+    complete = set(row_numbers(store, ids))
+    for view in D4_VIEWS:
+        complete &= {info.row for info in store.embeddings(key, view).there()}
+    ordered = sorted(complete)
+    if len(ordered) <= MIXING_IMAGES:
+        return ordered
+    return [ordered[position] for position in np.linspace(0, len(ordered) - 1, MIXING_IMAGES).astype(int)]
+
+
+def _orbits(store: Store, key: Key, rows: Rows) -> Iterator[Tensor]:
+    views: list[Embeddings] = [store.embeddings(key, view) for view in ("identity", *D4_VIEWS)]
+    for row in exact_rows(store, key, rows.ids):
+        yield torch.from_numpy(np.stack([view.read([row])[0] for view in views]))
+
+
+def _embeddings(rows: Rows) -> Iterator[Tensor]:
+    for share in stream(rows, batches(range(len(rows)), READ_ROWS)):
+        embedding = collate(share).embedding
+        if embedding is not None:
+            yield embedding
+
+
+def _kept(path: Path, compute: Callable[[], Tensor], accelerator: Accelerator) -> Tensor:
+    """The array in a file of the run, computed by the first process where it is not there."""
+    if accelerator.is_main_process and not path.exists():
+        buffer = io.BytesIO()
+        np.save(buffer, compute().cpu().numpy())
+        write_whole(path, buffer.getvalue())
+    accelerator.wait_for_everyone()
+    try:
+        array = torch.from_numpy(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Delete it: it is computed anew.") from None
+    return array.to(accelerator.device)
