@@ -21,8 +21,11 @@ from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.rows import READ_ROWS, Rows, batches, collate, row_numbers, stream
 from nucseg_pipeline.run_folder import RunFolder
 
-MIXING_IMAGES = 32
+MOST_EXACT_IMAGES = 32
 """Images from which the mixing of channels is learned, at most: with more it hardly changes."""
+
+ENOUGH_EXACT_IMAGES = 16
+"""Images to embed in all orientations for it, those for validation and test included."""
 
 
 def open_replay(
@@ -56,9 +59,9 @@ def exact_rows(store: Store, key: Key, ids: tuple[str, ...]) -> list[int]:
     for view in D4_VIEWS:
         complete &= {info.row for info in store.embeddings(key, view).there()}
     ordered = sorted(complete)
-    if len(ordered) <= MIXING_IMAGES:
+    if len(ordered) <= MOST_EXACT_IMAGES:
         return ordered
-    return [ordered[position] for position in np.linspace(0, len(ordered) - 1, MIXING_IMAGES).astype(int)]
+    return [ordered[position] for position in np.linspace(0, len(ordered) - 1, MOST_EXACT_IMAGES).astype(int)]
 
 
 def _orbits(store: Store, key: Key, rows: Rows) -> Iterator[Tensor]:

@@ -16,15 +16,14 @@ from nucseg.data.official import plain_name, stain_of
 from nucseg.data.splits import n_folds
 from nucseg.encoders.opening import EncoderSpec
 from nucseg.errors import ConfigError, NucsegError
-from nucseg_cache import CacheError, EmbeddingNotFound, Key, Store, StoreNotFound
+from nucseg_cache import CacheError, Key, Store
+from nucseg_pipeline.ablation.needs import embed_what_is_missing, synchronise_images
 from nucseg_pipeline.ablation.recipe import Ablation, Row
-from nucseg_pipeline.config import AblateConfig, EmbedConfig, TrainConfig, store_location
-from nucseg_pipeline.embed import NO_ENCODER, embed
-from nucseg_pipeline.inputs import divide, find_key, open_embeddings, split_rows
+from nucseg_pipeline.config import AblateConfig, TrainConfig, store_location
+from nucseg_pipeline.inputs import divide, find_key, split_rows
 from nucseg_pipeline.network import build_network
 from nucseg_pipeline.recipe import resolve
 from nucseg_pipeline.run_folder import FREE_FIELDS
-from nucseg_pipeline.sources import SYNTHETIC, find_folder, layout_name
 from nucseg_pipeline.synchronise import Progress
 
 QUICK: Mapping[str, Any] = {
@@ -138,9 +137,9 @@ def _draft(
         with torch.device("meta"):
             n_parameters = sum(parameter.numel() for parameter in build_network(training).parameters())
         if training.dataset not in synchronised:
-            _synchronise(training, progress)
+            synchronise_images(training, progress)
             synchronised.add(training.dataset)
-        n_encoded = 0 if _is_embedded(training) else embed(_embedding(training), progress).n_encoded
+        n_encoded = embed_what_is_missing(training, progress)
         return replace(planned, training=training, n_parameters=n_parameters, n_encoded=n_encoded)
 
     return _attempt(planned, embedded)
@@ -158,46 +157,6 @@ def _training(ablation: Ablation, row: Row, dataset: str, config: AblateConfig) 
     if training.fusion != "none" and EncoderSpec.parse(encoder, weights).architecture == "random":
         raise ConfigError(f"The encoder {encoder} has random weights: a score under its guidance would say nothing.")
     return training
-
-
-def _embedding(training: TrainConfig, encoder: str | None = None) -> EmbedConfig:
-    """What stage one is asked for, so that a training has what it reads."""
-    return EmbedConfig(
-        dataset=training.dataset,
-        encoder=encoder or training.encoder,
-        weights=None if encoder else training.weights,
-        precision=training.precision,
-        format=training.format or EmbedConfig.format,
-        cache=training.cache,
-        device=training.device,
-        threads=training.threads,
-    )
-
-
-def _synchronise(training: TrainConfig, progress: Progress) -> None:
-    """Bring the images of a store to what its data set is now, where that is at hand; else the store must do.
-
-    An `embed` that was interrupted has left some of the images: a table on these would look like one on all.
-    """
-    try:
-        store = Store.open(store_location(training.cache, training.dataset))
-    except StoreNotFound:
-        embed(_embedding(training, encoder=NO_ENCODER), progress)
-        return
-    is_drawn = layout_name(training.dataset) == SYNTHETIC
-    if not is_drawn and find_folder(training.dataset, store.source) is not None:
-        embed(_embedding(training, encoder=NO_ENCODER), progress)
-
-
-def _is_embedded(training: TrainConfig) -> bool:
-    """Whether the store has the embeddings that the training reads; then no encoder need be at hand."""
-    store = Store.open(store_location(training.cache, training.dataset))
-    present = [info.id for info in store.table if info.present]
-    try:
-        open_embeddings(store, find_key(store, training), present)
-    except (ConfigError, EmbeddingNotFound):
-        return False
-    return True
 
 
 def _with_runs(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from nucseg.encoders import asked_identity, open_encoder
 from nucseg_cache import Key, Store
-from nucseg_pipeline.ablation import plan
+from nucseg_pipeline.ablation import needs, plan
 from nucseg_pipeline.ablation.plan import PlannedRow, all_runs, contents_digest, plan_rows, run_folder_name
 from nucseg_pipeline.ablation.recipe import Ablation, Row
 from nucseg_pipeline.config import AblateConfig, EmbedConfig, TrainConfig
@@ -82,7 +82,7 @@ def asked_to_embed(cache: Path, exported_encoder: str, monkeypatch: pytest.Monke
         embeddings.write(range(store.n_rows), np.ones((store.n_rows, 256, 64, 64), np.float16))
         return SimpleNamespace(n_encoded=store.n_rows)
 
-    monkeypatch.setattr(plan, "embed", embed)
+    monkeypatch.setattr(needs, "embed", embed)
     return seen
 
 
@@ -105,7 +105,7 @@ def test_a_row_whose_weights_are_nowhere_says_so(
     def embed(config: EmbedConfig, progress: object) -> None:
         open_encoder(config.encoder, weights=config.weights)
 
-    monkeypatch.setattr(plan, "embed", embed)
+    monkeypatch.setattr(needs, "embed", embed)
     monkeypatch.setenv("NUCSEG_WEIGHTS", str(cache / "nowhere"))
     config = make_config(cache, encoder=exported_encoder, weights=cache / "of the other")
     row = Row("large", {"encoder": "vit_h"})
