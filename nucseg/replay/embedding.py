@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from nucseg.errors import ConfigError
+from nucseg.replay import d4
 from nucseg.replay.maps import on_grid, warped
 from nucseg.replay.motion import Motions
 
@@ -44,31 +45,35 @@ class Replay:
             ConfigError: B is not the number of motions, or embeddings, pattern and mixing do not belong together.
         """
         self._check(embeddings, motions)
-        turning = {} if views else {row: element for row, element in enumerate(motions.elements) if element}
-        rows = sorted({*turning, *motions.bent})
-        result = embeddings.to(torch.float32, copy=True)
-        if not rows:
-            return result
-        chosen = result[rows] if self.pattern is None else result[rows] - self.pattern
-        if turning:
-            chosen = self._turned(chosen, [turning.get(row, 0) for row in rows])
-        if motions.maps is not None:
-            where = [rows.index(row) for row in motions.bent]
-            chosen[where], _ = warped(chosen[where], on_grid(motions.maps, embeddings.shape[-1]))
-        result[rows] = chosen if self.pattern is None else chosen + self.pattern
+        maps = (
+            {}
+            if motions.maps is None
+            else dict(zip(motions.bent, on_grid(motions.maps, embeddings.shape[-1]), strict=True))
+        )
+        result = torch.empty_like(embeddings, dtype=torch.float32)
+        # one after the other: each stays in a processor's cache from the first step to the last
+        for row, element in enumerate(motions.elements):
+            self._follow(embeddings[row], 0 if views else element, maps.get(row), out=result[row])
         return result
 
     def to(self, device: torch.device) -> Replay:
         """The same on a device."""
         return Replay(*(None if x is None else x.to(device) for x in (self.pattern, self.mixing)))
 
-    def _turned(self, centred: Tensor, elements: list[int]) -> Tensor:
-        turned = Motions.of_elements(elements).turned(centred)
-        if self.mixing is None:
-            return turned
-        mixed = torch.bmm(self.mixing[elements], turned.flatten(2)).view_as(turned)
-        still = torch.tensor(elements, device=turned.device)[:, None, None, None] == 0
-        return torch.where(still, turned, mixed)
+    def _follow(self, embedding: Tensor, element: int, rest: Tensor | None, *, out: Tensor) -> None:
+        """Write what becomes of one embedding (C, G, G) that moves by an element and the rest (G, G, 3) of its map."""
+        if element == 0 and rest is None:
+            out.copy_(embedding)
+            return
+        moved = d4.apply(embedding if self.pattern is None else embedding - self.pattern, element)
+        if element and self.mixing is not None:
+            moved = (self.mixing[element] @ moved.to(torch.float32).flatten(1)).view_as(moved)
+        if rest is not None:
+            moved = warped(moved[None], rest[None])[0][0]
+        if self.pattern is None:
+            out.copy_(moved)
+        else:
+            torch.add(moved, self.pattern, out=out)
 
     def _check(self, embeddings: Tensor, motions: Motions) -> None:
         if len(embeddings) != len(motions):

@@ -22,6 +22,9 @@ from nucseg.replay import d4
 INSIDE = 0.5
 """Least share of a pixel that must come from inside the frame."""
 
+COARSE = 32
+"""Side on which a map's element is looked for: which way it turns shows on any grid."""
+
 
 def identity_map(side: int) -> Tensor:
     """The map that moves nothing: (side, side, 3). Coordinates are exact in float32 where side is a power of two."""
@@ -87,13 +90,20 @@ def warped(x: Tensor, maps: Tensor, *, nearest: bool = False) -> tuple[Tensor, T
         The moved values (B, C, S, S), float32 unless nearest, and whether (B, S, S) they came from inside.
     """
     grid, inside = sources(maps)
-    if nearest:
-        moved = _nearest(x, grid)
-    else:
+    moved = sampled(x, grid, nearest=nearest)
+    return moved.mul_(inside[:, None].to(moved.dtype)), inside
+
+
+def sampled(x: Tensor, grid: Tensor, *, nearest: bool = False) -> Tensor:
+    """The values (B, C, S, S) of maps (B, C, H, H) at coordinates (B, S, S, 2) within the frame; see `warped`."""
+    if not nearest:
         # half precision would put a sample up to an eighth of a cell away from its place
         with torch.autocast(x.device.type, enabled=False):
-            moved = F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return moved * inside[:, None].to(moved.dtype), inside
+            return F.grid_sample(x.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    side = x.shape[-1]
+    column, row = ((grid + 1) * (side / 2)).long().clamp_(0, side - 1).unbind(-1)
+    index = (row * side + column).flatten(1)[:, None].expand(-1, x.shape[1], -1)
+    return x.flatten(2).gather(2, index).unflatten(2, grid.shape[1:3])
 
 
 def element_of(maps: Tensor) -> Tensor:
@@ -102,7 +112,7 @@ def element_of(maps: Tensor) -> Tensor:
     That is the one whose matrix has the largest inner product with the map's mean derivative over the pixels from
     inside; a map that goes nowhere near the frame is taken for the identity.
     """
-    grid, inside = sources(maps)
+    grid, inside = sources(maps if maps.shape[1] % COARSE else pooled(maps, COARSE))
     right, down = grid[:, :-1, 1:] - grid[:, :-1, :-1], grid[:, 1:, :-1] - grid[:, :-1, :-1]
     whole = inside[:, :-1, 1:] & inside[:, 1:, :-1] & inside[:, :-1, :-1]
     derivative = torch.stack([right, down], dim=-1) * whole[..., None, None]  # (B, S-1, S-1, xy, right/down)
@@ -111,15 +121,9 @@ def element_of(maps: Tensor) -> Tensor:
 
 def without(maps: Tensor, elements: Tensor) -> Tensor:
     """What is left of maps after their elements: moving by the element and then by this is moving by the map."""
-    inverse = _matrices().to(maps.device)[elements].mT
-    return torch.cat([torch.einsum("bij,bhwj->bhwi", inverse, maps[..., :2]), maps[..., 2:]], dim=-1)
-
-
-def _nearest(x: Tensor, grid: Tensor) -> Tensor:
-    side = x.shape[-1]
-    column, row = (((grid + 1) * side / 2).floor().long().clamp(0, side - 1)).unbind(-1)
-    rows = torch.arange(len(x), device=x.device)[:, None, None]
-    return x[rows, :, row, column].movedim(-1, 1)
+    x, y, weight = maps.unbind(-1)
+    inverse = _matrices().to(maps.device)[elements].mT[..., None, None]  # (B, to, from, 1, 1)
+    return torch.stack([inverse[:, to, 0] * x + inverse[:, to, 1] * y for to in (0, 1)] + [weight], dim=-1)
 
 
 @lru_cache

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from nucseg.errors import ConfigError
 from nucseg.replay import d4
-from nucseg.replay.maps import element_of, identity_map, warped, without
+from nucseg.replay.maps import element_of, identity_map, sampled, sources, without
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +73,16 @@ class Motions:
             return result
         if x.shape[-1] != self.maps.shape[1]:
             raise ConfigError(f"the motions are maps of side {self.maps.shape[1]}, and the samples have {x.shape[-1]}.")
+        grid, inside = self._sources
         rows = list(self.bent)
-        values, inside = warped(result[rows], self.maps, nearest=nearest)
+        values = sampled(result[rows], grid, nearest=nearest)
         result = result if nearest else result.float()
-        result[rows] = torch.where(inside[:, None], values, torch.as_tensor(outside, dtype=values.dtype))
+        result[rows] = values.masked_fill_(~inside[:, None], outside)
         return result
+
+    @cached_property
+    def _sources(self) -> tuple[Tensor, Tensor]:
+        """What all parts of a sample are sampled at."""
+        if self.maps is None:
+            raise AssertionError("no sample goes on to be moved by a map")
+        return sources(self.maps)
