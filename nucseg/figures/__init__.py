@@ -3,6 +3,7 @@
 from nucseg.figures.components import PrincipalColours, principal_colours, without_padding
 from nucseg.figures.curves import Epoch, training_curves
 from nucseg.figures.features import FeaturePanel, feature_caption, feature_panels
+from nucseg.figures.fidelity import fidelity_bars
 from nucseg.figures.layers import encoder_panels, network_panels
 from nucseg.figures.nuclei import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH
 from nucseg.figures.overlay import Panels, Scene, overlay, overlays, panels
@@ -24,6 +25,7 @@ __all__ = [
     "encoder_panels",
     "feature_caption",
     "feature_panels",
+    "fidelity_bars",
     "network_panels",
     "overlay",
     "overlays",
