@@ -12,6 +12,7 @@ from nucseg_pipeline.cli.console import Commands, out
 from nucseg_pipeline.cli.datasets import datasets
 from nucseg_pipeline.cli.demo import demo
 from nucseg_pipeline.cli.embed import embed
+from nucseg_pipeline.cli.fidelity import fidelity
 from nucseg_pipeline.cli.figures import figures
 from nucseg_pipeline.cli.models import models
 from nucseg_pipeline.cli.report import report
@@ -51,6 +52,7 @@ app.command()(train)
 app.command()(report)
 app.command()(ablate)
 app.command()(figures)
+app.command()(fidelity)
 app.command()(datasets)
 app.command()(models)
 app.command()(demo)

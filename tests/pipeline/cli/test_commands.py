@@ -19,7 +19,7 @@ from nucseg_cache import Store
 from nucseg_pipeline.cli import app
 
 COMMANDS = (
-    *(["embed"], ["train"], ["report"], ["ablate"], ["figures"], ["models"], ["datasets"], ["demo"]),
+    *(["embed"], ["train"], ["report"], ["ablate"], ["figures"], ["fidelity"], ["models"], ["datasets"], ["demo"]),
     *(["cache", "info"], ["cache", "verify"], ["cache", "prune"]),
 )
 

@@ -1,0 +1,136 @@
+"""What a measurement is made on: the store, the images of both parts, and what replay learns from the training part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import numpy as np
+import torch
+
+from nucseg.data.splits import Split
+from nucseg.encoders import Encoder
+from nucseg.errors import ConfigError
+from nucseg.replay import Motions, fit_mixing, position_pattern
+from nucseg_cache import Embeddings, Key, Store
+from nucseg_pipeline.augmentation import D4_VIEWS
+from nucseg_pipeline.config import FidelityConfig, store_location
+from nucseg_pipeline.inputs import complete_embeddings, divide, find_key
+from nucseg_pipeline.measuring.moves import Move
+from nucseg_pipeline.measuring.natives import Image, read_natives
+from nucseg_pipeline.measuring.truths import Learned, Subject, Told, orbit
+from nucseg_pipeline.rows import IDENTITY, READ_ROWS, batches, row_numbers
+from nucseg_pipeline.sources import open_source
+
+LEAST_IMAGES = 2
+"""Test images without which there is no interval."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Everything that is read before the encoder is needed."""
+
+    config: FidelityConfig
+    store: Store
+    key: Key
+    parts: Split
+    views: Mapping[int, Embeddings]
+    """Element of D4 -> its exact views."""
+    there: Mapping[int, set[str]]
+    """Element of D4 -> images of which the exact view is in the store."""
+    measured: tuple[str, ...]
+    """Test images."""
+    calibration: tuple[str, ...]
+    """Training images."""
+    natives: Mapping[str, Image]
+
+    @classmethod
+    def open(cls, config: FidelityConfig) -> Bench:
+        """Look everything up, and check what can be checked before anything takes long."""
+        store = Store.open(store_location(config.cache, config.dataset))
+        key = cast(Key, find_key(store, config.training))  # None is for trainings without guidance
+        parts = divide(store, config.training)
+        measured = _spread(parts.test, config.images, config.seed)
+        if len(measured) < LEAST_IMAGES:
+            raise ConfigError(
+                f"The test part of the protocol {parts.protocol}, fold {config.fold}, holds {len(measured)} of the "
+                f"{len(store.table)} images in {store.location}; at least {LEAST_IMAGES} are needed for an interval. "
+                "Take another --split, as kfold, or add images."
+            )
+        complete_embeddings(store, key, (*parts.train, *measured))
+        views = {element: store.embeddings(key, view) for element, view in enumerate((IDENTITY, *D4_VIEWS))}
+        there = {element: {info.id for info in view.there()} for element, view in views.items()}
+        calibration = _calibrating(parts.train, set.intersection(*there.values()), config)
+        dataset = open_source(config.dataset, config.source, store.source)
+        natives = read_natives(dataset, store, (*measured, *calibration))
+        return cls(config, store, key, parts, views, there, measured, calibration, natives)
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Images of the store, without those that have vanished from the data set."""
+        return tuple(info.id for info in self.store.table if info.present)
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Measured image -> its group."""
+        return {one: self.store.info(self.store.row_of(one)).group for one in self.measured}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the numbers has to know."""
+        notes = [*self.parts.notes, *self.store.notes, str(self.store.recorded(self.key).get("note", ""))]
+        if len(self.measured) < self.config.images:
+            notes.append(f"The test part holds {len(self.measured)} images, {self.config.images} were asked for.")
+        n_oblong = sum(len(set(self.natives[one].shape[:2])) > 1 for one in self.measured)
+        if n_oblong:
+            notes.append(
+                f"{n_oblong} of {len(self.measured)} images are not square. The store's embeddings are of the images "
+                "alone; moved ones were first padded to a square with the colour that the encoder pads with, and their "
+                "padding is not counted."
+            )
+        return tuple(dict.fromkeys(note for note in notes if note))
+
+    def subject(self, one: str) -> Subject:
+        """An image with what the store holds of it."""
+        row = self.store.row_of(one)
+        elements = [element for element, ids in self.there.items() if one in ids]
+        exact = {element: torch.from_numpy(self.views[element].read([row])[0]) for element in elements}
+        return Subject(self.natives[one], exact)
+
+    def n_exact(self, ids: Sequence[str]) -> int:
+        """How many of the images have all their exact views in the store."""
+        return sum(all(one in there for there in self.there.values()) for one in ids)
+
+    def drawn(self, moves: Sequence[Move], one: str) -> list[tuple[Move, Motions]]:
+        """How an image moves under each move."""
+        side = int(self.store.preparation["side_px"])
+        return [(move, move.motions(self.config.seed, one, side=side)) for move in moves]
+
+    def n_encodings(self, moves: Sequence[Move]) -> int:
+        """How many images go through the encoder in all."""
+        calibrating = sum(one not in there for one in self.calibration for there in self.there.values())
+        return calibrating + sum(self.subject(one).n_to_encode(self.drawn(moves, one)) for one in self.measured)
+
+    def learn(self, encoder: Encoder, told: Told) -> Learned:
+        """Pattern and mixing, from training images alone."""
+        rows = row_numbers(self.store, self.parts.train)
+        pattern = position_pattern(torch.from_numpy(self.views[0].read(share)) for share in batches(rows, READ_ROWS))
+        orbits = (orbit(self.subject(one), encoder, told) for one in self.calibration)
+        return Learned(pattern, fit_mixing(orbits, pattern) if self.calibration else None)
+
+
+def _spread(ids: Sequence[str], n: int, seed: int) -> tuple[str, ...]:
+    """So many ids, one drawn from each of as many equal parts of the list; all where there are no more."""
+    if n >= len(ids):
+        return tuple(ids)
+    random, edges = np.random.default_rng(seed), np.linspace(0, len(ids), n + 1).astype(int)
+    return tuple(ids[random.integers(first, last)] for first, last in pairwise(edges))
+
+
+def _calibrating(train: Sequence[str], exact: set[str], config: FidelityConfig) -> tuple[str, ...]:
+    """The training images that calibrate the mixing: first those of which all exact views are in the store."""
+    cached = _spread([one for one in train if one in exact], config.calibration_images, config.seed)
+    n_more = config.calibration_images - len(cached)
+    return (*cached, *_spread([one for one in train if one not in exact], n_more, config.seed))
