@@ -103,7 +103,7 @@ def sampled(x: Tensor, grid: Tensor, *, nearest: bool = False) -> Tensor:
     side = x.shape[-1]
     column, row = ((grid + 1) * (side / 2)).long().clamp_(0, side - 1).unbind(-1)
     index = (row * side + column).flatten(1)[:, None].expand(-1, x.shape[1], -1)
-    return x.flatten(2).gather(2, index).unflatten(2, grid.shape[1:3])
+    return x.flatten(2).gather(2, index).view(*x.shape[:2], *grid.shape[1:3])
 
 
 def element_of(maps: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from nucseg.errors import ConfigError
+from nucseg.replay import geometry_names
 from nucseg_pipeline.config import EmbedConfig, ReportConfig, TrainConfig, default_cache, store_location
+from nucseg_pipeline.config.train import GEOMETRIES
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,20 @@ from nucseg_pipeline.config import EmbedConfig, ReportConfig, TrainConfig, defau
 def test_a_training_that_cannot_be_is_refused_by_the_name_of_its_field(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):
         TrainConfig(**{"dataset": "synthetic", field: value})
+
+
+def test_the_augmentations_that_are_known_by_name_are_those_of_the_package() -> None:
+    assert geometry_names() == GEOMETRIES
+
+
+def test_an_augmentation_from_a_file_is_written_down_in_full(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[[transform]]\nname = "Affine"\nrotate = [-5, 5]\n')
+
+    config = TrainConfig(dataset="synthetic", augmentation=str(file))
+
+    assert config.augmentation == '[{"name": "Affine", "rotate": [-5, 5]}]'
+    assert TrainConfig(dataset="synthetic", augmentation=config.augmentation) == config
 
 
 @pytest.mark.parametrize("name", ["gamma", "RandomGamma", "CLAHE", "colour-jitter", "ColorJitter", "brightness"])

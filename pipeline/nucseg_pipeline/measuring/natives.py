@@ -12,16 +12,13 @@ from torch import Tensor
 
 from nucseg.data import DataSet, content_size
 from nucseg.data.files import some
-from nucseg.encoders.preprocess import PIXEL_MEAN
 from nucseg.errors import DataError
 from nucseg.replay import Motions
 from nucseg.replay.maps import enlarged, on_grid
+from nucseg.views.orientation import PADDING, squared
 from nucseg_cache import Store
 
 Image = NDArray[np.uint8]
-
-FILL = np.rint(PIXEL_MEAN).astype(np.uint8)
-"""The colour that is zero to the encoder, to half a grey level: SAM pads with zero."""
 
 
 def read_natives(dataset: DataSet, store: Store, ids: Sequence[str]) -> dict[str, Image]:
@@ -51,15 +48,13 @@ def read_natives(dataset: DataSet, store: Store, ids: Sequence[str]) -> dict[str
 
 
 def moved_native(image: Image, motions: Motions) -> Image:
-    """Pad (H, W, 3) at the bottom right to a square, and move it by the one motion; the rest is `FILL`.
+    """Pad (H, W, 3) at the bottom right to a square, and move it by the one motion; the rest is `PADDING`.
 
     Flips and quarter turns move pixels and change none; all else is linear between pixels of the native grid.
     """
-    side = max(image.shape[:2])
-    square = np.broadcast_to(FILL, (side, side, 3)).copy()
-    square[: image.shape[0], : image.shape[1]] = image
-    fill = torch.from_numpy(FILL).float()[:, None, None]
-    moved = _on(side, motions).moved(torch.from_numpy(square).movedim(-1, 0).float()[None] - fill)[0] + fill
+    square = squared(image)
+    fill = torch.from_numpy(PADDING).float()[:, None, None]
+    moved = _on(len(square), motions).moved(torch.from_numpy(square).movedim(-1, 0).float()[None] - fill)[0] + fill
     return np.ascontiguousarray(moved.round().clamp(0, 255).byte().movedim(0, -1).numpy())
 
 

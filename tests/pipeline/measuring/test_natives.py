@@ -6,7 +6,8 @@ import torch
 
 from nucseg.replay import Motions
 from nucseg.replay.maps import identity_map
-from nucseg_pipeline.measuring.natives import FILL, cells_inside, moved_native
+from nucseg.views.orientation import PADDING
+from nucseg_pipeline.measuring.natives import cells_inside, moved_native
 
 HALF_TURN = 3
 
@@ -36,7 +37,7 @@ def test_an_oblong_image_is_padded_below_before_it_is_turned() -> None:
     turned = moved_native(native, Motions.of_elements([HALF_TURN]))
 
     assert np.array_equal(turned[20:], native[::-1, ::-1])
-    assert (turned[:20] == FILL).all()
+    assert (turned[:20] == PADDING).all()
 
 
 def test_a_bend_is_followed_on_the_native_grid_and_the_rest_is_filled() -> None:
@@ -45,7 +46,7 @@ def test_a_bend_is_followed_on_the_native_grid_and_the_rest_is_filled() -> None:
     moved = moved_native(native, shifted(16, 64))
 
     assert np.array_equal(moved[:, 34:], native[:, 2:-32])
-    assert (moved[:, :30] == FILL).all()
+    assert (moved[:, :30] == PADDING).all()
 
 
 def test_an_image_of_another_size_than_the_map_moves_by_the_same_share() -> None:

@@ -1,0 +1,20 @@
+"""What each stage is told to do: one frozen dataclass a stage, checked when it is made."""
+
+from nucseg_pipeline.config.ablate import AblateConfig
+from nucseg_pipeline.config.embed import EmbedConfig
+from nucseg_pipeline.config.fidelity import FidelityConfig
+from nucseg_pipeline.config.figures import FiguresConfig
+from nucseg_pipeline.config.places import default_cache, store_location
+from nucseg_pipeline.config.report import ReportConfig
+from nucseg_pipeline.config.train import TrainConfig
+
+__all__ = [
+    "AblateConfig",
+    "EmbedConfig",
+    "FidelityConfig",
+    "FiguresConfig",
+    "ReportConfig",
+    "TrainConfig",
+    "default_cache",
+    "store_location",
+]
