@@ -185,7 +185,7 @@ def test_channels_that_turn_with_the_image_are_learned_and_then_recommended(turn
     assert (choice["replay"], choice["augmentation"]) == ("learned", "d4")
     assert choice["against"]["high"] < 0
     assert "    nucseg train --dataset mine --encoder random --augmentation d4 --replay learned" in turned.advice
-    assert any(line.startswith("    nucseg embed") and "--views d4 --limit" in line for line in turned.advice)
+    assert any(line.startswith("    nucseg embed") and "--views d4 --view-images" in line for line in turned.advice)
 
 
 def test_every_default_motion_is_a_line_and_every_file_is_there(following: Known, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_exact_views_in_the_store_save_encodings(
     result = measure(tmp_path, tmp_path, transforms=MOVES, calibration_images=1)
     found = content(result)
 
-    assert not any("--limit" in line for line in result.advice)  # what is learned from is there
+    assert not any("--view-images" in line for line in result.advice)  # what is learned from is there
     assert any("cost once 119 encodings" in line for line in result.advice)  # of the 17 other images
     assert turning.n_encoded == 2  # the bent ones
     assert found["exact_views_in_store"] == {"images": 2, "calibration_images": 1}

@@ -47,10 +47,10 @@ def advise(choice: Choice, config: FidelityConfig, costs: Costs) -> tuple[str, .
     told += f"; {choice.replay} makes {choice.errors[choice.replay].value / choice.errors[PLAIN].value:.2f} of plain's"
     lines = [f"For {choice.family}, use replay {choice.replay}. Error: {told}. {_reason(choice, config)}"]
     if choice.replay == LEARNED and not costs.is_calibrated:
-        # of the first images of a data set, only those of the training part are learned from
-        limit = min(-(-config.calibration_images * costs.n_images // costs.n_train), costs.n_images)
-        lines += [f"  It is learned from exact views of a few images, once: {costs.of_views(limit)}."]
-        lines += [f"    {_embed(config, limit)}"]
+        # of the images that are drawn, only those of the training part are learned from
+        n_drawn = min(-(-config.calibration_images * costs.n_images // costs.n_train), costs.n_images)
+        lines += [f"  It is learned from exact views of a few images, once: {costs.of_views(n_drawn)}."]
+        lines += [f"    {_embed(config, n_drawn)}"]
     if choice.augmentation:
         lines.append(f"    {_train(config, choice.augmentation, '--replay', choice.replay)}")
     return (*lines, *_views(choice, config, costs))
@@ -86,9 +86,9 @@ def _told(difference: Interval) -> str:
     return f"{signed(difference.value)} ({bounds(difference, write=signed)})"
 
 
-def _embed(config: FidelityConfig, limit: int | None) -> str:
-    limited = () if limit is None else ("--limit", str(limit))
-    return _command(config, "embed", ("--views", "d4", *limited))
+def _embed(config: FidelityConfig, n_drawn: int | None) -> str:
+    drawn = () if n_drawn is None else ("--view-images", str(n_drawn))
+    return _command(config, "embed", ("--views", "d4", *drawn))
 
 
 def _train(config: FidelityConfig, augmentation: str, *options: str) -> str:
