@@ -49,6 +49,8 @@ class EmbeddingArrays:
         self._parent, self._key, self._view, self._storage = parent, key, view, storage
         self._attributes = {"fields": dict(key.fields), "recorded": dict(recorded), "error": storage.error_bound}
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self.described: dict[str, str] = {}
+        """How the images of the view were made, as sealed with it; read by `open`."""
 
     @property
     def has_images(self) -> bool:
@@ -86,7 +88,7 @@ class EmbeddingArrays:
             raise StoreDamaged(f"{group.store}/{group.path} holds the embeddings of another key; it was renamed.")
         attributes, arrays = read_sealed(view, self._names(images=bool(view.attrs.get("images"))))
         self._view.refuse_another(attributes, self._key.hash)
-        self._arrays = arrays
+        self._arrays, self.described = arrays, dict(attributes.get("described", {}))
         return True
 
     def make_room(self, n_rows: int, locks: StoreLocks | None) -> None:

@@ -49,6 +49,13 @@ class Embeddings:
         self._location, self._what = location, f"the embeddings {key.hash}/{view.name}"
         self._records: npt.NDArray[np.uint8] | None = None
 
+    @property
+    def described(self) -> dict[str, str]:
+        """How the images of the view were made, as sealed with it; empty for the images as they are."""
+        with self._reading():
+            self._arrays.open()
+        return dict(self._arrays.described)
+
     # ---- what is there
 
     def missing(self, within: range | None = None, *, sizes: bool = False) -> list[int]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -35,11 +35,14 @@ class Inputs:
     samples: Mapping[str, Sequence[str]]
     """id -> hexadecimal digests of the image's and of the masks' file content, for all rows of the split."""
     versions: Mapping[str, str]
+    views: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Exact views that were read beside the images as they are -> how their images were made."""
 
     @property
     def fingerprint(self) -> str:
         """Hexadecimal digest of what decides the result: not of places or versions."""
-        told = (self.dataset, dict(self.preparation), self.embedding_hash, dict(self.samples))
+        told: tuple[object, ...] = (self.dataset, dict(self.preparation), self.embedding_hash, dict(self.samples))
+        told += ({name: dict(made) for name, made in self.views.items()},) if self.views else ()
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def changes(self, now: Inputs, ids: Sequence[str]) -> list[str]:
@@ -49,6 +52,7 @@ class Inputs:
             for name, then, found in (
                 ("preparation", self.preparation, now.preparation),
                 ("embedding", self.embedding, now.embedding),
+                ("views", self.views, now.views),
             )
             if dict(then) != dict(found)
         ]
@@ -60,8 +64,8 @@ class Inputs:
         return json.dumps(asdict(self), indent=1)
 
 
-def gather(store: Store, key: Key | None, parts: Split) -> Inputs:
-    """Record what a run on these parts is made from; reads no image."""
+def gather(store: Store, key: Key | None, parts: Split, views: Mapping[str, Embeddings] | None = None) -> Inputs:
+    """Record what a run on these parts and views is made from; reads no image."""
     digests = {info.id: (info.image_digest.hex(), info.mask_digest.hex()) for info in store.table if info.present}
     return Inputs(
         store=store.location if "://" in store.location else str(Path(store.location).absolute()),
@@ -71,6 +75,7 @@ def gather(store: Store, key: Key | None, parts: Split) -> Inputs:
         embedding={} if key is None else dict(key.fields),
         embedding_hash="" if key is None else key.hash,
         samples={one: list(digests.get(one, ())) for one in used_ids(parts)},
+        views={name: view.described for name, view in (views or {}).items()},
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
     )
 

@@ -66,10 +66,10 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         parts = divide(store, config) if state == "new" else folder.split()
         key = find_key(store, config)
         embeddings = open_embeddings(store, key, used_ids(parts))
-        inputs = _checked_inputs(folder, state, gather(store, key, parts), parts)
+        views = open_views(store, key, config, parts.train)
+        inputs = _checked_inputs(folder, state, gather(store, key, parts, views), parts)
         learner = Learner(config, accelerator)
         distances = config.instance_head == "distance"
-        views = open_views(store, key, config, parts.train)
         rows = Rows(store, embeddings, parts.train, views=views, preload=config.preload, distances=distances)
         validation = Rows(store, embeddings, parts.validation, preload=config.preload)
         watched = _watched(store, embeddings, validation, config)

@@ -99,6 +99,28 @@ def test_a_run_learns_from_its_training_rows_and_resumes_with_what_it_learned(
     np.testing.assert_array_equal(np.load(config.folder / "mixing.npy"), changed)
 
 
+def test_a_run_on_views_that_were_made_anew_in_another_way_is_not_resumed(
+    pristine_cache: Path, training: Configure, tmp_path: Path
+) -> None:
+    cache = shutil.copytree(pristine_cache, tmp_path / "cache")
+    store = Store.open(cache / "synthetic.zarr", mode="r+")
+    (key,) = store.keys()
+
+    def embed_bright(scale: str) -> None:
+        view = store.embeddings(key, "bright-1", described={"scale": scale}, images=True)
+        values = store.embeddings(key).read(range(12)).astype(np.float32)
+        view.write(range(12), values, np.stack([row.image for row in store.read_samples(range(12))]))
+
+    embed_bright("1.1")
+    config = training(cache=str(cache), views="bright", epochs=1)
+    train(config)
+    assert RunFolder(config.folder).inputs().views == {"bright-1": {"scale": "1.1"}}
+    store.delete_embeddings(key, "bright-1")
+    embed_bright("1.2")
+    with pytest.raises(ConfigError, match=r"views: recorded .*1\.1.*, now .*1\.2"):
+        train(replace(config, epochs=2, resume=True))
+
+
 def test_without_exact_views_learning_is_refused_with_the_way_out(training: Configure) -> None:
     with pytest.raises((ConfigError, DataError), match=r"there are none.*embed --views d4"):
         train(training(replay="learned"))

@@ -19,6 +19,7 @@ from nucseg.errors import ConfigError, NucsegError
 from nucseg_cache import CacheError, Key, Store
 from nucseg_pipeline.ablation.needs import embed_what_is_missing, synchronise_images
 from nucseg_pipeline.ablation.recipe import Ablation, Row
+from nucseg_pipeline.augmentation import open_views
 from nucseg_pipeline.config import AblateConfig, TrainConfig, store_location
 from nucseg_pipeline.inputs import divide, find_key, split_rows
 from nucseg_pipeline.network import build_network
@@ -170,6 +171,9 @@ def _with_runs(
     folds = config.folds or (1 if config.quick else ablation.folds_of(plain_name(training.dataset)))
     shared = _quick(training, store) if config.quick else training
     key, contents = find_key(store, training), contents_digest(store)
+    variants = {name: view.described for name, view in open_views(store, key, training, ()).items()}
+    if variants and training.views != "d4":  # which says all there is to say
+        contents = hashlib.sha256(json.dumps([contents, variants], sort_keys=True).encode()).hexdigest()
     repeats = [
         replace(shared, fold=fold, seed=seed)
         for fold in range(min(folds, most))
