@@ -18,6 +18,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import math
 import os
 import re
 import tomllib
@@ -31,6 +32,7 @@ from typing import Any
 import torch
 import xxhash
 
+from nucseg.albumentations import load_albumentations
 from nucseg.errors import ConfigError
 from nucseg.replay import d4
 from nucseg.replay.maps import identity_map
@@ -80,12 +82,13 @@ class Geometry:
         """
         if name in (NONE, D4):
             return cls(name)
-        steps = _inline(name) if name.startswith("[") else _transforms(_read(name), name)
+        written = is_written_out(name)
+        steps = _inline(name) if written else _transforms(_read(name), name)
         for step in steps:
-            _check(step, "the augmentation" if name.startswith("[") else name)
-        geometry = cls(json.dumps(steps, sort_keys=True))
-        geometry.map_of(0, 0, "a first one, to have albumentations look at the parameters")
-        return geometry
+            _check(step, "the augmentation" if written else name)
+        for leaf in _leaves(steps):  # each is drawn once: albumentations looks at most parameters only then
+            _described([{**leaf, "p": 1.0}]).map_of(0, 0, "")
+        return _described(steps)
 
     def motions(self, seed: int, epoch: int, ids: Sequence[str], *, side: int) -> Motions:
         """The motion of each sample in an epoch: a function of seed, epoch and id, so there is no random state to save.
@@ -113,7 +116,7 @@ class Geometry:
             compose = self._compose(side)
             compose.set_random_seed(drawn % 2**32)
             moved = compose(image=identity_map(side).numpy())["image"]
-        except (ValueError, TypeError, KeyError) as error:
+        except _unfit() as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"The augmentation {self.text} cannot be drawn: {reason}. Mend the recipe.") from None
         if moved.shape != (side, side, 3):
@@ -125,7 +128,7 @@ class Geometry:
 
     def _compose(self, side: int) -> Any:
         if side not in self._composed:
-            library = _albumentations()
+            library = load_albumentations()
             steps = json.loads(self.text)
             self._composed[side] = library.Compose([_built(step, side) for step in steps])
         return self._composed[side]
@@ -133,6 +136,11 @@ class Geometry:
     @cached_property
     def _composed(self) -> dict[int, Any]:
         return {}
+
+
+def is_written_out(text: str) -> bool:
+    """Whether a text is the transforms themselves, and not the name of a file: that may begin with a bracket too."""
+    return text.startswith("[") and not os.path.isfile(text)  # noqa: PTH113 - Path raises where a name is too long
 
 
 def geometry_names() -> tuple[str, ...]:
@@ -169,9 +177,26 @@ def _transforms(content: str, name: str) -> list[Any]:
 def _inline(text: str) -> list[Any]:
     try:
         steps = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"The augmentation {text!r} is not JSON: {error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"The augmentation {text!r} is no file, and not JSON: {error}.") from None
     return list(steps)
+
+
+def _described(steps: list[Any]) -> Geometry:
+    return Geometry(json.dumps(steps, sort_keys=True))
+
+
+def _leaves(steps: list[Any]) -> list[dict[str, Any]]:
+    """Every single transform of a list, those within groups too."""
+    inner = [_leaves(step[group]) if group in step else [] for step in steps for group in GROUPS]
+    return [step for step in steps if "name" in step] + [leaf for leaves in inner for leaf in leaves]
+
+
+def _unfit() -> tuple[type[Exception], ...]:
+    """What albumentations and OpenCV raise where a transform cannot do what it is told."""
+    import cv2
+
+    return (ValueError, TypeError, KeyError, IndexError, ArithmeticError, cv2.error)
 
 
 def _check(step: object, where: str) -> None:
@@ -188,6 +213,8 @@ def _check(step: object, where: str) -> None:
         raise ConfigError(f"{kinds[0]} in {where} holds a list of transforms, and beside it only p; got {step!r}.")
     for member in members:
         _check(member, where)
+    if kinds == ["one_of"] and not sum(member.get("p", 1.0) for member in members):
+        raise ConfigError(f"one_of in {where} chooses by the p of its transforms, and all are 0; got {step!r}.")
 
 
 def _check_probability(p: object, where: str) -> None:
@@ -199,6 +226,11 @@ def _check_transform(step: Mapping[str, Any], where: str) -> None:
     name = step["name"]
     if name not in TRANSFORMS:
         raise ConfigError(f"{name!r} in {where} {_why_not(str(name))} Take {', '.join(TRANSFORMS)}.")
+    for parameter, value in step.items():
+        if not _is_plain(value):
+            raise ConfigError(
+                f"{parameter} of {name} in {where} must be made of finite numbers, texts, lists, got {value!r}."
+            )
     for parameter in set(step) - {"name", "p"}:
         if parameter in OURS or parameter == "size":
             raise ConfigError(
@@ -212,8 +244,16 @@ def _check_transform(step: Mapping[str, Any], where: str) -> None:
             raise ConfigError(f"{name} in {where} has no parameter {parameter!r}. {told}")
 
 
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(one) for key, one in value.items())
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+
+
 def _why_not(name: str) -> str:
-    library = _albumentations()
+    library = load_albumentations()
     kind = getattr(library, name, None)
     if not inspect.isclass(kind):
         return "is no transform of albumentations."
@@ -223,7 +263,7 @@ def _why_not(name: str) -> str:
 
 
 def _built(step: Mapping[str, Any], side: int) -> Any:
-    library, p = _albumentations(), float(step.get("p", 1.0))
+    library, p = load_albumentations(), float(step.get("p", 1.0))
     for kind, group in (("one_of", library.OneOf), ("all_of", library.Sequential)):
         if kind in step:
             return group([_built(member, side) for member in step[kind]], p=p)
@@ -235,12 +275,4 @@ def _built(step: Mapping[str, Any], side: int) -> Any:
 
 
 def _parameters(name: str) -> list[str]:
-    return list(inspect.signature(getattr(_albumentations(), name).__init__).parameters)[1:]
-
-
-def _albumentations() -> Any:
-    # it asks the network for its newest version unless told not to before it is imported
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-    import albumentations
-
-    return albumentations
+    return list(inspect.signature(getattr(load_albumentations(), name).__init__).parameters)[1:]

@@ -1,11 +1,11 @@
 """The photometric transforms that a recipe may name: what each is given, what it draws, and what it does."""
 
-import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nucseg.albumentations import load_albumentations
 from nucseg.views.stain_jitter import jitter_stains
 from nucseg.views.view import Image
 
@@ -62,10 +62,7 @@ def _clahe(draws: random.Random, ranges: Mapping[str, Range]) -> Change:
 
 def _albumentations(name: str, image: Image, **parameters: Any) -> Image:
     """One of its transforms with every parameter fixed: what was to be drawn is drawn already."""
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # else it asks the network for its version when it is imported
-    import albumentations
-
-    changed: Image = getattr(albumentations, name)(**parameters, p=1.0)(image=image)["image"]
+    changed: Image = getattr(load_albumentations(), name)(**parameters, p=1.0)(image=image)["image"]
     return changed
 
 

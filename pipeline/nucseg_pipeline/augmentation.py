@@ -11,12 +11,13 @@ from torch import Tensor
 from nucseg.errors import ConfigError
 from nucseg.replay import Geometry, Motions, Replay
 from nucseg.replay.geometry import NONE
+from nucseg.views import views_named
 from nucseg_cache import Embeddings, Key, Store
 from nucseg_pipeline.config import TrainConfig
-from nucseg_pipeline.inputs import complete_embeddings
+from nucseg_pipeline.inputs import complete_embeddings, views_option
 from nucseg_pipeline.rows import IDENTITY, Batch, Row, Rows
 
-D4_VIEWS = tuple(f"d4-{element}" for element in range(1, 8))
+D4_VIEWS = tuple(view.name for view in views_named("d4"))
 """The exact views of the other seven orientations, in the order of `nucseg.replay.d4.ELEMENTS`."""
 
 
@@ -66,28 +67,40 @@ class Augmentation:
         return self.replay(embedding, motions, views=self.is_exact)
 
 
-def open_views(store: Store, key: Key | None, config: TrainConfig, ids: Sequence[str]) -> dict[str, Embeddings]:
+def open_views(
+    store: Store, key: Key | None, config: TrainConfig, ids: Sequence[str], names: Sequence[str] = ()
+) -> dict[str, Embeddings]:
     """The views that a training reads beside the identity, complete for its ids.
 
+    Args:
+        store: where they are.
+        key: of the embeddings; None without guidance, which reads none.
+        config: what is trained.
+        ids: the images that are shown.
+        names: the very views that a run was started with; by default all that there are.
+
     Raises:
-        ConfigError: there are no such views, or they are not there for all ids.
+        ConfigError: there are no such views, some are missing between others, or they are not there for all ids.
     """
     if config.views == IDENTITY or key is None:
         return {}
     there = store.views(key)
-    if config.views == "d4":
-        names: Sequence[str] = D4_VIEWS
-    else:
-        names = sorted(
-            (one for one in there if _is_variant(one, config.views)), key=lambda one: int(one.split("-")[-1])
-        )
-    if not names or set(names) - set(there):
+    wanted = tuple(names) or (D4_VIEWS if config.views == "d4" else _variants(there, config.views))
+    missing = [name for name in wanted if name not in there]
+    if missing or not wanted:
+        lacking = f", without {', '.join(missing)}" if missing else ""
         raise ConfigError(
-            f"{store.location} has these embeddings in the views {', '.join(sorted(there))}, and the training asks for "
-            f"{config.views}. Run `nucseg embed --dataset {store.dataset} --views {config.views}` with the same "
-            "encoder."
+            f"{store.location} has these embeddings in the views {', '.join(sorted(there))}{lacking}, and the training "
+            f"asks for {config.views}. Run `nucseg embed --dataset {store.dataset} {views_option(config.views)}` with "
+            "the same encoder."
         )
-    return {name: complete_embeddings(store, key, ids, name) for name in names}
+    return {name: complete_embeddings(store, key, ids, name) for name in wanted}
+
+
+def _variants(there: Sequence[str], recipe: str) -> tuple[str, ...]:
+    """The names of all variants of a recipe up to the last that there is, also of those in between that are missing."""
+    last = max((_number(one) for one in there if _is_variant(one, recipe)), default=0)
+    return tuple(f"{recipe}-{number}" for number in range(1, last + 1))
 
 
 def _is_variant(view: str, recipe: str) -> bool:

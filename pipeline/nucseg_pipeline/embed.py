@@ -13,7 +13,7 @@ from nucseg.data.official import plain_name, stain_of
 from nucseg.encoders import Encoder, open_encoder
 from nucseg.errors import ConfigError, DataError
 from nucseg.views import View, views_named
-from nucseg_cache import CacheError, Key, Store, StoreExists, StoreNotFound
+from nucseg_cache import CacheError, Key, Store, StoreExists, StoreNotFound, ViewDiffers
 from nucseg_cache.formats import format_named
 from nucseg_pipeline.config import EmbedConfig, store_location
 from nucseg_pipeline.encoding import SIDE_PX, Encoding, Target
@@ -99,6 +99,7 @@ def embed(config: EmbedConfig, progress: Progress, tell: Tell = lambda told: Non
     key = Key({**encoder.identity, "format": config.format})
     wanted = {store.row_of(entry.id): entry for entry in entries if store.has(entry.id)}
     targets = _targets(store, key, encoder, views, wanted, config.view_images)
+    _refuse_other_views(targets)
     missing = [target.missing() for target in targets]
     foreseen = forecast(store, targets, missing)
     if foreseen.n_embeddings:
@@ -112,6 +113,19 @@ def embed(config: EmbedConfig, progress: Progress, tell: Tell = lambda told: Non
     notes = (*dataset.notes, *note_of(unchanged_in(store.notes)), *((encoder.note,) if encoder.note else ()))
     n_encoded, n_embedded = encoding.n_encoded.total(), done[0].n_embedded
     return _told(EmbedResult(store.location, key, changes, n_encoded, n_embedded, seconds, notes, done))
+
+
+def _refuse_other_views(targets: Sequence[Target]) -> None:
+    """Raise ViewDiffers once for all views that were made in another way than the ones asked for."""
+    differing: list[ViewDiffers] = []
+    for target in targets:
+        try:
+            target.embeddings.described  # noqa: B018 - which looks at what is there
+        except ViewDiffers as error:
+            differing.append(error)
+    if differing:
+        more = [line for error in differing[1:] for line in str(error).splitlines()[-1:]]
+        raise ViewDiffers("\n".join([str(differing[0]), *(f"So is another of its views. {line}" for line in more)]))
 
 
 def _done(targets: Sequence[Target], encoding: Encoding) -> tuple[ViewEmbedded, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from nucseg.data.files import some
 from nucseg.data.splits import Split, SplitRow, split
 from nucseg.errors import ConfigError
+from nucseg.views import view_names
 from nucseg_cache import Embeddings, Key, Store
 from nucseg_pipeline.config import TrainConfig
 
@@ -37,12 +38,15 @@ class Inputs:
     versions: Mapping[str, str]
     views: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Exact views that were read beside the images as they are -> how their images were made."""
+    learned_from: Sequence[str] = ()
+    """Ids of the training images from whose exact views the replay was learned."""
 
     @property
     def fingerprint(self) -> str:
         """Hexadecimal digest of what decides the result: not of places or versions."""
         told: tuple[object, ...] = (self.dataset, dict(self.preparation), self.embedding_hash, dict(self.samples))
         told += ({name: dict(made) for name, made in self.views.items()},) if self.views else ()
+        told += (list(self.learned_from),) if self.learned_from else ()
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def changes(self, now: Inputs, ids: Sequence[str]) -> list[str]:
@@ -64,7 +68,13 @@ class Inputs:
         return json.dumps(asdict(self), indent=1)
 
 
-def gather(store: Store, key: Key | None, parts: Split, views: Mapping[str, Embeddings] | None = None) -> Inputs:
+def gather(
+    store: Store,
+    key: Key | None,
+    parts: Split,
+    views: Mapping[str, Embeddings] | None = None,
+    learned_from: Sequence[str] = (),
+) -> Inputs:
     """Record what a run on these parts and views is made from; reads no image."""
     digests = {info.id: (info.image_digest.hex(), info.mask_digest.hex()) for info in store.table if info.present}
     return Inputs(
@@ -76,6 +86,7 @@ def gather(store: Store, key: Key | None, parts: Split, views: Mapping[str, Embe
         embedding_hash="" if key is None else key.hash,
         samples={one: list(digests.get(one, ())) for one in used_ids(parts)},
         views={name: view.described for name, view in (views or {}).items()},
+        learned_from=list(learned_from),
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
     )
 
@@ -112,12 +123,17 @@ def complete_embeddings(store: Store, key: Key, ids: Sequence[str], view: str = 
     return embeddings
 
 
+def views_option(views: str) -> str:
+    """What asks `nucseg embed` for some views, in words."""
+    return f"--views {views}" if views in view_names() else f"--views path/to/{views}.toml"
+
+
 def _of(view: str) -> str:
     return "" if view == "identity" else f" of the view {view}"
 
 
 def _option(view: str) -> str:
-    return "" if view == "identity" else f" --views {view.rpartition('-')[0]}"
+    return "" if view == "identity" else f" {views_option(view.rpartition('-')[0])}"
 
 
 def divide(store: Store, config: TrainConfig) -> Split:

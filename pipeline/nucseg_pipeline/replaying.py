@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from nucseg_cache import Embeddings, Key, Store
 from nucseg_pipeline.augmentation import D4_VIEWS
 from nucseg_pipeline.checkpoint import write_whole
 from nucseg_pipeline.config import TrainConfig
-from nucseg_pipeline.rows import READ_ROWS, Rows, batches, collate, row_numbers, stream
+from nucseg_pipeline.rows import IDENTITY, READ_ROWS, Rows, batches, collate, row_numbers, stream
 from nucseg_pipeline.run_folder import RunFolder
 
 MOST_EXACT_IMAGES = 32
@@ -28,15 +28,43 @@ ENOUGH_EXACT_IMAGES = 16
 """Images to embed in all orientations for it, those for validation and test included."""
 
 
+def learns_mixing(config: TrainConfig) -> bool:
+    """Whether a training learns from exact views what turns do to the channels."""
+    return (
+        config.replay == "learned"
+        and config.views != "d4"  # which are the turned embeddings themselves
+        and "none" not in (config.fusion, config.augmentation)
+    )
+
+
+def images_to_learn_from(store: Store, key: Key | None, config: TrainConfig, ids: Sequence[str]) -> tuple[str, ...]:
+    """Those of a run's training images whose exact views its replay is learned from; none where it learns nothing.
+
+    Raises:
+        ConfigError: it is to learn, and no image has exact views.
+    """
+    if key is None or not learns_mixing(config):
+        return ()
+    rows = exact_rows(store, key, ids)
+    if not rows:
+        raise ConfigError(
+            f"replay learned is learned from exact views of training images, and there are none of these {len(ids)} in "
+            f"{store.location}. Run `nucseg embed --dataset {store.dataset} --views d4 --view-images "
+            f"{ENOUGH_EXACT_IMAGES}` with the same encoder, or take --replay corrected."
+        )
+    return tuple(store.info(row).id for row in rows)
+
+
 def open_replay(
     folder: RunFolder, config: TrainConfig, store: Store, key: Key | None, rows: Rows, accelerator: Accelerator
 ) -> Replay | None:
     """The replay of a run's configuration; None where embeddings are left as they are.
 
-    Pattern and mixing are computed once from the training rows, and kept in the run's folder.
+    Pattern and mixing are computed once, from the training rows and from those that inputs.json names, and kept in the
+    run's folder.
 
     Raises:
-        ConfigError: a kept file cannot be read, or no training row has exact views to learn from.
+        ConfigError: a kept file cannot be read.
     """
     geometry = Geometry.named(config.augmentation)
     if config.replay == "none":
@@ -48,12 +76,16 @@ def open_replay(
         return _kept(folder.file(name), compute, accelerator)
 
     pattern = kept("position.npy", lambda: position_pattern(_embeddings(rows)))
-    if config.replay != "learned" or config.views == "d4":
+    if not learns_mixing(config):
         return Replay(pattern)
-    return Replay(pattern, kept("mixing.npy", lambda: fit_mixing(_orbits(store, key, rows), pattern.cpu())))
+
+    def mixing() -> Tensor:
+        return fit_mixing(_orbits(store, key, folder.inputs().learned_from), pattern.cpu())
+
+    return Replay(pattern, kept("mixing.npy", mixing))
 
 
-def exact_rows(store: Store, key: Key, ids: tuple[str, ...]) -> list[int]:
+def exact_rows(store: Store, key: Key, ids: Sequence[str]) -> list[int]:
     """The rows of those ids that have all eight orientations; at most so many as are needed, spread evenly."""
     complete = set(row_numbers(store, ids))
     for view in D4_VIEWS:
@@ -64,9 +96,9 @@ def exact_rows(store: Store, key: Key, ids: tuple[str, ...]) -> list[int]:
     return [ordered[position] for position in np.linspace(0, len(ordered) - 1, MOST_EXACT_IMAGES).astype(int)]
 
 
-def _orbits(store: Store, key: Key, rows: Rows) -> Iterator[Tensor]:
-    views: list[Embeddings] = [store.embeddings(key, view) for view in ("identity", *D4_VIEWS)]
-    for row in exact_rows(store, key, rows.ids):
+def _orbits(store: Store, key: Key, ids: Sequence[str]) -> Iterator[Tensor]:
+    views: list[Embeddings] = [store.embeddings(key, view) for view in (IDENTITY, *D4_VIEWS)]
+    for row in row_numbers(store, ids):
         yield torch.from_numpy(np.stack([view.read([row])[0] for view in views]))
 
 

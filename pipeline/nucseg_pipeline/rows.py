@@ -110,7 +110,7 @@ class Rows(Dataset[Row]):
         self._rows = row_numbers(store, self.ids)
         self._kept: dict[str, list[Row]] = {}
         if preload == "on" or (preload == "auto" and self._fits()):
-            self._kept = {view: self._whole(view) for view in self._views or (IDENTITY,)}
+            self._keep()
 
     @property
     def side_px(self) -> int:
@@ -140,16 +140,21 @@ class Rows(Dataset[Row]):
         return [self._row(*one) for one in zip(indices, samples, views, strict=True)]
 
     def _row(self, index: int, sample: SampleRow, view: str) -> Row:
-        distance = _distance(sample) if self._distances else None
-        if not self._views:
-            return Row(sample, None, distance)
-        values, images = self._views[view].read_shown([self._rows[index]])
-        shown = sample if images is None else replace(sample, image=images[0])
-        return Row(shown, values[0], distance)
+        row = Row(sample, None, _distance(sample) if self._distances else None)
+        return self._seen_as(view, index, row) if self._views else row
 
-    def _whole(self, view: str) -> list[Row]:
+    def _keep(self) -> None:
+        """Read all rows in all views; what the views of a row have in common is in memory once."""
         shares = batches(range(len(self)), READ_ROWS)
-        return [row for share in shares for row in self.read(share, [view] * len(share))]
+        first = [row for share in shares for row in self.__getitems__(share)]
+        others = [view for view in self._views if view != IDENTITY]
+        kept = {view: [self._seen_as(view, index, row) for index, row in enumerate(first)] for view in others}
+        self._kept = {IDENTITY: first, **kept}
+
+    def _seen_as(self, view: str, index: int, row: Row) -> Row:
+        values, images = self._views[view].read_shown([self._rows[index]])
+        sample = row.sample if images is None else replace(row.sample, image=images[0])
+        return replace(row, sample=sample, embedding=values[0])
 
     def _fits(self) -> bool:
         n_views = max(len(self._views), 1)

@@ -22,7 +22,7 @@ from nucseg_pipeline.events import EpochDone, Progress, Started, StepDone
 from nucseg_pipeline.inference import predict
 from nucseg_pipeline.inputs import Inputs, divide, find_key, gather, open_embeddings, used_ids
 from nucseg_pipeline.learner import Learner
-from nucseg_pipeline.replaying import open_replay
+from nucseg_pipeline.replaying import images_to_learn_from, open_replay
 from nucseg_pipeline.rows import Rows
 from nucseg_pipeline.run_folder import RunFolder, State
 
@@ -63,11 +63,14 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         state = folder.state(config)
         if state == "finished":
             return _result(folder, epochs_trained=0)
-        parts = divide(store, config) if state == "new" else folder.split()
+        recorded = None if state == "new" else folder.inputs()
+        parts = divide(store, config) if recorded is None else folder.split()
         key = find_key(store, config)
+        geometry = Geometry.named(config.augmentation)
         embeddings = open_embeddings(store, key, used_ids(parts))
-        views = open_views(store, key, config, parts.train)
-        inputs = _checked_inputs(folder, state, gather(store, key, parts, views), parts)
+        views = open_views(store, key, config, parts.train, () if recorded is None else tuple(recorded.views))
+        exact = images_to_learn_from(store, key, config, parts.train)
+        inputs = _checked_inputs(folder, recorded, gather(store, key, parts, views, exact), parts)
         learner = Learner(config, accelerator)
         distances = config.instance_head == "distance"
         rows = Rows(store, embeddings, parts.train, views=views, preload=config.preload, distances=distances)
@@ -79,7 +82,7 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         if is_main:
             _begin(folder, state, config, parts, inputs)
         replay = open_replay(folder, config, store, key, rows, accelerator)
-        augmentation = Augmentation(Geometry.named(config.augmentation), replay, tuple(views))
+        augmentation = Augmentation(geometry, replay, tuple(views))
         _restore(learner, folder, inputs)
         epochs_before = len(learner.history)
         if is_main:
@@ -98,11 +101,10 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         return _result(folder, epochs_trained=len(learner.history) - epochs_before)
 
 
-def _checked_inputs(folder: RunFolder, state: State, now: Inputs, parts: Split) -> Inputs:
+def _checked_inputs(folder: RunFolder, recorded: Inputs | None, now: Inputs, parts: Split) -> Inputs:
     """The inputs a run goes on with: today's, or the recorded ones if today's are still the same."""
-    if state == "new":
+    if recorded is None:
         return now
-    recorded = folder.inputs()
     changes = recorded.changes(now, (*parts.train, *parts.validation))
     if changes:
         raise ConfigError(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nucseg.errors import ConfigError
-from nucseg.replay import Geometry, Motions, Replay, d4
+from nucseg.replay import Geometry, Replay, d4
 from nucseg_cache import Store
 from nucseg_pipeline.augmentation import D4_VIEWS, Augmentation, open_views
 from nucseg_pipeline.config import TrainConfig
@@ -124,7 +124,9 @@ def with_views(pristine_cache: Path, tmp_path_factory: pytest.TempPathFactory) -
     rows = list(range(store.n_rows))
     for element, name in enumerate(D4_VIEWS, 1):
         store.embeddings(key, name, described={"orientation": str(element)}).write(rows, constant(element))
-    for number in (1, 2, 10):
+    for number in (1, 2, 4):
+        store.embeddings(key, f"gap-{number}", described={"variant": str(number)}).write([0], constant(0)[:1])
+    for number in (1, 2):
         images = np.full((12, 32, 32, 3), number, np.uint8)
         view = store.embeddings(key, f"bright-{number}", described={"variant": str(number)}, images=True)
         view.write(rows, constant(100 + number), images)
@@ -175,15 +177,21 @@ def test_a_variant_brings_its_own_image_and_every_one_is_shown(with_views: Store
             np.testing.assert_array_equal(row.sample.image, expected)
             np.testing.assert_array_equal(row.sample.instances, original.instances)
             seen.add(number)
-    assert list(views) == ["bright-1", "bright-2", "bright-10"]
-    assert seen == {0, 1, 2, 10}
+    assert list(views) == ["bright-1", "bright-2"]
+    assert seen == {0, 1, 2}
 
 
 def test_views_that_are_not_there_are_told_with_the_way_out(with_views: Store, training: Configure) -> None:
     (key,) = with_views.keys()
-    with pytest.raises(ConfigError, match=r"in the views bright-1.*asks for stain. Run .*embed.* --views stain"):
+    with pytest.raises(ConfigError, match=r"in the views .*bright-1.*asks for stain. Run .*embed.* --views stain"):
         open_views(with_views, key, training(views="stain"), IDS)
     assert open_views(with_views, key, training(), IDS) == {}
+
+
+def test_a_variant_that_is_missing_between_others_is_told(with_views: Store, training: Configure) -> None:
+    (key,) = with_views.keys()
+    with pytest.raises(ConfigError, match=r"without gap-3, .*--views path/to/gap.toml"):
+        open_views(with_views, key, training(views="folder/gap.toml"), IDS[:1])
 
 
 def test_views_of_some_images_alone_are_not_enough_to_train_on(cache: Path, training: Configure) -> None:
@@ -193,8 +201,3 @@ def test_views_of_some_images_alone_are_not_enough_to_train_on(cache: Path, trai
         store.embeddings(key, name, described={}).write([3, 4], constant(1)[:2])
     with pytest.raises(ConfigError, match=r"10 of 12 images .* no embedding of the view d4-1.*--views d4"):
         open_views(store, key, training(views="d4"), IDS)
-
-
-def test_motions_are_moved_to_the_device_of_the_batch() -> None:
-    moved = Motions.of_elements([1]).to(torch.device("cpu"))
-    assert moved.elements == (1,)

@@ -10,11 +10,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from nucseg.errors import ConfigError, DataError
+from nucseg.errors import ConfigError
 from nucseg.replay import Motions, Replay, d4
 from nucseg_cache import Store
 from nucseg_pipeline.augmentation import D4_VIEWS
 from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.inputs import Inputs
 from nucseg_pipeline.replaying import exact_rows, open_replay
 from nucseg_pipeline.rows import Rows
 from nucseg_pipeline.run_folder import RunFolder
@@ -52,6 +53,12 @@ def rows_of(cache: Path, ids: tuple[str, ...] = IDS) -> tuple[Store, Rows]:
     return store, Rows(store, store.embeddings(store.keys()[0]), ids)
 
 
+def kept_with(folder: Path, learned_from: tuple[str, ...]) -> None:
+    """Writes the inputs.json of a run whose replay was learned from some images."""
+    inputs = Inputs("", "", "", {}, {}, "", {}, {}, learned_from=learned_from)
+    (folder / "inputs.json").write_text(inputs.to_json())
+
+
 def test_rows_with_all_orientations_are_those_that_are_learned_from(with_orbits: Path) -> None:
     store, _ = rows_of(with_orbits)
     assert exact_rows(store, store.keys()[0], IDS) == [0, 2, 3, 5, 8, 11]
@@ -65,6 +72,7 @@ def test_the_learned_replay_gives_the_exact_views_of_rows_it_has_not_seen(
     store, rows = rows_of(with_orbits, seen)
     (key,) = store.keys()
     config = training(cache=str(with_orbits), replay="learned")
+    kept_with(tmp_path, seen)
     replay = open_replay(RunFolder(tmp_path), config, store, key, rows, Accelerator(cpu=True))
     assert replay is not None
     unseen = torch.from_numpy(store.embeddings(key).read([8, 11]).astype(np.float32))
@@ -92,11 +100,19 @@ def test_a_run_learns_from_its_training_rows_and_resumes_with_what_it_learned(
     np.testing.assert_array_equal(kept[0], np.eye(256))
     assert np.abs(kept[1] - np.eye(256)).max() > 0.3
 
+    parts, inputs = RunFolder(config.folder).split(), RunFolder(config.folder).inputs()
+    assert inputs.learned_from
+    assert set(inputs.learned_from) <= set(parts.train)
+
     changed = kept.copy()
     changed[1] = 0
     np.save(config.folder / "mixing.npy", changed)
     train(replace(config, epochs=3, resume=True))
     np.testing.assert_array_equal(np.load(config.folder / "mixing.npy"), changed)
+
+    (config.folder / "mixing.npy").unlink()
+    train(replace(config, epochs=4, resume=True))
+    np.testing.assert_array_equal(np.load(config.folder / "mixing.npy"), kept)
 
 
 def test_a_run_on_views_that_were_made_anew_in_another_way_is_not_resumed(
@@ -121,9 +137,11 @@ def test_a_run_on_views_that_were_made_anew_in_another_way_is_not_resumed(
         train(replace(config, epochs=2, resume=True))
 
 
-def test_without_exact_views_learning_is_refused_with_the_way_out(training: Configure) -> None:
-    with pytest.raises((ConfigError, DataError), match=r"there are none.*embed --views d4"):
-        train(training(replay="learned"))
+def test_without_exact_views_learning_is_refused_before_anything_is_written(training: Configure) -> None:
+    config = training(replay="learned")
+    with pytest.raises(ConfigError, match=r"there are none of these .*embed --dataset synthetic --views d4 --view-im"):
+        train(config)
+    assert not config.folder.exists()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from nucseg_pipeline.augmentation import open_views
 from nucseg_pipeline.config import EmbedConfig, TrainConfig, store_location
 from nucseg_pipeline.embed import NO_ENCODER, embed
 from nucseg_pipeline.inputs import find_key, open_embeddings
-from nucseg_pipeline.replaying import ENOUGH_EXACT_IMAGES, exact_rows
+from nucseg_pipeline.replaying import ENOUGH_EXACT_IMAGES, exact_rows, learns_mixing
 from nucseg_pipeline.sources import SYNTHETIC, find_folder, layout_name
 from nucseg_pipeline.synchronise import Progress
 
@@ -38,7 +38,7 @@ def embed_what_is_missing(training: TrainConfig, progress: Progress) -> int:
     needed = [_embedding(training)]
     if training.views != "identity":
         needed.append(replace(needed[0], views=training.views))
-    elif _learns_mixing(training):
+    elif learns_mixing(training):
         needed.append(replace(needed[0], views="d4", view_images=ENOUGH_EXACT_IMAGES))
     return sum(0 if _is_there(training, one.views) else embed(one, progress).n_encoded for one in needed)
 
@@ -57,19 +57,15 @@ def _embedding(training: TrainConfig, encoder: str | None = None) -> EmbedConfig
     )
 
 
-def _learns_mixing(training: TrainConfig) -> bool:
-    return training.replay == "learned" and "none" not in (training.fusion, training.augmentation)
-
-
 def _is_there(training: TrainConfig, views: str) -> bool:
     store = Store.open(store_location(training.cache, training.dataset))
     present = tuple(info.id for info in store.table if info.present)
     try:
         key = find_key(store, training)
         open_embeddings(store, key, present)
-        if key is not None and views == "d4" and _learns_mixing(training):
+        if key is not None and views not in ("identity", training.views):  # not read, but learned from
             return len(exact_rows(store, key, present)) >= min(ENOUGH_EXACT_IMAGES, len(present))
-        if key is not None and views != "identity":
+        if views != "identity":
             open_views(store, key, training, present)
     except (ConfigError, EmbeddingNotFound):
         return False

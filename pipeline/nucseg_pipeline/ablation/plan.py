@@ -24,6 +24,7 @@ from nucseg_pipeline.config import AblateConfig, TrainConfig, store_location
 from nucseg_pipeline.inputs import divide, find_key, split_rows
 from nucseg_pipeline.network import build_network
 from nucseg_pipeline.recipe import resolve
+from nucseg_pipeline.replaying import images_to_learn_from
 from nucseg_pipeline.run_folder import FREE_FIELDS
 from nucseg_pipeline.synchronise import Progress
 
@@ -171,9 +172,13 @@ def _with_runs(
     folds = config.folds or (1 if config.quick else ablation.folds_of(plain_name(training.dataset)))
     shared = _quick(training, store) if config.quick else training
     key, contents = find_key(store, training), contents_digest(store)
-    variants = {name: view.described for name, view in open_views(store, key, training, ()).items()}
-    if variants and training.views != "d4":  # which says all there is to say
+    if training.views not in ("identity", "d4"):  # of these the name says all there is to say
+        variants = {name: view.described for name, view in open_views(store, key, training, ()).items()}
         contents = hashlib.sha256(json.dumps([contents, variants], sort_keys=True).encode()).hexdigest()
+    present = [info.id for info in store.table if info.present]
+    exact = images_to_learn_from(store, key, training, present)
+    if exact:
+        contents = hashlib.sha256(json.dumps([contents, exact]).encode()).hexdigest()
     repeats = [
         replace(shared, fold=fold, seed=seed)
         for fold in range(min(folds, most))

@@ -21,6 +21,12 @@ err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 FAILED, INTERRUPTED = 1, 130
 
+RESUMING = ("embed", "train", "ablate", "demo")
+"""Commands that go on where they stopped; the others write all of their result at the end."""
+
+KEPT = "Everything finished so far is kept; the same command goes on from there."
+NOT_KEPT = "Nothing was written by halves; the same command begins again."
+
 Progress = Callable[[int, int, str], None]
 
 _PLAIN_SECONDS = 10.0
@@ -35,7 +41,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            err.print("Interrupted. Everything finished so far is kept; the same command goes on from there.")
+            err.print(f"Interrupted. {KEPT if ctx.invoked_subcommand in RESUMING else NOT_KEPT}")
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             if not _is_the_users(error):

@@ -1,6 +1,7 @@
 """What stage two is told to do."""
 
 import math
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +97,8 @@ class TrainConfig:
         check_dataset(self.dataset)
         object.__setattr__(self, "augmentation", _augmentation(self.augmentation))
         check_choice(self, "replay", ("corrected", "learned", "plain", "none"))
+        if self.views.endswith(".toml"):  # as `embed` takes it, which names the views after the file
+            object.__setattr__(self, "views", Path(self.views).stem)
         _check_views(self)
         check_choice(self, "schedule", ("constant", "cosine"))
         check_choice(self, "mixed_precision", ("no", "bf16", "fp16"))
@@ -126,8 +129,9 @@ class TrainConfig:
 
 def _augmentation(name: str) -> str:
     """An augmentation as it is written down: its name, or what stands in its file."""
-    if name in GEOMETRIES:
-        return name
+    is_written_out = name.startswith("[") and not os.path.isfile(name)  # noqa: PTH113 - Path raises where it is too long
+    if name in GEOMETRIES or is_written_out:
+        return name  # what a run has written down is looked at again only where it is drawn
     from nucseg.replay import Geometry  # loads torch and albumentations, which what comes with the package need not
 
     return Geometry.named(name).text
@@ -137,7 +141,9 @@ def _check_views(config: TrainConfig) -> None:
     if config.views == "identity":
         return
     if not re.fullmatch(r"\w[\w-]*", config.views):
-        raise ConfigError(f"views must be identity, d4 or the name of a photometric recipe, got {config.views!r}.")
+        raise ConfigError(
+            f"views must be identity, d4 or the name or file of a photometric recipe, got {config.views!r}."
+        )
     if config.fusion == "none":
         raise ConfigError(
             f"views {config.views} are embeddings of other views of the images, and fusion none reads no embedding. "

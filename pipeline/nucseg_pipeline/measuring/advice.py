@@ -44,7 +44,10 @@ class Costs:
 def advise(choice: Choice, config: FidelityConfig, costs: Costs) -> tuple[str, ...]:
     """Say for one family of moves what to use: the errors, the reason, the commands, and whether views pay."""
     told = ", ".join(f"{name} {number(error.value)} ({bounds(error)})" for name, error in choice.errors.items())
-    told += f"; {choice.replay} makes {choice.errors[choice.replay].value / choice.errors[PLAIN].value:.2f} of plain's"
+    if choice.errors[PLAIN].value:
+        told += (
+            f"; {choice.replay} makes {choice.errors[choice.replay].value / choice.errors[PLAIN].value:.2f} of plain's"
+        )
     lines = [f"For {choice.family}, use replay {choice.replay}. Error: {told}. {_reason(choice, config)}"]
     if choice.replay == LEARNED and not costs.is_calibrated:
         # of the images that are drawn, only those of the training part are learned from
@@ -88,13 +91,17 @@ def _told(difference: Interval) -> str:
 
 def _embed(config: FidelityConfig, n_drawn: int | None) -> str:
     drawn = () if n_drawn is None else ("--view-images", str(n_drawn))
-    return _command(config, "embed", ("--views", "d4", *drawn))
+    return _command("embed", config, ("weights", "precision", "format", "cache"), ("--views", "d4", *drawn))
 
 
 def _train(config: FidelityConfig, augmentation: str, *options: str) -> str:
-    return _command(config, "train", ("--augmentation", augmentation, *options))
+    named = ("weights", "precision", "format", "split", "fold", "seed", "cache")
+    return _command("train", config, named, ("--augmentation", augmentation, *options))
 
 
-def _command(config: FidelityConfig, name: str, options: Sequence[str]) -> str:
-    weights = () if config.weights is None else ("--weights", str(config.weights))
-    return shlex.join(["nucseg", name, "--dataset", config.dataset, "--encoder", config.encoder, *weights, *options])
+def _command(name: str, config: FidelityConfig, named: Sequence[str], options: Sequence[str]) -> str:
+    """A command on the same data and embeddings; of the named fields those that are not the defaults."""
+    usual = FidelityConfig(dataset=config.dataset)
+    given = [(field, getattr(config, field)) for field in named if getattr(config, field) != getattr(usual, field)]
+    same = [text for field, value in given for text in (f"--{field}", str(value))]
+    return shlex.join(["nucseg", name, "--dataset", config.dataset, "--encoder", config.encoder, *same, *options])

@@ -10,14 +10,12 @@ from pathlib import Path
 
 from nucseg.errors import ConfigError
 from nucseg.replay import Geometry, Motions
+from nucseg.views.orientation import MOVES
 
 TURNS, BENDS, OTHERS = "flips and quarter turns", "small affine and elastic motions", "other motions"
 """What motions are summed up as."""
 
-ELEMENT_NAMES = {
-    1: "horizontal flip", 2: "vertical flip", 3: "half turn", 4: "transpose", 5: "quarter turn, counterclockwise",
-    6: "quarter turn, clockwise", 7: "anti-transpose",
-}  # fmt: skip
+ELEMENT_NAMES = dict(enumerate(MOVES, start=1))
 """What the elements of D4 do, the identity left out."""
 
 MILD = {

@@ -14,14 +14,12 @@ from torch import Tensor
 from nucseg.encoders import Encoder
 from nucseg.replay import Motions, Replay, d4
 from nucseg.replay.fidelity import Agreement, agreement, channel_means
+from nucseg_pipeline.encoding import LEAST_BATCH
 from nucseg_pipeline.measuring.moves import Move
 from nucseg_pipeline.measuring.natives import Image, cells_inside, moved_native
 
 UNMOVED, PLAIN, CORRECTED, LEARNED, VIEWS = REPLAYS = ("unmoved", "plain", "corrected", "learned", "views")
 """How an embedding can follow its image, from the cheapest to the dearest."""
-
-LEAST_BATCH = 2
-"""Images given to the encoder at once at least: its guard finds one embedding of two images only side by side."""
 
 Told = Callable[[int, float], None]
 """Called with the number of images that were encoded, and the seconds they took."""

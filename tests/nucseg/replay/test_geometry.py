@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,12 +39,12 @@ def geometry(*steps: dict[str, Any]) -> Geometry:
     return Geometry.named(json.dumps(list(steps)))
 
 
-def moved_by_albumentations(steps: list[dict[str, Any]], image: np.ndarray, seed: int) -> np.ndarray:
+def moved_by_albumentations(augmentation: Geometry, image: np.ndarray, seed: int) -> np.ndarray:
     """The image moved by the library alone, with the draw of our map; outside it is 0."""
-    augmentation = geometry(*steps)
     compose = augmentation._compose(len(image))
-    compose.set_random_seed(seed)
-    return compose(image=image)["image"]
+    compose.set_random_seed(xxhash.xxh3_64_intdigest(f"{seed}/0/image".encode()) % 2**32)
+    moved: np.ndarray = compose(image=image)["image"]
+    return moved.copy()
 
 
 def chains(members: list[dict[str, Any]]) -> st.SearchStrategy[list[dict[str, Any]]]:
@@ -65,11 +66,7 @@ def test_any_composition_of_flips_and_turns_is_bit_exact(steps: list[dict[str, A
     motions = augmentation.motions(seed, 0, ids, side=256)
 
     assert motions.bent == ()
-    # the same draw, by the library on the image itself
-    drawn = augmentation.map_of(seed, 0, "image")
-    grid, _ = sources(drawn[None])
-    rows, columns = ((grid[0, ..., 1] + 1) * 128).long(), ((grid[0, ..., 0] + 1) * 128).long()
-    expected = image[rows.numpy(), columns.numpy()]
+    expected = moved_by_albumentations(augmentation, image, seed)
     moved = motions.moved(torch.from_numpy(image).movedim(-1, 0)[None])[0].movedim(0, -1).numpy()
     np.testing.assert_array_equal(moved, expected)
     embedding = torch.randn(1, 4, 64, 64)
@@ -83,10 +80,8 @@ def test_embedding_and_image_move_as_albumentations_moves_the_image(steps: list[
     y, x = np.mgrid[:side, :side] / side
     field = np.stack([np.sin(4 * x + 1), np.cos(5 * y + 2 * x), x * y], axis=-1).astype(np.float32)
     augmentation = geometry(*steps)
-    library = augmentation._compose(side)
     motions = augmentation.motions(seed, 0, ["image"], side=side)
-    library.set_random_seed(_drawn(seed))
-    by_library = torch.from_numpy(library(image=field)["image"].copy()).movedim(-1, 0)
+    by_library = torch.from_numpy(moved_by_albumentations(augmentation, field, seed)).movedim(-1, 0)
 
     image = torch.from_numpy(field).movedim(-1, 0)[None]
     moved = motions.moved(image)[0]
@@ -100,12 +95,6 @@ def test_embedding_and_image_move_as_albumentations_moves_the_image(steps: list[
     assert _largest(moved - by_library, whole) < 0.04
     pooled_by_library = torch.nn.functional.avg_pool2d(by_library[None], side // grid)[0]
     assert _largest(replayed - pooled_by_library, whole_cells) < 0.5 * 7 / 64
-
-
-def _drawn(seed: int) -> int:
-    import xxhash
-
-    return xxhash.xxh3_64_intdigest(f"{seed}/0/image".encode()) % 2**32
 
 
 def _largest(difference: torch.Tensor, where: torch.Tensor) -> float:
@@ -134,8 +123,7 @@ def test_every_transform_of_the_list_gives_a_map_of_the_same_side(name: str) -> 
 
     assert drawn.shape == (3, 256, 256, 3)
     assert inside.float().mean() > 0.5
-    # a rotated picture's centre stays near the centre, and nothing points out of the frame
-    assert places.abs().max() <= 1
+    assert places.abs().max() <= 1  # nothing points out of the frame
     cells, _ = sources(pooled(drawn, 64))
     assert cells.abs().max() <= 1
 
@@ -225,6 +213,10 @@ def test_a_transform_that_is_dual_but_not_geometric_is_refused(name: str) -> Non
         ({"one_of": [{"name": "D4"}], "rotate": 3}, "beside it only p"),
         ({"name": "D4", "one_of": []}, "one of name, one_of, all_of"),
         ({}, "one of name, one_of, all_of"),
+        ({"one_of": [{"name": "D4", "p": 0}]}, "chooses by the p of its transforms, and all are 0"),
+        ({"name": "GridDistortion", "num_steps": 300}, "cannot be drawn"),
+        ({"name": "Rotate", "limit": float("nan")}, "must be made of finite numbers.*got nan"),
+        ({"all_of": [{"name": "Affine", "rotate": "far", "p": 0.01}]}, "cannot be drawn"),
     ],
 )
 def test_what_cannot_be_drawn_is_told(step: dict[str, Any], told: str) -> None:
@@ -247,6 +239,23 @@ def test_a_file_that_is_no_recipe_is_told(tmp_path: Path, content: str, told: st
 
     with pytest.raises(ConfigError, match=told):
         Geometry.named(str(file))
+
+
+def test_a_date_in_a_file_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[[transform]]\nname = "Rotate"\nlimit = 2020-01-01\n')
+
+    with pytest.raises(ConfigError, match=r"limit of Rotate .*must be made of finite numbers"):
+        Geometry.named(str(file))
+
+
+def test_a_file_whose_name_begins_with_a_bracket_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "[mine].toml").write_text('[[transform]]\nname = "HorizontalFlip"\n')
+    monkeypatch.chdir(tmp_path)
+
+    assert json.loads(Geometry.named("[mine].toml").text) == [{"name": "HorizontalFlip"}]
+    with pytest.raises(ConfigError, match="no file, and not JSON"):
+        Geometry.named("[other].toml")
 
 
 def test_a_name_that_is_none_is_told() -> None:

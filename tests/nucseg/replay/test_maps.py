@@ -182,14 +182,3 @@ def test_a_frame_that_was_left_altogether_is_outside_and_has_an_element_all_the_
 def test_grids_that_do_not_fit_are_told() -> None:
     with pytest.raises(ConfigError, match="side 10 cannot be pooled to 4"):
         pooled(identity_map(10)[None], 4)
-
-
-def test_half_precision_does_not_reach_the_coordinates() -> None:
-    x = torch.randn(1, 4, 64, 64)
-    maps = moved_by(rotation(7), torch.zeros(2), 64)
-    exact, _ = warped(x, maps)
-
-    with torch.autocast("cpu", torch.bfloat16):
-        moved, _ = warped(x, maps)
-
-    assert torch.equal(moved, exact)
