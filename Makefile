@@ -18,7 +18,7 @@ demo: $(READY)
 	$(BIN)/nucseg demo --out demo
 
 test: $(READY)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check $(PACKAGES)

@@ -9,7 +9,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,10 @@ FREE_FIELDS = frozenset(
 )
 """Fields in which a resumed run may differ: where and on what it runs. Whether the embeddings are still the same is
 asked of their key."""
+
+
+ADDED = frozenset({"views", "learned_from"})
+"""Fields of inputs.json that the first runs of this format did not have; they had nothing to say in them."""
 
 
 @dataclass(frozen=True)
@@ -181,8 +185,7 @@ class RunFolder:
         except (OSError, ValueError, RecursionError) as error:
             raise _damaged(self.file(name), error) from None
         known = set() if kind is None else {field.name for field in fields(kind)}
-        needed = set() if kind is None else {field.name for field in fields(kind) if _is_needed(field)}
-        if not isinstance(content, dict) or (kind is not None and not needed <= set(content) <= known):
+        if not isinstance(content, dict) or (kind is not None and not known - ADDED <= set(content) <= known):
             raise _damaged(self.file(name), "it does not hold what belongs there")
         return content
 
@@ -210,11 +213,6 @@ def _refuse_differences(recorded: TrainConfig, asked: TrainConfig, path: Path) -
             "\n".join([f"The run in {path} was started with another configuration:", *lines])
             + f"\nResume it as it was (--recipe {path / 'config.toml'}), or train anew in another folder (--run)."
         )
-
-
-def _is_needed(field: Field[Any]) -> bool:
-    """Whether a field has no default: runs of earlier versions lack fields that have one."""
-    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _is_temporary(path: Path) -> bool:

@@ -184,8 +184,14 @@ def test_channels_that_turn_with_the_image_are_learned_and_then_recommended(turn
     choice = content(turned)["choices"][0]
     assert (choice["replay"], choice["augmentation"]) == ("learned", "d4")
     assert choice["against"]["high"] < 0
-    assert "    nucseg train --dataset mine --encoder random --augmentation d4 --replay learned" in turned.advice
-    assert any(line.startswith("    nucseg embed") and "--views d4 --view-images" in line for line in turned.advice)
+    # what decides which store and which embeddings are meant is in the commands too
+    trained = next(line for line in turned.advice if line.startswith("    nucseg train"))
+    assert trained.endswith("--augmentation d4 --replay learned")
+    embedded = next(line for line in turned.advice if line.startswith("    nucseg embed"))
+    assert "--views d4 --view-images" in embedded
+    for line in (trained, embedded):
+        assert "--dataset mine --encoder random" in line
+        assert f"--cache {content(turned)['config']['cache']}" in line
 
 
 def test_every_default_motion_is_a_line_and_every_file_is_there(following: Known, tmp_path: Path) -> None:
