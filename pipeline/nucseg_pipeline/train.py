@@ -86,7 +86,8 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         _restore(learner, folder, inputs)
         epochs_before = len(learner.history)
         if is_main:
-            progress(_started(learner, folder, parts, store.recorded(key).get("note", "") if key else ""))
+            note = store.recorded(key).get("note", "") if key else ""
+            progress(_started(learner, folder, parts, (note, _shown(augmentation))))
 
         while len(learner.history) < config.epochs:
             report = partial(_report_step, progress, len(learner.history) + 1) if is_main else _silent
@@ -176,7 +177,14 @@ def _result(folder: RunFolder, *, epochs_trained: int) -> TrainResult:
     )
 
 
-def _started(learner: Learner, folder: RunFolder, parts: Split, note: str) -> Started:
+def _shown(augmentation: Augmentation) -> str:
+    """What is shown beside the images as they are, where that is more than orientations; empty where it is not."""
+    if augmentation.is_exact or not augmentation.views:
+        return ""
+    return f"Every epoch shows each image as it is or as one of {', '.join(augmentation.views)}."
+
+
+def _started(learner: Learner, folder: RunFolder, parts: Split, notes: tuple[str, ...]) -> Started:
     return Started(
         folder=folder.path,
         device=str(learner.accelerator.device),
@@ -186,7 +194,7 @@ def _started(learner: Learner, folder: RunFolder, parts: Split, note: str) -> St
         n_test=len(parts.test),
         epochs_done=len(learner.history),
         epochs=learner.config.epochs,
-        notes=(*parts.notes, *([note] if note else [])),
+        notes=(*parts.notes, *filter(None, notes)),
     )
 
 

@@ -15,6 +15,7 @@ from nucseg.replay import Motions, Replay, d4
 from nucseg_cache import Store
 from nucseg_pipeline.augmentation import D4_VIEWS
 from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.events import Started
 from nucseg_pipeline.inputs import Inputs
 from nucseg_pipeline.replaying import exact_rows, open_replay
 from nucseg_pipeline.rows import Rows
@@ -129,7 +130,10 @@ def test_a_run_on_views_that_were_made_anew_in_another_way_is_not_resumed(
 
     embed_bright("1.1")
     config = training(cache=str(cache), views="bright", epochs=1)
-    train(config)
+    told: list[object] = []
+    train(config, told.append)
+    (started,) = [event for event in told if isinstance(event, Started)]
+    assert "Every epoch shows each image as it is or as one of bright-1." in started.notes
     assert RunFolder(config.folder).inputs().views == {"bright-1": {"scale": "1.1"}}
     store.delete_embeddings(key, "bright-1")
     embed_bright("1.2")
