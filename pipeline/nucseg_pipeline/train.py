@@ -69,7 +69,7 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         geometry = Geometry.named(config.augmentation)
         embeddings = open_embeddings(store, key, used_ids(parts))
         views = open_views(store, key, config, parts.train, () if recorded is None else tuple(recorded.views))
-        exact = images_to_learn_from(store, key, config, parts.train)
+        exact = images_to_learn_from(store, key, config, parts.train) if recorded is None else recorded.learned_from
         inputs = _checked_inputs(folder, recorded, gather(store, key, parts, views, exact), parts)
         learner = Learner(config, accelerator)
         distances = config.instance_head == "distance"
