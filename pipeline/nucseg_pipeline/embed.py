@@ -99,8 +99,7 @@ def embed(config: EmbedConfig, progress: Progress, tell: Tell = lambda told: Non
     key = Key({**encoder.identity, "format": config.format})
     wanted = {store.row_of(entry.id): entry for entry in entries if store.has(entry.id)}
     targets = _targets(store, key, encoder, views, wanted, config.view_images)
-    _refuse_other_views(targets)
-    missing = [target.missing() for target in targets]
+    missing = _missing(targets)
     foreseen = forecast(store, targets, missing)
     if foreseen.n_embeddings:
         tell(foreseen)
@@ -115,17 +114,19 @@ def embed(config: EmbedConfig, progress: Progress, tell: Tell = lambda told: Non
     return _told(EmbedResult(store.location, key, changes, n_encoded, n_embedded, seconds, notes, done))
 
 
-def _refuse_other_views(targets: Sequence[Target]) -> None:
-    """Raise ViewDiffers once for all views that were made in another way than the ones asked for."""
+def _missing(targets: Sequence[Target]) -> list[list[int]]:
+    """The missing rows of each target; ViewDiffers, once for all views that were made in another way than asked for."""
+    missing: list[list[int]] = []
     differing: list[ViewDiffers] = []
     for target in targets:
         try:
-            target.embeddings.described  # noqa: B018 - which looks at what is there
+            missing.append(target.missing())
         except ViewDiffers as error:
             differing.append(error)
     if differing:
         more = [line for error in differing[1:] for line in str(error).splitlines()[-1:]]
         raise ViewDiffers("\n".join([str(differing[0]), *(f"So is another of its views. {line}" for line in more)]))
+    return missing
 
 
 def _done(targets: Sequence[Target], encoding: Encoding) -> tuple[ViewEmbedded, ...]:

@@ -12,13 +12,13 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from nucseg.errors import ConfigError
-from nucseg.replay import Geometry, Replay, fit_mixing, position_pattern
+from nucseg.replay import Replay, fit_mixing, position_pattern
 from nucseg.replay.geometry import D4, NONE
 from nucseg_cache import Embeddings, Key, Store
 from nucseg_pipeline.augmentation import D4_VIEWS
 from nucseg_pipeline.checkpoint import write_whole
 from nucseg_pipeline.config import TrainConfig
-from nucseg_pipeline.rows import IDENTITY, READ_ROWS, Rows, batches, collate, row_numbers, stream
+from nucseg_pipeline.rows import IDENTITY, READ_ROWS, Rows, batches, collate, row_numbers, spread_evenly, stream
 from nucseg_pipeline.run_folder import RunFolder
 
 MOST_EXACT_IMAGES = 32
@@ -66,10 +66,10 @@ def open_replay(
     Raises:
         ConfigError: a kept file cannot be read.
     """
-    geometry = Geometry.named(config.augmentation)
     if config.replay == "none":
         return None
-    if key is None or config.replay == "plain" or geometry.text == NONE or (config.views, geometry.text) == ("d4", D4):
+    is_read = (config.views, config.augmentation) == ("d4", D4)
+    if key is None or config.replay == "plain" or config.augmentation == NONE or is_read:
         return Replay()  # nothing is replayed, or all of it as it is
 
     def kept(name: str, compute: Callable[[], Tensor]) -> Tensor:
@@ -90,10 +90,7 @@ def exact_rows(store: Store, key: Key, ids: Sequence[str]) -> list[int]:
     complete = set(row_numbers(store, ids))
     for view in D4_VIEWS:
         complete &= {info.row for info in store.embeddings(key, view).there()}
-    ordered = sorted(complete)
-    if len(ordered) <= MOST_EXACT_IMAGES:
-        return ordered
-    return [ordered[position] for position in np.linspace(0, len(ordered) - 1, MOST_EXACT_IMAGES).astype(int)]
+    return spread_evenly(sorted(complete), MOST_EXACT_IMAGES)
 
 
 def _orbits(store: Store, key: Key, ids: Sequence[str]) -> Iterator[Tensor]:

@@ -219,6 +219,13 @@ def batches(order: Sequence[int], batch_size: int, *, process: int = 0, n_proces
     return shares
 
 
+def spread_evenly(items: Sequence[T], most: int) -> list[T]:
+    """So many of the items, the first and the last among them, evenly spread; all where there are no more."""
+    if len(items) <= most:
+        return list(items)
+    return [items[position] for position in np.linspace(0, len(items) - 1, most).astype(int)]
+
+
 def stream(rows: Rows, shares: Iterable[Sequence[int]]) -> Iterator[list[Row]]:
     """The rows of each batch; unless they are in memory, the next batch is read while the last one is used."""
     return map(rows.__getitems__, shares) if rows.in_memory else ahead(rows.__getitems__, shares)

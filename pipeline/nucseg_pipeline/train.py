@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from nucseg.data.splits import Split
 from nucseg.errors import ConfigError
 from nucseg.instances import InstanceRule, choose_rule
@@ -23,7 +21,7 @@ from nucseg_pipeline.inference import predict
 from nucseg_pipeline.inputs import Inputs, divide, find_key, gather, open_embeddings, used_ids
 from nucseg_pipeline.learner import Learner
 from nucseg_pipeline.replaying import images_to_learn_from, open_replay
-from nucseg_pipeline.rows import Rows
+from nucseg_pipeline.rows import Rows, spread_evenly
 from nucseg_pipeline.run_folder import RunFolder, State
 
 
@@ -126,11 +124,10 @@ def _begin(folder: RunFolder, state: State, config: TrainConfig, parts: Split, i
 
 def _watched(store: Store, embeddings: Embeddings | None, validation: Rows, config: TrainConfig) -> Rows:
     """The validation rows that epochs are compared on, spread evenly over the part."""
-    wanted, ids = config.validation_images, validation.ids
-    if wanted is None or wanted >= len(ids):
+    wanted = config.validation_images
+    if wanted is None or wanted >= len(validation):
         return validation
-    chosen = [ids[position] for position in np.linspace(0, len(ids) - 1, wanted).astype(int)]
-    return Rows(store, embeddings, chosen, preload=config.preload)
+    return Rows(store, embeddings, spread_evenly(validation.ids, wanted), preload=config.preload)
 
 
 def _restore(learner: Learner, folder: RunFolder, inputs: Inputs) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from nucseg.encoders import asked_identity
 from nucseg_cache import Key, SampleRow, Store
 from nucseg_pipeline.ablation.execution import Told
 from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.rows import Batch
 from nucseg_pipeline.train import train
 
 SIDE_PX, N_ROWS = 32, 12
@@ -48,6 +50,15 @@ def drawn_embedding(sample: SampleRow) -> np.ndarray:
     embedding[1] = np.linspace(0, 1, 64)
     embedding[2:8] = np.random.default_rng(sample.image_digest[-1]).normal(size=(6, 64, 64))
     return embedding
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """The ids 0 to 15; every pixel of image, target and ignore comes from one map, the embedding from its cells."""
+    random = torch.Generator().manual_seed(0)
+    embedding = torch.rand((16, 256, 64, 64), generator=random).half()
+    image = embedding[:, :3].float()
+    return Batch(tuple(map(str, range(16))), image, (image[:, 0] > 0.5).long(), image[:, 1] > 0.5, embedding)
 
 
 @pytest.fixture(scope="session")

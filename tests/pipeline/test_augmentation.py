@@ -32,15 +32,6 @@ def turned(batch: Batch, *, seed: int, epoch: int, replay: Replay | None = None)
     return Augmentation(geometry, replay or Replay()).moved(batch, motions)
 
 
-@pytest.fixture
-def batch() -> Batch:
-    """The ids 0 to 15; every pixel of image, target and ignore comes from one map, the embedding from its cells."""
-    random = torch.Generator().manual_seed(0)
-    embedding = torch.rand((16, 256, 64, 64), generator=random).half()
-    image = embedding[:, :3].float()
-    return Batch(tuple(map(str, range(16))), image, (image[:, 0] > 0.5).long(), image[:, 1] > 0.5, embedding)
-
-
 def test_all_parts_of_a_sample_turn_by_one_element(batch: Batch) -> None:
     result = turned(batch, seed=0, epoch=0)
     drawn = []

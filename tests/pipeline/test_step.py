@@ -10,15 +10,6 @@ from nucseg_pipeline.rows import Batch
 from nucseg_pipeline.step import Objective
 
 
-@pytest.fixture
-def batch() -> Batch:
-    """The ids 0 to 15; every pixel of image, target and ignore comes from one map, the embedding from its cells."""
-    random = torch.Generator().manual_seed(0)
-    embedding = torch.rand((16, 256, 64, 64), generator=random).half()
-    image = embedding[:, :3].float()
-    return Batch(tuple(map(str, range(16))), image, (image[:, 0] > 0.5).long(), image[:, 1] > 0.5, embedding)
-
-
 def test_the_objective_is_the_loss_of_the_networks_logits(batch: Batch) -> None:
     torch.manual_seed(0)
     model = build_model("eunet3plus", ModelConfig(width=2, dropout=0.0)).train()

@@ -1,7 +1,6 @@
 """What stage two is told to do."""
 
 import math
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,12 +128,12 @@ class TrainConfig:
 
 def _augmentation(name: str) -> str:
     """An augmentation as it is written down: its name, or what stands in its file."""
-    is_written_out = name.startswith("[") and not os.path.isfile(name)  # noqa: PTH113 - Path raises where it is too long
-    if name in GEOMETRIES or is_written_out:
-        return name  # what a run has written down is looked at again only where it is drawn
-    from nucseg.replay import Geometry  # loads torch and albumentations, which what comes with the package need not
+    if name in GEOMETRIES:
+        return name
+    from nucseg.replay.geometry import Geometry, is_written_out  # loads torch, which those names need not
 
-    return Geometry.named(name).text
+    # what a run has written down is looked at again only where it is drawn
+    return name if is_written_out(name) else Geometry.named(name).text
 
 
 def _check_views(config: TrainConfig) -> None:

@@ -20,7 +20,7 @@ from nucseg_pipeline.config import FidelityConfig, store_location
 from nucseg_pipeline.inputs import complete_embeddings, divide, find_key
 from nucseg_pipeline.measuring.moves import Move
 from nucseg_pipeline.measuring.natives import Image, read_natives
-from nucseg_pipeline.measuring.truths import Learned, Subject, Told, orbit
+from nucseg_pipeline.measuring.truths import Learned, Subject, Told, n_to_encode, orbit
 from nucseg_pipeline.rows import IDENTITY, READ_ROWS, batches, row_numbers
 from nucseg_pipeline.sources import open_source
 
@@ -95,8 +95,7 @@ class Bench:
     def subject(self, one: str) -> Subject:
         """An image with what the store holds of it."""
         row = self.store.row_of(one)
-        elements = [element for element, ids in self.there.items() if one in ids]
-        exact = {element: torch.from_numpy(self.views[element].read([row])[0]) for element in elements}
+        exact = {element: torch.from_numpy(self.views[element].read([row])[0]) for element in self._known(one)}
         return Subject(self.natives[one], exact)
 
     def n_exact(self, ids: Sequence[str]) -> int:
@@ -111,7 +110,11 @@ class Bench:
     def n_encodings(self, moves: Sequence[Move]) -> int:
         """How many images go through the encoder in all."""
         calibrating = sum(one not in there for one in self.calibration for there in self.there.values())
-        return calibrating + sum(self.subject(one).n_to_encode(self.drawn(moves, one)) for one in self.measured)
+        return calibrating + sum(n_to_encode(self.drawn(moves, one), self._known(one)) for one in self.measured)
+
+    def _known(self, one: str) -> set[int]:
+        """The elements of D4 of which the store has the exact view of an image."""
+        return {element for element, ids in self.there.items() if one in ids}
 
     def learn(self, encoder: Encoder, told: Told) -> Learned:
         """Pattern and mixing, from training images alone."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,10 +78,11 @@ class Subject:
         """The elements of which the embedding must be computed, each once."""
         return sorted(set(elements) - set(self.exact))
 
-    def n_to_encode(self, drawn: Sequence[tuple[Move, Motions]]) -> int:
-        """How many images `look` encodes."""
-        needed = self.missing(element for _, motions in drawn for element in motions.elements)
-        return len(needed) + sum(bool(motions.bent) for _, motions in drawn)
+
+def n_to_encode(drawn: Sequence[tuple[Move, Motions]], known: Set[int]) -> int:
+    """How many images `look` encodes where the embeddings of some elements are known."""
+    needed = {element for _, motions in drawn for element in motions.elements} - known
+    return len(needed) + sum(bool(motions.bent) for _, motions in drawn)
 
 
 def look(
