@@ -16,11 +16,12 @@ from nucseg.views import View, views_named
 from nucseg_cache import CacheError, Key, Store, StoreExists, StoreNotFound, ViewDiffers
 from nucseg_cache.formats import format_named
 from nucseg_pipeline.config import EmbedConfig, store_location
-from nucseg_pipeline.encoding import SIDE_PX, Encoding, Target
+from nucseg_pipeline.encoding import Encoding
 from nucseg_pipeline.forecast import Tell, forecast
 from nucseg_pipeline.sources import open_source
 from nucseg_pipeline.stained import note_of, remember_unchanged, unchanged_in
 from nucseg_pipeline.synchronise import Progress, Synchronisation, synchronise
+from nucseg_pipeline.target import SIDE_PX, Target
 
 NO_ENCODER = "none"
 """In place of an encoder: only the images and masks are brought into the store, for networks without guidance."""

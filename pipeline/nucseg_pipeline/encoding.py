@@ -1,28 +1,38 @@
-"""Run the encoder over what a store has no embedding of: images as they are, or views of them."""
+"""Run the encoder over what a store has no embedding of: images as they are, or views of them.
+
+Reading, encoding and writing overlap: while the encoder works on a batch, threads read the images of the next ones, and
+one more thread writes the batch before. Memory holds READ_AHEAD batches to come, the one being encoded, and one being
+written.
+"""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg.data import Entry, prepare_image
+from nucseg.data import Entry
 from nucseg.encoders import Encoder
-from nucseg.errors import DataError
-from nucseg.views import View
-from nucseg_cache import BLOCK_ROWS, Embeddings, Store
+from nucseg_cache import BLOCK_ROWS, Store
+from nucseg_pipeline.reading import Job, Reader, Shown, Unusable
 from nucseg_pipeline.stained import remember_unchanged
 from nucseg_pipeline.synchronise import Progress
-
-SIDE_PX = 256
-"""Side of a prepared sample in pixels."""
+from nucseg_pipeline.target import Target
 
 LEAST_BATCH = 2
 """Images given to the encoder at once at least: its guard finds one embedding of two images only side by side."""
+
+READ_AHEAD = 2
+"""Batches whose images are read while another one is encoded."""
+
+LOOK_AGAIN_S = 0.2
+"""Between two looks at a block that another process owns."""
 
 
 @dataclass(frozen=True)
@@ -34,38 +44,22 @@ class Duration:
 
 
 @dataclass(frozen=True, eq=False)
-class Target:
-    """Where the embeddings of one view go."""
+class _Block:
+    """A block of rows that this process owns, and what is missing in it."""
 
-    embeddings: Embeddings
-    wanted: frozenset[int]
-    """The rows that are to have an embedding in this view."""
-    view: View | None = None
-    """None for the image as it is."""
-
-    @property
-    def name(self) -> str:
-        """The view's name in the store."""
-        return self.embeddings.view
-
-    @property
-    def keeps_images(self) -> bool:
-        """Whether the prepared images of the view are stored beside their embeddings."""
-        return self.view is not None and self.view.changes_colours
-
-    def missing(self, within: range | None = None) -> list[int]:
-        """The wanted rows without an embedding in this view, those with a damaged file too."""
-        return [row for row in self.embeddings.missing(within, sizes=True) if row in self.wanted]
-
-    def shown(self, image: NDArray[np.uint8], sample_id: str) -> NDArray[np.uint8]:
-        """An image (H, W, 3) as the encoder is to see it."""
-        return image if self.view is None else self.view.apply(image, sample_id)
+    jobs: Sequence[Job]
+    owned: ExitStack
+    """Closed once its last batch is written, by the thread that writes."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Job:
-    row: int
-    target: Target
+class _Batch:
+    """What is encoded at once, of one block."""
+
+    jobs: Sequence[Job]
+    block: _Block
+    is_last: bool
+    """Of its block."""
 
 
 class Encoding:
@@ -97,8 +91,8 @@ class Encoding:
         self._encoder, self._store, self._wanted, self._failures = encoder, store, wanted, failures
         self._total, self._done = n_total, 0
         self._progress, self._tell = progress, tell
-        self._n_batches = 0
-        self._last: tuple[int, NDArray[np.uint8] | None] = (-1, None)
+        self._n_planned = self._n_written = 0
+        self._written_at = 0.0
 
     def run(self, targets: Sequence[Target], missing: Sequence[Sequence[int]]) -> None:
         """Encode the missing rows of some targets of one key, block by block, and each image once for all of them.
@@ -109,72 +103,116 @@ class Encoding:
         n_missing = Counter(row // BLOCK_ROWS for rows in missing for row in rows)
         if not n_missing:
             return
-        owner = targets[0].embeddings  # a block is owned in all views of its key
-        left = [block for block in owner.blocks() if n_missing[block.start // BLOCK_ROWS]]
-        for wait in (False, True):
-            blocks, left = left, []
-            for block in blocks:
-                if wait:
-                    self._progress(self._done, self._total, "waiting for another process that embeds into this store")
-                with owner.claim(block, wait=wait) as owned:
-                    if owned:
-                        self._encode_block(targets, block, n_missing[block.start // BLOCK_ROWS])
-                    else:
-                        left.append(block)
+        blocks = [block for block in targets[0].embeddings.blocks() if n_missing[block.start // BLOCK_ROWS]]
+        for block in self._run(targets, blocks, n_missing):
+            # each by itself: who waits for one while holding others may wait for one who waits for those
+            self._progress(self._done, self._total, "waiting for another process that embeds into this store")
+            while self._run(targets, [block], n_missing):
+                time.sleep(LOOK_AGAIN_S)
 
-    def _encode_block(self, targets: Sequence[Target], block: range, n_planned: int) -> None:
-        jobs = [_Job(row, target) for target in targets for row in target.missing(block)]
-        jobs.sort(key=lambda job: job.row)  # all views of an image in turn: it is read once
-        self._done += n_planned - len(jobs)  # done by another process meanwhile
-        for batch in self._batches(jobs):
-            started = time.perf_counter()
-            self._encode_batch(batch)
-            self._note(len(batch), time.perf_counter() - started)
+    def _run(self, targets: Sequence[Target], blocks: Sequence[range], n_missing: Mapping[int, int]) -> list[range]:
+        """Encode what is missing in the blocks that can be had; returns the others."""
+        left: list[range] = []
+        held: list[ExitStack] = []
+        with ThreadPoolExecutor(1, "store") as store_thread:
 
-    def _batches(self, jobs: Sequence[_Job]) -> Iterator[Sequence[_Job]]:
-        """Batches of the encoder's size; the very first is the least there is, because it only warms up."""
-        first = 0
-        while first < len(jobs):
-            size = max(self._encoder.batch_size, LEAST_BATCH) if self._n_batches else LEAST_BATCH
-            yield jobs[first : first + size]
-            first += size
+            def batches() -> Iterator[_Batch]:
+                for number in blocks:
+                    block = store_thread.submit(_claimed, targets, number, held).result()
+                    if block is None:
+                        left.append(number)
+                        continue
+                    self._done += n_missing[number.start // BLOCK_ROWS] - len(block.jobs)  # done by another meanwhile
+                    yield from self._batches(block)
 
-    def _note(self, n_done: int, seconds: float) -> None:
-        self._n_batches += 1
-        self._done += n_done
+            try:
+                with Reader(self._store, self._wanted) as reader:
+                    self._encode(_read_ahead(reader, batches()), store_thread)
+            finally:
+                store_thread.submit(_release, held).result()
+        return left
+
+    def _encode(
+        self, batches: Iterator[tuple[_Batch, list[Shown | Unusable]]], store_thread: ThreadPoolExecutor
+    ) -> None:
+        writing: tuple[int, Future[None]] | None = None
+        self._written_at = time.perf_counter()
+        for batch, read in batches:
+            shown = [one for one in read if isinstance(one, Shown)]
+            self._failures |= {one.id: one.reason for one in read if isinstance(one, Unusable)}
+            values = self._encoder.encode([one.image for one in shown]) if shown else None
+            self._await(writing)
+            writing = len(batch.jobs), store_thread.submit(self._write, batch, shown, values)
+        self._await(writing)
+
+    def _await(self, writing: tuple[int, Future[None]] | None) -> None:
+        """Wait until the batch before is written, and count it."""
+        if writing is None:
+            return
+        n_jobs, written = writing
+        written.result()
+        now = time.perf_counter()
+        seconds, self._written_at = now - self._written_at, now
+        self._n_written += 1
+        self._done += n_jobs
         self._progress(self._done, self._total, "encoding")
         n_left = self._total - self._done
-        if self._n_batches == 2 and n_left > 0:
-            self._tell(Duration(n_left, n_left * seconds / n_done))
+        if self._n_written == 2 and n_left > 0:
+            self._tell(Duration(n_left, n_left * seconds / n_jobs))
 
-    def _encode_batch(self, batch: Sequence[_Job]) -> None:
-        """Encode and store one batch; images that changed or broke since they were prepared are told, not used."""
-        read = [(job, image) for job in batch if (image := self._image(job.row)) is not None]
-        if not read:
-            return
-        shown = [job.target.shown(image, self._wanted[job.row].id) for job, image in read]
-        # first, so that a kill loses none
-        remember_unchanged(self._store, [self._wanted[row] for row in dict.fromkeys(job.row for job, _ in read)])
-        values = self._encoder.encode(shown)
-        for target in dict.fromkeys(job.target for job, _ in read):
-            mine = [i for i, (job, _) in enumerate(read) if job.target is target]
-            images = np.stack([prepare_image(shown[i], side_px=SIDE_PX) for i in mine]) if target.keeps_images else None
-            target.embeddings.write([read[i][0].row for i in mine], values[mine], images)
-            self.n_encoded[target.name] += len(mine)
+    def _batches(self, block: _Block) -> Iterator[_Batch]:
+        """Batches of the encoder's size; the very first is the least there is, because it only warms up."""
+        first = 0
+        while first < len(block.jobs):
+            last = first + (max(self._encoder.batch_size, LEAST_BATCH) if self._n_planned else LEAST_BATCH)
+            self._n_planned += 1
+            yield _Batch(block.jobs[first:last], block, is_last=last >= len(block.jobs))
+            first = last
 
-    def _image(self, row: int) -> NDArray[np.uint8] | None:
-        """The native image of a row, as it was when its sample was prepared; None, and why, where it is not."""
-        if self._last[0] != row:
-            self._last = row, self._read(self._wanted[row], self._store.info(row).image_digest)
-        return self._last[1]
+    def _write(self, batch: _Batch, shown: Sequence[Shown], values: NDArray[np.float32] | None) -> None:
+        """Store one batch."""
+        if values is not None:
+            # first, so that a kill loses none
+            remember_unchanged(self._store, [self._wanted[row] for row in dict.fromkeys(one.job.row for one in shown)])
+            for target in dict.fromkeys(one.job.target for one in shown):
+                mine = [i for i, one in enumerate(shown) if one.job.target is target]
+                prepared = [image for i in mine if (image := shown[i].prepared) is not None]
+                rows = [shown[i].job.row for i in mine]
+                target.embeddings.write(rows, values[mine], np.stack(prepared) if prepared else None)
+                self.n_encoded[target.name] += len(mine)
+        if batch.is_last:
+            batch.block.owned.close()
 
-    def _read(self, entry: Entry, expected_digest: bytes) -> NDArray[np.uint8] | None:
-        try:
-            image, digest = entry.read_image()
-        except DataError as error:
-            self._failures[entry.id] = str(error)
-            return None
-        if digest != expected_digest:
-            self._failures[entry.id] = f"{entry.id} was changed while it was being embedded; run the command again."
-            return None
-        return image
+
+def _claimed(targets: Sequence[Target], number: range, held: list[ExitStack]) -> _Block | None:
+    """The block of these rows with what is missing in it, owned in all views of its key; None if another owns it."""
+    owned = ExitStack()
+    if not owned.enter_context(targets[0].embeddings.claim(number)):
+        return None
+    held.append(owned)
+    jobs = [Job(row, target) for target in targets for row in target.missing(number)]
+    jobs.sort(key=lambda job: job.row)  # all views of an image in turn: it is read once
+    if not jobs:
+        owned.close()
+    return _Block(jobs, owned)
+
+
+def _release(held: Sequence[ExitStack]) -> None:
+    """Let go of all blocks; those that were finished are free already."""
+    for owned in held:
+        owned.close()
+
+
+def _read_ahead(reader: Reader, batches: Iterator[_Batch]) -> Iterator[tuple[_Batch, list[Shown | Unusable]]]:
+    """Each batch with its images; those of the next ones are being read meanwhile."""
+    coming: deque[tuple[_Batch, list[Future[Shown | Unusable]]]] = deque()
+    for batch in batches:
+        coming.append((batch, [reader.begin(job) for job in batch.jobs]))
+        if len(coming) > READ_AHEAD:
+            yield _read(*coming.popleft())
+    while coming:
+        yield _read(*coming.popleft())
+
+
+def _read(batch: _Batch, coming: Sequence[Future[Shown | Unusable]]) -> tuple[_Batch, list[Shown | Unusable]]:
+    return batch, [one.result() for one in coming]

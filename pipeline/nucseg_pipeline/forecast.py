@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from nucseg_cache import Store, StoreAccessError
 from nucseg_cache.formats import format_named
 from nucseg_cache.location import local_path
-from nucseg_pipeline.encoding import SIDE_PX, Duration, Target
+from nucseg_pipeline.encoding import Duration
+from nucseg_pipeline.target import SIDE_PX, Target
 
 _GIB = 1 << 30
 

@@ -15,8 +15,8 @@ from nucseg_cache import BLOCK_ROWS, BadRow, RowInfo, SampleRow, Store
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is being done)."""
 
-_READERS = 4
-"""Threads that read and decode; hashing and decoding let go of the interpreter lock."""
+READERS = 4
+"""Threads that read and decode; hashing, decoding and resizing let go of the interpreter lock."""
 
 
 @dataclass
@@ -99,7 +99,7 @@ def _digests(entries: Sequence[Entry], result: Synchronisation, progress: Progre
             return error
 
     found: dict[str, tuple[bytes, bytes]] = {}
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         for done, (entry, outcome) in enumerate(zip(entries, pool.map(digests, entries), strict=True), 1):
             if isinstance(outcome, DataError):
                 result.failures[entry.id] = str(outcome)
@@ -160,7 +160,7 @@ def _mend(
 def _append(store: Store, entries: Sequence[Entry], result: Synchronisation, progress: Progress) -> None:
     """Add new samples, a block of rows at a time: what a killed run has added stays."""
     done = 0
-    with ThreadPoolExecutor(_READERS) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         for block in _blocks(entries, store.n_rows):
             rows = pool.map(lambda entry: _prepared_or_failed(entry, result), block)
             samples = []
@@ -187,7 +187,11 @@ def _prepared_or_failed(entry: Entry, result: Synchronisation) -> SampleRow | No
     except DataError as error:
         result.failures[entry.id] = str(error)
         return None
-    prepared = prepare(sample.image, sample.instances, sample.ignore)
+    try:
+        prepared = prepare(sample.image, sample.instances, sample.ignore)
+    except DataError as error:  # knows arrays, and not whose they are
+        result.failures[entry.id] = f"{entry.id}: {error}"
+        return None
     return _row(entry, prepared, image_digest, mask_digest)
 
 

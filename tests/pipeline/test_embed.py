@@ -19,6 +19,7 @@ from PIL import Image
 
 import nucseg_pipeline.embed as stage
 from nucseg.encoders import Encoder
+from nucseg.encoders.preprocess import resize
 from nucseg.errors import ConfigError, DataError
 from nucseg_cache import Store, StoreAccessError, StoreExists, verify
 from nucseg_pipeline.config import EmbedConfig
@@ -28,7 +29,10 @@ N_IMAGES = 5
 
 
 class ChecksumEncoder(Encoder):
-    """An encoder whose embedding can be foretold: each channel is the image's checksum plus the cell's number."""
+    """An encoder whose embedding can be foretold: each channel is the image's checksum plus the cell's number.
+
+    The checksum is of the image in the encoder's size, so that it may be brought to that size beforehand.
+    """
 
     identity = {"architecture": "checksum", "precision": "float32"}  # noqa: RUF012
     provenance = {"device": "cpu"}  # noqa: RUF012
@@ -47,7 +51,7 @@ class ChecksumEncoder(Encoder):
 
 def expected(image: Any) -> Any:
     cells = np.arange(64 * 64, dtype=np.float32).reshape(64, 64) / 4096
-    return np.broadcast_to(zlib.crc32(image.tobytes()) / 2**32 + cells, (256, 64, 64)).astype(np.float16)
+    return np.broadcast_to(zlib.crc32(resize(image).tobytes()) / 2**32 + cells, (256, 64, 64)).astype(np.float16)
 
 
 def draw(folder: Path, n_images: int = N_IMAGES) -> Path:
@@ -237,6 +241,15 @@ def test_an_image_that_cannot_be_decoded_is_named_and_all_others_are_embedded(
     key = store.keys()[0]
     assert "n [1] ü" not in {info.id for info in store.table}
     assert store.embeddings(key).missing() == []
+
+
+def test_an_image_of_which_nothing_would_be_left_is_named_and_all_others_are_embedded(
+    source: Path, encoder: ChecksumEncoder
+) -> None:
+    Image.fromarray(np.zeros((4000, 1, 3), np.uint8)).save(source / "images" / "n [2] ü.png")
+    Image.fromarray(np.zeros((4000, 1), np.uint8)).save(source / "masks" / "n [2] ü.png")
+    with pytest.raises(DataError, match=r"(?s)1 of 5 images.*n \[2\] ü: .*no pixel left.*The other 4 are embedded"):
+        run(source)
 
 
 def test_an_image_that_breaks_later_is_not_trained_on_and_comes_back_mended(
