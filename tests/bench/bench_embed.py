@@ -1,0 +1,101 @@
+"""What stage one adds to the encoder: `embed` from folder to store against the encoder alone on the same images.
+
+    python tests/bench/bench_embed.py --encoder onnx:mobile_sam_encoder.onnx --dataset nuinsseg --source nuinsseg
+
+The encoder alone gets the decoded images from memory, in the batches that `embed` takes. Both take turns, round after
+round, each time into a new store. Of `embed` two times are told: from the first image to the last record, and the whole
+stage, which also digests the images, prepares them with their masks, opens the encoder and writes the samples. Without
+arguments: the real encoder and images in $NUCSEG_SHARED (default ../shared) where they are, else drawn ones.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from nucseg.encoders import Encoder, open_encoder
+from nucseg.errors import NucsegError
+from nucseg_pipeline.config import EmbedConfig
+from nucseg_pipeline.embed import embed
+from nucseg_pipeline.encoding import LEAST_BATCH
+from nucseg_pipeline.sources import open_source
+
+SHARED = Path(os.environ.get("NUCSEG_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+ONNX = SHARED / "weights" / "mobile_sam_encoder.onnx"
+
+
+def parse_arguments() -> argparse.Namespace:
+    real = ONNX.is_file()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default=f"onnx:{ONNX}" if real else "random")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--dataset", default="nuinsseg" if real else "synthetic")
+    parser.add_argument("--source", type=Path, default=SHARED / "data" / "nuinsseg" if real else None)
+    parser.add_argument("--format", default="f16")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+def alone(encoder: Encoder, images: list) -> float:
+    """Seconds of the encoder on images that lie in memory."""
+    size = max(encoder.batch_size, LEAST_BATCH)
+    started = time.perf_counter()
+    for first in range(0, len(images), size):
+        encoder.encode(images[first : first + size])
+    return time.perf_counter() - started
+
+
+def staged(options: argparse.Namespace, cache: Path) -> tuple[float, float]:
+    """Seconds of stage one into a new store: from the first image to the last record, and in all."""
+    config = EmbedConfig(
+        dataset=options.dataset, source=options.source, encoder=options.encoder, weights=options.weights,
+        format=options.format, device=options.device, precision=options.precision, batch_size=options.batch_size,
+        threads=options.threads, limit=options.images, cache=str(cache),
+    )  # fmt: skip
+    started = time.perf_counter()
+    result = embed(config, lambda done, total, what: None)
+    whole = time.perf_counter() - started
+    if result.n_encoded != options.images:
+        raise NucsegError(f"{result.n_encoded} of {options.images} images were encoded")
+    return result.seconds, whole
+
+
+def rounds(options: argparse.Namespace) -> Iterator[tuple[float, float, float]]:
+    encoder = open_encoder(
+        options.encoder, weights=options.weights, device=options.device, precision=options.precision,
+        threads=options.threads, batch_size=options.batch_size,
+    )  # fmt: skip
+    entries = open_source(options.dataset, options.source, "").entries[: options.images]
+    images = [entry.read_image()[0] for entry in entries]
+    encoder.encode(images[:LEAST_BATCH])
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(options.rounds):
+            cache = Path(folder) / str(number)
+            yield alone(encoder, images), *staged(options, cache)
+            shutil.rmtree(cache)
+
+
+def main() -> None:
+    """Measure and print."""
+    options = parse_arguments()
+    print(f"{options.encoder}, {options.images} images of {options.dataset}, {options.threads} threads")
+    print(f"{'round':8}{'encoder alone':>16}{'embed: encoding':>18}{'embed: all of it':>18}")
+    shares = []
+    for number, (encoder_s, encoding_s, stage_s) in enumerate(rounds(options), 1):
+        print(f"{number:<8}" + "".join(f"{s:>{w - 2}.2f} s" for s, w in ((encoder_s, 16), (encoding_s, 18), (stage_s, 18))))
+        shares.append((encoder_s / encoding_s, encoder_s / stage_s))
+    for what, of_all in zip(("encoding", "stage"), zip(*shares, strict=True), strict=True):
+        print(f"encoder alone / {what}: median {statistics.median(of_all):.3f} ({min(of_all):.3f} to {max(of_all):.3f})")
+
+
+if __name__ == "__main__":
+    main()
