@@ -14,7 +14,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nucseg.encoders import Encoder, open_encoder
@@ -84,6 +84,11 @@ def rounds(options: argparse.Namespace) -> Iterator[tuple[float, float, float]]:
             shutil.rmtree(cache)
 
 
+def middle(ratios: Sequence[float]) -> str:
+    """The median of the rounds' ratios, and their range."""
+    return f"median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+
+
 def main() -> None:
     """Measure and print."""
     options = parse_arguments()
@@ -91,10 +96,15 @@ def main() -> None:
     print(f"{'round':8}{'encoder alone':>16}{'embed: encoding':>18}{'embed: all of it':>18}")
     shares = []
     for number, (encoder_s, encoding_s, stage_s) in enumerate(rounds(options), 1):
-        print(f"{number:<8}" + "".join(f"{s:>{w - 2}.2f} s" for s, w in ((encoder_s, 16), (encoding_s, 18), (stage_s, 18))))
+        print(
+            f"{number:<8}"
+            + "".join(f"{s:>{w - 2}.2f} s" for s, w in ((encoder_s, 16), (encoding_s, 18), (stage_s, 18)))
+        )
         shares.append((encoder_s / encoding_s, encoder_s / stage_s))
     for what, of_all in zip(("encoding", "stage"), zip(*shares, strict=True), strict=True):
-        print(f"encoder alone / {what}: median {statistics.median(of_all):.3f} ({min(of_all):.3f} to {max(of_all):.3f})")
+        print(
+            f"encoder alone / {what}: median {statistics.median(of_all):.3f} ({min(of_all):.3f} to {max(of_all):.3f})"
+        )
 
 
 if __name__ == "__main__":
