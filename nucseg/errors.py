@@ -1,5 +1,8 @@
 """What can go wrong in a way that the user can act on: what was found, what was expected, the way out."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class NucsegError(Exception):
     """The base of every error that the user can act on."""
@@ -15,3 +18,10 @@ class DataError(NucsegError):
 
 class EncoderError(NucsegError):
     """An encoder cannot be opened, or what it returned cannot be trusted."""
+
+
+def known(name: str, valid: Iterable[str]) -> str:
+    """Say which valid name may have been meant, or which there are, in their order."""
+    names = list(valid)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."

@@ -15,7 +15,6 @@ its own.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import math
@@ -33,7 +32,7 @@ import torch
 import xxhash
 
 from nucseg.albumentations import load_albumentations
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, known
 from nucseg.replay import d4
 from nucseg.replay.maps import identity_map
 from nucseg.replay.motion import Motions
@@ -237,11 +236,9 @@ def _check_transform(step: Mapping[str, Any], where: str) -> None:
                 f"{parameter} of {name} in {where} cannot be set: the size stays, every pixel is moved linearly, and "
                 "what came from outside the image is ignored."
             )
-        known = [one for one in _parameters(name) if one not in OURS and one != "size"]
-        if parameter not in known:
-            near = difflib.get_close_matches(parameter, known, n=1)
-            told = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-            raise ConfigError(f"{name} in {where} has no parameter {parameter!r}. {told}")
+        valid = [one for one in _parameters(name) if one not in OURS and one != "size"]
+        if parameter not in valid:
+            raise ConfigError(f"{name} in {where} has no parameter {parameter!r}. {known(parameter, valid)}")
 
 
 def _is_plain(value: object) -> bool:

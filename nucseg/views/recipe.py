@@ -9,7 +9,6 @@ p = 1.0
 scale = [0.8, 1.2]
 """
 
-import difflib
 import math
 import re
 import tomllib
@@ -19,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, known
 from nucseg.views.transforms import TRANSFORMS, Bounded, Range, Transform
 
 MOST_VARIANTS = 999
@@ -80,9 +79,9 @@ def _read(name: str) -> bytes:
     try:
         return Path(name).expanduser().read_bytes()
     except FileNotFoundError:
-        known = ("identity", "d4", *recipe_names())
+        valid = ("identity", "d4", *recipe_names())
         raise ConfigError(
-            f"There are no views {name!r}, and no such file. {_known(name, known)} A photometric recipe of your own is "
+            f"There are no views {name!r}, and no such file. {known(name, valid)} A photometric recipe of your own is "
             "named by its file, path/to/NAME.toml."
         ) from None
     except (OSError, ValueError, RuntimeError) as error:
@@ -121,12 +120,12 @@ def _step(written: Mapping[str, Any], where: str) -> Step:
         raise ConfigError(f"{where} has no name. Name one of {_listed(TRANSFORMS)}.")
     if name not in TRANSFORMS:
         raise ConfigError(f"{where}: {_why_not(name)}")
-    known = TRANSFORMS[name].parameters
-    _check_keys(written, ("name", "p", *known), f"{where} ({name})")
+    parameters = TRANSFORMS[name].parameters
+    _check_keys(written, ("name", "p", *parameters), f"{where} ({name})")
     chance = _number(written.get("p", 1.0), 0.0, 1.0, f"{where} ({name}): p")
     ranges = {
         parameter: _range(written.get(parameter, list(bounds.default)), bounds, f"{where} ({name}): {parameter}")
-        for parameter, bounds in known.items()
+        for parameter, bounds in parameters.items()
     }
     return Step(TRANSFORMS[name], chance, ranges)
 
@@ -138,7 +137,7 @@ def _why_not(name: str) -> str:
             "augmentation, where image, masks and embedding are moved as one; a view here changes colours alone. Take "
             f"{_listed(TRANSFORMS)}."
         )
-    return f"no transform is called {name!r}. {_known(name, TRANSFORMS)}"
+    return f"no transform is called {name!r}. {known(name, TRANSFORMS)}"
 
 
 def _range(value: object, bounds: Bounded, what: str) -> Range:
@@ -164,15 +163,10 @@ def _whole(value: object, least: int, most: int, what: str) -> int:
     return value
 
 
-def _check_keys(written: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+def _check_keys(written: Mapping[str, Any], valid: Iterable[str], where: str) -> None:
     for key in written:
-        if key not in known:
-            raise ConfigError(f"{where} has an unknown key {key!r}. {_known(key, known)}")
-
-
-def _known(name: str, valid: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(valid), n=1)
-    return f"Did you mean {near[0]!r}?" if near else f"Known: {_listed(valid)}."
+        if key not in valid:
+            raise ConfigError(f"{where} has an unknown key {key!r}. {known(key, valid)}")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,6 +1,5 @@
 """Configurations from and to TOML: recipes name only what differs, options beat them, defaults fill the rest."""
 
-import difflib
 import json
 import tomllib
 import types
@@ -10,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, known
 from nucseg_pipeline.config import AblateConfig, EmbedConfig, ReportConfig, TrainConfig
 
 STAGES: dict[str, type[Any]] = {"embed": EmbedConfig, "train": TrainConfig, "report": ReportConfig}
@@ -38,7 +37,7 @@ def load_recipe(name_or_path: str | Path, stage: str) -> dict[str, object]:
         if not isinstance(values, dict):
             raise ConfigError(f"{name_or_path}: {table!r} stands outside a table. Put it under [train] or [embed].")
         if table not in STAGES:
-            raise ConfigError(f"{name_or_path}: unknown table [{table}]. {known(table, STAGES)}")
+            raise ConfigError(f"{name_or_path}: unknown table [{table}]. {known(table, sorted(STAGES))}")
         checked(STAGES[table], values, f"{name_or_path}, [{table}]")
     return dict(tables.get(stage, {}))
 
@@ -92,7 +91,7 @@ def checked(stage: type[Any], values: Mapping[str, object], where: str) -> dict[
     hints = get_type_hints(stage)
     for name in values:
         if name not in hints:
-            raise ConfigError(f"Unknown key {name!r} in {where}. {known(name, hints)}")
+            raise ConfigError(f"Unknown key {name!r} in {where}. {known(name, sorted(hints))}")
     return {name: _convert(value, hints[name], f"{name} in {where}") for name, value in values.items()}
 
 
@@ -119,12 +118,6 @@ def _convert(value: object, hint: Any, what: str) -> Any:
 def _spoken(kind: Any) -> str:
     names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
     return names.get(kind, "a list of paths")
-
-
-def known(name: str, valid: Iterable[str]) -> str:
-    """Say which valid name is meant, or which there are."""
-    near = difflib.get_close_matches(name, list(valid), n=1)
-    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(valid))}."
 
 
 def _literal(name: str, value: object) -> str:

@@ -9,9 +9,9 @@ from itertools import product
 from typing import Any
 
 from nucseg.data.stain import STAINS
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, known
 from nucseg_pipeline.config import TrainConfig
-from nucseg_pipeline.recipe import checked, known, read_recipe
+from nucseg_pipeline.recipe import checked, read_recipe
 
 PLANNED = frozenset({"dataset", "fold", "seed", "cache", "run", "resume", "threads", "device", "weights"})
 """Fields of a training that the plan of a table sets; its recipe may not."""
