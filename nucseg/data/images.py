@@ -20,7 +20,7 @@ MAX_PIXELS = 8192 * 8192
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_DEPTH_BYTE = 24
-_TIFF_BITS_PER_SAMPLE, _TIFF_LZW, _TIFF_JPEG, _TIFF_WHITE_IS_ZERO = 258, 5, 7, 0
+_TIFF_BITS_PER_SAMPLE, _TIFF_LZW, _TIFF_JPEG, _TIFF_PACKBITS, _TIFF_WHITE_IS_ZERO = 258, 5, 7, 32773, 0
 _COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"}
 
 # tifffile logs what it stumbles over in damaged files, which would come out beside the error raised here
@@ -121,9 +121,11 @@ def _tiff_values(data: bytes, file: Path) -> npt.NDArray[Any]:
         _check_extent(page.imagewidth, page.imagelength, len(tiff.pages), file)
         if page.compression == _TIFF_JPEG:
             raise _lossy(file)
-        if page.compression != _TIFF_LZW:
+        # tifffile unpacks LZW only with a further package, and PackBits in Python, ten times slower than Pillow does
+        small = page.dtype in (np.uint8, np.uint16)
+        if page.compression != _TIFF_LZW and not (page.compression == _TIFF_PACKBITS and small):
             return np.asarray(page.asarray())
-        # tifffile unpacks LZW only with a further package; Pillow does, but turns over what is shown turned over
+        # but Pillow turns over what is shown turned over
         values = np.array(_open(data, file))
         turned = page.photometric == _TIFF_WHITE_IS_ZERO and values.dtype.itemsize == 1
         return ~values if turned else values

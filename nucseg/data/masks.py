@@ -45,7 +45,7 @@ def _check_pieces(instances: npt.NDArray[np.int32], file: Path | str) -> None:
     # at most on average over an image, so the bound leaves room for carelessly drawn maps.
     from skimage.measure import label
 
-    n_ids = np.count_nonzero(np.unique(instances))
+    n_ids = _count_ids(instances)
     _, n_pieces = label(instances, connectivity=2, background=0, return_num=True)
     if n_pieces > 3 * n_ids + 10:
         raise DataError(
@@ -53,3 +53,9 @@ def _check_pieces(instances: npt.NDArray[np.int32], file: Path | str) -> None:
             "is one. A class map or a blurred mask looks like this. Give every nucleus a number of its own, or save "
             "a binary mask that holds only 0 and 255."
         )
+
+
+def _count_ids(instances: npt.NDArray[np.int32]) -> int:
+    if instances.max() < instances.size:  # else there would be more to count than pixels
+        return int(np.count_nonzero(np.bincount(instances.ravel())[1:]))
+    return int(np.count_nonzero(np.unique(instances)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from nucseg_cache import BLOCK_ROWS, BadRow, RowInfo, SampleRow, Store
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is being done)."""
 
-READERS = 4
+READERS = max(4, min(16, os.cpu_count() or 1))
 """Threads that read and decode; hashing, decoding and resizing let go of the interpreter lock."""
 
 

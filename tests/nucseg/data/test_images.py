@@ -182,7 +182,7 @@ def test_a_palette_mask_gives_its_numbers_not_its_colours() -> None:
     assert decode_values(packed(picture, "PNG"), FILE).tolist() == [[0, 1], [2, 1]]
 
 
-@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "packbits"])
 def test_an_inverted_lookup_table_changes_no_number(compression: str | None) -> None:
     mask = np.zeros((8, 8), np.uint8)
     mask[2:4, 2:4] = 7

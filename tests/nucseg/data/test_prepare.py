@@ -43,12 +43,15 @@ def test_a_reduced_image_holds_the_mean_over_the_area_of_each_pixel(size, side_p
     assert np.abs(got - fair_area_mean(image, h, w)).max() <= 0.5 + 1e-9
 
 
-def test_half_size_equals_the_local_mean_of_another_library() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (512, 512, 3)).astype(np.uint8)
+@pytest.mark.parametrize("factor", [2, 3, 4, 6, 8, 15, 16])
+def test_a_whole_reduction_equals_the_local_mean_of_another_library(factor: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16 * factor, 12 * factor, 3)).astype(np.uint8)
+    image[: 4 * factor] = 255  # the largest sum there is
 
-    mean = downscale_local_mean(image, (2, 2, 1))
+    sums = downscale_local_mean(image.astype(np.int64) * factor**2, (factor, factor, 1))
 
-    np.testing.assert_array_equal(prepared(image).image, np.floor(mean + 0.5))
+    expected = (2 * sums.astype(np.int64) + factor**2) // (2 * factor**2)  # halves rounded up, in whole numbers
+    np.testing.assert_array_equal(prepared(image, side_px=16).image[:, :12], expected)
 
 
 def test_an_image_of_the_right_size_is_left_alone() -> None:
