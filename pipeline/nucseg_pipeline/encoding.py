@@ -31,6 +31,9 @@ LEAST_BATCH = 2
 READ_AHEAD = 2
 """Batches whose images are read while another one is encoded."""
 
+LARGEST_HALF = 65504
+"""The largest number of half precision."""
+
 LOOK_AGAIN_S = 0.2
 """Between two looks at a block that another process owns."""
 
@@ -178,10 +181,24 @@ class Encoding:
                 mine = [i for i, one in enumerate(shown) if one.job.target is target]
                 prepared = [image for i in mine if (image := shown[i].prepared) is not None]
                 rows = [shown[i].job.row for i in mine]
-                target.embeddings.write(rows, values[mine], np.stack(prepared) if prepared else None)
+                stored = rounded(values[mine], target.embeddings.key.fields["format"])
+                target.embeddings.write(rows, stored, np.stack(prepared) if prepared else None)
                 self.n_encoded[target.name] += len(mine)
         if batch.is_last:
             batch.block.owned.close()
+
+
+def rounded(values: NDArray[np.float32], storage: str) -> NDArray[np.floating]:
+    """The values in the type that a format stores, where torch rounds to it as numpy does, twenty times faster.
+
+    Values that half precision cannot hold are left for the store to refuse.
+    """
+    if storage != "f16" or max(values.max(), -values.min()) > LARGEST_HALF:
+        return values
+    import torch  # an ONNX encoder runs without it: imported beside the first batch, not before
+
+    half: NDArray[np.floating] = torch.from_numpy(values).half().numpy()
+    return half
 
 
 def _claimed(targets: Sequence[Target], number: range, held: list[ExitStack]) -> _Block | None:

@@ -18,7 +18,7 @@ from nucseg.errors import EncoderError
 from nucseg_cache import Embeddings, Store
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.embed import EmbedResult, embed
-from nucseg_pipeline.encoding import READ_AHEAD
+from nucseg_pipeline.encoding import READ_AHEAD, rounded
 
 N_IMAGES, BATCH = 12, 2
 PATIENCE_S = 20.0
@@ -160,3 +160,28 @@ def test_a_write_that_fails_is_told_and_frees_the_block(
         run(source)
     assert rows_there(source) == 2 * BATCH
     assert run(source).n_encoded == N_IMAGES - 2 * BATCH
+
+
+def test_values_are_rounded_as_numpy_rounds_them() -> None:
+    bits = np.random.default_rng(0).integers(0, 2**32, 1 << 20, dtype=np.uint32)
+    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    between = (halves[:-1] + halves[1:]) / 2  # where a tie is to be broken
+    drawn = bits.view(np.float32)
+    every = np.concatenate([drawn[np.isfinite(drawn)], halves, -halves, between, -between])
+    values = every[np.abs(every) <= 65504].reshape(1, -1)
+    assert values.size > 1 << 19
+    assert rounded(values, "f16").dtype == np.float16
+    np.testing.assert_array_equal(rounded(values, "f16").view(np.uint16), values.astype(np.float16).view(np.uint16))
+
+
+@pytest.mark.parametrize(("values", "storage"), [([1e6, 1.0], "f16"), ([-1e6, 1.0], "f16"), ([0.1, 0.2], "f32")])
+def test_what_half_precision_does_not_hold_or_is_not_wanted_in_it_stays_as_it_is(
+    values: list[float], storage: str
+) -> None:
+    given = np.array(values, np.float32)
+    assert rounded(given, storage) is given
+
+
+def test_a_value_that_is_not_finite_reaches_the_store_to_be_refused() -> None:
+    for broken in (np.nan, np.inf):
+        assert not np.isfinite(rounded(np.array([broken, 1], np.float32), "f16")).all()
