@@ -29,7 +29,7 @@ class EmbeddingArrays:
     Shapes:
         values  (N, 256, 64, 64)  one row
         image   (N, S, S, 3)      one row; in views that keep the prepared images
-        scale   (N, 256)          a block; format i8
+        scale   (N, 256)          a block; formats i8 and i6
         stored  (N,)              a block; (N, 2) beside images
         record  (N, 48)           a block
     """
