@@ -33,6 +33,20 @@ class Stored:
     images: npt.NDArray[np.uint8] | None = None
     """(n, S, S, 3) the prepared images of a view that keeps its own, or None where the samples' serve."""
 
+    def __getitem__(self, rows: slice) -> Stored:
+        """Some of the rows, where they are."""
+        return Stored(*(None if array is None else array[rows] for array in self._arrays))  # type: ignore[arg-type]
+
+    def clear(self) -> None:
+        """Make all rows zeros."""
+        for array in self._arrays:
+            if array is not None:
+                array[...] = 0
+
+    @property
+    def _arrays(self) -> tuple[npt.NDArray[np.generic] | None, ...]:
+        return self.values, self.scale, self.images
+
 
 class Format(ABC):
     """One way to store embeddings."""
@@ -45,6 +59,11 @@ class Format(ABC):
 
     has_scale: bool = False
     """Whether a factor per channel is stored beside them."""
+
+    @property
+    def read_dtype(self) -> str:
+        """The type of the floats that `decode` returns."""
+        return "float32" if self.has_scale else self.dtype
 
     row_bytes: int
     """About what a row takes on disk, measured on embeddings of real images."""
@@ -130,7 +149,8 @@ class Codes(Format):
     def decode(self, stored: Stored, out: Floats | None = None) -> Floats:
         """See `Format.decode`."""
         assert stored.scale is not None  # noqa: S101 - encode always gives one; narrows the type
-        return np.multiply(stored.values, stored.scale[:, :, None, None], out=out, dtype=np.float32)
+        floats: Floats = np.multiply(stored.values, stored.scale[:, :, None, None], out=out, dtype=np.float32)
+        return floats
 
 
 class Int8(Codes):
