@@ -46,7 +46,7 @@ class Embeddings:
     ) -> None:
         self.key, self.view, self._view = key, view.name, view
         self._arrays, self._table, self._locks = arrays, table, locks
-        self._format = format_named(key.fields["format"])
+        self.format = format_named(key.fields["format"])
         self._location, self._what = location, f"the embeddings {key.hash}/{view.name}"
         self._records: npt.NDArray[np.uint8] | None = None
 
@@ -131,7 +131,7 @@ class Embeddings:
         Without images of its own a view shows the samples', moved as the view's name says; then None stands for them.
         """
         stored = self.read_stored(rows)
-        return self._format.decode(stored), stored.images
+        return self.format.decode(stored), stored.images
 
     def read_stored(self, rows: Sequence[int], *, out: Stored | None = None) -> Stored:
         """As `read`, but as the rows lie on disk: where they are codes, with the factors to multiply them by.
@@ -147,10 +147,10 @@ class Embeddings:
     def try_read(self, rows: Sequence[int], *, out: Floats | None = None) -> tuple[Floats, list[BadRow]]:
         """As `read`, but rows that cannot be trusted are returned with the reason, and are zeros in the array."""
         if out is not None:
-            _refuse_out(out, self._format.read_dtype, (len(rows), *EMBEDDING_SHAPE))
-        room = None if self._format.has_scale or out is None else self.room(len(rows), values=out)
+            _refuse_out(out, self.format.read_dtype, (len(rows), *EMBEDDING_SHAPE))
+        room = None if self.format.has_scale or out is None else self.room(len(rows), values=out)
         stored, bad = self.try_read_stored(rows, out=room)
-        return self._format.decode(stored, out), bad
+        return self.format.decode(stored, out), bad
 
     def try_read_stored(self, rows: Sequence[int], *, out: Stored | None = None) -> tuple[Stored, list[BadRow]]:
         """As `read_stored`, but rows that cannot be trusted are returned with the reason, and are zeros."""
@@ -264,7 +264,7 @@ class Embeddings:
             ViewDiffers: the view was made in another way than this one.
             StoreAccessError: no space, no permission; rows whose record was written are kept.
         """
-        stored = replace(self._format.encode(checked(values)), images=images)
+        stored = replace(self.format.encode(checked(values)), images=images)
         if len(values) != len(rows) or len(set(rows)) != len(rows):
             raise UnstorableEmbedding(f"each row gets one embedding, got {len(values)} for the rows {list(rows)}")
         infos = [self._table()[row] for row in rows]
