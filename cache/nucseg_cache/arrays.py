@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
@@ -14,6 +12,7 @@ from zarr.core.array_spec import ArrayConfigParams
 
 from nucseg_cache.groups import read_documents, together, write_documents
 from nucseg_cache.location import delete_chunk
+from nucseg_cache.reading import chunk_rows
 
 BLOCK_ROWS = 64
 """Rows in one chunk file of every small array: the least that one writer owns."""
@@ -67,11 +66,6 @@ def grow_arrays(group: zarr.Group, names: Sequence[str], n_rows: int) -> dict[st
     return {name: open_array(group, name, document) for name, document in documents.items()}
 
 
-def read_together(arrays: Sequence[zarr.Array[Any]], where: int | slice) -> list[npt.NDArray[Any]]:
-    """The same rows of several arrays, asked for all at once: on an object store one wait instead of many."""
-    return [np.asarray(found) for found in together(array.async_array.getitem(where) for array in arrays)]
-
-
 def write_together(first: int, columns: Sequence[tuple[zarr.Array[Any], npt.NDArray[Any]]]) -> None:
     """As `write_rows`, for several arrays at once and in no order."""
     n_rows = len(columns[0][1])
@@ -96,27 +90,12 @@ def write_rows(array: zarr.Array[Any], first: int, values: npt.NDArray[Any]) -> 
     except (OSError, MemoryError):
         raise
     except Exception:  # whatever a codec makes of damaged bytes, it is damage
-        damaged = [chunk for chunk in _chunks(array, where) if not _decodes(array, chunk)]
+        damaged = [chunk for chunk in chunk_rows(array, where) if not _decodes(array, chunk)]
         if not damaged:
             raise
         for chunk in damaged:
             delete_chunk(array, chunk.start // array.chunks[0])
         array[where] = values
-
-
-def readable_rows(array: zarr.Array[Any], where: slice) -> npt.NDArray[Any]:
-    """Rows of an array of numbers; zeros, which vouch for nothing, where a chunk file cannot be decoded."""
-    try:
-        return np.array(array[where])
-    except (OSError, MemoryError):
-        raise
-    except Exception:  # as above; find out which file
-        rows = np.zeros((where.stop - where.start, *array.shape[1:]), array.dtype)
-    for chunk in _chunks(array, where):
-        part = slice(max(chunk.start, where.start), min(chunk.stop, where.stop))
-        with suppress(ValueError, RuntimeError, TypeError, EOFError):  # what the codecs raise
-            rows[part.start - where.start : part.stop - where.start] = array[part]
-    return rows
 
 
 def runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -126,13 +105,6 @@ def runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
         if i == len(rows) or rows[i] != rows[i - 1] + 1:
             yield rows[first], rows[i - 1]
             first = i
-
-
-def _chunks(array: zarr.Array[Any], where: slice) -> Iterator[slice]:
-    """The rows of each chunk file in which some of the rows lie."""
-    n_rows = array.chunks[0]
-    for first in range(where.start - where.start % n_rows, where.stop, n_rows):
-        yield slice(first, first + n_rows)
 
 
 def _decodes(array: zarr.Array[Any], rows: slice) -> bool:

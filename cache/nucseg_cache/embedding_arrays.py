@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from nucseg_cache.arrays import BLOCK_ROWS, create_array, grow_arrays, read_together, readable_rows, write_rows
+from nucseg_cache.arrays import BLOCK_ROWS, create_array, grow_arrays, write_rows
 from nucseg_cache.errors import StoreDamaged
 from nucseg_cache.formats import EMBEDDING_SHAPE, Format, Stored
 from nucseg_cache.groups import create_group
 from nucseg_cache.key import Key
 from nucseg_cache.location import stored_bytes
 from nucseg_cache.locks import StoreLocks, shape_slot
+from nucseg_cache.reading import Reader
 from nucseg_cache.seal import finished_group, read_sealed, write_sealed
 from nucseg_cache.views import ViewSpec
 
@@ -29,7 +30,7 @@ class EmbeddingArrays:
     Shapes:
         values  (N, 256, 64, 64)  one row
         image   (N, S, S, 3)      one row; in views that keep the prepared images
-        scale   (N, 256)          a block; format i8
+        scale   (N, 256)          a block; formats i8 and i6
         stored  (N,)              a block; (N, 2) beside images
         record  (N, 48)           a block
     """
@@ -48,7 +49,7 @@ class EmbeddingArrays:
         """
         self._parent, self._key, self._view, self._storage = parent, key, view, storage
         self._attributes = {"fields": dict(key.fields), "recorded": dict(recorded), "error": storage.error_bound}
-        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._use({})
         self.described: dict[str, str] = {}
         """How the images of the view were made, as sealed with it; read by `open`."""
 
@@ -79,17 +80,29 @@ class EmbeddingArrays:
         """
         if self._arrays and not anew:
             return True
-        self._arrays = {}
+        found = None
+        try:
+            found = self._sealed()
+        finally:  # in one step, because other threads may be reading
+            attributes, arrays = found or ({}, {})
+            self.described = dict(attributes.get("described", {}))
+            self._use(arrays)
+        return found is not None
+
+    def _sealed(self) -> tuple[dict[str, Any], dict[str, zarr.Array[Any]]] | None:
+        """Attributes and arrays of the view as they are on disk now; None where nothing was written yet."""
         group = finished_group(self._parent, self._key.hash)
         view = finished_group(group, self._view.name) if group is not None else None
         if group is None or view is None:
-            return False
+            return None
         if read_sealed(group, ())[0]["fields"] != dict(self._key.fields):
             raise StoreDamaged(f"{group.store}/{group.path} holds the embeddings of another key; it was renamed.")
         attributes, arrays = read_sealed(view, self._names(images=bool(view.attrs.get("images"))))
         self._view.refuse_another(attributes, self._key.hash)
-        self._arrays, self.described = arrays, dict(attributes.get("described", {}))
-        return True
+        return attributes, arrays
+
+    def _use(self, arrays: dict[str, zarr.Array[Any]]) -> None:
+        self._arrays, self._reader = arrays, Reader(arrays)
 
     def make_room(self, n_rows: int, locks: StoreLocks | None) -> None:
         """Make the arrays where they do not exist, and room for all rows of the store."""
@@ -99,20 +112,25 @@ class EmbeddingArrays:
             group = self._made(self._parent, self._key.hash, lambda made: write_sealed(made, self._attributes, ()))
             view = self._made(group, self._view.name, self._create)
             self.open(anew=True)  # another writer may have made more room
-            self._arrays = grow_arrays(view, tuple(self._arrays), n_rows)
+            self._use(grow_arrays(view, tuple(self._arrays), n_rows))
 
     def rows(self, name: str, where: slice) -> npt.NDArray[Any]:
         """Rows of `stored` or `record`; zeros, which vouch for nothing, where a block cannot be decoded."""
-        return readable_rows(self._arrays[name], where)
+        return self._reader.readable(name, where)
 
-    def stored(self, row: int) -> Stored:
-        """One row as it lies on disk; raises whatever a codec makes of damaged bytes."""
-        names = [name for name in ("values", "scale", "image") if name in self._arrays]
-        found = dict(zip(names, read_together([self._arrays[name] for name in names], row), strict=True))
-        scale, image = found.get("scale"), found.get("image")
+    def room(self, n_rows: int, *, values: npt.NDArray[Any] | None = None) -> Stored:
+        """Arrays into which that many rows can be read; the values in the given array."""
+        side_px = self._view.side_px
         return Stored(
-            found["values"][None], None if scale is None else scale[None], None if image is None else image[None]
+            np.empty((n_rows, *EMBEDDING_SHAPE), self._storage.dtype) if values is None else values,
+            np.empty((n_rows, EMBEDDING_SHAPE[0]), np.float32) if self._storage.has_scale else None,
+            np.empty((n_rows, side_px, side_px, 3), np.uint8) if self.has_images else None,
         )
+
+    def read(self, row: int, into: Stored) -> None:
+        """Read one row as it lies on disk into arrays of one row; raises whatever a codec makes of damaged bytes."""
+        named = {"values": into.values, "scale": into.scale, "image": into.images}
+        self._reader.row_into(row, {name: array[0] for name, array in named.items() if array is not None})
 
     def write(self, row: int, stored: Stored) -> None:
         """Write everything of one row but `stored` and the record."""

@@ -21,6 +21,7 @@ from nucseg_cache.errors import BadRow, EmbeddingNotFound, RowDamaged, Unstorabl
 from nucseg_cache.formats import EMBEDDING_SHAPE, Floats, Stored, checked, format_named
 from nucseg_cache.key import Key, label
 from nucseg_cache.locks import StoreLocks, block_slot
+from nucseg_cache.reading import side_by_side
 from nucseg_cache.rows import RowInfo
 from nucseg_cache.views import ViewSpec
 
@@ -45,7 +46,7 @@ class Embeddings:
     ) -> None:
         self.key, self.view, self._view = key, view.name, view
         self._arrays, self._table, self._locks = arrays, table, locks
-        self._format = format_named(key.fields["format"])
+        self.format = format_named(key.fields["format"])
         self._location, self._what = location, f"the embeddings {key.hash}/{view.name}"
         self._records: npt.NDArray[np.uint8] | None = None
 
@@ -103,8 +104,13 @@ class Embeddings:
 
     # ---- reading
 
-    def read(self, rows: Sequence[int]) -> Floats:
+    def read(self, rows: Sequence[int], *, out: Floats | None = None) -> Floats:
         """The embeddings of rows, each held against its record.
+
+        Args:
+            rows: which ones, in any order.
+            out: where they are to go: contiguous, of the shape and type that is returned. A new array of 2 MiB costs
+                more than what is read into it, so whoever reads often brings its own.
 
         Returns:
             (n, 256, 64, 64), float16 for format f16, float32 otherwise.
@@ -115,66 +121,93 @@ class Embeddings:
             StoreDamaged: what describes the arrays was changed after it was written.
             StoreAccessError: they cannot be read.
         """
-        return self.read_shown(rows)[0]
+        values, bad = self.try_read(rows, out=out)
+        self._refuse(bad)
+        return values
 
     def read_shown(self, rows: Sequence[int]) -> tuple[Floats, Images | None]:
         """As `read`, with the prepared image (n, S, S, 3) that each embedding belongs to where the view keeps them.
 
         Without images of its own a view shows the samples', moved as the view's name says; then None stands for them.
         """
-        values, images, bad = self._try_read(rows)
-        if bad:
-            raise RowDamaged(self._location, self._what, bad)
-        return values, images
+        stored = self.read_stored(rows)
+        return self.format.decode(stored), stored.images
 
-    def try_read(self, rows: Sequence[int]) -> tuple[Floats, list[BadRow]]:
+    def read_stored(self, rows: Sequence[int], *, out: Stored | None = None) -> Stored:
+        """As `read`, but as the rows lie on disk: where they are codes, with the factors to multiply them by.
+
+        Args:
+            rows: which ones, in any order.
+            out: where they are to go, made by `room`.
+        """
+        stored, bad = self.try_read_stored(rows, out=out)
+        self._refuse(bad)
+        return stored
+
+    def try_read(self, rows: Sequence[int], *, out: Floats | None = None) -> tuple[Floats, list[BadRow]]:
         """As `read`, but rows that cannot be trusted are returned with the reason, and are zeros in the array."""
-        values, _, bad = self._try_read(rows)
-        return values, bad
+        if out is not None:
+            _refuse_out(out, self.format.read_dtype, (len(rows), *EMBEDDING_SHAPE))
+        room = None if self.format.has_scale or out is None else self.room(len(rows), values=out)
+        stored, bad = self.try_read_stored(rows, out=room)
+        return self.format.decode(stored, out), bad
 
-    def _try_read(self, rows: Sequence[int]) -> tuple[Floats, Images | None, list[BadRow]]:
-        values = np.zeros((len(rows), *EMBEDDING_SHAPE), np.float16 if self._format.name == "f16" else np.float32)
-        images: Images | None = None
-        bad: list[BadRow] = []
+    def try_read_stored(self, rows: Sequence[int], *, out: Stored | None = None) -> tuple[Stored, list[BadRow]]:
+        """As `read_stored`, but rows that cannot be trusted are returned with the reason, and are zeros."""
+        stored = self.room(len(rows)) if out is None else out
+        with self._reading():
+            records = self._refresh() if self._records is None else self._records
+            reasons = side_by_side(lambda i: self._read_row(rows[i], records, stored[i : i + 1]), range(len(rows)))
+            again = [i for i, reason in enumerate(reasons) if reason]
+            if again:  # a writer may have replaced the row between record and values: its new record is read once
+                records = self._refresh()
+            bad: list[BadRow] = []
+            for i in again:
+                reason = self._read_row(rows[i], records, stored[i : i + 1])
+                if reason:
+                    stored[i : i + 1].clear()
+                    info = self._table().get(rows[i])
+                    bad.append(BadRow(rows[i], info.id if info else "", reason))
+        return stored, bad
+
+    def room(self, n_rows: int, *, values: npt.NDArray[np.generic] | None = None) -> Stored:
+        """Arrays for that many rows as they lie on disk, of any content.
+
+        Args:
+            n_rows: how many.
+            values: the array (n, 256, 64, 64), contiguous and of the format's type, that the values are to lie in.
+
+        Raises:
+            EmbeddingNotFound: nothing was written under this key and view yet.
+        """
         with self._reading():
             if not self._arrays.open():
                 raise EmbeddingNotFound(
                     f"{self._location} has no embeddings of {label(self.key.fields)}, view {self.view}. Run `nucseg "
                     "embed` with these options first."
                 )
-            if self._arrays.has_images:
-                images = np.zeros((len(rows), self._view.side_px, self._view.side_px, 3), np.uint8)
-            for i, row in enumerate(rows):
-                image = None if images is None else images[i]
-                reason = self._read_row(row, values[i], image)
-                if reason:  # a writer may have replaced the row between record and values: its new record is read once
-                    self._refresh()
-                    reason = self._read_row(row, values[i], image)
-                if reason:
-                    info = self._table().get(row)
-                    bad.append(BadRow(row, info.id if info else "", reason))
-        return values, images, bad
+        return self._arrays.room(n_rows, values=values)
 
-    def _read_row(self, row: int, out: Floats, image: Images | None) -> str:
-        """Read one row into `out` and `image`; the reason why it cannot be trusted, or nothing."""
+    def _refuse(self, bad: Sequence[BadRow]) -> None:
+        if bad:
+            raise RowDamaged(self._location, self._what, bad)
+
+    def _read_row(self, row: int, records: npt.NDArray[np.uint8], into: Stored) -> str:
+        """Read one row into arrays of one row; the reason why it cannot be trusted, or nothing."""
         info = self._table().get(row)
         if info is None:
             return "the store has no sample in this row that can be trusted"
-        records = self._refresh() if self._records is None else self._records
         if not _is_there(records, info):
             stale = row < len(records) and records[row].any()
             return "it was made from another image than the present one" if stale else "it is missing"
         try:
-            stored = self._arrays.stored(row)
+            self._arrays.read(row, into)
         except (OSError, MemoryError):
             raise
         except Exception as error:  # whatever a codec makes of damaged bytes, it is damage
             return f"it cannot be decoded ({error})"
-        if self._digest(info, stored) != records[row, _IMAGE_BYTES:].tobytes():
+        if self._digest(info, into) != records[row, _IMAGE_BYTES:].tobytes():
             return "its values are not what its record says"
-        out[:] = self._format.decode(stored)[0]
-        if image is not None and stored.images is not None:
-            image[:] = stored.images[0]
         return ""
 
     @contextmanager
@@ -231,7 +264,7 @@ class Embeddings:
             ViewDiffers: the view was made in another way than this one.
             StoreAccessError: no space, no permission; rows whose record was written are kept.
         """
-        stored = replace(self._format.encode(checked(values)), images=images)
+        stored = replace(self.format.encode(checked(values)), images=images)
         if len(values) != len(rows) or len(set(rows)) != len(rows):
             raise UnstorableEmbedding(f"each row gets one embedding, got {len(values)} for the rows {list(rows)}")
         infos = [self._table()[row] for row in rows]
@@ -241,9 +274,9 @@ class Embeddings:
             self._arrays.make_room(max(self._table(), default=-1) + 1, self._locks)
             self.clear(rows)
             for i, row in enumerate(rows):
-                self._arrays.write(row, _nth(stored, i))
+                self._arrays.write(row, stored[i : i + 1])
             self._set_small("stored", self._arrays.file_bytes(list(rows)))
-            self._set_small("record", {info.row: self._record(info, _nth(stored, i)) for i, info in enumerate(infos)})
+            self._set_small("record", {info.row: self._record(info, stored[i : i + 1]) for i, info in enumerate(infos)})
 
     def _refuse_unfitting(self, images: Images | None, n_rows: int) -> None:
         side_px = self._view.side_px
@@ -275,13 +308,9 @@ class Embeddings:
         return np.frombuffer(info.image_digest + self._digest(info, stored), np.uint8)
 
 
-def _nth(stored: Stored, i: int) -> Stored:
-    nth = slice(i, i + 1)
-    return Stored(
-        stored.values[nth],
-        None if stored.scale is None else stored.scale[nth],
-        None if stored.images is None else stored.images[nth],
-    )
+def _refuse_out(out: Floats, dtype: str, shape: tuple[int, ...]) -> None:
+    if (out.dtype.name, out.shape) != (dtype, shape) or not out.flags.c_contiguous:
+        raise ValueError(f"out is {out.dtype} of shape {out.shape}, expected contiguous {dtype} of {shape}")
 
 
 def _is_there(records: npt.NDArray[np.uint8], info: RowInfo) -> bool:

@@ -18,13 +18,12 @@ from nucseg_cache.arrays import (
     BLOCK_ROWS,
     create_array,
     grow_arrays,
-    read_together,
-    readable_rows,
     write_rows,
     write_together,
 )
 from nucseg_cache.errors import BadRow
 from nucseg_cache.location import stored_bytes
+from nucseg_cache.reading import Reader, side_by_side
 from nucseg_cache.rows import (
     DIGEST_BYTES,
     FILE_DIGEST_BYTES,
@@ -75,7 +74,11 @@ class Samples:
     """The arrays of the samples: rows in, verified rows out."""
 
     def __init__(self, group: zarr.Group, arrays: Mapping[str, zarr.Array[Any]]) -> None:
-        self._group, self._arrays = group, dict(arrays)
+        self._group = group
+        self._use(arrays)
+
+    def _use(self, arrays: Mapping[str, zarr.Array[Any]]) -> None:
+        self._arrays, self._reader = dict(arrays), Reader(arrays)
 
     @property
     def shortest(self) -> tuple[str, int]:
@@ -86,7 +89,7 @@ class Samples:
     def append(self, first: int, rows: Sequence[SampleRow]) -> None:
         """Make room for rows from `first` on and write them; raises as `write` does."""
         self._refuse(rows)
-        self._arrays = grow_arrays(self._group, ARRAYS, first + len(rows))
+        self._use(grow_arrays(self._group, ARRAYS, first + len(rows)))
         self.write(first, rows)
 
     def write(self, first: int, rows: Sequence[SampleRow], *, present: bool = True) -> None:
@@ -160,28 +163,26 @@ class Samples:
 
     def read(self, infos: Sequence[RowInfo]) -> tuple[list[SampleRow], list[BadRow]]:
         """The samples of rows that can be trusted, and the others with the reason."""
-        samples: list[SampleRow] = []
-        bad: list[BadRow] = []
-        for info in infos:
-            try:
-                *pixels, record = self._read_together((*_PIXELS, "record"), info.row)
-            except Exception as error:  # as in `describe`
-                _not_the_file_systems(error)
-                bad.append(BadRow(info.row, info.id, f"it cannot be decoded ({error})"))
-                continue
-            sample = _sample(info, *pixels)
-            reason = _mistrust(record.tobytes(), info, sample)
-            if reason:
-                bad.append(BadRow(info.row, info.id, reason))
-            else:
-                samples.append(sample)
-        return samples, bad
+        found = side_by_side(self._read_one, infos)
+        return [one for one in found if isinstance(one, SampleRow)], [one for one in found if isinstance(one, BadRow)]
+
+    def _read_one(self, info: RowInfo) -> SampleRow | BadRow:
+        names = (*_PIXELS, "record")
+        out = {name: np.empty(self._arrays[name].shape[1:], self._arrays[name].dtype) for name in names}
+        try:
+            self._reader.row_into(info.row, out)
+        except Exception as error:  # as in `describe`
+            _not_the_file_systems(error)
+            return BadRow(info.row, info.id, f"it cannot be decoded ({error})")
+        sample = _sample(info, *(out[name] for name in _PIXELS))
+        reason = _mistrust(out["record"].tobytes(), info, sample)
+        return BadRow(info.row, info.id, reason) if reason else sample
 
     def wrong_sizes(self, infos: Sequence[RowInfo]) -> list[BadRow]:
         """The rows of which a file is missing or of another size than was written, found without reading them."""
         if not infos:
             return []
-        written = readable_rows(self._arrays["stored"], slice(0, infos[-1].row + 1))
+        written = self._reader.readable("stored", slice(0, infos[-1].row + 1))
         found = [stored_bytes(self._arrays[name], [info.row for info in infos]) for name in _PIXELS]
         bad: list[BadRow] = []
         for info in infos:
@@ -201,12 +202,9 @@ class Samples:
         write_rows(self._arrays[name], first, values)
 
     def _read_columns(self, where: slice) -> tuple[list[RowInfo], list[bytes]]:
-        column = dict(zip(_DESCRIPTION, self._read_together(_DESCRIPTION, where), strict=True))
+        column = dict(zip(_DESCRIPTION, self._reader.columns(_DESCRIPTION, where), strict=True))
         infos = [_info(row, i, column) for i, row in enumerate(range(where.start, where.stop))]
         return infos, [record.tobytes() for record in column["record"]]
-
-    def _read_together(self, names: Sequence[str], where: int | slice) -> list[npt.NDArray[Any]]:
-        return read_together([self._arrays[name] for name in names], where)
 
 
 def _sample(

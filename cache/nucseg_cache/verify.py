@@ -82,7 +82,8 @@ def _bad_samples(store: Store, progress: Callable[[int], None]) -> list[Finding]
 
 def _bad_embeddings(group: Embeddings, rows: Sequence[int], *, clear: bool) -> list[BadRow]:
     """Read a few rows one by one, so that memory stays small; clear the bad ones under their block's lock."""
-    bad = [bad for row in rows for bad in group.try_read([row])[1]]
+    room = group.room(1)
+    bad = [bad for row in rows for bad in group.try_read_stored([row], out=room)[1]]
     if not bad or not clear:
         return bad
     still_bad: list[BadRow] = []
@@ -91,7 +92,7 @@ def _bad_embeddings(group: Embeddings, rows: Sequence[int], *, clear: bool) -> l
         if inside:
             with group.claim(block, wait=True):
                 # another process may have been writing them when they were read
-                confirmed = [again for row in inside for again in group.try_read([row])[1]]
+                confirmed = [again for row in inside for again in group.try_read_stored([row], out=room)[1]]
                 group.clear([b.row for b in confirmed])
             still_bad += confirmed
     return still_bad

@@ -27,11 +27,11 @@ from nucseg.models.features import encoder_features
 from nucseg_cache import Key
 from nucseg_cache.key import label
 from nucseg_pipeline.accelerators import choose_device
+from nucseg_pipeline.batch import collate
 from nucseg_pipeline.reporting.cases import prepared_grid
 from nucseg_pipeline.reporting.configurations import Configuration
 from nucseg_pipeline.reporting.exams import Exam
 from nucseg_pipeline.reporting.scores import RunScores
-from nucseg_pipeline.rows import collate
 from nucseg_pipeline.runs import Run
 from nucseg_pipeline.synchronise import Progress
 

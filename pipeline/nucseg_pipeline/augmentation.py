@@ -13,9 +13,10 @@ from nucseg.replay import Geometry, Motions, Replay
 from nucseg.replay.geometry import NONE
 from nucseg.views import views_named
 from nucseg_cache import Embeddings, Key, Store
+from nucseg_pipeline.batch import Batch, Row
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.inputs import complete_embeddings, views_option
-from nucseg_pipeline.rows import IDENTITY, Batch, Row, Rows
+from nucseg_pipeline.rows import IDENTITY, Rows
 
 D4_VIEWS = tuple(view.name for view in views_named("d4"))
 """The exact views of the other seven orientations, in the order of `nucseg.replay.d4.ELEMENTS`."""

@@ -15,7 +15,8 @@ from nucseg.losses import SegmentationLoss
 from nucseg.metrics import count_pixels, dice
 from nucseg.models import Outputs, SegmentationModel
 from nucseg_cache import SampleRow
-from nucseg_pipeline.rows import Batch, Rows, batches, collate, stream
+from nucseg_pipeline.batch import Batch, collate
+from nucseg_pipeline.rows import Rows, batches, stream
 
 THRESHOLD = 0.5
 """Nucleus probability from which a pixel is foreground while epochs are compared."""
@@ -51,7 +52,7 @@ def predict(model: SegmentationModel, rows: Rows, *, device: torch.device, batch
     """Probability maps of rows in their order, in float32, without augmentation."""
     model.eval()
     for share in stream(rows, batches(range(len(rows)), batch_size)):
-        outputs = _outputs(model, collate(share).to(device))
+        outputs = _outputs(model, collate(share, device))
         distances = [None] * len(share) if outputs.distance is None else outputs.distance.float().cpu().numpy()
         for row, one, distance in zip(share, _probability(outputs.sides[0]), distances, strict=True):
             yield Prediction(row.sample, one, distance)
@@ -71,7 +72,7 @@ def validate(
     own = range(process, len(rows), n_processes)
     losses, dices = [0.0], []
     for share in stream(rows, batches(own, batch_size)):
-        batch = collate(share).to(device)
+        batch = collate(share, device)
         logits = _outputs(model, batch).sides[0].float()
         losses.append(float(SegmentationLoss()(logits, batch.target, batch.ignore)) * len(share))
         for row, one in zip(share, _probability(logits), strict=True):

@@ -15,13 +15,15 @@ from accelerate import Accelerator
 from nucseg.errors import ConfigError
 from nucseg.replay import Motions
 from nucseg_pipeline.accelerators import share_buffers, total
+from nucseg_pipeline.ahead import ahead
 from nucseg_pipeline.augmentation import Augmentation
+from nucseg_pipeline.batch import Batch, Row, collate
 from nucseg_pipeline.checkpoint import TrainingError
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.events import EpochRow
 from nucseg_pipeline.inference import validate
 from nucseg_pipeline.network import build_network
-from nucseg_pipeline.rows import Batch, Row, Rows, ahead, batches, collate, epoch_order
+from nucseg_pipeline.rows import Rows, batches, batches_ahead, epoch_order
 from nucseg_pipeline.step import Objective
 
 
@@ -110,7 +112,7 @@ class Learner:
         shares = batches(order, **self._shares())
         loss_sum, n_shown = 0.0, 0
         for step, (share, motions) in enumerate(self._shown(rows, shares, epoch, augmentation)):
-            batch = augmentation.moved(collate(share).to(self.accelerator.device), motions)
+            batch = augmentation.moved(collate(share, self.accelerator.device), motions)
             loss = self._step(batch, learning_rate(self.config, epoch + step / len(shares)))
             if not math.isfinite(loss):
                 raise _diverged(loss, epoch, step, len(shares))
@@ -127,7 +129,7 @@ class Learner:
         def shown(share: Sequence[int]) -> tuple[list[Row], Motions]:
             return augmentation.shown(rows, share, seed=self.config.seed, epoch=epoch)
 
-        return ahead(shown, shares)
+        return ahead(shown, shares, depth=batches_ahead(shares))
 
     def _step(self, batch: Batch, rate: float) -> float:
         for group in self.optimizer.param_groups:

@@ -16,9 +16,10 @@ from nucseg.replay import Replay, fit_mixing, position_pattern
 from nucseg.replay.geometry import D4, NONE
 from nucseg_cache import Embeddings, Key, Store
 from nucseg_pipeline.augmentation import D4_VIEWS
+from nucseg_pipeline.batch import collate
 from nucseg_pipeline.checkpoint import write_whole
 from nucseg_pipeline.config import TrainConfig
-from nucseg_pipeline.rows import IDENTITY, READ_ROWS, Rows, batches, collate, row_numbers, spread_evenly, stream
+from nucseg_pipeline.rows import IDENTITY, READ_ROWS, Rows, batches, row_numbers, spread_evenly, stream
 from nucseg_pipeline.run_folder import RunFolder
 
 MOST_EXACT_IMAGES = 32
@@ -103,7 +104,7 @@ def _embeddings(rows: Rows) -> Iterator[Tensor]:
     for share in stream(rows, batches(range(len(rows)), READ_ROWS)):
         embedding = collate(share).embedding
         if embedding is not None:
-            yield embedding
+            yield embedding.cpu()
 
 
 def _kept(path: Path, compute: Callable[[], Tensor], accelerator: Accelerator) -> Tensor:

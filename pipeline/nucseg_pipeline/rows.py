@@ -2,79 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from nucseg.data import content_size
 from nucseg.errors import ConfigError
 from nucseg.instances import distance_map
 from nucseg_cache import Embeddings, SampleRow, Store
+from nucseg_cache.formats import EMBEDDING_SHAPE
+from nucseg_cache.reading import side_by_side
+from nucseg_pipeline.ahead import ahead
+from nucseg_pipeline.batch import CPU, Row, host_tensor
+from nucseg_pipeline.memory import place_to_keep
 
 READ_ROWS = 16
 """Rows read at once while filling the memory."""
+
+MOST_ROWS_AHEAD = 64
+"""Rows read ahead of their use at most, but always a batch: about 160 MiB of float16 embeddings and their images."""
 
 IDENTITY = "identity"
 """The view that is the image as it lies in the data set."""
 
 T = TypeVar("T")
-R = TypeVar("R")
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One sample and its embedding, as read from the store."""
-
-    sample: SampleRow
-    embedding: NDArray[np.floating] | None
-    """(256, 64, 64) float16 or float32; None without guidance."""
-    distance: NDArray[np.float32] | None = None
-    """(H, W), see `nucseg.instances.distance_map`, 0 in the padding; None where no network learns it."""
-
-    @property
-    def n_bytes(self) -> int:
-        """What the row takes in memory."""
-        arrays = (self.sample.image, self.sample.instances, self.sample.ignore, self.embedding, self.distance)
-        return sum(array.nbytes for array in arrays if array is not None)
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Some rows as tensors on one device."""
-
-    ids: tuple[str, ...]
-    image: Tensor
-    """(B, 3, H, W) float32 in [0, 1]."""
-    target: Tensor
-    """(B, H, W) int64, 1 where a nucleus is."""
-    ignore: Tensor
-    """(B, H, W) bool, True where a pixel counts in nothing."""
-    embedding: Tensor | None
-    """(B, 256, 64, 64) float16 or float32 as stored; None without guidance."""
-    distance: Tensor | None = None
-    """(B, H, W) float32, how far inside its nucleus a pixel lies; None where no network learns it."""
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
-        return Batch(
-            ids=self.ids,
-            image=self.image.to(device),
-            target=self.target.to(device),
-            ignore=self.ignore.to(device),
-            embedding=None if self.embedding is None else self.embedding.to(device),
-            distance=None if self.distance is None else self.distance.to(device),
-        )
 
 
 class Rows(Dataset[Row]):
@@ -93,6 +50,7 @@ class Rows(Dataset[Row]):
         views: Mapping[str, Embeddings] | None = None,
         preload: str = "off",
         distances: bool = False,
+        device: torch.device = CPU,
     ) -> None:
         """Open the rows.
 
@@ -101,16 +59,19 @@ class Rows(Dataset[Row]):
             embeddings: The embeddings that guide, or None.
             ids: Which rows, in which order.
             views: The exact views that `read` can be asked for beside the identity.
-            preload: on, off, or auto: on when the rows fit in half of the memory that is free.
+            preload: on, off, or auto: on when the rows fit in half of the memory that is free, first of all of that of
+                the device, where it is a CUDA device.
             distances: whether to compute the distance map of each row's true nuclei.
+            device: where the batches go.
         """
         self.ids = tuple(ids)
-        self._store, self._distances = store, distances
+        self._store, self._distances, self._device = store, distances, device
         self._views = {} if embeddings is None else {IDENTITY: embeddings, **(views or {})}
         self._rows = row_numbers(store, self.ids)
         self._kept: dict[str, list[Row]] = {}
-        if preload == "on" or (preload == "auto" and self._fits()):
-            self._keep()
+        place = place_to_keep(self._n_bytes, preload, device) if self.ids else None
+        if place is not None:
+            self._keep(place)
 
     @property
     def side_px(self) -> int:
@@ -136,29 +97,50 @@ class Rows(Dataset[Row]):
         """Several rows at once, each in its view: the embedding of that view, and its image where that is another."""
         if self._kept:
             return [self._kept[view][index] for index, view in zip(indices, views, strict=True)]
+        return self._seen(self._samples(indices), indices, views, pinned=self._device.type == "cuda")
+
+    def _samples(self, indices: Sequence[int]) -> list[Row]:
+        """Rows without their embeddings."""
         samples = self._store.read_samples([self._rows[index] for index in indices])
-        return [self._row(*one) for one in zip(indices, samples, views, strict=True)]
+        if not self._distances:
+            return [Row(sample, None) for sample in samples]
+        return side_by_side(lambda sample: Row(sample, None, _distance(sample)), samples)
 
-    def _row(self, index: int, sample: SampleRow, view: str) -> Row:
-        row = Row(sample, None, _distance(sample) if self._distances else None)
-        return self._seen_as(view, index, row) if self._views else row
+    def _seen(self, rows: Sequence[Row], indices: Sequence[int], views: Sequence[str], *, pinned: bool) -> list[Row]:
+        """The rows with the embedding of a view each, all in one block, and its image where that is another."""
+        if not self._views or not rows:
+            return list(rows)
+        block = host_tensor((len(rows), *EMBEDDING_SHAPE), self._views[IDENTITY].format.dtype, pinned=pinned)
+        values = block.numpy()
 
-    def _keep(self) -> None:
+        def seen(i: int) -> Row:
+            view, row = self._views[views[i]], rows[i]
+            stored = view.read_stored([self._rows[indices[i]]], out=view.room(1, values=values[i : i + 1]))
+            sample = row.sample if stored.images is None else replace(row.sample, image=stored.images[0])
+            scale = None if stored.scale is None else stored.scale[0]
+            return replace(row, sample=sample, embedding=stored.values[0], scale=scale, block=block)
+
+        return side_by_side(seen, range(len(rows)))
+
+    def _keep(self, place: torch.device) -> None:
         """Read all rows in all views; what the views of a row have in common is in memory once."""
-        shares = batches(range(len(self)), READ_ROWS)
-        first = [row for share in shares for row in self.__getitems__(share)]
-        others = [view for view in self._views if view != IDENTITY]
-        kept = {view: [self._seen_as(view, index, row) for index, row in enumerate(first)] for view in others}
-        self._kept = {IDENTITY: first, **kept}
+        kept: dict[str, list[Row]] = {view: [] for view in self._views or [IDENTITY]}
+        for share in batches(range(len(self)), READ_ROWS):
+            rows = self._samples(share)
+            twins: list[Row | None] = [None] * len(rows)
+            for view, own in kept.items():
+                seen = self._seen(rows, share, [view] * len(rows), pinned=False)
+                own += (
+                    [replace(row, block=None) for row in seen]
+                    if place == CPU
+                    else [row.on(place, twin) for row, twin in zip(seen, twins, strict=True)]
+                )
+                twins = list(kept[IDENTITY][-len(rows) :])
+        self._kept = kept
 
-    def _seen_as(self, view: str, index: int, row: Row) -> Row:
-        values, images = self._views[view].read_shown([self._rows[index]])
-        sample = row.sample if images is None else replace(row.sample, image=images[0])
-        return replace(row, sample=sample, embedding=values[0])
-
-    def _fits(self) -> bool:
-        n_views = max(len(self._views), 1)
-        return bool(self.ids) and self[0].n_bytes * len(self) * n_views < free_memory_bytes() / 2
+    def _n_bytes(self) -> int:
+        """What all rows take in all views, at most."""
+        return self[0].n_bytes * len(self) * max(len(self._views), 1)
 
 
 def row_numbers(store: Store, ids: Sequence[str]) -> list[int]:
@@ -179,22 +161,6 @@ def _distance(sample: SampleRow) -> NDArray[np.float32]:
     distance = np.zeros(sample.instances.shape, np.float32)
     distance[:h, :w] = distance_map(sample.instances[:h, :w])
     return distance
-
-
-def collate(rows: Sequence[Row]) -> Batch:
-    """Stack rows into a batch on the CPU."""
-    image = np.stack([row.sample.image for row in rows]).transpose(0, 3, 1, 2)
-    target = np.stack([row.sample.instances > 0 for row in rows])
-    embeddings = [row.embedding for row in rows if row.embedding is not None]
-    distances = [row.distance for row in rows if row.distance is not None]
-    return Batch(
-        ids=tuple(row.sample.id for row in rows),
-        image=torch.from_numpy(np.ascontiguousarray(image)).float() / 255,
-        target=torch.from_numpy(target).long(),
-        ignore=torch.from_numpy(np.stack([row.sample.ignore for row in rows])),
-        embedding=torch.from_numpy(np.stack(embeddings)) if embeddings else None,
-        distance=torch.from_numpy(np.stack(distances)) if distances else None,
-    )
 
 
 def epoch_order(ids: Sequence[str], seed: int, epoch: int) -> list[int]:
@@ -226,27 +192,13 @@ def spread_evenly(items: Sequence[T], most: int) -> list[T]:
     return [items[position] for position in np.linspace(0, len(items) - 1, most).astype(int)]
 
 
-def stream(rows: Rows, shares: Iterable[Sequence[int]]) -> Iterator[list[Row]]:
-    """The rows of each batch; unless they are in memory, the next batch is read while the last one is used."""
-    return map(rows.__getitems__, shares) if rows.in_memory else ahead(rows.__getitems__, shares)
+def stream(rows: Rows, shares: Sequence[Sequence[int]]) -> Iterator[list[Row]]:
+    """The rows of each batch; unless they are in memory, the next ones are read while the last are used."""
+    if rows.in_memory:
+        return map(rows.__getitems__, shares)
+    return ahead(rows.__getitems__, shares, depth=batches_ahead(shares))
 
 
-def ahead(make: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """What is made of each item, in order; the next one is made while the last one is used."""
-    with ThreadPoolExecutor(1) as maker:
-        coming: Future[R] | None = None
-        for item in items:
-            behind, coming = coming, maker.submit(make, item)
-            if behind is not None:
-                yield behind.result()
-        if coming is not None:
-            yield coming.result()
-
-
-def free_memory_bytes() -> int:
-    """Memory that can be had without taking it from others, in bytes; if unknown, a quarter of what is built in."""
-    with contextlib.suppress(OSError, StopIteration):
-        # what the page cache holds can be had too, so Linux' own estimate is better than the count of free pages
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+def batches_ahead(shares: Sequence[Sequence[int]]) -> int:
+    """How many batches to read before they are used: the memory that they take is bounded."""
+    return max(1, MOST_ROWS_AHEAD // max(map(len, shares), default=1))

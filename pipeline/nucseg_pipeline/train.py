@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from nucseg.data.splits import Split
 from nucseg.errors import ConfigError
 from nucseg.instances import InstanceRule, choose_rule
@@ -71,9 +73,10 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         inputs = _checked_inputs(folder, recorded, gather(store, key, parts, views, exact), parts)
         learner = Learner(config, accelerator)
         distances = config.instance_head == "distance"
-        rows = Rows(store, embeddings, parts.train, views=views, preload=config.preload, distances=distances)
-        validation = Rows(store, embeddings, parts.validation, preload=config.preload)
-        watched = _watched(store, embeddings, validation, config)
+        rows = Rows(store, embeddings, parts.train, views=views, preload=config.preload, distances=distances,
+                    device=accelerator.device)  # fmt: skip
+        validation = Rows(store, embeddings, parts.validation, preload=config.preload, device=accelerator.device)
+        watched = _watched(store, embeddings, validation, config, accelerator.device)
 
         # nothing was written so far, so what cannot be trained leaves no folder behind
         accelerator.wait_for_everyone()
@@ -122,12 +125,14 @@ def _begin(folder: RunFolder, state: State, config: TrainConfig, parts: Split, i
         folder.write_config(config)
 
 
-def _watched(store: Store, embeddings: Embeddings | None, validation: Rows, config: TrainConfig) -> Rows:
+def _watched(
+    store: Store, embeddings: Embeddings | None, validation: Rows, config: TrainConfig, device: torch.device
+) -> Rows:
     """The validation rows that epochs are compared on, spread evenly over the part."""
     wanted = config.validation_images
     if wanted is None or wanted >= len(validation):
         return validation
-    return Rows(store, embeddings, spread_evenly(validation.ids, wanted), preload=config.preload)
+    return Rows(store, embeddings, spread_evenly(validation.ids, wanted), preload=config.preload, device=device)
 
 
 def _restore(learner: Learner, folder: RunFolder, inputs: Inputs) -> None:

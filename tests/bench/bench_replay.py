@@ -18,7 +18,7 @@ from bench_train_step import Variant, make_step, time_in_turns
 
 from nucseg.replay import Geometry, Replay
 from nucseg_pipeline.augmentation import D4_VIEWS, Augmentation
-from nucseg_pipeline.rows import Batch
+from nucseg_pipeline.batch import Batch
 
 GRID, CHANNELS = 64, 256
 

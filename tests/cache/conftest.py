@@ -44,10 +44,9 @@ def make_sample(number: int, *, image_version: int = 0, mask_version: int = 0, *
 
 def make_embedding(number: int, *, image_version: int = 0) -> np.ndarray:
     """(256, 64, 64) float32 that every format holds exactly, no two alike, and quick to compress."""
-    channels = np.arange(256, dtype=np.float32) % 8 - 4
-    values = np.repeat(channels, 64 * 64).reshape(256, 64, 64)
-    values[:, 0, 0] = 127.0  # so that the scale of i8 is 1
-    values[number, 1, 1 + image_version] = 100.0
+    # a channel of only -1, 0 and 1 comes back as it was, however many codes there are between them
+    values = np.repeat(-(np.arange(256, dtype=np.float32) % 2), 64 * 64).reshape(256, 64, 64)
+    values[number, 1, 1 + image_version] = 1.0
     return values
 
 
@@ -137,10 +136,38 @@ def two_blocks(_prepared_stores: Path, store_path: Path) -> Store:
     return Store.open(store_path, mode="r+")
 
 
-@pytest.fixture(params=["folder", "memory"])
-def location(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A place where nothing is yet: a folder, or an object store."""
-    if request.param == "folder":
+def read_through_zarr(patch: pytest.MonkeyPatch) -> None:
+    """Read stores in a folder as those on an object store are read."""
+    patch.setattr("nucseg_cache.reading.ChunkFiles.of", lambda array: None)
+
+
+@pytest.fixture(params=["chunk files", "zarr"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How a store in a folder is read: a test that takes this runs for both ways."""
+    if request.param == "zarr":
+        read_through_zarr(monkeypatch)
+    return str(request.param)
+
+
+@pytest.fixture
+def each_way(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Iterator[str]]:
+    """Both ways of reading, one after the other, for stores that are opened inside the loop."""
+
+    def ways() -> Iterator[str]:
+        yield "chunk files"
+        with monkeypatch.context() as patch:
+            read_through_zarr(patch)
+            yield "zarr"
+
+    return ways
+
+
+@pytest.fixture(params=["folder", "folder through zarr", "memory"])
+def location(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A place where nothing is yet: a folder, read in either way, or an object store."""
+    if request.param != "memory":
+        if request.param != "folder":
+            read_through_zarr(monkeypatch)
         yield str(tmp_path / "drawn.zarr")
         return
     name = uuid.uuid4().hex

@@ -12,6 +12,8 @@ from nucseg_cache import BadRow, Embeddings, Key, RowDamaged, SampleRow, Store
 MakeSample, MakeEmbedding, MakeKey = Callable[..., SampleRow], Callable[..., np.ndarray], Callable[..., Key]
 Files = MutableMapping[str, bytes]
 
+pytestmark = pytest.mark.usefixtures("way")
+
 HARM: dict[str, Callable[[bytes], bytes]] = {
     "emptied": lambda content: b"",
     "cut to three bytes": lambda content: content[:3],

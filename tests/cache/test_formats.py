@@ -1,12 +1,16 @@
-"""f16, f32, i8: what comes back, within what bounds, and what is refused."""
+"""f16, f32, i8, i6: what comes back, within what bounds, and what is refused."""
 
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numcodecs import Blosc
+from PIL import Image
 
 from nucseg_cache import FORMATS, EmbeddingNotFound, Key, Store, UnstorableEmbedding
 from nucseg_cache.formats import Floats, checked, format_named
@@ -15,8 +19,11 @@ VALUES = {
     # the range that a format holds
     "f16": st.floats(-65504, 65504, width=32),
     "f32": st.floats(width=32, allow_nan=False, allow_infinity=False),
-    "i8": st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False),
+    "codes": st.floats(width=32, allow_nan=False, allow_infinity=False),
 }
+STEPS = {"i8": 255, "i6": 63}
+"""How many values a channel can take."""
+STATED = {name: storage.error_bound for name, storage in FORMATS.items()}
 FEW = settings(max_examples=15, deadline=None)
 
 
@@ -26,6 +33,17 @@ def embedding_with(values: np.ndarray, channel: int) -> Floats:
     rows[0, channel] = 0
     rows[0, channel].reshape(-1)[: values.size] = values
     return rows
+
+
+@pytest.fixture(scope="module")
+def real_embedding(shared: Path) -> Floats:
+    """(1, 256, 64, 64) of a tissue image."""
+    pytest.importorskip("onnxruntime")
+    from nucseg.encoders import open_encoder
+
+    file = next((shared / "data" / "nuinsseg").rglob("tissue images/*.png"))
+    encoder = open_encoder("onnx", weights=shared / "weights" / "mobile_sam_encoder.onnx", device="cpu", threads=1)
+    return encoder.encode([np.asarray(Image.open(file).convert("RGB"))])
 
 
 def there_and_back(name: str, rows: Floats) -> Floats:
@@ -50,21 +68,74 @@ def test_f16_is_off_by_at_most_what_it_states(values: np.ndarray, channel: int) 
     assert (error <= np.maximum(2.0**-11 * np.abs(rows.astype(np.float64)), 2.0**-25)).all()
 
 
-@FEW
-@given(hnp.arrays(np.float32, 50, elements=VALUES["i8"]), st.integers(0, 255))
-def test_i8_is_off_by_at_most_what_it_states(values: np.ndarray, channel: int) -> None:
-    rows = embedding_with(values, channel)
-
-    error = np.abs(there_and_back("i8", rows).astype(np.float64) - rows)
-
+def assert_as_close_as_stated(name: str, rows: np.ndarray) -> None:
+    """Each value is off by at most what the format states of its channel."""
+    share, least = map(int, re.fullmatch(r"at most 1/(\d+) of .*, or 2\*\*-(\d+) where .*", STATED[name]).groups())
     largest = np.abs(rows.astype(np.float64)).max(axis=(2, 3), keepdims=True)
-    assert (error <= largest / 254 * (1 + 1e-5)).all()  # float32 arithmetic on top
+    assert (
+        np.abs(there_and_back(name, rows) - rows.astype(np.float64)) <= np.maximum(largest / share, 2.0**-least)
+    ).all()
 
 
-def test_i8_scales_half_precision_as_exactly_as_single_precision() -> None:
+@FEW
+@pytest.mark.parametrize("name", STEPS)
+@given(values=hnp.arrays(np.float32, 50, elements=VALUES["codes"]), channel=st.integers(0, 255))
+def test_codes_are_off_by_at_most_what_they_state(name: str, values: np.ndarray, channel: int) -> None:
+    assert_as_close_as_stated(name, embedding_with(values, channel))
+
+
+@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("largest", [3.4028235e38, 2.0**-126, 1e-40, 2.0**-142, 1e-45], ids=str)
+def test_the_stated_error_holds_at_both_ends_of_the_floats(name: str, largest: float) -> None:
+    values = np.linspace(-largest, largest, 4096)
+
+    assert_as_close_as_stated(name, embedding_with(values, 3))
+
+
+@pytest.mark.parametrize(("name", "n_codes"), STEPS.items())
+def test_the_stated_error_is_that_of_so_many_steps(name: str, n_codes: int) -> None:
+    values = np.linspace(-1, 1, 4096)
+    rows = embedding_with(values, 0)
+
+    back = there_and_back(name, rows)
+
+    assert len(np.unique(back[0, 0])) == n_codes
+    assert np.abs(back - rows)[0, 0].max() == pytest.approx(1 / (n_codes - 1), rel=0.01)
+    share = int(re.search(r"1/(\d+)", STATED[name]).group(1))
+    assert share == n_codes - 2  # a step less than exact arithmetic gives: room for float32's
+
+
+@pytest.mark.parametrize(("name", "n_bytes", "error"), [("i8", 0.9 * 2**20, 2e-4), ("i6", 0.65 * 2**20, 3e-3)])
+def test_a_real_embedding_is_stored_as_small_and_as_exactly_as_the_readme_says(
+    real_embedding: Floats, name: str, n_bytes: float, error: float
+) -> None:
+    back = there_and_back(name, real_embedding)
+
+    assert_as_close_as_stated(name, real_embedding)
+    centred = real_embedding - real_embedding.mean(axis=(2, 3), keepdims=True)
+    assert ((back - real_embedding) ** 2).sum() < error * (centred**2).sum()
+    codec = FORMATS[name].compressor.to_dict()["configuration"]
+    frame = Blosc(codec["cname"], codec["clevel"], Blosc.BITSHUFFLE, codec["blocksize"]).encode(
+        FORMATS[name].encode(real_embedding).values
+    )
+    assert 0.9 * FORMATS[name].row_bytes < len(frame) < min(n_bytes, 1.1 * FORMATS[name].row_bytes)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_half_precision_is_scaled_as_exactly_as_single_precision(name: str) -> None:
     rows = embedding_with(np.array([0.1, 3e-5, -2e-6], np.float16), 7).astype(np.float16)
 
-    np.testing.assert_array_equal(there_and_back("i8", rows), there_and_back("i8", rows.astype(np.float32)))
+    np.testing.assert_array_equal(there_and_back(name, rows), there_and_back(name, rows.astype(np.float32)))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_decoding_into_an_array_is_decoding(name: str) -> None:
+    stored = FORMATS[name].encode(embedding_with(np.array([0.1, 3e-5, -2e-6]), 7))
+    expected = FORMATS[name].decode(stored)
+    out = np.full_like(expected, 7)
+
+    assert FORMATS[name].decode(stored, out) is out
+    np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -83,7 +154,9 @@ def test_what_comes_back_has_the_type_that_reading_promises(name: str) -> None:
     assert back.dtype == (np.float16 if name == "f16" else np.float32)
 
 
-@pytest.mark.parametrize(("name", "value"), [("f16", 65520.0), ("f16", -1e9), ("f32", 1e39), ("i8", -1e39)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "value"), [("f16", 65520.0), ("f16", -1e9), ("f32", 1e39), ("i8", -1e39), ("i6", 1e39)], ids=str
+)
 def test_what_a_format_cannot_hold_is_refused_with_a_way_out(name: str, value: float) -> None:
     rows = embedding_with(np.array([1.0]), 3).astype(np.float64)
     rows[0, 5, 6, 7] = value
@@ -141,7 +214,7 @@ def test_each_row_gets_exactly_one_embedding(store: Store, key: Key, rows: list[
 
 
 def test_an_unknown_format_names_those_that_exist() -> None:
-    with pytest.raises(UnstorableEmbedding, match="'i4'; there are f16, f32, i8"):
+    with pytest.raises(UnstorableEmbedding, match="'i4'; there are f16, f32, i8, i6"):
         format_named("i4")
 
 

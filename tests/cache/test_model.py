@@ -27,8 +27,10 @@ class StoreModel(RuleBasedStateMachine):
 
     make: Any = None
     """The factories of conftest.py: sample, embedding, store."""
+    each_way: Any = None
+    """Both ways of reading, as in conftest.py."""
 
-    @initialize(name=st.sampled_from(["f16", "i8"]))
+    @initialize(name=st.sampled_from(["f16", "i8", "i6"]))
     def create(self, name: str) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "drawn.zarr"
@@ -81,13 +83,18 @@ class StoreModel(RuleBasedStateMachine):
 
     @invariant()
     def the_store_says_what_the_model_says(self) -> None:
+        for _ in self.each_way():
+            self.says_what_the_model_says(Store.open(self.path))
+        self.says_what_the_model_says(self.store)
+
+    def says_what_the_model_says(self, store: Store) -> None:
         expected = [self.make[0](r["id"], image_version=r["image"], mask_version=r["mask"]) for r in self.rows]
-        assert self.store.table == tuple(
+        assert store.table == tuple(
             sample.info(row, present=self.rows[row]["present"]) for row, sample in enumerate(expected)
         )
         row = len(self.rows) // 2
-        np.testing.assert_array_equal(self.store.read_samples([row])[0].instances, expected[row].instances)
-        embeddings = self.store.embeddings(self.key)
+        np.testing.assert_array_equal(store.read_samples([row])[0].instances, expected[row].instances)
+        embeddings = store.embeddings(self.key)
         valid = {row for row, (image, _) in self.embedded.items() if image == self.rows[row]["image"]}
         assert embeddings.missing(sizes=True) == [
             row for row, r in enumerate(self.rows) if r["present"] and row not in valid
@@ -97,9 +104,10 @@ class StoreModel(RuleBasedStateMachine):
 
 
 def test_any_sequence_of_operations_agrees_with_a_dictionary(
-    sample: Any, embedding: Any, new_store: Any, monkeypatch: pytest.MonkeyPatch
+    sample: Any, embedding: Any, new_store: Any, each_way: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(StoreModel, "make", (sample, embedding, new_store))
+    monkeypatch.setattr(StoreModel, "each_way", staticmethod(each_way))
 
     run_state_machine_as_test(
         StoreModel,

@@ -10,6 +10,8 @@ from nucseg_cache import EmbeddingNotFound, Key, RowDamaged, SampleRow, Store
 
 MakeSample, MakeEmbedding, MakeKey = Callable[..., SampleRow], Callable[..., np.ndarray], Callable[..., Key]
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 class TestAChangedImage:
     def test_makes_the_embedding_of_that_row_missing_and_no_other(

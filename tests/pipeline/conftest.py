@@ -11,8 +11,8 @@ import torch
 from nucseg.encoders import asked_identity
 from nucseg_cache import Key, SampleRow, Store
 from nucseg_pipeline.ablation.execution import Told
+from nucseg_pipeline.batch import Batch
 from nucseg_pipeline.config import TrainConfig
-from nucseg_pipeline.rows import Batch
 from nucseg_pipeline.train import train
 
 SIDE_PX, N_ROWS = 32, 12

@@ -13,8 +13,9 @@ from nucseg.errors import ConfigError
 from nucseg.replay import Geometry, Replay, d4
 from nucseg_cache import Store
 from nucseg_pipeline.augmentation import D4_VIEWS, Augmentation, open_views
+from nucseg_pipeline.batch import Batch
 from nucseg_pipeline.config import TrainConfig
-from nucseg_pipeline.rows import Batch, Rows
+from nucseg_pipeline.rows import Rows
 
 IDS = tuple(f"image [{number}]" for number in range(12))
 Configure = Callable[..., TrainConfig]

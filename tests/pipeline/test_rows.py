@@ -12,8 +12,10 @@ import torch
 
 from nucseg.errors import ConfigError
 from nucseg.instances import distance_map
-from nucseg_cache import Embeddings, RowDamaged, Store
-from nucseg_pipeline.rows import Rows, batches, collate, epoch_order, free_memory_bytes, stream
+from nucseg_cache import FORMATS, Embeddings, Key, RowDamaged, Store
+from nucseg_pipeline.batch import CPU, collate
+from nucseg_pipeline.memory import free_memory_bytes
+from nucseg_pipeline.rows import Rows, batches, batches_ahead, epoch_order, stream
 
 IDS = tuple(f"image [{number}]" for number in (3, 0, 7, 5))
 
@@ -51,6 +53,99 @@ def test_rows_in_memory_are_those_on_the_disk(store: Store, embeddings: Embeddin
         np.testing.assert_array_equal(one.embedding, other.embedding)
 
 
+@pytest.fixture(scope="module", params=FORMATS)
+def stored_as(
+    request: pytest.FixtureRequest, pristine_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Embeddings:
+    """The embeddings of the store in each format, with a view in other colours."""
+    path = tmp_path_factory.mktemp("formats") / "synthetic.zarr"
+    shutil.copytree(pristine_cache / "synthetic.zarr", path)
+    store = Store.open(path, mode="r+")
+    floats = store.embeddings(store.keys()[0]).read(range(12)).astype(np.float32)
+    key = Key({"architecture": "random", "format": request.param})
+    store.embeddings(key).write(range(12), floats)
+    images = 255 - np.stack([sample.image for sample in store.read_samples(range(12))])
+    store.embeddings(key, "stain-1", images=True).write(range(12), 1 - floats, images)
+    return Store.open(path).embeddings(key)
+
+
+KEPT = {"read when asked for": None, "kept on the host": CPU, "kept on the device": torch.device("cpu", 0)}
+"""Where rows are; the last stands for a device with memory of its own."""
+
+
+@pytest.mark.parametrize("place", KEPT.values(), ids=KEPT)
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 0], [3, 2, 1, 0], [1, 1]], ids=str)
+def test_a_batch_on_a_device_is_what_the_store_reads(
+    stored_as: Embeddings, monkeypatch: pytest.MonkeyPatch, place: torch.device | None, order: list[int]
+) -> None:
+    monkeypatch.setattr("nucseg_pipeline.rows.place_to_keep", lambda *_: place)
+    store = Store.open(Path(stored_as._location))
+    stained = store.embeddings(stored_as.key, "stain-1")
+    rows = Rows(store, stored_as, IDS, views={"stain-1": stained}, distances=True)
+    numbers = [store.row_of(IDS[index]) for index in order]
+    views = ["stain-1" if index % 2 else "identity" for index in order]
+
+    batch = collate(rows.read(order, views), CPU)
+
+    assert batch.ids == tuple(IDS[index] for index in order)
+    assert rows.in_memory is (place is not None)
+    for place_in_batch, (number, view) in enumerate(zip(numbers, views, strict=True)):
+        embeddings = stained if view == "stain-1" else stored_as
+        expected = embeddings.read([number])[0]
+        found = batch.embedding[place_in_batch].numpy()
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+        (sample,) = store.read_samples([number])
+        image = 255 - sample.image if view == "stain-1" else sample.image
+        assert torch.equal(batch.image[place_in_batch], torch.from_numpy(image).permute(2, 0, 1).float() / 255)
+        np.testing.assert_array_equal(batch.target[place_in_batch].numpy(), sample.instances > 0)
+        np.testing.assert_array_equal(batch.ignore[place_in_batch].numpy(), sample.ignore)
+        np.testing.assert_array_equal(batch.distance[place_in_batch].numpy(), distance_map(sample.instances))
+
+
+def test_codes_stay_codes_in_memory(stored_as: Embeddings) -> None:
+    with_embedding, without = (Rows(Store.open(stored_as._location), one, IDS) for one in (stored_as, None))
+
+    n_bytes = with_embedding[0].n_bytes - without[0].n_bytes
+
+    of_a_value = {"f16": 2, "f32": 4, "i8": 1, "i6": 1}[stored_as.key.fields["format"]]
+    assert n_bytes == 256 * 64 * 64 * of_a_value + (256 * 4 if of_a_value == 1 else 0)
+
+
+def test_rows_on_the_device_share_what_their_views_have_in_common(
+    store: Store, embeddings: Embeddings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nucseg_pipeline.rows.place_to_keep", lambda *_: torch.device("cpu", 0))
+    rows = Rows(store, embeddings, IDS, views={"d4-1": embeddings}, distances=True)
+
+    one, other = (rows.read([2], [view])[0] for view in ("identity", "d4-1"))
+
+    assert one.embedding is not other.embedding
+    assert one.distance is other.distance
+    assert all(one.pixels[name] is other.pixels[name] for name in ("image", "target", "ignore"))
+
+
+def test_rows_read_together_make_a_batch_without_a_copy(store: Store, embeddings: Embeddings) -> None:
+    rows = Rows(store, embeddings, IDS).__getitems__([2, 0, 1])
+
+    assert collate(rows).embedding.data_ptr() == rows[0].embedding.ctypes.data
+    for others in (rows[:2], rows[::-1]):
+        batch = collate(others)
+        assert batch.embedding.data_ptr() not in {row.embedding.ctypes.data for row in rows}
+        np.testing.assert_array_equal(batch.embedding.numpy(), np.stack([row.embedding for row in others]))
+
+
+def test_a_batch_of_rows_in_memory_is_a_copy(store: Store, embeddings: Embeddings) -> None:
+    rows = Rows(store, embeddings, IDS, preload="on")
+    collate(rows.__getitems__(range(4))).embedding.fill_(7)
+
+    np.testing.assert_array_equal(rows[1].embedding, embeddings.read([0])[0])
+
+
+def test_a_batch_ahead_is_always_read_and_no_more_than_fits() -> None:
+    assert [batches_ahead([[0] * size] * 9) for size in (1, 16, 64, 500)] == [64, 4, 1, 1]
+
+
 def test_rows_in_memory_are_read_once(cache: Path) -> None:
     store = Store.open(cache / "synthetic.zarr")
     rows = Rows(store, None, IDS, preload="on")
@@ -63,7 +158,7 @@ def test_rows_are_kept_when_they_fit_in_half_of_the_free_memory(
     store: Store, embeddings: Embeddings, monkeypatch: pytest.MonkeyPatch, free_rows: float, kept: bool
 ) -> None:
     row_bytes = 32 * 32 * (3 + 4 + 1) + 256 * 64 * 64 * 2
-    monkeypatch.setattr("nucseg_pipeline.rows.free_memory_bytes", lambda: int(free_rows * row_bytes))
+    monkeypatch.setattr("nucseg_pipeline.memory.free_memory_bytes", lambda: int(free_rows * row_bytes))
     assert Rows(store, embeddings, IDS, preload="auto").in_memory is kept
 
 

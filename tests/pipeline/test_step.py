@@ -6,7 +6,7 @@ import torch
 from nucseg.errors import ConfigError
 from nucseg.losses import SegmentationLoss, distance_loss
 from nucseg.models import ModelConfig, build_model
-from nucseg_pipeline.rows import Batch
+from nucseg_pipeline.batch import Batch
 from nucseg_pipeline.step import Objective
 
 

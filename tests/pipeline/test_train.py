@@ -191,14 +191,14 @@ def test_no_image_of_the_test_part_is_read(training: Configure, monkeypatch: pyt
     def watch(owner: type, name: str) -> None:
         original = getattr(owner, name)
 
-        def watched(self: object, rows: object, *args: object) -> object:
+        def watched(self: object, rows: object, **options: object) -> object:
             read.update(rows)
-            return original(self, rows, *args)
+            return original(self, rows, **options)
 
         monkeypatch.setattr(owner, name, watched)
 
     watch(Store, "try_read_samples")
-    watch(Embeddings, "try_read")
+    watch(Embeddings, "try_read_stored")
     config = training(epochs=1)
     train(config)
     parts = RunFolder(config.folder).split()

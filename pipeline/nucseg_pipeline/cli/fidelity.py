@@ -25,7 +25,7 @@ def fidelity(
     weights: Annotated[Path | None, typer.Option(help="Its checkpoint. Default: $NUCSEG_WEIGHTS, user cache.")] = None,
     precision: Annotated[str, typer.Option(help="Precision of the embeddings; auto takes any.")] = "auto",
     format: Annotated[  # noqa: A002 - the option's name
-        str | None, typer.Option(help="Storage format of the embeddings: f16, f32, i8. Default: any.")
+        str | None, typer.Option(help="Storage format of the embeddings: f16, f32, i8, i6. Default: any.")
     ] = None,
     split: Annotated[str, typer.Option(help="official, grouped, kfold, paper.")] = "official",
     fold: Annotated[int, typer.Option(help="Which fold is the test part, from 0.")] = 0,

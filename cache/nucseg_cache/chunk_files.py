@@ -1,0 +1,120 @@
+"""The chunk files of a store in a folder, read and decoded without zarr: the same bytes, in a fraction of the time.
+
+A chunk file is a Blosc frame followed by its CRC-32C. zarr hands each of these steps to another thread and copies in
+between; here a row is decoded right into the caller's array. What a read must never do stays as with zarr: nothing is
+decoded whose CRC is wrong, and a file that is missing reads as zeros, which no digest vouches for.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+import zarr
+from numcodecs import VLenUTF8, blosc
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, VLenUTF8Codec
+from zarr.core.metadata import ArrayV3Metadata
+from zarr.storage import LocalStore
+
+_CRC_BYTES = 4
+_FRAME_HEADER_BYTES = 16
+
+
+class ChunkFiles:
+    """The chunk files of one array whose chunks divide its first axis alone."""
+
+    def __init__(self, folder: str, shape: tuple[int, ...], chunk_rows: int, dtype: np.dtype[Any] | None) -> None:
+        """Name the place; nothing is read.
+
+        Args:
+            folder: of the array.
+            shape: of the array.
+            chunk_rows: rows in one file.
+            dtype: of the numbers; None for texts.
+        """
+        self._folder, self._tail = f"{folder}/c/", "/0" * (len(shape) - 1)
+        self._n_rows, self._row_shape, self._chunk_rows = shape[0], shape[1:], chunk_rows
+        self._dtype = dtype
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any]) -> ChunkFiles | None:
+        """Those of an array; None where zarr has to read: not in a folder, or not laid out as this package does."""
+        store, document = array.store, array.metadata
+        if not isinstance(store, LocalStore) or not isinstance(document, ArrayV3Metadata) or sys.byteorder != "little":
+            return None
+        first, *others = (type(codec) for codec in document.codecs)
+        is_ours = others == [BloscCodec, Crc32cCodec] and first in (BytesCodec, VLenUTF8Codec)
+        if not is_ours or array.chunks[1:] != array.shape[1:] or document.encode_chunk_key((1,)) != "c/1":
+            return None
+        dtype = np.dtype(array.dtype) if first is BytesCodec else None
+        return cls(os.fspath(store.root / array.path), array.shape, array.chunks[0], dtype)
+
+    def read_row(self, row: int, out: npt.NDArray[Any]) -> None:
+        """Read one row of numbers into a contiguous array of its shape and type.
+
+        Raises:
+            ValueError, RuntimeError: its chunk file is damaged; what is in `out` then means nothing.
+            OSError: it cannot be read.
+        """
+        if self._chunk_rows == 1:
+            self._decode(row, out)
+        else:
+            out[...] = self.chunk(row // self._chunk_rows)[row % self._chunk_rows]
+
+    def read_rows(self, where: slice) -> npt.NDArray[Any]:
+        """Consecutive rows, as far as the array has them; raises as `read_row` does."""
+        parts = [self.chunk(index)[inside] for index, inside, _ in self.spans(where)]
+        return np.concatenate(parts) if parts else self._filled(0)
+
+    def spans(self, where: slice) -> Iterator[tuple[int, slice, slice]]:
+        """The chunks with some of the rows: the number of each, the rows in it, their place among those asked for."""
+        first, stop = where.start, min(where.stop, self._n_rows)
+        for index in range(first // self._chunk_rows, -(-stop // self._chunk_rows)):
+            begin = index * self._chunk_rows
+            low, high = max(begin, first), min(begin + self._chunk_rows, stop)
+            yield index, slice(low - begin, high - begin), slice(low - first, high - first)
+
+    def chunk(self, index: int) -> npt.NDArray[Any]:
+        """All rows of one chunk file; raises as `read_row` does."""
+        chunk = self._filled(self._chunk_rows)
+        if self._dtype is not None:
+            self._decode(index, chunk)
+            return chunk
+        frame = self._frame(index)
+        texts = chunk if frame is None else VLenUTF8().decode(blosc.decompress(frame))
+        if texts.shape != chunk.shape:
+            raise ValueError(f"it holds {len(texts)} texts, expected {len(chunk)}")
+        return texts
+
+    def _filled(self, n_rows: int) -> npt.NDArray[Any]:
+        shape = (n_rows, *self._row_shape)
+        return np.full(shape, "", object) if self._dtype is None else np.zeros(shape, self._dtype)
+
+    def _decode(self, index: int, out: npt.NDArray[Any]) -> None:
+        frame = self._frame(index)
+        if frame is None:
+            out[...] = 0
+            return
+        n_bytes = int.from_bytes(frame[4:8].tobytes(), "little")
+        if n_bytes != out.nbytes:
+            raise ValueError(f"it holds {n_bytes} bytes, expected {out.nbytes}")
+        # of its own context, without the interpreter lock: zarr turns Blosc's own threads off when it is imported
+        blosc.decompress(frame, out)
+
+    def _frame(self, index: int) -> npt.NDArray[np.uint8] | None:
+        """The Blosc frame of a chunk, once its CRC is right; None where there is no file."""
+        try:
+            with io.FileIO(f"{self._folder}{index}{self._tail}") as file:
+                content = np.frombuffer(file.readall(), np.uint8)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # what zarr takes for no file
+            return None
+        frame, stored = content[:-_CRC_BYTES], content[-_CRC_BYTES:].tobytes()
+        if len(frame) < _FRAME_HEADER_BYTES or google_crc32c.value(frame) != int.from_bytes(stored, "little"):
+            raise ValueError(f"its {len(content)} bytes and their CRC-32C do not belong together")
+        return frame

@@ -1,0 +1,97 @@
+"""How rows of a store's arrays are read: chunk files as they are in a folder, through zarr elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from nucseg_cache.chunk_files import ChunkFiles
+from nucseg_cache.groups import together
+
+MOST_THREADS = 4
+"""Rows read side by side at most: what takes time lets go of the interpreter lock."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Reader:
+    """Reads rows of some arrays of one group, which were checked against their seal."""
+
+    def __init__(self, arrays: Mapping[str, zarr.Array[Any]]) -> None:
+        self._arrays = dict(arrays)
+        found = {name: ChunkFiles.of(array) for name, array in arrays.items()}
+        self._files = {name: files for name, files in found.items() if files is not None}
+
+    def row_into(self, row: int, out: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Read one row of several arrays of numbers; raises whatever a codec makes of damaged bytes.
+
+        Args:
+            row: which one.
+            out: name -> a contiguous array of the row's shape and type.
+        """
+        if out.keys() <= self._files.keys():
+            for name, target in out.items():
+                self._files[name].read_row(row, target)
+            return
+        for target, found in zip(out.values(), self._through_zarr(tuple(out), row), strict=True):
+            target[...] = found
+
+    def columns(self, names: Sequence[str], where: slice) -> list[npt.NDArray[Any]]:
+        """The same rows of several arrays; raises as `row_into` does."""
+        if set(names) <= self._files.keys():
+            return [self._files[name].read_rows(where) for name in names]
+        return self._through_zarr(names, where)
+
+    def readable(self, name: str, where: slice) -> npt.NDArray[Any]:
+        """Rows of an array of numbers; zeros, which vouch for nothing, where a chunk file cannot be decoded."""
+        array = self._arrays[name]
+        if name not in self._files:
+            return _readable_through_zarr(array, where)
+        files = self._files[name]
+        rows = np.zeros((min(where.stop, array.shape[0]) - where.start, *array.shape[1:]), array.dtype)
+        for index, inside, place in files.spans(where):
+            with suppress(ValueError, RuntimeError):  # what the codecs raise
+                rows[place] = files.chunk(index)[inside]
+        return rows
+
+    def _through_zarr(self, names: Sequence[str], where: int | slice) -> list[npt.NDArray[Any]]:
+        """Asked for all at once: on an object store one wait instead of many."""
+        requests = (self._arrays[name].async_array.getitem(where) for name in names)
+        return [np.asarray(found) for found in together(requests)]
+
+
+def _readable_through_zarr(array: zarr.Array[Any], where: slice) -> npt.NDArray[Any]:
+    try:
+        return np.array(array[where])
+    except (OSError, MemoryError):
+        raise
+    except Exception:  # whatever a codec makes of damaged bytes, it is damage; find out which file
+        rows = np.zeros((min(where.stop, array.shape[0]) - where.start, *array.shape[1:]), array.dtype)
+    for chunk in chunk_rows(array, where):
+        part = slice(max(chunk.start, where.start), min(chunk.stop, where.stop))
+        with suppress(ValueError, RuntimeError, TypeError, EOFError):  # what the codecs raise
+            rows[part.start - where.start : part.stop - where.start] = array[part]
+    return rows
+
+
+def chunk_rows(array: zarr.Array[Any], where: slice) -> list[slice]:
+    """The rows of each chunk file in which some of the rows lie."""
+    n_rows = array.chunks[0]
+    return [slice(first, first + n_rows) for first in range(where.start - where.start % n_rows, where.stop, n_rows)]
+
+
+def side_by_side(read: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """What is read of each item, in order; by a few threads where there are several."""
+    n_threads = min(MOST_THREADS, len(os.sched_getaffinity(0)), len(items))
+    if n_threads < 2:
+        return [read(item) for item in items]
+    with ThreadPoolExecutor(n_threads) as pool:
+        return list(pool.map(read, items))

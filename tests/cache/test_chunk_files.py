@@ -1,0 +1,213 @@
+"""Chunk files read directly are what zarr reads, damage included, and only what zarr would read."""
+
+import threading
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import pytest
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numcodecs import blosc
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from nucseg_cache import FORMATS, BadRow, Key, Store
+from nucseg_cache.chunk_files import ChunkFiles
+from nucseg_cache.reading import side_by_side
+
+Files, Ways = MutableMapping[str, bytes], Callable[[], Iterator[str]]
+MakeKey, MakeEmbedding = Callable[..., Key], Callable[..., np.ndarray]
+SEVERAL = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+
+VIEW = "stain-1"
+"""Has images of its own, so that every kind of array of the embeddings is read."""
+
+
+@pytest.fixture
+def everything(store: Store, key_of: MakeKey, embedding: MakeEmbedding) -> Store:
+    """Three rows in every format, with images."""
+    random = np.random.default_rng(0)
+    for name in FORMATS:
+        view = store.embeddings(key_of(format=name), VIEW, images=True)
+        noise = random.normal(size=(3, 256, 64, 64)).astype(np.float32)
+        view.write(range(3), noise, random.integers(0, 255, (3, 8, 8, 3), dtype=np.uint8))
+    return store
+
+
+def cause(bad: BadRow) -> tuple[int, str, str]:
+    """Row, id and reason, without the codec's own words."""
+    return bad.row, bad.id, bad.reason.partition(" (")[0]
+
+
+def all_that_is_read(location: str, key: Key) -> list[Any]:
+    """What a store returns of itself, bit for bit, and what it does not, and why not."""
+    store = Store.open(location)
+    embeddings = store.embeddings(key, VIEW)
+    stored, bad = embeddings.try_read_stored(range(3))
+    samples, bad_samples = store.try_read_samples(range(3))
+    return [
+        store.described(),
+        [cause(one) for one in (*store.damaged(), *bad, *bad_samples)],
+        *(None if array is None else array.tobytes() for array in (stored.values, stored.scale, stored.images)),
+        [(s.id, s.image.tobytes(), s.instances.tobytes(), s.ignore.tobytes()) for s in samples],
+        embeddings.missing(sizes=True),
+        embeddings.file_bytes(),
+    ]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_both_ways_return_the_same_bits(everything: Store, key_of: MakeKey, each_way: Ways, name: str) -> None:
+    directly, through_zarr = (all_that_is_read(everything.location, key_of(format=name)) for _ in each_way())
+
+    assert directly == through_zarr
+    assert directly[1] == []
+    assert len(directly[0]) == len(directly[-3]) == 3
+
+
+def test_both_ways_take_the_same_damage_for_damage(
+    everything: Store, key_of: MakeKey, each_way: Ways, files: Files
+) -> None:
+    key = key_of(format="i8")
+    names = sorted(n for n in files if "/c/" in n and ("samples" in n or key.hash in n))
+    assert len(names) == 9 + 10 + 6 + 3
+    sound = {name: files[name] for name in names}
+    seen = []
+
+    @SEVERAL
+    @given(st.sampled_from(names), st.integers(0, 10**7), st.integers(0, 255), st.sampled_from(["flip", "cut", "gone"]))
+    def harmed(name: str, place: int, bits: int, how: str) -> None:
+        content = bytearray(sound[name])
+        place %= len(content)
+        content[place] ^= bits
+        if how == "gone":
+            del files[name]
+        else:
+            files[name] = bytes(content[:place] if how == "cut" else content)
+        directly, through_zarr = (all_that_is_read(everything.location, key) for _ in each_way())
+        files[name] = sound[name]
+        assert directly == through_zarr
+        seen.append(bool(directly[1]))
+
+    harmed()
+    assert sum(seen) > len(seen) / 2  # most harm was done to something
+
+
+@pytest.mark.parametrize("way_to_damage", ["another length", "no frame"])
+def test_a_file_with_a_right_crc_is_not_decoded_past_the_array(
+    embedded: Store, key: Key, files: Files, way_to_damage: str
+) -> None:
+    """Larger than its row: a decoder in C would write past the end of the caller's array."""
+    name = f"embeddings/{key.hash}/identity/values/c/1/0/0/0"
+    frame = blosc.compress(bytes(2**21 + 16), b"lz4", 5) if way_to_damage == "another length" else b"no frame"
+    files[name] = with_crc(frame)
+    out = np.ones((2, 256, 64, 64), np.float16)
+
+    _, bad = embedded.embeddings(key).try_read([1], out=out[:1])
+
+    assert [cause(one) for one in bad] == [(1, "image 1", "it cannot be decoded")]
+    assert not out[0].any()
+    assert (out[1] == 1).all()
+
+
+def with_crc(frame: bytes) -> bytes:
+
+    return frame + int(google_crc32c.value(frame)).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("name", ["f16", "i6"])
+def test_embeddings_are_read_into_the_callers_array(
+    store: Store, key_of: MakeKey, embedding: MakeEmbedding, name: str, way: str
+) -> None:
+    embeddings = store.embeddings(key_of(format=name))
+    embeddings.write([0, 1, 2], np.stack([embedding(n) for n in range(3)]))
+    out = np.full((2, 256, 64, 64), 7, "float16" if name == "f16" else "float32")
+    room = embeddings.room(2)
+
+    assert embeddings.read([2, 0], out=out) is out
+    assert embeddings.read_stored([2, 0], out=room) is room
+
+    for found in (out, room.values * (1 if room.scale is None else room.scale[:, :, None, None])):
+        np.testing.assert_array_equal(found, np.stack([embedding(2), embedding(0)]))
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.zeros((2, 256, 64, 64), np.float16),
+        np.zeros((1, 256, 64, 64), np.float32),
+        np.zeros((1, 64, 64, 256), np.float16).transpose(0, 3, 1, 2),
+    ],
+    ids=["too many rows", "another type", "another order"],
+)
+def test_an_array_that_does_not_fit_is_refused(embedded: Store, key: Key, out: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"out is float.* expected contiguous float16 of \(1, 256, 64, 64\)"):
+        embedded.embeddings(key).read([0], out=out)
+
+
+def test_many_threads_read_the_same_rows_right(everything: Store, key_of: MakeKey) -> None:
+    embeddings = everything.embeddings(key_of(format="i8"), VIEW)
+    expected = embeddings.read_stored(range(3))
+    wrong: list[int] = []
+
+    def read() -> None:
+        for row in (0, 1, 2, 0, 1, 2):
+            found = embeddings.read_stored([row])
+            if not np.array_equal(found.values[0], expected.values[row]):
+                wrong.append(row)
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert blosc.use_threads is False  # Blosc's own threads share one state
+    assert wrong == []
+
+
+def test_what_is_read_side_by_side_keeps_its_order_and_its_errors() -> None:
+    assert side_by_side(lambda number: number * 2, range(50)) == list(range(0, 100, 2))
+    with pytest.raises(ZeroDivisionError):
+        side_by_side(lambda number: 1 // number, [1, 2, 0])
+
+
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "no CRC": {"compressors": [BloscCodec()]},
+    "no Blosc": {"compressors": [Crc32cCodec()]},
+    "chunks across rows": {"chunks": (4, 2)},
+    "names of version 2": {"chunk_key_encoding": {"name": "v2", "separator": "/"}},
+    "names with points": {"chunk_key_encoding": {"name": "default", "separator": "."}},
+}
+
+
+@pytest.mark.parametrize("changed", OTHERWISE.values(), ids=OTHERWISE)
+def test_an_array_laid_out_otherwise_is_left_to_zarr(tmp_path: Any, changed: dict[str, Any]) -> None:
+    asked = {"shape": (8, 4), "chunks": (4, 4), "dtype": "i4", "compressors": [BloscCodec(), Crc32cCodec()]} | changed
+    array = zarr.create_array(tmp_path / "a.zarr", **asked)
+
+    assert ChunkFiles.of(array) is None
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 4, 16])
+@pytest.mark.parametrize("where", [slice(0, 10), slice(3, 5), slice(4, 8), slice(7, 40), slice(9, 9), slice(12, 20)])
+def test_rows_across_files_are_those_that_zarr_reads(tmp_path: Any, chunk_rows: int, where: slice) -> None:
+    array = zarr.create_array(
+        tmp_path / "a.zarr",
+        shape=(10, 3),
+        chunks=(chunk_rows, 3),
+        dtype="i4",
+        compressors=[BloscCodec(), Crc32cCodec()],
+    )
+    array[:6] = np.arange(18, dtype="i4").reshape(6, 3)  # the rest has no file where it does not share one
+
+    files = ChunkFiles.of(array)
+
+    assert files is not None
+    np.testing.assert_array_equal(files.read_rows(where), array[where])
+    assert files.read_rows(where).dtype == array.dtype
+    for row in range(10):
+        out = np.ones(3, "i4")
+        files.read_row(row, out)
+        np.testing.assert_array_equal(out, array[row])
