@@ -33,7 +33,9 @@ class ObjectStore(FsspecStore):
         options = {"use_listings_cache": False, **_OPTIONS.get(protocol, {})}
         return cls.from_url(url, storage_options=options, read_only=read_only)  # type: ignore[return-value]
 
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+    async def get(  # noqa: D102 - as in zarr, like those below
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
         with _outside():
             return await super().get(key, prototype, byte_range)
 
