@@ -73,9 +73,14 @@ class RowDamaged(CacheError):
         )
 
 
+class Unreachable(OSError):
+    """An object store that does not answer, or does not let us in."""
+
+
 SHOWN_ROWS = 8
 
 _WAYS_OUT = {
+    errno.ENOENT: "Create the bucket or folder that is not there, or choose another place with --cache",
     errno.ENOSPC: "Free some space there, or choose another place with --cache, and run the same command again",
     errno.EDQUOT: "Free some of your quota, or choose another place with --cache, and run the same command again",
     errno.EACCES: "Ask for the permission, or choose another place with --cache",
@@ -85,6 +90,14 @@ _WAYS_OUT = {
     errno.EROFS: "Mount it writable, or choose another place with --cache",
     errno.ENOLCK: "The file system offers no locks; choose a place with --cache that does",
 }
+
+
+_NUMBERS = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
+
+_NETWORK = (
+    "Look at the network, the address and the credentials (for s3:// AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID and "
+    "AWS_SECRET_ACCESS_KEY, or a profile in ~/.aws), and run the same command again"
+)
 
 
 @contextmanager
@@ -97,7 +110,15 @@ def access(location: str, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        way_out = _WAYS_OUT.get(error.errno or 0, "Mend that, and run the same command again")
+        reason = str(error.strerror or error).rstrip(".")
         raise StoreAccessError(
-            f"{doing} {location} failed: {error.strerror or error}. {way_out}; everything that was finished is kept."
+            f"{doing} {location} failed: {reason}. {_way_out(error)}; everything that was finished is kept."
         ) from error
+
+
+def _way_out(error: OSError) -> str:
+    if isinstance(error, Unreachable):
+        return _NETWORK
+    # what comes from an object store often has a type and no number
+    number = error.errno or next((n for kind, n in _NUMBERS.items() if isinstance(error, kind)), 0)
+    return _WAYS_OUT.get(number, "Mend that, and run the same command again")

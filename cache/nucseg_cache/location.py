@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlparse
@@ -13,11 +13,15 @@ from urllib.parse import unquote, urlparse
 import zarr
 from zarr.core.sync import sync  # zarr's stores are asynchronous only; this is how zarr itself calls them
 from zarr.errors import ContainsArrayError
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import LocalStore
 
 from nucseg_cache.errors import CacheError, StoreAccessError, StoreDamaged, StoreFormatError, StoreNotFound, access
+from nucseg_cache.objects import ObjectStore
 
 Mode = Literal["r", "r+"]
+
+_REQUESTS = 32
+"""Requests to an object store that are under way at once."""
 
 
 def local_path(location: str | Path) -> Path | None:
@@ -62,7 +66,7 @@ def root_of(location: str | Path, mode: Mode) -> zarr.Group:
             ) from error
 
 
-def zarr_store(location: str | Path, mode: Mode) -> LocalStore | FsspecStore:
+def zarr_store(location: str | Path, mode: Mode) -> LocalStore | ObjectStore:
     """The zarr store of a location.
 
     Raises:
@@ -72,7 +76,7 @@ def zarr_store(location: str | Path, mode: Mode) -> LocalStore | FsspecStore:
     if folder is not None:
         return LocalStore(folder, read_only=mode == "r")
     try:
-        return FsspecStore.from_url(str(location), read_only=mode == "r")
+        return ObjectStore.at(str(location), read_only=mode == "r")
     except (ImportError, ValueError) as error:
         raise StoreAccessError(
             f"{location} cannot be opened: {error}. Install what its kind of URL needs (s3:// needs `pip install "
@@ -86,7 +90,7 @@ def stored_bytes(array: zarr.Array[Any], rows: Iterable[int]) -> dict[int, int]:
     folder = array.store.root / array.path if isinstance(array.store, LocalStore) else None
     if folder is not None:
         return {row: _file_bytes(folder / "c" / str(row) / tail) for row in rows}
-    return {row: _object_bytes(array, f"{array.path}/c/{row}/{tail}") for row in rows}
+    return _object_bytes(array, {row: f"{array.path}/c/{row}/{tail}" for row in rows})
 
 
 def delete_chunk(array: zarr.Array[Any], index: int) -> None:
@@ -102,11 +106,22 @@ def _file_bytes(file: Path) -> int:
         return 0
 
 
-def _object_bytes(array: zarr.Array[Any], name: str) -> int:
-    try:
-        return int(sync(array.store.getsize(name)))
-    except FileNotFoundError:
-        return 0
+def _object_bytes(array: zarr.Array[Any], names: Mapping[int, str]) -> dict[int, int]:
+    """Asked for at once, within bounds: one after the other they would cost a round trip a row."""
+
+    async def sizes() -> list[int]:
+        bound = asyncio.Semaphore(_REQUESTS)
+
+        async def size(name: str) -> int:
+            async with bound:
+                try:
+                    return int(await array.store.getsize(name))
+                except FileNotFoundError:
+                    return 0
+
+        return await asyncio.gather(*map(size, names.values()))
+
+    return dict(zip(names, sync(sizes()), strict=True))
 
 
 def discard(folder: Path) -> None:

@@ -14,18 +14,23 @@ from torch import nn
 from nucseg.errors import ConfigError
 from nucseg_pipeline.config import TrainConfig
 
+WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Where accelerate looks for the number of processes: torchrun's variable first, then those of MPI."""
+
 
 def open_accelerator(config: TrainConfig) -> Accelerator:
     """Take the device and the precision of a configuration; several processes come from `accelerate launch`.
 
-    Each process normalises over its own share of a batch (BatchNorm), so several end with other weights than one.
+    Each process normalises over its own share of a batch (BatchNorm), draws its own dropout and means its loss over the
+    pixels of its own share, and the gradients of all are averaged: several end with other weights than one, and but for
+    these three with the same (docs/clusters.md).
 
     Raises ConfigError where the machine does not have what is asked for.
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     choose_device(config.device)
-    n_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    n_processes = _n_processes()
     if config.batch_size % n_processes:
         raise ConfigError(
             f"batch_size counts over all processes and must be a multiple of their number, {n_processes}; "
@@ -37,6 +42,21 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
     if config.mixed_precision == "fp16" and accelerator.device.type != "cuda":
         raise ConfigError("mixed_precision fp16 needs a CUDA device. Take bf16 or no.")
     return accelerator
+
+
+def _n_processes() -> int:
+    """How many processes train together, as torchrun and MPI tell each of them.
+
+    Raises ConfigError where accelerate was asked for several and has started this one alone: with --cpu and without
+    MPI it says where they would meet, and starts no other.
+    """
+    told = next((os.environ[name] for name in WORLD_SIZES if name in os.environ), None)
+    if told is None and "MASTER_ADDR" in os.environ and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
+        raise ConfigError(
+            "`accelerate launch --cpu` was asked for several processes and starts one alone, unless it is given "
+            "--mpirun_hostfile. Use `torchrun --nproc_per_node N -m nucseg_pipeline train ... --device cpu`."
+        )
+    return int(told or 1)
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,12 +1,16 @@
 """A small store of drawn images that trains in seconds, shared by the tests of the stages."""
 
+import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec.asyn
 import numpy as np
 import pytest
 import torch
+from zarr.core.sync import sync as zarr_sync
 
 from nucseg.encoders import asked_identity
 from nucseg_cache import Key, SampleRow, Store
@@ -124,6 +128,55 @@ def real_cache(cache: Path, exported_encoder: str) -> Path:
     rows = range(store.n_rows)
     store.embeddings(key, recorded={}).write(rows, np.asarray(random.read(rows)))
     return cache
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """Where an S3 server listens, on the loopback interface alone; its only bucket is called `bucket`."""
+    boto3, server = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in S3_ENVIRONMENT.items():
+            patched.setenv(name, value)  # before moto: it takes the credentials that are there
+        started = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        started.start()
+        endpoint = "http://{}:{}".format(*started.get_host_and_port())
+        boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="bucket")
+    yield endpoint
+    started.stop()
+
+
+S3_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "tester",
+    "AWS_SECRET_ACCESS_KEY": "secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",  # no credentials are asked of a cloud machine
+    "AWS_CONFIG_FILE": "/dev/null",
+    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+    "AWS_MAX_ATTEMPTS": "1",
+}
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty place in a bucket, reached by what the environment says, as users reach theirs."""
+    s3fs = pytest.importorskip("s3fs")
+    for name, value in {**S3_ENVIRONMENT, "AWS_ENDPOINT_URL_S3": s3_endpoint}.items():
+        monkeypatch.setenv(name, value)
+    yield f"s3://bucket/{tmp_path.name}"
+    forget_connections(s3fs.S3FileSystem)
+
+
+def forget_connections(file_system: Any) -> None:
+    """Close what is open: a connection that stays would not look at the environment again."""
+
+    async def closed(files: Any) -> None:
+        if files._s3 is not None:
+            await files._s3.close()
+
+    for files in file_system._cache.values():
+        zarr_sync(closed(files)) if files.asynchronous else fsspec.asyn.sync(files.loop, closed, files)
+    file_system.clear_instance_cache()
 
 
 class InThisProcess:

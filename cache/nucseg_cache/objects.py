@@ -1,0 +1,77 @@
+"""Stores behind an fsspec URL: nothing of a listing is remembered, and whatever fails outside of us is an OSError."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import FsspecStore
+
+from nucseg_cache.errors import Unreachable
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    # asks for an object at once: reading in parts would ask for its size first, which doubles the requests
+    "s3": {"max_concurrency": 1},
+}
+
+
+class ObjectStore(FsspecStore):
+    """zarr's fsspec store, whose failures are all OSErrors.
+
+    What the network does comes out of fsspec as the errors of each protocol's own library: botocore's for missing
+    credentials, for example. Above the store only OSErrors are taken for the world's fault, and the rest for damage.
+    """
+
+    @classmethod
+    def at(cls, url: str, *, read_only: bool) -> ObjectStore:
+        """The store of a URL; ImportError or ValueError where its protocol is not installed or not known."""
+        protocol = url.partition("://")[0]
+        # another process may have written since a listing
+        options = {"use_listings_cache": False, **_OPTIONS.get(protocol, {})}
+        return cls.from_url(url, storage_options=options, read_only=read_only)  # type: ignore[return-value]
+
+    async def get(  # noqa: D102 - as in zarr, like those below
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        with _outside():
+            return await super().get(key, prototype, byte_range)
+
+    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:  # noqa: D102
+        with _outside():
+            await super().set(key, value, byte_range)
+
+    async def delete(self, key: str) -> None:  # noqa: D102
+        with _outside():
+            await super().delete(key)
+
+    async def delete_dir(self, prefix: str) -> None:  # noqa: D102
+        with _outside():
+            await super().delete_dir(prefix)
+
+    async def getsize(self, key: str) -> int:  # noqa: D102
+        with _outside():
+            return await super().getsize(key)
+
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:  # noqa: D102
+        with _outside():
+            async for name in super().list_dir(prefix):
+                yield name
+
+    async def list_prefix(self, prefix: str) -> AsyncIterator[str]:  # noqa: D102
+        with _outside():
+            async for name in super().list_prefix(prefix):
+                yield name
+
+
+@contextmanager
+def _outside() -> Iterator[None]:
+    """Raise what a protocol's library raises as Unreachable; Python's and zarr's own errors stay what they are."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in ("builtins", "zarr") or isinstance(error, OSError):
+            raise
+        raise Unreachable(str(error)) from error
