@@ -80,13 +80,13 @@ def zarr_store(location: str | Path, mode: Mode) -> LocalStore | FsspecStore:
         ) from error
 
 
-def stored_bytes(array: zarr.Array[Any], rows: Iterable[int]) -> dict[int, int]:
+def stored_bytes(array: zarr.Array[Any], rows: Iterable[int]) -> list[int]:
     """The size of each row's chunk file in bytes, 0 where there is none; for arrays of one chunk a row."""
     tail = "/".join("0" * (array.ndim - 1))
     folder = array.store.root / array.path if isinstance(array.store, LocalStore) else None
     if folder is not None:
-        return {row: _file_bytes(folder / "c" / str(row) / tail) for row in rows}
-    return {row: _object_bytes(array, f"{array.path}/c/{row}/{tail}") for row in rows}
+        return [_file_bytes(f"{folder}/c/{row}/{tail}") for row in rows]
+    return [_object_bytes(array, f"{array.path}/c/{row}/{tail}") for row in rows]
 
 
 def delete_chunk(array: zarr.Array[Any], index: int) -> None:
@@ -95,9 +95,9 @@ def delete_chunk(array: zarr.Array[Any], index: int) -> None:
     sync(array.store.delete(f"{array.path}/c/{index}{tail}"))
 
 
-def _file_bytes(file: Path) -> int:
+def _file_bytes(file: str) -> int:
     try:
-        return os.stat(file).st_size  # noqa: PTH116 - half the time of Path.stat, for every row of a store
+        return os.stat(file).st_size  # noqa: PTH116 - a fifth of the time of a Path, for every row of a store
     except (FileNotFoundError, NotADirectoryError):
         return 0
 
