@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -144,12 +144,11 @@ class EmbeddingArrays:
         """Write consecutive rows of `stored` or `record`."""
         write_rows(self._arrays[name], first, values)
 
-    def file_bytes(self, rows: list[int]) -> dict[int, npt.NDArray[np.int64]]:
-        """The size of each row's files as they are now, 0 where there is none, in the shape of a row of `stored`."""
+    def file_bytes(self, rows: Sequence[int]) -> npt.NDArray[np.int64]:
+        """The sizes of the rows' files as they are now, 0 where there is none, in the shape of rows of `stored`."""
         names = self._files(images=self.has_images)
-        columns = [stored_bytes(self._arrays[name], rows) for name in names]
-        found = {row: np.array([column[row] for column in columns], np.int64) for row in rows}
-        return found if len(names) > 1 else {row: sizes[0] for row, sizes in found.items()}
+        sizes = np.array([stored_bytes(self._arrays[name], rows) for name in names], np.int64).T
+        return sizes if len(names) > 1 else sizes[:, 0]
 
     @staticmethod
     def _made(parent: zarr.Group, name: str, build: Any) -> zarr.Group:

@@ -39,7 +39,7 @@ class Embeddings:
         key: Key,
         view: ViewSpec,
         arrays: EmbeddingArrays,
-        table: Callable[[], Mapping[int, RowInfo]],
+        table: Callable[[], dict[int, RowInfo]],
         *,
         location: str,
         locks: StoreLocks | None,
@@ -71,28 +71,31 @@ class Embeddings:
         present = [info for info in infos if info.present]
         with self._reading():
             records = self._refresh(within)
-            missing = {info.row for info in present if not _is_there(records, info)}
+            there = _are_there(records, present)
+            missing = [info.row for info, is_there in zip(present, there, strict=True) if not is_there]
             if sizes:
-                missing |= {bad.row for bad in self._wrong_sizes([i for i in present if i.row not in missing])}
+                kept = [info for info, is_there in zip(present, there, strict=True) if is_there]
+                missing += [bad.row for bad in self._wrong_sizes(kept)]
         return sorted(missing)
 
     def there(self) -> list[RowInfo]:
         """The rows, present or not, that have an embedding of their image."""
         with self._reading():
             records = self._refresh()
-        return [info for info in self._table().values() if _is_there(records, info)]
+        infos = list(self._table().values())
+        return [info for info, is_there in zip(infos, _are_there(records, infos), strict=True) if is_there]
 
     def _wrong_sizes(self, infos: Sequence[RowInfo]) -> list[BadRow]:
         """Those of the rows with a record whose file is missing or of another size than was written."""
         if not infos:
             return []
-        first = min(info.row for info in infos)
-        written = self._arrays.rows("stored", slice(first, max(info.row for info in infos) + 1))
-        found = self._arrays.file_bytes([info.row for info in infos])
+        rows = np.array([info.row for info in infos])
+        first = rows.min()
+        written = self._arrays.rows("stored", slice(first, rows.max() + 1))[rows - first]
+        found = self._arrays.file_bytes(rows.tolist())
         return [
-            BadRow(i.row, i.id, f"its file has {found[i.row]} bytes, written were {written[i.row - first]}")
-            for i in infos
-            if (found[i.row] != written[i.row - first]).any()
+            BadRow(infos[i].row, infos[i].id, f"its file has {found[i]} bytes, written were {written[i]}")
+            for i in np.flatnonzero((found != written).reshape(len(rows), -1).any(axis=1)).tolist()
         ]
 
     def file_bytes(self) -> tuple[int, int]:
@@ -230,7 +233,7 @@ class Embeddings:
 
     def blocks(self) -> list[range]:
         """The rows of each block: what one writer owns."""
-        n_rows = max(self._table(), default=-1) + 1
+        n_rows = self._n_rows
         return [range(first, min(first + BLOCK_ROWS, n_rows)) for first in range(0, n_rows, BLOCK_ROWS)]
 
     @contextmanager
@@ -271,12 +274,12 @@ class Embeddings:
         with access(self._location, "writing embeddings to"):
             self._arrays.open()
             self._refuse_unfitting(images, len(rows))
-            self._arrays.make_room(max(self._table(), default=-1) + 1, self._locks)
+            self._arrays.make_room(self._n_rows, self._locks)
             self.clear(rows)
             for i, row in enumerate(rows):
                 self._arrays.write(row, stored[i : i + 1])
-            self._set_small("stored", self._arrays.file_bytes(list(rows)))
-            self._set_small("record", {info.row: self._record(info, stored[i : i + 1]) for i, info in enumerate(infos)})
+            self._set_small("stored", dict(zip(rows, self._arrays.file_bytes(rows), strict=True)))
+            self._set_records({info.row: self._record(info, stored[i : i + 1]) for i, info in enumerate(infos)})
 
     def _refuse_unfitting(self, images: Images | None, n_rows: int) -> None:
         side_px = self._view.side_px
@@ -288,12 +291,29 @@ class Embeddings:
     def clear(self, rows: Sequence[int]) -> None:
         """Take the records of rows away: the next `embed` computes them anew. The caller owns the rows' blocks."""
         if rows and self._arrays.open():
-            self._set_small("record", dict.fromkeys(rows, np.zeros(RECORD_BYTES, np.uint8)))
+            self._set_records(dict.fromkeys(rows, np.zeros(RECORD_BYTES, np.uint8)))
+
+    @property
+    def _n_rows(self) -> int:
+        """Rows of the store up to the last that can be trusted; the table is in their order."""
+        return next(reversed(self._table()), -1) + 1
+
+    def _set_records(self, new: Mapping[int, npt.NDArray[np.uint8]]) -> None:
+        """Write records, and hold in memory what was written: reading all anew would take ever longer."""
+        try:
+            self._set_small("record", new)
+        except BaseException:
+            self._records = None  # some were written, and nobody knows which
+            raise
+        if self._records is not None and max(new) < len(self._records):
+            for row, record in new.items():
+                self._records[row] = record
+        else:
+            self._records = None
 
     def _set_small(self, name: str, new: Mapping[int, npt.NDArray[np.generic]]) -> None:
         for first, last in runs(sorted(new)):
             self._arrays.write_small(name, first, np.stack([new[row] for row in range(first, last + 1)]))
-        self._records = None
 
     def _digest(self, info: RowInfo, stored: Stored) -> bytes:
         digest = xxhash.xxh3_128(f"{self.key.hash}/{self.view}/{info.id}".encode() + b"\0")
@@ -319,3 +339,14 @@ def _is_there(records: npt.NDArray[np.uint8], info: RowInfo) -> bool:
         and records[info.row, :_IMAGE_BYTES].tobytes() == info.image_digest
         and bool(records[info.row].any())
     )
+
+
+def _are_there(records: npt.NDArray[np.uint8], infos: Sequence[RowInfo]) -> npt.NDArray[np.bool_]:
+    """As `_is_there`, for many rows at once."""
+    there = np.zeros(len(infos), np.bool_)
+    rows = np.array([info.row for info in infos], np.int64)
+    within = rows < len(records)
+    digests = np.frombuffer(b"".join(info.image_digest for info in infos), np.uint8).reshape(len(infos), _IMAGE_BYTES)
+    own = records[rows[within]]
+    there[within] = (own[:, :_IMAGE_BYTES] == digests[within]).all(axis=1) & own.any(axis=1)
+    return there

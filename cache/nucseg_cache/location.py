@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlparse
@@ -84,13 +84,13 @@ def zarr_store(location: str | Path, mode: Mode) -> LocalStore | ObjectStore:
         ) from error
 
 
-def stored_bytes(array: zarr.Array[Any], rows: Iterable[int]) -> dict[int, int]:
+def stored_bytes(array: zarr.Array[Any], rows: Iterable[int]) -> list[int]:
     """The size of each row's chunk file in bytes, 0 where there is none; for arrays of one chunk a row."""
     tail = "/".join("0" * (array.ndim - 1))
     folder = array.store.root / array.path if isinstance(array.store, LocalStore) else None
     if folder is not None:
-        return {row: _file_bytes(folder / "c" / str(row) / tail) for row in rows}
-    return _object_bytes(array, {row: f"{array.path}/c/{row}/{tail}" for row in rows})
+        return [_file_bytes(f"{folder}/c/{row}/{tail}") for row in rows]
+    return _object_bytes(array, [f"{array.path}/c/{row}/{tail}" for row in rows])
 
 
 def delete_chunk(array: zarr.Array[Any], index: int) -> None:
@@ -99,14 +99,14 @@ def delete_chunk(array: zarr.Array[Any], index: int) -> None:
     sync(array.store.delete(f"{array.path}/c/{index}{tail}"))
 
 
-def _file_bytes(file: Path) -> int:
+def _file_bytes(file: str) -> int:
     try:
-        return os.stat(file).st_size  # noqa: PTH116 - half the time of Path.stat, for every row of a store
+        return os.stat(file).st_size  # noqa: PTH116 - a fifth of the time of a Path, for every row of a store
     except (FileNotFoundError, NotADirectoryError):
         return 0
 
 
-def _object_bytes(array: zarr.Array[Any], names: Mapping[int, str]) -> dict[int, int]:
+def _object_bytes(array: zarr.Array[Any], names: Sequence[str]) -> list[int]:
     """Asked for at once, within bounds: one after the other they would cost a round trip a row."""
 
     async def sizes() -> list[int]:
@@ -119,9 +119,9 @@ def _object_bytes(array: zarr.Array[Any], names: Mapping[int, str]) -> dict[int,
                 except FileNotFoundError:
                     return 0
 
-        return await asyncio.gather(*map(size, names.values()))
+        return await asyncio.gather(*map(size, names))
 
-    return dict(zip(names, sync(sizes()), strict=True))
+    return sync(sizes())
 
 
 def discard(folder: Path) -> None:

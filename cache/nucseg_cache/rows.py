@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from dataclasses import dataclass
+from json.encoder import encode_basestring as _quoted
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ FILE_DIGEST_BYTES = 32
 """The length of the digest of a file's content, which the caller computes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RowInfo:
     """What is known of a row without reading its pixels."""
 
@@ -98,20 +98,19 @@ def refuse_unstorable(sample: SampleRow, side_px: int) -> None:
 
 def description_digest(info: RowInfo) -> bytes:
     """16 bytes over everything that is known of a row without its pixels, the row number included."""
-    described = {
-        "row": info.row,
-        "id": info.id,
-        "group": info.group,
-        "stratum": info.stratum,
-        # the bytes on disk, because no two languages print a number alike
-        "mpp": "" if info.mpp is None else struct.pack("<d", info.mpp).hex(),
-        "size": [int(side) for side in info.size],
-        "image_digest": info.image_digest.hex(),
-        "mask_digest": info.mask_digest.hex(),
-        "present": info.present,
-    }
-    text = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    # what json.dumps gives with sorted names, no spaces and no escapes that are not needed, in a quarter of the time
+    text = (
+        f'{{"group":{_quoted(info.group)},"id":{_quoted(info.id)},"image_digest":"{info.image_digest.hex()}",'
+        f'"mask_digest":"{info.mask_digest.hex()}","mpp":"{_bytes_on_disk(info.mpp)}",'
+        f'"present":{"true" if info.present else "false"},"row":{info.row:d},'
+        f'"size":[{int(info.size[0])},{int(info.size[1])}],"stratum":{_quoted(info.stratum)}}}'
+    )
     return xxhash.xxh3_128_digest(text.encode())
+
+
+def _bytes_on_disk(mpp: float | None) -> str:
+    """In hexadecimal, because no two languages print a number alike."""
+    return "" if mpp is None else struct.pack("<d", mpp).hex()
 
 
 def pixel_digest(sample: SampleRow) -> bytes:

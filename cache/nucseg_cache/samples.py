@@ -5,6 +5,7 @@ record (N, 32): 16 bytes xxh3-128 of the row's description, 16 bytes of its pixe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -104,8 +105,7 @@ class Samples:
         self._set("record", first, np.zeros((len(rows), 2 * DIGEST_BYTES), np.uint8))
         pixels = {name: np.stack([getattr(sample, name) for sample in rows]) for name in _PIXELS}
         write_together(first, [(self._arrays[name], values) for name, values in {**pixels, **_columns(infos)}.items()])
-        sizes = [stored_bytes(self._arrays[name], range(first, first + len(rows))) for name in _PIXELS]
-        self._set("stored", first, np.array([[s[i.row] for s in sizes] for i in infos], np.int64))
+        self._set("stored", first, self._file_bytes(range(first, first + len(rows))))
         self._set("record", first, _bytes(records))
         self._set("id", first, np.array([info.id for info in infos], dtype=object))
 
@@ -139,9 +139,7 @@ class Samples:
         good: list[RowInfo] = []
         bad: list[BadRow] = []
         for info, record in zip(*self._read_columns(where), strict=True):
-            # a killed `mark` leaves a state that is ahead of the record
-            other = replace(info, present=not info.present)
-            vouched = next((i for i in (info, other) if record[:DIGEST_BYTES] == description_digest(i)), None)
+            vouched = _vouched(info, record)
             if vouched is None:
                 bad.append(BadRow(info.row, info.id, "its description is not what its record says"))
             else:
@@ -182,17 +180,21 @@ class Samples:
         """The rows of which a file is missing or of another size than was written, found without reading them."""
         if not infos:
             return []
-        written = self._reader.readable("stored", slice(0, infos[-1].row + 1))
-        found = [stored_bytes(self._arrays[name], [info.row for info in infos]) for name in _PIXELS]
-        bad: list[BadRow] = []
-        for info in infos:
-            wrong = [
-                f"the file of {name} has {sizes[info.row]} bytes, written were {expected}"
-                for name, sizes, expected in zip(_PIXELS, found, written[info.row], strict=True)
-                if sizes[info.row] != expected
-            ]
-            bad += [BadRow(info.row, info.id, "; ".join(wrong))] if wrong else []
-        return bad
+        rows = np.array([info.row for info in infos])
+        written = self._reader.readable("stored", slice(0, infos[-1].row + 1))[rows]
+        found = self._file_bytes(rows.tolist())
+        return [
+            BadRow(infos[i].row, infos[i].id, _wrong_sizes(found[i].tolist(), written[i].tolist()))
+            for i in np.flatnonzero((found != written).any(axis=1)).tolist()
+        ]
+
+    def noted_bytes(self, n_rows: int) -> int:
+        """The bytes of all pixel files as noted when they were written."""
+        return int(self._reader.readable("stored", slice(0, n_rows)).sum())
+
+    def _file_bytes(self, rows: Sequence[int]) -> npt.NDArray[np.int64]:
+        """(n, 3) the sizes of the rows' pixel files as they are now, 0 where there is none."""
+        return np.array([stored_bytes(self._arrays[name], rows) for name in _PIXELS], np.int64).T
 
     def _refuse(self, rows: Sequence[SampleRow]) -> None:
         for sample in rows:
@@ -203,8 +205,15 @@ class Samples:
 
     def _read_columns(self, where: slice) -> tuple[list[RowInfo], list[bytes]]:
         column = dict(zip(_DESCRIPTION, self._reader.columns(_DESCRIPTION, where), strict=True))
-        infos = [_info(row, i, column) for i, row in enumerate(range(where.start, where.stop))]
-        return infos, [record.tobytes() for record in column["record"]]
+        return _infos(where.start, column), _rows_as_bytes(column["record"])
+
+
+def _wrong_sizes(found: Sequence[int], written: Sequence[int]) -> str:
+    return "; ".join(
+        f"the file of {name} has {size} bytes, written were {expected}"
+        for name, size, expected in zip(_PIXELS, found, written, strict=True)
+        if size != expected
+    )
 
 
 def _sample(
@@ -216,19 +225,39 @@ def _sample(
     )  # fmt: skip
 
 
-def _info(row: int, i: int, column: Mapping[str, npt.NDArray[Any]]) -> RowInfo:
-    """The description of a row, from place i of the columns that were read."""
-    return RowInfo(
-        row=row,
-        id=str(column["id"][i]),
-        group=str(column["group"][i]),
-        stratum=str(column["stratum"][i]),
-        mpp=None if np.isnan(column["mpp"][i]) else float(column["mpp"][i]),
-        size=(int(column["size"][i, 0]), int(column["size"][i, 1])),
-        image_digest=column["image_digest"][i].tobytes(),
-        mask_digest=column["mask_digest"][i].tobytes(),
-        present=bool(column["state"][i] == _PRESENT),
-    )
+def _infos(first: int, column: Mapping[str, npt.NDArray[Any]]) -> list[RowInfo]:
+    """The descriptions of consecutive rows from `first` on, whose columns were read."""
+    numbers = (column[name].tolist() for name in ("id", "group", "stratum", "mpp", "size", "state"))
+    digests = (_rows_as_bytes(column[name]) for name in ("image_digest", "mask_digest"))
+    return [
+        RowInfo(
+            row=row,
+            id=str(name),
+            group=str(group),
+            stratum=str(stratum),
+            mpp=None if math.isnan(mpp) else mpp,
+            size=(size[0], size[1]),
+            image_digest=image_digest,
+            mask_digest=mask_digest,
+            present=state == _PRESENT,
+        )
+        for row, (name, group, stratum, mpp, size, state, image_digest, mask_digest) in enumerate(
+            zip(*numbers, *digests, strict=True), first
+        )
+    ]
+
+
+def _rows_as_bytes(column: npt.NDArray[np.uint8]) -> list[bytes]:
+    whole, n_bytes = column.tobytes(), column.shape[1]
+    return [whole[first : first + n_bytes] for first in range(0, len(whole), n_bytes)]
+
+
+def _vouched(info: RowInfo, record: bytes) -> RowInfo | None:
+    """The description that a record belongs to: a killed `mark` leaves a state that is ahead of the record."""
+    if record[:DIGEST_BYTES] == description_digest(info):
+        return info
+    other = replace(info, present=not info.present)
+    return other if record[:DIGEST_BYTES] == description_digest(other) else None
 
 
 def _mistrust(record: bytes, info: RowInfo, sample: SampleRow) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -182,6 +183,11 @@ class Store:
         with access(self.location, "listing"):
             return self._bad + self._layout.samples.wrong_sizes(list(self._good.values()))
 
+    def file_bytes(self) -> int:
+        """The bytes of the samples' pixel files as noted when they were written."""
+        with access(self.location, "reading"):
+            return self._layout.samples.noted_bytes(self.n_rows)
+
     # ---- embeddings
 
     def keys(self) -> tuple[Key, ...]:
@@ -281,8 +287,8 @@ class Store:
             UnstorableSample: a sample is not what this store holds; nothing was written.
             StoreAccessError: it cannot be written.
         """
-        ids = [row.id for row in rows]
-        twice = sorted({i for i in ids if ids.count(i) > 1 or i in self._rows_by_id})
+        counts = Counter(row.id for row in rows)
+        twice = sorted(name for name, count in counts.items() if count > 1 or name in self._rows_by_id)
         if twice:
             raise StoreExists(f"{self.location} has these ids already, or is given them twice: {twice[:5]}")
         if not rows:
@@ -341,12 +347,14 @@ class Store:
 
     def _note(self, written: Sequence[RowInfo]) -> None:
         """Hold in memory what was just written."""
-        self._bad = [bad for bad in self._bad if bad.row not in {info.row for info in written}]
+        rows = {info.row for info in written}
+        self._bad = [bad for bad in self._bad if bad.row not in rows]
         for info in written:
             before = self._good.get(info.row, info)
             self._rows_by_id.pop(before.id, None)
             self._rows_by_id[info.id] = info.row
-        mended = any(info.row not in self._good for info in written)
+        last = next(reversed(self._good), -1)
+        mended = any(info.row < last and info.row not in self._good for info in written)
         self._good |= {info.row: info for info in written}
         if mended:
             self._good = dict(sorted(self._good.items()))

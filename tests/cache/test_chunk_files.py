@@ -94,13 +94,19 @@ def test_both_ways_take_the_same_damage_for_damage(
     assert sum(seen) > len(seen) / 2  # most harm was done to something
 
 
-@pytest.mark.parametrize("way_to_damage", ["another length", "no frame"])
+FRAMES = {
+    "too long": blosc.compress(bytes(2**21 + 16), b"lz4", 5),
+    "too short": blosc.compress(bytes(2**21 - 16), b"lz4", 5),
+    "no frame": b"no frame",
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
 def test_a_file_with_a_right_crc_is_not_decoded_past_the_array(
-    embedded: Store, key: Key, files: Files, way_to_damage: str
+    embedded: Store, key: Key, files: Files, frame: bytes
 ) -> None:
     """Larger than its row: a decoder in C would write past the end of the caller's array."""
     name = f"embeddings/{key.hash}/identity/values/c/1/0/0/0"
-    frame = blosc.compress(bytes(2**21 + 16), b"lz4", 5) if way_to_damage == "another length" else b"no frame"
     files[name] = with_crc(frame)
     out = np.ones((2, 256, 64, 64), np.float16)
 

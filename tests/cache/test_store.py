@@ -192,6 +192,18 @@ class TestStoreContract:
 
         np.testing.assert_array_equal(embeddings.read([0, 1]), np.stack([embedding(0), embedding(1)]))
 
+    def test_a_reader_sees_what_was_written_again_since_it_read(
+        self, filled: str, key: Key, embedding: MakeEmbedding
+    ) -> None:
+        writer = Store.open(filled, mode="r+").embeddings(key)
+        writer.write([0, 1, 2], np.stack([embedding(n) for n in range(3)]))
+        reader = Store.open(filled).embeddings(key)
+        reader.read([0, 1, 2])
+
+        writer.write([0, 2], np.stack([embedding(10), embedding(12)]))
+
+        np.testing.assert_array_equal(reader.read([2, 1, 0]), np.stack([embedding(n) for n in (12, 1, 10)]))
+
     def test_embeddings_grow_with_the_samples(
         self, filled: str, sample: MakeSample, key: Key, embedding: MakeEmbedding
     ) -> None:

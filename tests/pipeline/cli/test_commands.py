@@ -124,6 +124,8 @@ def test_cache_commands_show_check_and_prune_a_store(embed: Any, tmp_path: Path)
     info, whole, pruned = (nucseg("cache", *c) for c in (("info", store), ("verify", store), ("prune", store)))
 
     assert f"{key}/identity: 2 embeddings" in info.stdout
+    assert "at most 2**-11 of each value" in info.stdout
+    assert "GiB in the files of images, masks and embeddings" in info.stdout
     assert "2 samples and 2 embeddings read, 0 bad" in whole.stdout
     assert "0 keys and 1 leftovers deleted" in pruned.stdout
     assert nucseg("cache", "prune", store, "--key", key).exit_code == 0

@@ -1,0 +1,61 @@
+"""The digest of a description is that of its JSON, as the README says."""
+
+import json
+import struct
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nucseg_cache import RowInfo
+from nucseg_cache.rows import description_digest
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+DIGESTS = st.binary(min_size=32, max_size=32)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.builds(
+        RowInfo,
+        row=st.integers(0, 10**9),
+        id=TEXTS,
+        group=TEXTS,
+        stratum=TEXTS,
+        mpp=NUMBERS,
+        size=st.tuples(st.integers(0, 2**31), st.integers(0, 2**31)),
+        image_digest=DIGESTS,
+        mask_digest=DIGESTS,
+        present=st.booleans(),
+    )
+)
+def test_it_is_taken_over_the_json_of_everything(info: RowInfo) -> None:
+    described = asdict(info) | {
+        "mpp": "" if info.mpp is None else struct.pack("<d", info.mpp).hex(),
+        "image_digest": info.image_digest.hex(),
+        "mask_digest": info.mask_digest.hex(),
+    }
+    text = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    assert description_digest(info) == xxhash.xxh3_128_digest(text.encode())
+
+
+@pytest.mark.parametrize("text", ['"', "\\", "\0", "\x1f", "\x7f", "\u2028", "é", "🔬", "\n\t"])
+def test_what_json_escapes_is_escaped(text: str) -> None:
+    info = RowInfo(0, text, text, text, None, (1, 2), bytes(32), bytes(32))
+
+    assert description_digest(info) != description_digest(
+        RowInfo(0, text, text, "", None, (1, 2), bytes(32), bytes(32))
+    )
+    assert json.dumps(text, ensure_ascii=False) == json.encoder.encode_basestring(text)
+
+
+def test_numpys_numbers_are_numbers() -> None:
+    plain = RowInfo(1, "a", "b", "c", 0.25, (3, 4), bytes(32), bytes(32))
+    numpys = RowInfo(np.int64(1), "a", "b", "c", np.float32(0.25), (np.int64(3), np.int32(4)), bytes(32), bytes(32))
+
+    assert description_digest(plain) == description_digest(numpys)
