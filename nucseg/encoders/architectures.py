@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log
+from math import log, sqrt
 
 EMBEDDING_SHAPE = (256, 64, 64)
 """Channels and grid of what every encoder returns for one image."""
@@ -21,7 +21,7 @@ Two embeddings of one image and one identity, from other devices, threads or ver
 their standard deviation in float32; bfloat16 is within a tenth of it from float32 (see `bfloat16_error`).
 """
 
-ROUNDING = 2**-8 / 3**0.5 * (3 / 8 / log(2)) ** 0.5
+ROUNDING = 2**-8 / sqrt(3) * sqrt(3 / 8 / log(2))
 """Relative error, root mean square, of rounding to bfloat16: uniform within 2**-8 / m of a significand m from 1 to 2
 whose logarithm is uniform, so that the mean of 1 / m**2 is 3 / (8 ln 2). About 2**-9.2."""
 
@@ -43,7 +43,7 @@ def bfloat16_error(depth: int) -> float:
     adds the squares of its summands' errors: a network in which all roundings lie one behind the other errs by the
     root of their number. In a residual network most of them touch one branch alone, so it errs by less.
     """
-    return ROUNDING * (depth * ROUNDINGS_OF_A_BLOCK + ROUNDINGS_ELSEWHERE) ** 0.5
+    return ROUNDING * sqrt(depth * ROUNDINGS_OF_A_BLOCK + ROUNDINGS_ELSEWHERE)
 
 
 @dataclass(frozen=True, kw_only=True)
