@@ -1,81 +1,160 @@
-"""SAM's attention with decomposed relative position, through PyTorch's fused attention.
+"""Exact ways to compute attention with SAM's decomposed relative position, without its full-size intermediates.
 
-Published as softmax(q k / sqrt(C) + rel_h + rel_w) v, in four full-size intermediates; here the same sum is the
-mask of one `scaled_dot_product_attention` (ViTDet, Li et al. 2022; segment_anything, image_encoder.py).
+Published is softmax(q k / sqrt(D) + rel_h + rel_w) v, where the bias of query q and key k depends on the row and on
+the column of k alone (ViTDet, Li et al. 2022; segment_anything, image_encoder.py). Which way is fastest depends on
+the device: see `tuning`. Here q comes scaled, so that no way scales again.
+
+Shapes:
+    q, k, v   (N, H, G_h * G_w, D)   entries (images, or windows), heads, tokens of a grid in reading order
+    rel_h     (N, H, G_h, G_w, G_h)  query row and column, key row
+    rel_w     (N, H, G_h, G_w, G_w)  query row and column, key column
+    returns   (N, H, G_h * G_w, D)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-MASK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 31}
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(q, k, v, rel_h, rel_w) -> what every query attends to."""
+
+MASK_BYTES = {"cpu": 1 << 25, "cuda": 1 << 31}
 """Most memory that one mask may take, by kind of device; others as the CPU.
 
-A mask over the whole grid is 4096 x 4096 for every image and head: 805 MB in float32 for one image of ViT-B. So heads
-are taken two at a time in float32 on a CPU, and by the dozen on a GPU, which wants large work.
+A mask over the whole grid is 4096 x 4096 for every image and head: 805 MB in float32 for one image of ViT-B. A CPU
+gets pieces that stay in its caches and that malloc hands out again (fresh pages cost as much as the mask), a GPU
+whole heads by the dozen.
 """
 
-RelativePositions = Callable[[int, int, Tensor], Tensor]
-"""segment_anything's get_rel_pos: (query size, key size, table (L, C)) -> (query size, key size, C)."""
+BROAD = 32
+"""Columns of a grid from which adding both terms is faster than a product with one-hot columns: additions in strides
+shorter than the processor's vectors leave them empty."""
+
+COLUMNS_MULTIPLE = 8
+"""The fused kernels of GPUs want heads of a multiple of this many values."""
+
+Piece = tuple[slice, slice, slice]
+"""Entries, heads and rows of queries."""
 
 
-class FusedAttention(nn.Module):
-    """Equals the published Attention module whose parameters it takes over, faster and in less memory.
+def attend_mask(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
+    """The bias as a float mask of the fused attention, some entries, heads or rows of queries at a time."""
+    n, n_heads, g_h, g_w, _ = rel_h.shape
+    out, mask = torch.empty_like(q), q.new_empty(0)
+    for entries, heads, rows in pieces(n, n_heads, g_h, g_h * g_w * g_w * q.element_size(), q.device.type):
+        # in the same memory again and again
+        mask = _bias(rel_h[entries, heads, rows], rel_w[entries, heads, rows], mask)
+        tokens = slice(rows.start * g_w, rows.stop * g_w)
+        out[entries, heads, tokens] = F.scaled_dot_product_attention(
+            q[entries, heads, tokens], k[entries, heads], v[entries, heads], attn_mask=mask, scale=1.0
+        )
+    return out
 
-    Shapes:
-        x        (B, G_h, G_w, C)   tokens on their grid: the whole grid, or one window an entry
-        returns  (B, G_h, G_w, C)
+
+def attend_columns(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
+    """The bias as further columns: [q | rel_h | rel_w] . [k | onehot(row) | onehot(column)].
+
+    Values are padded to as many columns, as the flash kernels want them.
     """
+    d, wide_q, wide_k = q.shape[-1], _wide_queries(q, rel_h, rel_w), _wide_keys(k, rel_h.shape[2], rel_h.shape[3])
+    wide_v = F.pad(v, (0, wide_k.shape[-1] - d))
+    return F.scaled_dot_product_attention(wide_q, wide_k, wide_v, scale=1.0)[..., :d]
 
-    def __init__(self, published: Any, relative_positions: RelativePositions) -> None:
-        super().__init__()
-        self.num_heads: int = published.num_heads
-        self.qkv: nn.Module = published.qkv
-        self.proj: nn.Module = published.proj
-        self.rel_pos_h: nn.Parameter = published.rel_pos_h
-        self.rel_pos_w: nn.Parameter = published.rel_pos_w
-        self._relative_positions = relative_positions
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend from every token to every token of its entry."""
-        n, g_h, g_w, _ = x.shape
-        heads = self.qkv(x).reshape(n, g_h * g_w, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = heads.reshape(3, n * self.num_heads, g_h * g_w, -1).unbind(0)
-        table_h = self._relative_positions(g_h, g_h, self.rel_pos_h)
-        table_w = self._relative_positions(g_w, g_w, self.rel_pos_w)
-        step = heads_at_once(g_h * g_w, q.element_size(), q.device.type)
-        parts = zip(q.split(step), k.split(step), v.split(step), strict=True)
-        out = torch.cat([_attend(part, table_h, table_w) for part in parts])
-        merged = out.view(n, self.num_heads, g_h, g_w, -1).permute(0, 2, 3, 1, 4).reshape(n, g_h, g_w, -1)
-        result: Tensor = self.proj(merged)
+def attend_narrow(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
+    """As `attend_columns`, for kernels that take values of fewer columns than keys have."""
+    wide_k = _wide_keys(k, rel_h.shape[2], rel_h.shape[3])
+    return F.scaled_dot_product_attention(_wide_queries(q, rel_h, rel_w), wide_k, v, scale=1.0)
+
+
+def attend_flex(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
+    """The bias looked up inside a kernel compiled for it (FlexAttention); needs a compiler, best a GPU's."""
+    return compiled_flex()(q, k, v, rel_h.flatten(2, 3), rel_w.flatten(2, 3))
+
+
+VARIANTS: Mapping[str, Attend] = {
+    "mask": attend_mask,
+    "columns": attend_columns,
+    "narrow": attend_narrow,
+    "flex": attend_flex,
+}
+"""Every exact way by its name in the record."""
+
+
+@cache
+def compiled_flex(backend: str = "inductor") -> Attend:
+    """FlexAttention with the decomposed bias, compiled anew for every shape."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
+        g_w = rel_w.shape[-1]
+
+        def biased(score: Tensor, entry: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return score + rel_h[entry, head, query, key // g_w] + rel_w[entry, head, query, key % g_w]
+
+        result: Tensor = flex_attention(q, k, v, score_mod=biased, scale=1.0)
         return result
 
+    compiled: Attend = torch.compile(attend, dynamic=False, backend=backend)
+    return compiled
 
-def heads_at_once(n_tokens: int, element_bytes: int, device_type: str) -> int:
-    """How many heads' masks of (n_tokens, n_tokens) fit into MASK_BYTES; at least one."""
+
+def pieces(n: int, n_heads: int, n_rows: int, row_bytes: int, device_type: str) -> Iterator[Piece]:
+    """Cut the work so that a mask fits into MASK_BYTES: into entries, then heads, then rows of queries."""
     budget = MASK_BYTES.get(device_type, MASK_BYTES["cpu"])
-    return max(1, budget // (n_tokens * n_tokens * element_bytes))
+    rows = min(n_rows, max(1, budget // row_bytes))
+    heads = min(n_heads, budget // (row_bytes * n_rows)) or 1
+    entries = min(n, budget // (row_bytes * n_rows * n_heads)) or 1
+    for first in range(0, n, entries):
+        for head in range(0, n_heads, heads):
+            for row in range(0, n_rows, rows):
+                yield slice(first, first + entries), slice(head, head + heads), slice(row, min(row + rows, n_rows))
 
 
-def fuse_attention(encoder: nn.Module, relative_positions: RelativePositions) -> None:
-    """Put a FusedAttention in the place of every block's attention, on the same parameters."""
-    for block in encoder.get_submodule("blocks").children():
-        block.attn = FusedAttention(block.attn, relative_positions)
+def _bias(rel_h: Tensor, rel_w: Tensor, out: Tensor) -> Tensor:
+    """Sum of both terms for every query and key (n, heads, queries, keys); in the memory of `out` where it fits."""
+    n, n_heads, rows, g_w, g_h = rel_h.shape
+    shape = (n, n_heads, rows * g_w, g_h * g_w)
+    out = out if out.shape == shape else rel_h.new_empty(shape)
+    if g_w >= BROAD:
+        grid = out.view(n, n_heads, rows, g_w, g_h, g_w)
+        torch.add(rel_h[..., :, None], rel_w[..., None, :], out=grid)
+    else:
+        terms = torch.cat([rel_h, rel_w], -1).flatten(0, 3)
+        torch.mm(terms, _one_hot(g_h, g_w, rel_h).flatten(0, 1).T, out=out.view(len(terms), -1))
+    return out
 
 
-def _attend(qkv: tuple[Tensor, Tensor, Tensor], table_h: Tensor, table_w: Tensor) -> Tensor:
-    """Attention of some heads: q, k, v each (heads, G_h * G_w, C); the tables (G_h, G_h, C) and (G_w, G_w, C)."""
-    q, k, v = qkv
-    g_h, g_w = table_h.shape[0], table_w.shape[0]
-    grid = q.view(-1, g_h, g_w, q.shape[-1])
-    rel_h = torch.einsum("nhwc,hkc->nhwk", grid, table_h).contiguous()
-    # contiguous: a sum of einsum's permuted results would be permuted too, and copied once more to be flattened
-    rel_w = torch.einsum("nhwc,wkc->nhwk", grid, table_w).contiguous()
-    mask = (rel_h[..., :, None] + rel_w[..., None, :]).view(-1, g_h * g_w, g_h * g_w)
-    # as the heads of one entry: the fused kernels want four axes
-    return F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=mask[None])[0]
+def _one_hot(g_h: int, g_w: int, like: Tensor) -> Tensor:
+    """Row and column of every cell (G_h, G_w, G_h + G_w), one-hot."""
+    rows = torch.eye(g_h, dtype=like.dtype, device=like.device)[:, None].expand(-1, g_w, -1)
+    columns = torch.eye(g_w, dtype=like.dtype, device=like.device)[None].expand(g_h, -1, -1)
+    return torch.cat([rows, columns], -1)
+
+
+def _wide_queries(q: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
+    n, n_heads, g_h, g_w, _ = rel_h.shape
+    d = q.shape[-1]
+    wide = q.new_empty(n, n_heads, g_h, g_w, _columns(d, g_h, g_w))
+    wide[..., :d] = q.reshape(n, n_heads, g_h, g_w, d)
+    wide[..., d : d + g_h] = rel_h
+    wide[..., d + g_h : d + g_h + g_w] = rel_w
+    wide[..., d + g_h + g_w :] = 0
+    return wide.flatten(2, 3)
+
+
+def _wide_keys(k: Tensor, g_h: int, g_w: int) -> Tensor:
+    d = k.shape[-1]
+    wide = k.new_zeros(*k.shape[:2], g_h, g_w, _columns(d, g_h, g_w))
+    wide[..., :d] = k.reshape(*wide.shape[:-1], d)
+    wide[..., d : d + g_h + g_w] = _one_hot(g_h, g_w, k)
+    return wide.flatten(2, 3)
+
+
+def _columns(d: int, g_h: int, g_w: int) -> int:
+    return -(-(d + g_h + g_w) // COLUMNS_MULTIPLE) * COLUMNS_MULTIPLE

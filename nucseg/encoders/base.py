@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -64,9 +65,13 @@ class Encoder(ABC):
         guard(images, rows)
         return rows
 
+    def _prepare(self, images: Sequence[NDArray[np.uint8]]) -> Any:
+        """Make of images what `_embed` reads, one entry an image: (B, 3, 1024, 1024) float32 unless overridden."""
+        return np.stack([to_input(image) for image in images])
+
     @abstractmethod
-    def _embed(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Run the network: (B, 3, 1024, 1024) preprocessed -> (B, 256, 64, 64).
+    def _embed(self, inputs: Any) -> NDArray[np.float32]:
+        """Run the network on what `_prepare` returned -> (B, 256, 64, 64).
 
         Raises:
             OutOfMemoryError: the batch does not fit into the device's memory.
@@ -74,7 +79,7 @@ class Encoder(ABC):
 
     def _embed_what_fits(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         while True:
-            inputs = np.stack([to_input(image) for image in images[: self.batch_size]])
+            inputs = self._prepare(images[: self.batch_size])
             try:
                 return _checked_shape(self._embed(inputs), len(inputs))
             except OutOfMemoryError as error:

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from nucseg.encoders.architectures import EMBEDDING_SHAPE, VitShape
 from nucseg.errors import ConfigError, EncoderError
 
 LARGEST_BATCH = 16
 """More images at once make no GPU faster."""
 
-BYTES_PER_VALUE = 40
-"""Rough count of live intermediates of a block, in values per token and channel (qkv 3, MLP 4 + 4, windows, masks)."""
+USABLE = 0.8
+"""Share of the free memory that a batch may take; the rest is for what the allocator loses between its blocks."""
 
 
 @dataclass(frozen=True)
@@ -55,24 +54,11 @@ def choose_hardware(device: str, precision: str) -> Hardware:
     return Hardware(chosen, "bfloat16" if native else "float32")
 
 
-def choose_batch_size(hardware: Hardware, shape: VitShape) -> int:
-    """Images at once: one on a CPU, on CUDA the power of two up to 16 that fills half of the free memory at most.
-
-    One image of ViT-B is already 4096 tokens of work for every thread of a CPU; a second only pushes the first
-    out of the caches.
-    """
-    if hardware.device.type != "cuda":
-        return 1
-    free_bytes, _ = torch.cuda.mem_get_info(hardware.device)
-    return batch_that_fits(free_bytes, shape, hardware.dtype.itemsize)
-
-
-def batch_that_fits(free_bytes: int, shape: VitShape, value_bytes: int) -> int:
-    """Largest power of two, 1 to 16, whose estimated activations take at most half of `free_bytes`."""
-    n_tokens = EMBEDDING_SHAPE[1] * EMBEDDING_SHAPE[2]
-    image_bytes = n_tokens * shape.embed_dim * BYTES_PER_VALUE * value_bytes
-    fitting = max(1, free_bytes // 2 // image_bytes)
-    return int(min(LARGEST_BATCH, 1 << (int(fitting).bit_length() - 1)))
+def batch_that_fits(free_bytes: int, first_bytes: int, next_bytes: int) -> int:
+    """Largest power of two, 1 to 16, that fits, where the first image takes `first_bytes`, every other `next_bytes`."""
+    others = (USABLE * free_bytes - first_bytes) // max(next_bytes, 1)
+    fitting = int(min(LARGEST_BATCH, max(1, 1 + others)))
+    return 1 << (fitting.bit_length() - 1)
 
 
 def _device(name: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,29 +11,37 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from nucseg.encoders.architectures import EMBEDDING_SHAPE, INPUT_PX
-from nucseg.encoders.base import Encoder
+from nucseg.encoders.architectures import INPUT_PX
+from nucseg.encoders.base import Encoder, OutOfMemoryError
+from nucseg.encoders.onnx_graph import check_graph, takes_batches
 from nucseg.encoders.preprocess import PREPROCESSING
 from nucseg.errors import ConfigError, EncoderError
 
 GPU_PROVIDER = ("CUDAExecutionProvider", {"use_tf32": "0"})
 """On a GPU float32 stays float32: the identity says so."""
 
+GPU_BATCH = 8
+"""Images at once on a GPU, where the graph takes them; halved for good where they do not fit."""
+
+OUT_OF_MEMORY = re.compile("out of memory|Failed to allocate memory|bad allocation|bad_alloc", re.IGNORECASE)
+"""How ONNX Runtime says it."""
+
 ERRORS_ALONE = 3
 """ONNX Runtime's log severity: its warnings concern the graph's author."""
 
 
 class OnnxEncoder(Encoder):
-    """An exported encoder, run by ONNX Runtime one image at a time.
+    """An exported encoder, run by ONNX Runtime.
 
-    A graph may say that its batch is free and yet hold reshapes that were traced with one image.
+    On a CPU one image keeps all threads busy: there, more at once have to be asked for.
     """
 
-    def __init__(self, path: Path, *, device: str, threads: int | None) -> None:
+    def __init__(self, path: Path, *, device: str, threads: int | None, batch_size: int | None) -> None:
         content = _read(path)
         self._session = _open_session(path, content, device, threads)
-        self._input, self._output = _check_graph(self._session, path)
-        self.batch_size = 1
+        self._input, self._output = check_graph(self._session, path)
+        self._bound_to = "cuda" if self._session.get_providers()[0] == GPU_PROVIDER[0] else None
+        self.batch_size = self._batch_size(path, batch_size or (GPU_BATCH if self._bound_to else 1), batch_size)
         self.identity = {
             "architecture": "onnx",
             "weights": str(xxhash.xxh128_hexdigest(content)),
@@ -48,27 +57,44 @@ class OnnxEncoder(Encoder):
             "threads": str(threads or "default"),
         }
 
+    def _batch_size(self, path: Path, wanted: int, asked: int | None) -> int:
+        if wanted == 1 or takes_batches(self._session, self._input, self._output):
+            return wanted
+        if asked is not None:
+            raise ConfigError(f"{path} runs one image at a time: ask for batch size auto or 1, not {asked}.")
+        return 1
+
     def _embed(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
-            (embedding,) = self._session.run([self._output], {self._input: inputs})
+            embedding: NDArray[np.float32] = run(self._session, self._input, self._output, inputs, self._bound_to)
         except Exception as error:  # ONNX Runtime's own errors have no public base class
+            if OUT_OF_MEMORY.search(str(error)):
+                raise OutOfMemoryError(str(error).splitlines()[0]) from error
             raise EncoderError(f"The ONNX encoder failed on an image: {error}") from error
-        result: NDArray[np.float32] = embedding
-        return result
+        return embedding
+
+
+def run(session: Any, input_name: str, output_name: str, inputs: NDArray[np.float32], device: str | None) -> Any:
+    """Run a session once; with a device, input and output are bound to its memory, and nothing else is copied."""
+    if device is None:
+        return session.run([output_name], {input_name: inputs})[0]
+    binding = session.io_binding()
+    binding.bind_ortvalue_input(input_name, _onnxruntime().OrtValue.ortvalue_from_numpy(inputs, device, 0))
+    binding.bind_output(output_name, device)
+    session.run_with_iobinding(binding)
+    return binding.copy_outputs_to_cpu()[0]
 
 
 def open_onnx(path: Path, *, device: str, precision: str, threads: int | None, batch_size: int | None) -> OnnxEncoder:
     """Open an exported encoder: (1, 3, 1024, 1024) float32, preprocessed as for SAM -> (1, 256, 64, 64).
 
     Raises:
-        ConfigError: another precision than float32, or more than one image at once.
+        ConfigError: another precision than float32, or more images at once than the graph takes.
         EncoderError: no onnxruntime, not an ONNX file, a graph with other inputs or outputs, no such device.
     """
     if precision not in ("auto", "float32"):
         raise ConfigError(f"An ONNX file computes in the precision it was exported in: ask for auto, not {precision}.")
-    if batch_size not in (None, 1):
-        raise ConfigError(f"An ONNX file is run one image at a time: ask for batch size auto, not {batch_size}.")
-    return OnnxEncoder(path, device=device, threads=threads)
+    return OnnxEncoder(path, device=device, threads=threads, batch_size=batch_size)
 
 
 def _onnxruntime() -> Any:
@@ -91,6 +117,8 @@ def _open_session(path: Path, content: bytes, device: str, threads: int | None) 
     onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0: ONNX Runtime's own choice
+    # threads that wait leave the core to those that read, write and prepare images; the digits stay the same
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = ERRORS_ALONE
     providers = _providers(device, onnxruntime.get_available_providers())
     try:
@@ -113,34 +141,3 @@ def _providers(device: str, available: list[str]) -> list[Any]:
             "Ask for auto or cpu, or install onnxruntime-gpu."
         )
     return [GPU_PROVIDER, "CPUExecutionProvider"]
-
-
-def _check_graph(session: Any, path: Path) -> tuple[str, str]:
-    """Return the names of the input and of the output to use."""
-    expected_input = (1, 3, INPUT_PX, INPUT_PX)
-    inputs = session.get_inputs()
-    if len(inputs) != 1 or not _fits(inputs[0], expected_input):
-        raise EncoderError(
-            f"{path} reads {_described(inputs)}, expected one float32 input of shape {expected_input}. "
-            "Export the image encoder alone, without resizing or normalising inside the graph."
-        )
-    expected_output = (1, *EMBEDDING_SHAPE)
-    outputs = [output for output in session.get_outputs() if _fits(output, expected_output)]
-    if len(outputs) != 1:
-        raise EncoderError(
-            f"{path} returns {_described(session.get_outputs())}, expected one float32 output of shape "
-            f"{expected_output}. Export the output of the encoder's neck."
-        )
-    return inputs[0].name, outputs[0].name
-
-
-def _fits(argument: Any, expected: tuple[int, ...]) -> bool:
-    """Whether a graph's input or output can have the expected shape; free axes are strings or None."""
-    axes = argument.shape
-    if argument.type != "tensor(float)" or len(axes) != len(expected):
-        return False
-    return all(not isinstance(axis, int) or axis == wanted for axis, wanted in zip(axes, expected, strict=True))
-
-
-def _described(arguments: list[Any]) -> str:
-    return ", ".join(f"{a.name} {a.type.removeprefix('tensor')} of shape {a.shape}" for a in arguments) or "nothing"

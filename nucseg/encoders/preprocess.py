@@ -41,8 +41,10 @@ def resized_shape(height: int, width: int) -> tuple[int, int]:
 
 
 def resize(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bring the longest side of (H, W, 3) to INPUT_PX."""
+    """Bring the longest side of (H, W, 3) to INPUT_PX; an image that has it comes back as it is."""
     height, width = resized_shape(image.shape[0], image.shape[1])
+    if (height, width) == image.shape[:2]:
+        return image
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nucseg.encoders.architectures import VitShape
-from nucseg.encoders.device import Hardware, choose_batch_size
+from nucseg.encoders.device import Hardware
 from nucseg.encoders.sam import VitEncoder
 from nucseg.encoders.vit import build_vit, expected_tensors
 
@@ -31,7 +31,7 @@ def open_random(seed: int, *, hardware: Hardware, batch_size: int | None) -> Vit
     state = {key: torch.from_numpy(values) for key, values in weights.items()}
     identity = {"architecture": "random", "weights": _digest(weights), "seed": str(seed)}
     model = build_vit(SHAPE, state, hardware)
-    return VitEncoder(model, identity, hardware, batch_size or choose_batch_size(hardware, SHAPE), NOTE)
+    return VitEncoder(model, identity, hardware, batch_size, NOTE)
 
 
 def random_weights(seed: int) -> dict[str, NDArray[np.float32]]:

@@ -1,76 +1,220 @@
-"""SAM's ViT-B as published against ours, on one machine, in one run; the weights are random, of full size.
+"""SAM's encoder as published against ours, on one machine, in one run; the weights are random, of full size.
 
-    python tests/bench/bench_encoder.py --threads 2 --images 1
+    python tests/bench/bench_encoder.py --threads 2
+    python tests/bench/bench_encoder.py --device cuda --precision bfloat16 --compile
+    python tests/bench/bench_encoder.py --onnx mobile_sam_encoder.onnx --threads 2
 
-Ours is what `nucseg embed --encoder vit_b --weights FILE` runs: a checkpoint of a whole SAM is written to a temporary
-folder and opened. The published network gets the same weights, the same tensor and the same precision.
+Every contestant runs once to warm up, and that result is compared; then all run in turn, round by round, because the
+machine may have other work too. The published network gets the same weights, and one image at a time as SamPredictor
+does it. Ours is the network alone by every way of attention, and the encoder as it is opened, which also resizes,
+normalises and guards.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
+from encoder_work import peak_tflops, useful_flop
 from numpy.typing import NDArray
 from torch import nn
 
-from nucseg.encoders import ARCHITECTURES, open_encoder
-from nucseg.encoders.preprocess import to_input
-from nucseg.encoders.vit import build_published
+from nucseg.encoders import ARCHITECTURES, Encoder, open_encoder
+from nucseg.encoders.architectures import INPUT_PX, PRECISIONS, bfloat16_error
+from nucseg.encoders.attention import VARIANTS
+from nucseg.encoders.device import Hardware, choose_hardware
+from nucseg.encoders.preprocess import resize, to_input
+from nucseg.encoders.sam import normalised
+from nucseg.encoders.tuning import tune, use_attention
+from nucseg.encoders.vit import build_published, build_vit
 
-Result = TypeVar("Result")
+Images = Sequence[NDArray[np.uint8]]
+Embeddings = NDArray[np.float32]
+Contestant = Callable[[], Embeddings]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a contestant returned, and its medians."""
+
+    embeddings: Embeddings
+    seconds: float
+    cpu_seconds: float
+    """Of all threads together: what is left to compare by where other programs keep the processor busy."""
+
+
+NO_KERNEL_ON_CPU = ("narrow", "flex")
+"""Ways that take a CPU many times as long as the others; measured there only when they are asked for."""
 
 
 def main() -> None:
     """Measure and print."""
     options = parse_arguments()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    published = draw_published(options.encoder)
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_checkpoint(published, Path(folder) / "sam.pth")
-        encoder, open_s = timed(
-            lambda: open_encoder(options.encoder, weights=path, device=options.device, precision=options.precision)
-        )
-    precision = encoder.identity["precision"]
-    print(f"{options.encoder}, {precision}, {encoder.provenance['device']}, ", end="")
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {encoder.batch_size}")
-    print(f"digested, read, checked and built in {open_s:.2f} s")
-
-    images = draw_images(options.images)
-    inputs, prepare_s = timed(lambda: [to_input(image) for image in images])
-    device = torch.device(encoder.provenance["device"].split(": ")[0])
-    ours, ours_s = measured(lambda: encoder.encode(images), options.repeats)
-    same = deepcopy(published).to(device, getattr(torch, precision))
-    theirs, theirs_s = measured(lambda: run(same, inputs), options.repeats)
-    report("preprocessing alone", prepare_s, len(images))
-    report("as published, batch 1", theirs_s, len(images))
-    report("ours, with preprocessing and guard", ours_s, len(images))
-    print(f"published / ours: {theirs_s / ours_s:.2f}")
-    compare("from published in the same precision", ours, theirs)
-    if precision != "float32":
-        exact = run(published.to(device), inputs)
-        compare("from published in float32", ours, exact)
-        compare("published in this precision from its float32", theirs, exact)
+    torch.set_num_threads(options.threads)
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {options.rounds} rounds")
+    if options.onnx:
+        show(compete(onnx_contestants(options), options.rounds), options.images or 1)
+        return
+    device = choose_hardware(options.device, "auto").device
+    images = draw_images(options.images or (1 if device.type == "cpu" else 64))
+    shape = ARCHITECTURES[options.encoder].shape
+    show(
+        compete(dict(vit_contestants(options, device, images)), options.rounds), len(images), useful_flop(shape) / 1e12
+    )
+    print(f"bfloat16 is expected within {bfloat16_error(shape.depth):.3f} standard deviations (root mean square)")
+    show_hardware(device)
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", choices=list(ARCHITECTURES), default="vit_b")
-    parser.add_argument("--threads", type=int, help="of the CPU (default: torch's)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--images", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=1, help="the fastest counts; before it one run to warm up")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32", "bfloat16"])
+    parser.add_argument("--images", type=int, help="default: 1 on a CPU, 64 on a GPU")
+    parser.add_argument("--batch-size", type=int, help="default: as the encoder chooses it")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--ways", nargs="+", choices=list(VARIANTS), help="of attention; default: all with a kernel")
+    parser.add_argument("--compile", action="store_true", help="our network compiled as a whole, too; takes minutes")
+    parser.add_argument("--onnx", type=Path, help="an exported encoder, to be measured in place of SAM's")
     return parser.parse_args()
+
+
+def vit_contestants(
+    options: argparse.Namespace, device: torch.device, images: Images
+) -> Iterator[tuple[str, Contestant]]:
+    """Everything that is to run, by name; published in float32 comes first, and all others are measured by it."""
+    published = draw_published(options.encoder)
+    for precision in dict.fromkeys(["float32", *options.precision]):
+        same = deepcopy(published).to(device, getattr(torch, precision))
+        yield f"published, {precision}, batch 1", lambda same=same: run_published(same, images)
+    for precision in options.precision:
+        yield from our_contestants(options, Hardware(device, precision), published, images)
+
+
+def our_contestants(
+    options: argparse.Namespace, hardware: Hardware, published: nn.Module, images: Images
+) -> Iterator[tuple[str, Contestant]]:
+    """Ours in one precision: the network by every way of attention, compiled if asked for, and the encoder."""
+    model = build_vit(ARCHITECTURES[options.encoder].shape, published.state_dict(), hardware)
+    batch_size, _ = tune(model, hardware, options.batch_size, INPUT_PX)
+    resized = [resize(image) for image in images]
+    named = f"{hardware.precision}, batch {batch_size}"
+    on_cpu = hardware.device.type == "cpu"
+    for way in options.ways or [way for way in VARIANTS if not (on_cpu and way in NO_KERNEL_ON_CPU)]:
+        yield f"ours by {way}, {named}", lambda way=way: run_ours(model, way, hardware, resized, batch_size)
+    if options.compile:
+        compiled = torch.compile(deepcopy(model), dynamic=False)
+        yield f"ours compiled, {named}", lambda: run_ours(compiled, None, hardware, resized, batch_size)
+    encoder, seconds = open_as_users_do(options, hardware, published)
+    made_by = f"{encoder.provenance['device']}, {encoder.provenance['attention']}"
+    print(f"{hardware.precision}: {made_by}, opened in {seconds:.1f} s")
+    yield f"ours as opened, {hardware.precision}, batch {encoder.batch_size}", lambda: encoder.encode(images)
+
+
+def open_as_users_do(options: argparse.Namespace, hardware: Hardware, published: nn.Module) -> tuple[Encoder, float]:
+    """Open a checkpoint of a whole SAM; return the encoder and the seconds it took."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_checkpoint(published, Path(folder) / "sam.pth")
+        start = time.perf_counter()
+        encoder = open_encoder(
+            options.encoder,
+            weights=path,
+            device=str(hardware.device),
+            precision=hardware.precision,
+            batch_size=options.batch_size,
+        )
+        return encoder, time.perf_counter() - start
+
+
+def onnx_contestants(options: argparse.Namespace) -> dict[str, Contestant]:
+    """An exported encoder by ONNX Runtime's own defaults at equal threads, and as opened."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    session = onnxruntime.InferenceSession(str(options.onnx), settings, providers=onnxruntime.get_available_providers())
+    encoder = open_encoder(
+        f"onnx:{options.onnx}", device=options.device, threads=options.threads, batch_size=options.batch_size
+    )
+    images = draw_images(options.images or 1)
+    inputs = [to_input(image)[None] for image in images]
+    name = session.get_inputs()[0].name
+    return {
+        "session by itself, batch 1": lambda: np.concatenate([session.run(None, {name: x})[0] for x in inputs]),
+        f"ours as opened, batch {encoder.batch_size}": lambda: encoder.encode(images),
+    }
+
+
+def run_published(model: nn.Module, images: Images) -> Embeddings:
+    """Run the published network, one image at a time."""
+    weight = next(model.parameters())
+    with torch.inference_mode():
+        inputs = (torch.from_numpy(to_input(image))[None].to(weight.device, weight.dtype) for image in images)
+        return np.concatenate([model(x).float().cpu().numpy() for x in inputs])
+
+
+def run_ours(model: nn.Module, way: str | None, hardware: Hardware, resized: Images, batch_size: int) -> Embeddings:
+    """Run our network with one way of attention over the whole grid, the others as they were tuned."""
+    if way is not None:
+        use_attention(model, way, windows=False)
+    with torch.inference_mode():
+        batches = (resized[first : first + batch_size] for first in range(0, len(resized), batch_size))
+        inputs = (normalised(batch, hardware.device).to(hardware.dtype) for batch in batches)
+        return np.concatenate([model(x).cpu().numpy() for x in inputs])
+
+
+def compete(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, Result]:
+    """Run all in turn; contestants that fail are told and left out."""
+    results: dict[str, Embeddings] = {}
+    for name, run in contestants.items():
+        try:
+            results[name] = run()
+        except Exception as error:  # a way of attention that this device cannot
+            print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in results}
+    for _ in range(rounds):
+        for name in results:
+            start, start_cpu = time.perf_counter(), time.process_time()
+            contestants[name]()  # its result ends in the CPU's memory: no queue is left
+            seconds[name].append((time.perf_counter() - start, time.process_time() - start_cpu))
+    return {
+        name: Result(results[name], *(statistics.median(clock) for clock in zip(*times, strict=True)))
+        for name, times in seconds.items()
+    }
+
+
+def show(results: Mapping[str, Result], n_images: int, tflop: float | None = None) -> None:
+    """Print a line for each contestant, compared with the first; ratio by the clock and by the processor's time."""
+    first = next(iter(results.values()))
+    print(f"{'':40} s/image images/s ratio | CPU s ratio | worst error     rms | TFLOP/s")
+    for name, found in results.items():
+        error = (found.embeddings - first.embeddings) / first.embeddings.std()
+        print(
+            f"{name:40} {found.seconds / n_images:7.3f} {n_images / found.seconds:8.2f}"
+            f" {first.seconds / found.seconds:5.2f} | {found.cpu_seconds / n_images:5.2f}"
+            f" {first.cpu_seconds / found.cpu_seconds:5.2f} | {np.abs(error).max():11.2g}"
+            f" {np.sqrt(np.square(error).mean()):7.2g} |",
+            f"{n_images * tflop / found.seconds:7.2f}" if tflop else "",
+        )
+
+
+def show_hardware(device: torch.device) -> None:
+    """Print what the device could do at most, and how much memory was taken."""
+    if device.type == "cuda":
+        name, taken = torch.cuda.get_device_name(device), torch.cuda.max_memory_allocated(device) / 2**30
+        print(f"{name}: bfloat16 peak {peak_tflops(name) or 'unknown'} TFLOP/s; peak memory {taken:.1f} GiB")
+    print(f"peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 
 
 def draw_published(name: str) -> nn.Module:
@@ -96,38 +240,6 @@ def draw_images(n: int) -> list[NDArray[np.uint8]]:
     """Draw images of 512 px, coloured blocks, all different."""
     blocks = np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
     return [image.repeat(16, axis=0).repeat(16, axis=1) for image in blocks]
-
-
-def run(model: nn.Module, inputs: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Run the published network, one image at a time as SamPredictor does."""
-    weight = next(model.parameters())
-    with torch.inference_mode():
-        tensors = [torch.from_numpy(x)[None].to(weight.device, weight.dtype) for x in inputs]
-        return np.concatenate([model(x).float().cpu().numpy() for x in tensors])
-
-
-def measured(function: Callable[[], Result], repeats: int) -> tuple[Result, float]:
-    """Run once to warm up, then take the fastest of `repeats`; every result ends on the CPU, so the clock is right."""
-    result = function()
-    return result, min(timed(function)[1] for _ in range(repeats))
-
-
-def timed(function: Callable[[], Result]) -> tuple[Result, float]:
-    """Return a function's result and its seconds."""
-    start = time.perf_counter()
-    result = function()
-    return result, time.perf_counter() - start
-
-
-def report(what: str, seconds: float, n_images: int) -> None:
-    """Print one line of the table."""
-    print(f"{what:36} {seconds / n_images:8.3f} s/image {n_images / seconds:8.2f} images/s")
-
-
-def compare(what: str, ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
-    """Print how far two embeddings are apart, in standard deviations."""
-    difference = np.abs(ours - theirs) / theirs.std()
-    print(f"difference {what}: worst {difference.max():.2g}, mean {difference.mean():.2g} standard deviations")
 
 
 if __name__ == "__main__":

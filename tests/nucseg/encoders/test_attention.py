@@ -1,18 +1,33 @@
-"""Fused attention equals the published one."""
+"""Every way of attention equals the published one."""
+
+import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
 
 from nucseg.encoders import attention
-from nucseg.encoders.attention import FusedAttention, heads_at_once
+from nucseg.encoders.attention import VARIANTS, compiled_flex, pieces
+from nucseg.encoders.blocks import relative_terms
 from nucseg.encoders.vit import published_image_encoder
 
+HEADS, DIM = 4, 32
 
-def published_attention(input_size: tuple[int, int], *, dim: int = 32, heads: int = 4) -> torch.nn.Module:
+
+@pytest.fixture(autouse=True)
+def flex_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What FlexAttention computes, step by step: compiling it takes a minute on a CPU."""
+    monkeypatch.setattr(attention, "compiled_flex", lambda: compiled_flex("eager"))
+    yield
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
+
+
+def published_attention(input_size: tuple[int, int]) -> torch.nn.Module:
     """Make the published module with every parameter drawn, the relative positions (zero at first) too."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = published_image_encoder().Attention(dim, heads, use_rel_pos=True, input_size=input_size)
+        module = published_image_encoder().Attention(DIM, HEADS, use_rel_pos=True, input_size=input_size)
         for parameter in module.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
     return module.eval()
@@ -22,53 +37,86 @@ def tokens(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
-def as_fused(module: torch.nn.Module) -> FusedAttention:
-    return FusedAttention(module, published_image_encoder().get_rel_pos)
+def falling(table: torch.Tensor, size: int) -> torch.Tensor:
+    """Rows of a published table for distances size - 1 down to 1 - size, through the published look-up."""
+    found = published_image_encoder().get_rel_pos(size, size, table)
+    return torch.stack([found[max(d, 0), max(-d, 0)] for d in range(size - 1, -size, -1)])
 
 
+def by(variant: str, module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Attention of the published module's parameters by one of our ways."""
+    n, g_h, g_w, dim = x.shape
+    q, k, v = module.qkv(x).view(n, g_h, g_w, 3, HEADS, -1).unbind(3)
+    scale = (dim // HEADS) ** -0.5
+    terms = relative_terms(q, falling(module.rel_pos_h, g_h), falling(module.rel_pos_w, g_w))
+    q, k, v = (part.flatten(1, 2).transpose(1, 2) for part in (q * scale, k, v))
+    out = VARIANTS[variant](q, k, v, *terms)
+    return module.proj(out.transpose(1, 2).reshape(x.shape))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(
     ("made_for", "grid"),
     [
         ((14, 14), (14, 14)),
-        ((16, 16), (16, 16)),
         ((8, 12), (8, 12)),  # axes not to be confused
         ((14, 14), (20, 20)),  # relative positions interpolated
-        ((14, 14), (6, 10)),
+        ((3, 40), (3, 40)),  # as broad as the whole grid, where terms are added and not multiplied
     ],
 )
-def test_fused_attention_equals_the_published_one(made_for: tuple[int, int], grid: tuple[int, int]) -> None:
-    module, x = published_attention(made_for), tokens(3, *grid, 32)
+def test_every_way_equals_the_published_attention(
+    variant: str, made_for: tuple[int, int], grid: tuple[int, int]
+) -> None:
+    module, x = published_attention(made_for), tokens(3, *grid, DIM)
 
     with torch.inference_mode():
-        published, fused = module(x), as_fused(module)(x)
+        published, ours = module(x), by(variant, module, x)
 
     assert published.std() > 0.1  # not the equality of nothings
-    torch.testing.assert_close(fused, published, rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours, published, rtol=1e-5, atol=1e-5 * float(published.abs().max()))
 
 
-def test_relative_positions_matter_in_this_comparison() -> None:
-    module, x = published_attention((14, 14)), tokens(1, 14, 14, 32)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_both_relative_positions_matter_in_this_comparison(variant: str) -> None:
+    module, x = published_attention((14, 14)), tokens(1, 14, 14, DIM)
     with torch.inference_mode():
-        before = as_fused(module)(x)
+        before = by(variant, module, x)
         module.rel_pos_h.zero_()
-        after = as_fused(module)(x)
+        without_rows = by(variant, module, x)
+        module.rel_pos_w.zero_()
+        without_both = by(variant, module, x)
 
-    assert (before - after).abs().max() > 0.1
+    assert (before - without_rows).abs().max() > 0.1
+    assert (without_rows - without_both).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("mask_bytes", [1, 5 * 64**2 * 4])
-def test_taking_few_heads_at_a_time_changes_nothing(monkeypatch: pytest.MonkeyPatch, mask_bytes: int) -> None:
-    module, x = published_attention((8, 8)), tokens(3, 8, 8, 32)
+@pytest.mark.parametrize("grid", [(8, 8), (5, 40)])
+@pytest.mark.parametrize("rows", [1, 3, 5, 8, 40])
+def test_taking_few_rows_heads_or_entries_at_a_time_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, grid: tuple[int, int], rows: int
+) -> None:
+    module, x = published_attention(grid), tokens(3, *grid, DIM)
+    monkeypatch.setattr(attention, "MASK_BYTES", {"cpu": rows * grid[0] * grid[1] ** 2 * 4})
     with torch.inference_mode():
-        published = module(x)
-        monkeypatch.setattr(attention, "MASK_BYTES", {"cpu": mask_bytes})
-        fused = as_fused(module)(x)
+        published, ours = module(x), by("mask", module, x)
 
-    torch.testing.assert_close(fused, published, rtol=0, atol=1e-4)
+    torch.testing.assert_close(ours, published, rtol=1e-5, atol=1e-5 * float(published.abs().max()))
 
 
-def test_the_masks_of_the_whole_grid_are_bounded_on_a_cpu() -> None:
-    assert heads_at_once(4096, 4, "cpu") == 2
-    assert heads_at_once(4096, 4, "mps") == 2
-    assert heads_at_once(4096, 2, "cuda") == 64
-    assert heads_at_once(100_000, 4, "cpu") == 1
+@pytest.mark.parametrize("budget", [1, 100, 250, 800, 4000, 10**9])
+def test_pieces_cover_everything_once_and_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
+    monkeypatch.setattr(attention, "MASK_BYTES", {"cpu": budget})
+    seen = torch.zeros(5, 3, 8)
+    for piece in pieces(5, 3, 8, 100, "mps"):  # as a CPU
+        seen[piece] += 1
+        assert seen[piece].numel() * 100 <= max(budget, 100)
+
+    assert torch.equal(seen, torch.ones(5, 3, 8))
+
+
+def test_the_masks_of_the_whole_grid_are_32_mib_on_a_cpu_and_many_heads_on_a_gpu() -> None:
+    row_bytes = 64 * 4096 * 4
+    (_, heads, rows), *_ = pieces(1, 12, 64, row_bytes, "cpu")
+    assert (heads, rows) == (slice(0, 1), slice(0, 32))
+    assert len(list(pieces(1, 12, 64, row_bytes, "cuda"))) == 1
+    assert len(list(pieces(16, 12, 64, row_bytes // 2, "cuda"))) == 4

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pooch
@@ -11,12 +12,14 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nucseg.encoders import asked_identity, open_encoder
-from nucseg.errors import EncoderError
+from nucseg.encoders.onnx import run
+from nucseg.encoders.onnx_graph import takes_batches
+from nucseg.errors import ConfigError, EncoderError
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 
 INPUT = [1, 3, 1024, 1024]
-OUTPUT = [1, 256, 64, 64]
+FREE_BATCH: list[int | str] = ["batch", 3, 1024, 1024]
 FLOAT, UINT8 = 1, 2
 
 
@@ -172,6 +175,77 @@ def test_a_graph_with_free_axes_is_taken_and_the_guard_sees_its_output(tmp_path:
 
     with pytest.raises(EncoderError, match=r"shape \(1, 3, 1024, 1024\) for 1 image\(s\), expected \(1, 256, 64, 64\)"):
         encoder.encode([np.zeros((8, 8, 3), np.uint8)])
+
+
+def session_of(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+def mixing_graph(path: Path, shape: list[int | str]) -> Path:
+    """Subtract from every image the largest value of all images together."""
+    difference = field(1, "x") + field(1, "largest") + field(2, "y") + field(4, "Sub")
+    nodes = [node("ReduceMax", "x", "largest"), difference]
+    return onnx_file(path, [value_info("x", shape)], [value_info("y", shape)], nodes)
+
+
+def test_a_graph_that_treats_every_image_alone_takes_batches(tmp_path: Path) -> None:
+    free = session_of(identity_graph(tmp_path / "free.onnx", FREE_BATCH))
+    one = session_of(identity_graph(tmp_path / "one.onnx", [*INPUT]))
+
+    assert takes_batches(free, "x", "y0")
+    assert not takes_batches(one, "x", "y0")
+
+
+def test_a_graph_that_mixes_the_images_takes_no_batches(tmp_path: Path) -> None:
+    assert not takes_batches(session_of(mixing_graph(tmp_path / "x.onnx", FREE_BATCH)), "x", "y")
+
+
+@pytest.mark.shared
+def test_a_graph_that_fails_with_two_images_takes_no_batches_and_says_nothing(
+    shared: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The real encoder reads any number of images, and a convolution inside fails with two."""
+    session = session_of(real_encoder(shared))
+
+    class WithoutDeclaredShapes:
+        get_inputs = get_outputs = staticmethod(lambda: [SimpleNamespace(shape=FREE_BATCH)])
+        run = staticmethod(session.run)
+
+    assert not takes_batches(WithoutDeclaredShapes(), "input", session.get_outputs()[0].name)
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
+def test_more_images_than_the_graph_takes_are_refused(tmp_path: Path) -> None:
+    path = mixing_graph(tmp_path / "x.onnx", ["batch", "channels", "height", "width"])
+
+    with pytest.raises(ConfigError, match=r"x.onnx runs one image at a time: ask for batch size auto or 1, not 4"):
+        open_encoder(f"onnx:{path}", device="cpu", batch_size=4)
+    assert open_encoder(f"onnx:{path}", device="cpu").batch_size == 1
+
+
+def test_a_run_bound_to_a_devices_memory_gives_the_same_bits(tmp_path: Path) -> None:
+    session = session_of(mixing_graph(tmp_path / "x.onnx", FREE_BATCH))
+    inputs = np.random.default_rng(0).standard_normal((2, 3, 1024, 1024), np.float32)
+
+    plain, bound = (run(session, "x", "y", inputs, device) for device in (None, "cpu"))
+
+    np.testing.assert_array_equal(bound, plain)
+    np.testing.assert_array_equal(plain, inputs - inputs.max())
+
+
+def test_a_batch_without_memory_is_halved_for_onnx_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fits_one(session: object, name: str, output: str, inputs: np.ndarray, device: str | None) -> np.ndarray:
+        if len(inputs) > 1:
+            raise RuntimeError("BFCArena::AllocateRawInternal Failed to allocate memory for requested buffer of size 9")
+        return inputs.mean(axis=1, keepdims=True)[:, :, ::16, ::16].repeat(256, axis=1)
+
+    monkeypatch.setattr("nucseg.encoders.onnx.run", fits_one)
+    encoder = open_encoder(f"onnx:{identity_graph(tmp_path / 'x.onnx', ['b', 'c', 'h', 'w'])}", device="cpu")
+    encoder.batch_size = 2
+    noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+
+    assert encoder.encode(noise).shape == (2, 256, 64, 64)
+    assert encoder.batch_size == 1
 
 
 def test_a_gpu_is_refused_where_onnxruntime_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

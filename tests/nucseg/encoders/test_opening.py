@@ -81,7 +81,7 @@ def test_a_batch_size_given_is_taken() -> None:
         ("random", {"threads": 0}, "threads must be at least 1, got 0"),
         ("random", {"batch_size": -2}, "batch_size must be at least 1, got -2"),
         ("onnx:a", {"precision": "bfloat16"}, "bfloat16"),
-        ("onnx:a", {"batch_size": 4}, "one image at a time"),
+        ("onnx:a", {"batch_size": 0}, "batch_size must be at least 1, got 0"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused(spec: str, options: dict[str, object], message: str) -> None:

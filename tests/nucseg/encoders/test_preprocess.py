@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from nucseg.encoders.preprocess import check_image, to_input
+from nucseg.encoders import open_encoder
+from nucseg.encoders.preprocess import check_image, resize, to_input
+from nucseg.encoders.sam import normalised
 from nucseg.errors import EncoderError
 
 
@@ -49,6 +51,40 @@ def test_a_view_with_its_channels_reversed_is_read_as_what_it_shows() -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
     np.testing.assert_array_equal(to_input(image[:, ::-1, ::-1]), to_input(image[:, ::-1, ::-1].copy()))
+
+
+SIZES = [(512, 512), (256, 320), (1024, 1024), (1500, 700), (37, 101)]
+
+
+def images_of(*sizes: tuple[int, int]) -> list[np.ndarray]:
+    random = np.random.default_rng(0)
+    return [random.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+
+
+def test_what_is_normalised_on_a_device_is_what_to_input_gives_bit_by_bit() -> None:
+    images = images_of(*SIZES)
+
+    found = normalised([resize(image) for image in images], torch.device("cpu"))
+
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_array_equal(found.numpy(), np.stack([to_input(image) for image in images]))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_image_resized_before_is_not_touched_again(size: tuple[int, int]) -> None:
+    (image,) = images_of(size)
+    resized = resize(image)
+
+    assert resize(resized) is resized
+    np.testing.assert_array_equal(to_input(resized), to_input(image))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_image_resized_beforehand_has_its_originals_embedding_bit_by_bit(precision: str) -> None:
+    encoder = open_encoder("random", device="cpu", precision=precision)
+    images = images_of((512, 512), (200, 320))
+
+    np.testing.assert_array_equal(encoder.encode([resize(image) for image in images]), encoder.encode(images))
 
 
 @pytest.mark.parametrize(
