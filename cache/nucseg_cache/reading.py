@@ -90,7 +90,7 @@ def chunk_rows(array: zarr.Array[Any], where: slice) -> list[slice]:
 
 def side_by_side(read: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """What is read of each item, in order; by a few threads where there are several."""
-    n_threads = min(MOST_THREADS, len(os.sched_getaffinity(0)), len(items))
+    n_threads = min(MOST_THREADS, os.cpu_count() or 1, len(items))
     if n_threads < 2:
         return [read(item) for item in items]
     with ThreadPoolExecutor(n_threads) as pool:

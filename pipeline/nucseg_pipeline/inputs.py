@@ -113,7 +113,8 @@ def complete_embeddings(store: Store, key: Key, ids: Sequence[str], view: str = 
     """The embeddings of a key in one view, complete for these ids; ConfigError says how many are missing."""
     embeddings = store.embeddings(key, view)
     without = set(embeddings.missing())
-    missing = sorted(info.id for info in store.table if info.row in without and info.id in set(ids))
+    asked = set(ids)
+    missing = sorted(info.id for info in store.table if info.row in without and info.id in asked)
     if missing:
         raise ConfigError(
             f"{len(missing)} of {len(ids)} images in {store.location} have no embedding{_of(view)} yet: "

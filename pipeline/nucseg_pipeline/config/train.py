@@ -86,7 +86,8 @@ class TrainConfig:
     threads: int | None = None
     """CPU threads; None leaves the choice to torch."""
     preload: str = "auto"
-    """Whether rows stay in memory: on, off, or auto (on when they fit in half of what is free)."""
+    """Whether rows stay in memory, in that of a CUDA device where they fit: on, off, or auto (on when they fit in half
+    of what is free)."""
     run: Path | None = None
     """Folder of the run; None makes one in ./runs named after what is trained."""
     resume: bool = False
