@@ -20,13 +20,10 @@ from nucseg.encoders.device import Hardware, batch_that_fits
 logger = logging.getLogger(__name__)
 
 SAFE = "mask"
-"""The way that every device and precision has."""
+"""The way that every device and precision has, and the one of CPUs.
 
-ON_CPU = {"bfloat16": "columns"}
-"""Way of attention over the whole grid by precision, as measured with two threads; otherwise, and in windows, SAFE.
-
-Matrix units (AMX) take the further columns at little cost, where a mask would go through memory. In float32 the
-columns cost twice what the mask does.
+In float32 the further columns of the others cost a CPU twice what the mask does. In bfloat16 with matrix units (AMX)
+they win by a fifth when a block runs alone, and lose in the whole network, whose memory they have to share.
 """
 
 TIMED_CALLS = 5
@@ -49,8 +46,6 @@ def tune(model: nn.Module, hardware: Hardware, batch_size: int | None, input_px:
         batch_size = batch_size or batch_from_memory(model, hardware, input_px)
         ways = {windows: fastest(model, windows, batch_size, hardware, cuda_seconds) for windows in PLACES}
         torch.cuda.empty_cache()
-    elif hardware.device.type == "cpu":
-        ways[False] = ON_CPU.get(hardware.precision, SAFE)
     for windows, way in ways.items():
         use_attention(model, way, windows=windows)
     return batch_size or 1, ", ".join(f"{way} {PLACES[windows]}" for windows, way in ways.items())
