@@ -253,6 +253,18 @@ class Embeddings:
             with self._locks.try_hold(slot) as held:
                 yield held
 
+    def make_room(self) -> None:
+        """Make the arrays where they are not there, and room in them for all rows of the store.
+
+        The first write does so too. On an object store, which has no locks, one process does it before several write.
+
+        Raises:
+            ViewDiffers: the view was made in another way than this one.
+            StoreAccessError: no space, no permission.
+        """
+        with access(self._location, "writing embeddings to"):
+            self._arrays.make_room(max(self._table(), default=-1) + 1, self._locks)
+
     def write(self, rows: Sequence[int], values: Floats, images: Images | None = None) -> None:
         """Write embeddings: records cleared, then values and images, then records. The caller owns the rows' blocks.
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import xxhash
 
@@ -92,27 +95,82 @@ def embed(config: EmbedConfig, progress: Progress, tell: Tell = lambda told: Non
     if config.encoder == NO_ENCODER:
         notes = (*dataset.notes, *note_of(unchanged_in(store.notes)))
         return _told(EmbedResult(store.location, None, changes, 0, 0, 0.0, notes))
-    # after the samples, so that a wrong folder is told before seconds are spent on weights
-    encoder = open_encoder(
-        config.encoder, weights=config.weights, device=config.device, precision=config.precision,
-        threads=config.threads, batch_size=config.batch_size,
-    )  # fmt: skip
-    key = Key({**encoder.identity, "format": config.format})
     wanted = {store.row_of(entry.id): entry for entry in entries if store.has(entry.id)}
-    targets = _targets(store, key, encoder, views, wanted, config.view_images)
-    missing = _missing(targets)
-    foreseen = forecast(store, targets, missing)
-    if foreseen.n_embeddings:
-        tell(foreseen)
-    started = time.perf_counter()
-    encoding = Encoding(encoder, store, wanted, changes.failures, foreseen.n_embeddings, progress, tell)
-    encoding.run(targets[:1], missing[:1])
-    encoding.run(targets[1:], missing[1:])
-    seconds = time.perf_counter() - started
-    done = _done(targets, encoding)
-    notes = (*dataset.notes, *note_of(unchanged_in(store.notes)), *((encoder.note,) if encoder.note else ()))
-    n_encoded, n_embedded = encoding.n_encoded.total(), done[0].n_embedded
-    return _told(EmbedResult(store.location, key, changes, n_encoded, n_embedded, seconds, notes, done))
+    # after the samples, so that a wrong folder is told before seconds are spent on weights
+    with _engine(config, store, dataset, wanted, progress) as engine:
+        key = Key({**engine.identity, "format": config.format})
+        targets = _targets(store, key, engine, views, wanted, config.view_images)
+        missing = _missing(targets)
+        foreseen = forecast(store, targets, missing)
+        if foreseen.n_embeddings:
+            tell(foreseen)
+        started = time.perf_counter()
+        n_encoded = engine.encode(key, targets, missing, changes.failures, tell)
+        seconds = time.perf_counter() - started
+        note = engine.note
+    done = _done(targets, n_encoded)
+    notes = (*dataset.notes, *note_of(unchanged_in(store.notes)), *((note,) if note else ()))
+    result = EmbedResult(store.location, key, changes, n_encoded.total(), done[0].n_embedded, seconds, notes, done)
+    return _told(result)
+
+
+class _Engine(Protocol):
+    """What encodes: the encoder of this process, or workers that have one each."""
+
+    identity: Mapping[str, str]
+    provenance: Mapping[str, str]
+    note: str
+
+    def encode(
+        self,
+        key: Key,
+        targets: Sequence[Target],
+        missing: Sequence[Sequence[int]],
+        failures: dict[str, str],
+        tell: Tell,
+    ) -> Counter[str]:
+        """Encode the missing rows of the targets of a key; returns how many were made, by the name of the view."""
+
+
+class _Here:
+    """The encoder of this process."""
+
+    def __init__(self, encoder: Encoder, store: Store, wanted: Mapping[int, Entry], progress: Progress) -> None:
+        self._encoder, self._store, self._wanted, self._progress = encoder, store, wanted, progress
+        self.identity, self.provenance, self.note = encoder.identity, encoder.provenance, encoder.note
+
+    def encode(
+        self,
+        key: Key,
+        targets: Sequence[Target],
+        missing: Sequence[Sequence[int]],
+        failures: dict[str, str],
+        tell: Tell,
+    ) -> Counter[str]:
+        """The images as they are first, then their views."""
+        n_total = sum(map(len, missing))
+        encoding = Encoding(self._encoder, self._store, self._wanted, failures, n_total, self._progress, tell)
+        encoding.run(targets[:1], missing[:1])
+        encoding.run(targets[1:], missing[1:])
+        return encoding.n_encoded
+
+
+@contextmanager
+def _engine(
+    config: EmbedConfig, store: Store, dataset: DataSet, wanted: Mapping[int, Entry], progress: Progress
+) -> Iterator[_Engine]:
+    """What encodes, by what the configuration asks for."""
+    if config.workers is None and config.scheduler is None:
+        encoder = open_encoder(
+            config.encoder, weights=config.weights, device=config.device, precision=config.precision,
+            threads=config.threads, batch_size=config.batch_size,
+        )  # fmt: skip
+        yield _Here(encoder, store, wanted, progress)
+    else:
+        from nucseg_pipeline.workers import crew  # Dask takes a while to import
+
+        with crew(config, store.location, dataset.source, progress) as workers:
+            yield workers
 
 
 def _missing(targets: Sequence[Target]) -> list[list[int]]:
@@ -130,12 +188,10 @@ def _missing(targets: Sequence[Target]) -> list[list[int]]:
     return missing
 
 
-def _done(targets: Sequence[Target], encoding: Encoding) -> tuple[ViewEmbedded, ...]:
+def _done(targets: Sequence[Target], n_encoded: Counter[str]) -> tuple[ViewEmbedded, ...]:
     """What was done for each view, and what there is of the wanted rows now."""
     return tuple(
-        ViewEmbedded(
-            target.name, encoding.n_encoded[target.name], len(target.wanted - set(target.embeddings.missing()))
-        )
+        ViewEmbedded(target.name, n_encoded[target.name], len(target.wanted - set(target.embeddings.missing())))
         for target in targets
     )
 
@@ -147,10 +203,10 @@ def _chosen(wanted: Mapping[int, Entry], n_images: int | None) -> frozenset[int]
 
 
 def _targets(
-    store: Store, key: Key, encoder: Encoder, views: Sequence[View], wanted: Mapping[int, Entry], n_images: int | None
+    store: Store, key: Key, engine: _Engine, views: Sequence[View], wanted: Mapping[int, Entry], n_images: int | None
 ) -> list[Target]:
     """The images as they are, then the views of those that were chosen."""
-    recorded = {**encoder.provenance, "note": encoder.note}
+    recorded = {**engine.provenance, "note": engine.note}
     chosen = _chosen(wanted, n_images)
     of_views = [
         Target(

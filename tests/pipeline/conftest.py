@@ -131,8 +131,8 @@ def real_cache(cache: Path, exported_encoder: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """Where an S3 server listens, on the loopback interface alone; its only bucket is called `bucket`."""
+def s3_environment() -> Iterator[dict[str, str]]:
+    """How to reach an S3 server that listens on the loopback interface alone; its only bucket is called `bucket`."""
     boto3, server = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with pytest.MonkeyPatch.context() as patched:
@@ -142,7 +142,7 @@ def s3_endpoint() -> Iterator[str]:
         started.start()
         endpoint = "http://{}:{}".format(*started.get_host_and_port())
         boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="bucket")
-    yield endpoint
+    yield {**S3_ENVIRONMENT, "AWS_ENDPOINT_URL_S3": endpoint}
     started.stop()
 
 
@@ -158,10 +158,10 @@ S3_ENVIRONMENT = {
 
 
 @pytest.fixture
-def s3(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def s3(s3_environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty place in a bucket, reached by what the environment says, as users reach theirs."""
     s3fs = pytest.importorskip("s3fs")
-    for name, value in {**S3_ENVIRONMENT, "AWS_ENDPOINT_URL_S3": s3_endpoint}.items():
+    for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
     yield f"s3://bucket/{tmp_path.name}"
     forget_connections(s3fs.S3FileSystem)
@@ -177,6 +177,43 @@ def forget_connections(file_system: Any) -> None:
     for files in file_system._cache.values():
         zarr_sync(closed(files)) if files.asynchronous else fsspec.asyn.sync(files.loop, closed, files)
     file_system.clear_instance_cache()
+
+
+def message(*fields: tuple[int, int | str | bytes]) -> bytes:
+    """A protocol buffer of these fields: number, and what is in it."""
+
+    def varint(value: int) -> bytes:
+        return bytes([value & 127 | 128]) + varint(value >> 7) if value > 127 else bytes([value])
+
+    def content(number: int, value: int | str | bytes) -> bytes:
+        if isinstance(value, int):
+            return varint(number << 3) + varint(value)
+        data = value.encode() if isinstance(value, str) else value
+        return varint(number << 3 | 2) + varint(len(data)) + data
+
+    return b"".join(content(*field) for field in fields)
+
+
+def node(operator: str, attribute: str, value: int, source: str, *targets: str) -> bytes:
+    """A node of an ONNX graph (onnx.proto3) with one whole number as its attribute."""
+    setting = message((1, attribute), (3, value), (20, 2))
+    return message((1, source), *((2, target) for target in targets), (4, operator), (5, setting))
+
+
+@pytest.fixture(scope="session")
+def instant_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An encoder in ONNX whose 256 channels are pixels of the image, for processes that nothing can be patched in."""
+    pytest.importorskip("onnxruntime")
+    axes = {name: [(1, message((1, n))) for n in shape] for name, shape in SHAPES.items()}
+    ends = {name: message((1, name), (2, message((1, message((1, 1), (2, message(*axes[name]))))))) for name in SHAPES}
+    nodes = (node("SpaceToDepth", "blocksize", 16, "x", "cells"), node("Split", "axis", 1, "cells", "y", "y2", "y3"))
+    graph = message(*((1, one) for one in nodes), (2, "instant"), (11, ends["x"]), (12, ends["y"]))
+    file = tmp_path_factory.mktemp("encoder") / "instant.onnx"
+    file.write_bytes(message((1, 8), (7, graph), (8, message((1, ""), (2, 13)))))
+    return f"onnx:{file}"
+
+
+SHAPES = {"x": (1, 3, 1024, 1024), "y": (1, 256, 64, 64)}
 
 
 class InThisProcess:

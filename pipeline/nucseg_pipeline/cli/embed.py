@@ -62,7 +62,19 @@ def embed(
         str | None, typer.Option(help="auto (default: bfloat16 on CUDA, else float32), float32, bfloat16, float16.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images at once. Default: by device and memory.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads, of each worker where there are several. Default: torch's choice.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Encode in N processes on this machine, one for each GPU, or each with a share of the cores."
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Encode on your Dask cluster: its address (tcp://HOST:PORT, tls://...) or scheduler file."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N images.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Name or file of a recipe; options beat it.")] = None,
     cache: Annotated[
@@ -82,7 +94,8 @@ def embed(
     options = {
         "dataset": dataset, "source": source, "encoder": encoder, "weights": weights, "format": format,
         "views": views, "view_images": view_images, "stain": stain, "device": device, "precision": precision,
-        "batch_size": batch_size, "threads": threads, "limit": limit, "cache": cache,
+        "batch_size": batch_size, "threads": threads, "workers": workers, "scheduler": scheduler, "limit": limit,
+        "cache": cache,
     }  # fmt: skip
     config = resolve(EmbedConfig, load_recipe(recipe, "embed") if recipe else {}, options)
     run_embed(config)

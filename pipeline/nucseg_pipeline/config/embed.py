@@ -39,6 +39,10 @@ class EmbedConfig:
     """Images a batch; None lets the encoder choose."""
     threads: int | None = None
     """CPU threads; None leaves the choice to torch."""
+    workers: int | None = None
+    """Processes on this machine that encode, each with its own GPU or share of the cores; None encodes in this one."""
+    scheduler: str | None = None
+    """Address or scheduler file of a Dask cluster whose workers encode; None leaves it to this machine."""
     limit: int | None = None
     """Stop after the first so many images; None takes all."""
     cache: str = field(default_factory=default_cache)
@@ -50,8 +54,13 @@ class EmbedConfig:
         object.__setattr__(self, "dataset", dataset)
         object.__setattr__(self, "stain", stain)
         check_device(self.device)
-        check_at_least(self, 1, ("batch_size", "threads", "limit", "view_images"))
-        check_filled(self, ("encoder", "format", "precision", "views", "cache"))
+        check_at_least(self, 1, ("batch_size", "threads", "limit", "view_images", "workers"))
+        check_filled(self, ("encoder", "format", "precision", "views", "cache", "scheduler"))
+        if self.workers is not None and self.scheduler is not None:
+            raise ConfigError(
+                "workers are processes on this machine, and scheduler is a cluster elsewhere: ask for one of them. How "
+                "many workers a cluster has is said where it is started."
+            )
         if self.encoder == "none" and self.views != "identity":
             raise ConfigError(
                 f"views {self.views} are to be embedded, and encoder none embeds nothing. Name an encoder, or leave "
