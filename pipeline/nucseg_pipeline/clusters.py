@@ -49,13 +49,10 @@ def local_cluster(config: EmbedConfig) -> Iterator[Client]:
         ClusterError: they do not come up.
     """
     environments = worker_environments(config)
-    import dask
     from distributed import Client, Security, SpecCluster
 
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nucseg-workers-"))
-        # for the logs of those parts that take their level from it alone
-        stack.enter_context(dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_S}s"}))
         stack.enter_context(_quiet())
         security = Security.temporary()
         try:
@@ -177,7 +174,9 @@ def refuse_other_versions(client: Client, workers: Sequence[str]) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """What Dask logs of workers that come and go is not for the user; what they have to know is told by us."""
-    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.scheduler", "tornado.application")]
+    # one by one: Dask gives some of its loggers a level of their own
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(("distributed", "tornado"))]
+    loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)

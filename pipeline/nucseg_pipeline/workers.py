@@ -11,6 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +45,17 @@ if TYPE_CHECKING:
 
     from nucseg_pipeline.config import EmbedConfig
 
+SHARED = (
+    "Cache, source folder and weights must be there under the same path on every machine of the cluster; a cache may "
+    "also be a URL."
+)
+
 WAIT_S = 2.0
 """Between two looks for a first worker of the user's cluster."""
+
+
+class Abandoned(Exception):
+    """Nobody waits for a task any more: its run was stopped, and the block must be free for the next one."""
 
 
 class Crew:
@@ -196,7 +206,12 @@ def _encode(work: Work, key: Key, block: Block, number: int, topic: str) -> Done
 
     worker = get_worker()
 
+    task = worker.get_current_task()
+
     def told(block: Block, done: int, what: str) -> None:
+        state = worker.state.tasks.get(task)
+        if state is None or state.state == "cancelled":
+            raise Abandoned
         worker.log_event(topic, {"number": number, "done": done, "what": what})
 
     return encode_block(work, key, block, told)
@@ -222,16 +237,20 @@ def _opened_by_all(client: Client, work: Work, workers: Sequence[str], progress:
         else:
             opened[worker] = result
             progress(len(opened), len(workers), "opening the encoder on the workers")
-    if failed and (len(failed) == len(workers) or work.config.scheduler is None):
-        raise next(iter(failed.values())).error()
     if failed:
-        raise ClusterError(
-            f"{len(failed)} of {len(workers)} workers cannot do the work:\n  "
-            + "\n  ".join(f"{worker}: {one.message}" for worker, one in failed.items())
-            + "\nCache, source folder and weights must be there under the same path on every machine; a cache may also "
-            "be a URL."
-        )
+        _raise(failed, len(workers), local=work.config.scheduler is None)
     return opened
+
+
+def _raise(failed: Mapping[str, Failed], n_workers: int, *, local: bool) -> None:
+    """What keeps workers from the work: what all of them say, or who says what."""
+    worker, one = next(iter(failed.items()))
+    if local:
+        raise one.error()
+    if len(failed) == n_workers:
+        raise replace(one, message=f"{one.message}\nSo says the worker {worker}. {SHARED}").error()
+    said = "".join(f"\n  {worker}: {one.message}" for worker, one in failed.items())
+    raise ClusterError(f"{len(failed)} of {n_workers} workers cannot do the work:{said}\n{SHARED}")
 
 
 def _result(future: Future, block: Block) -> Done:

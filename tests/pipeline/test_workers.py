@@ -209,6 +209,25 @@ def test_what_stops_a_worker_comes_out_as_our_error(on_cluster: Callable[..., Em
         embed(on_cluster(encoder=f"onnx:{damaged}"), silent)
 
 
+def test_a_run_that_is_interrupted_frees_the_cluster(
+    on_cluster: Callable[..., EmbedConfig], alone: Path, tmp_path: Path
+) -> None:
+    def interrupt(done: int, total: int, what: str) -> None:
+        if what == "encoding" and done >= 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed(on_cluster(), interrupt)
+    store = Store.open(tmp_path / "mine.zarr", mode="r+")
+    embeddings = store.embeddings(store.keys()[0])
+    with embeddings.claim(embeddings.blocks()[0], wait=True):
+        n_kept = len(embeddings.there())
+
+    assert 10 <= n_kept < N_IMAGES
+    assert embed(on_cluster(), silent).n_encoded == N_IMAGES - n_kept
+    assert files_of(tmp_path / "mine.zarr") == files_of(alone)
+
+
 def test_workers_that_cannot_do_the_work_are_named(
     on_cluster: Callable[..., EmbedConfig], cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
