@@ -54,7 +54,7 @@ def _n_processes() -> int:
     if told is None and "MASTER_ADDR" in os.environ and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
         raise ConfigError(
             "`accelerate launch --cpu` was asked for several processes and starts one alone, unless it is given "
-            "--mpirun_hostfile. Use `torchrun --nproc_per_node N -m nucseg_pipeline train ... --device cpu`."
+            "--mpirun_hostfile. Use `torchrun --nproc_per_node N -m -- nucseg_pipeline train ... --device cpu`."
         )
     return int(told or 1)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,8 @@ N_IMAGES = 70
 """A block, and six rows of a second."""
 
 PATIENCE_S = 60.0
+
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "clusters.md"
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -299,6 +302,17 @@ def until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"waited {PATIENCE_S} s for {what}"
         time.sleep(0.005)
+
+
+def test_the_script_of_the_documentation_runs(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```", DOCUMENTATION.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (tmp_path / "script.py").write_text(block)
+    environment = {**os.environ, "NUCSEG_CACHE": str(tmp_path)}
+
+    subprocess.run([sys.executable, str(tmp_path / "script.py")], check=True, env=environment, timeout=PATIENCE_S)
+
+    store = Store.open(tmp_path / "synthetic.zarr")
+    assert len(store.embeddings(store.keys()[0]).there()) == 4
 
 
 # ---- who gets what
