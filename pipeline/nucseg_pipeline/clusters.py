@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,16 +203,26 @@ def _scheduler(security: Any) -> dict[str, Any]:
 
 def _nanny(environment: dict[str, str], security: Any, folder: str) -> dict[str, Any]:
     """A worker whose process is started again where it dies; Dask does not bound its memory, encoding does."""
-    from distributed import Nanny
-
     return {
-        "cls": Nanny,
+        "cls": _deaf_nanny,
         "options": {
             "host": LOOPBACK, "protocol": "tls://", "security": security, "dashboard": False,
             "dashboard_address": f"{LOOPBACK}:0", "nthreads": 1, "memory_limit": 0, "env": environment,
             "local_directory": folder, "silence_logs": logging.CRITICAL,
         },
     }  # fmt: skip
+
+
+def _deaf_nanny(*args: Any, **options: Any) -> Any:
+    """A nanny whose processes do not hear Ctrl-C, which a terminal sends to them too: ending them is our business.
+
+    Dask calls this in the thread of its event loop, and processes that this thread starts inherit what it has blocked.
+    """
+    from distributed import Nanny
+
+    resource_tracker.ensure_running()  # first: whoever starts it hears Ctrl-C again afterwards
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    return Nanny(*args, **options)
 
 
 def _first_line(error: BaseException) -> str:
