@@ -5,7 +5,7 @@ encoder of the family), `random` or `random:SEED` (no knowledge, for tests and d
 """
 
 from nucseg.encoders.architectures import ARCHITECTURES, EMBEDDING_SHAPE, PublishedVit, VitShape
-from nucseg.encoders.base import Encoder
+from nucseg.encoders.base import Encoder, guard
 from nucseg.encoders.opening import asked_identity, encoder_names, open_encoder
 from nucseg.encoders.weights import weights_folders
 
@@ -17,6 +17,7 @@ __all__ = [
     "VitShape",
     "asked_identity",
     "encoder_names",
+    "guard",
     "open_encoder",
     "weights_folders",
 ]

@@ -54,6 +54,15 @@ class Encoder(ABC):
             EncoderError: an image that is not uint8 RGB; no memory even for one image; an embedding of
                 another shape, not finite, constant, or shared by two images that clearly differ.
         """
+        rows = self.run(images)
+        guard(images, rows)
+        return rows
+
+    def run(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """As `encode`, but unguarded: whoever calls this calls `guard` before anyone sees the rows.
+
+        A device need not wait while another thread does.
+        """
         for position, image in enumerate(images):
             check_image(image, position)
         rows = np.empty((len(images), *EMBEDDING_SHAPE), np.float32)
@@ -62,7 +71,6 @@ class Encoder(ABC):
             batch = self._embed_what_fits(images[start:])
             rows[start : start + len(batch)] = batch
             start += len(batch)
-        guard(images, rows)
         return rows
 
     def _prepare(self, images: Sequence[NDArray[np.uint8]]) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg.data import Entry
-from nucseg.encoders import Encoder
+from nucseg.encoders import Encoder, guard
 from nucseg_cache import BLOCK_ROWS, Store
 from nucseg_pipeline.reading import Job, Reader, Shown, Unusable
 from nucseg_pipeline.stained import remember_unchanged
@@ -143,7 +143,7 @@ class Encoding:
         for batch, read in batches:
             shown = [one for one in read if isinstance(one, Shown)]
             self._failures |= {one.id: one.reason for one in read if isinstance(one, Unusable)}
-            values = self._encoder.encode([one.image for one in shown]) if shown else None
+            values = self._encoder.run([one.image for one in shown]) if shown else None
             self._await(writing)
             writing = len(batch.jobs), store_thread.submit(self._write, batch, shown, values)
         self._await(writing)
@@ -173,8 +173,9 @@ class Encoding:
             first = last
 
     def _write(self, batch: _Batch, shown: Sequence[Shown], values: NDArray[np.float32] | None) -> None:
-        """Store one batch."""
+        """Store one batch, once the guard has let it pass."""
         if values is not None:
+            guard([one.image for one in shown], values)
             # first, so that a kill loses none
             remember_unchanged(self._store, [self._wanted[row] for row in dict.fromkeys(one.job.row for one in shown)])
             for target in dict.fromkeys(one.job.target for one in shown):

@@ -49,7 +49,8 @@ def forecast(store: Store, targets: Sequence[Target], missing: Sequence[Sequence
         raise StoreAccessError(
             f"the {needed.n_embeddings} embeddings still to make need about {needed.n_bytes / _GIB:.2f} GiB, and "
             f"{free_bytes / _GIB:.2f} GiB are free where {store.location} lies. Free some space there, choose another "
-            "place with --cache, or ask for less: --format i8 takes half of f16, --limit takes the first images alone."
+            "place with --cache, or ask for less: --format i8 takes half of f16 and i6 a third, "
+            "--limit takes the first images alone."
         )
     return needed
 

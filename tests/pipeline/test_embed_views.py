@@ -44,12 +44,12 @@ class SeeingEncoder(Encoder):
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def encode(self, images: Sequence[Any]) -> Any:
+    def run(self, images: Sequence[Any]) -> Any:
         self.batches.append(len(images))
         return np.stack([expected(image) for image in images])
 
     def _embed(self, inputs: Any) -> Any:
-        raise AssertionError("encode is overridden")
+        raise AssertionError("run is overridden")
 
 
 def expected(image: Any) -> Any:

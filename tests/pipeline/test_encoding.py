@@ -25,7 +25,7 @@ PATIENCE_S = 20.0
 
 
 class WatchedEncoder(Encoder):
-    """Calls `meanwhile` with the number of the batch in every call, and returns the image's checksum everywhere."""
+    """Calls `meanwhile` with the number of the batch in every call; its embedding tells the image's checksum."""
 
     identity = {"architecture": "watched", "precision": "float32"}  # noqa: RUF012
     provenance = {"device": "cpu"}  # noqa: RUF012
@@ -35,17 +35,22 @@ class WatchedEncoder(Encoder):
         self.n_batches = 0
         self.meanwhile: Callable[[int], None] = lambda number: None
 
-    def encode(self, images: Sequence[Any]) -> Any:
+    def run(self, images: Sequence[Any]) -> Any:
         self.meanwhile(self.n_batches)
         self.n_batches += 1
-        return np.stack([np.full((256, 64, 64), checksum(image), np.float32) for image in images])
+        return np.stack([expected(image) for image in images])
 
     def _embed(self, inputs: Any) -> Any:
-        raise AssertionError("encode is overridden")
+        raise AssertionError("run is overridden")
 
 
 def checksum(image: Any) -> float:
     return zlib.crc32(resize(image).tobytes()) / 2**32
+
+
+def expected(image: Any) -> Any:
+    """An embedding that no other image has, and no guard objects to."""
+    return np.float32(checksum(image)) + np.arange(64, dtype=np.float32) * np.ones((256, 64, 1), np.float32)
 
 
 @pytest.fixture
@@ -128,7 +133,7 @@ def test_a_batch_is_written_while_the_next_is_encoded(source: Path, encoder: Wat
     store = Store.open(result.location)
     for info, value in zip(store.table, store.embeddings(result.key).read(range(N_IMAGES)), strict=True):
         with Image.open(source / "images" / f"{info.id}.png") as image:
-            assert (value == np.float16(checksum(np.array(image)))).all()
+            np.testing.assert_array_equal(value, expected(np.array(image)).astype(np.float16))
 
 
 def test_an_encoder_that_fails_loses_no_batch_before_it(source: Path, encoder: WatchedEncoder) -> None:
@@ -142,6 +147,24 @@ def test_an_encoder_that_fails_loses_no_batch_before_it(source: Path, encoder: W
     assert rows_there(source) == 3 * BATCH
     encoder.meanwhile = lambda number: None
     assert run(source).n_encoded == N_IMAGES - 3 * BATCH  # and the block is free again
+
+
+def test_a_batch_that_the_guard_stops_is_not_stored_and_those_before_it_are(
+    source: Path, encoder: WatchedEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = WatchedEncoder.run
+
+    def broken(self: WatchedEncoder, images: Sequence[Any]) -> Any:
+        rows = made(self, images)
+        if self.n_batches == 3:
+            rows[1, 7, 8, 9] = np.nan
+        return rows
+
+    monkeypatch.setattr(WatchedEncoder, "run", broken)
+    with pytest.raises(EncoderError, match="image 1 of the batch holds values that are not finite"):
+        run(source)
+    assert rows_there(source) == 2 * BATCH
+    assert run(source).n_encoded == N_IMAGES - 2 * BATCH
 
 
 def test_a_write_that_fails_is_told_and_frees_the_block(

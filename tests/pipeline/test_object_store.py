@@ -32,12 +32,12 @@ class NoiseEncoder(Encoder):
     provenance = {"device": "cpu"}  # noqa: RUF012
     batch_size = 2
 
-    def encode(self, images: Sequence[Any]) -> Any:
+    def run(self, images: Sequence[Any]) -> Any:
         seeds = [zlib.crc32(image.tobytes()) for image in images]
         return np.stack([np.random.default_rng(seed).normal(size=(256, 64, 64)) for seed in seeds]).astype(np.float32)
 
     def _embed(self, inputs: Any) -> Any:
-        raise AssertionError("encode is overridden")
+        raise AssertionError("run is overridden")
 
 
 @pytest.fixture(autouse=True)

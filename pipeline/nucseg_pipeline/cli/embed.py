@@ -37,7 +37,8 @@ def embed(
         Path | None, typer.Option(help="Checkpoint of the encoder. Default: $NUCSEG_WEIGHTS, user cache.")
     ] = None,
     format: Annotated[  # noqa: A002 - the option's name
-        str | None, typer.Option(help="How embeddings are stored: f16 (default), f32, i8.")
+        str | None,
+        typer.Option(help="How embeddings are stored: f16 (default), f32 (exactly), i8 (half), i6 (a third)."),
     ] = None,
     views: Annotated[
         str | None,
