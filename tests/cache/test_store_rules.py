@@ -1,6 +1,7 @@
 """What a change in the data set does to rows and their embeddings, and how damage is mended."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -239,3 +240,19 @@ class TestFind:
 
         assert embedded.keys() == (key,)
         assert embedded.views(key) == ("identity",)
+
+
+def test_room_made_beforehand_is_the_room_that_a_write_makes(
+    new_store: Callable[..., Store],
+    key: Key,
+    embedding: MakeEmbedding,
+    files_of: Callable[[Path], Mapping[str, bytes]],
+    tmp_path: Path,
+) -> None:
+    made, written = (new_store(tmp_path / name / "drawn.zarr", 3) for name in ("made", "written"))
+    made.embeddings(key).make_room()
+
+    assert made.embeddings(key).missing(sizes=True) == [0, 1, 2]
+    for store in (made, written):
+        store.embeddings(key).write([1], embedding(1)[None])
+    assert dict(files_of(Path(made.location))) == dict(files_of(Path(written.location)))

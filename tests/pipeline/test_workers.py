@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -19,8 +21,8 @@ import pytest
 from PIL import Image
 
 from nucseg.errors import ConfigError, DataError, EncoderError
-from nucseg_cache import Store, verify
-from nucseg_pipeline import clusters
+from nucseg_cache import EmbeddingNotFound, Key, Store, verify
+from nucseg_pipeline import clusters, tasks, workers
 from nucseg_pipeline.clusters import ClusterError, worker_environments
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.embed import embed
@@ -352,3 +354,40 @@ def test_dask_is_loaded_only_where_it_is_asked_for() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert {"nucseg_pipeline.encoding", "zarr"} <= set(done.stdout.split())
     assert not {"dask", "distributed", "s3fs"} & set(done.stdout.split())
+
+
+# ---- what a worker and its caller refuse
+
+
+def test_a_folder_that_is_not_shared_is_found_out_before_anything_is_written(
+    source: Path, instant_encoder: str, tmp_path: Path
+) -> None:
+    config = configured(source, instant_encoder, tmp_path, limit=2)
+    location = embed(replace(config, encoder="none"), silent).location
+    work = tasks.Work.of("a run", config, location, str(source))
+    identity = tasks.open_tools(work).identity
+    key = Key({**identity, "format": "f16"})
+    block = tasks.Block(range(64), (tasks.Part(None, frozenset({0, 1})),))
+
+    not_begun = tasks.encode_block(work, key, block, lambda *told: None)
+    other = tasks.encode_block(work, Key({**key.fields, "weights": "0123"}), block, lambda *told: None)
+
+    assert isinstance(not_begun.error(), EmbeddingNotFound)
+    assert "another folder of the same name" in str(not_begun.error())
+    assert isinstance(other.error(), EncoderError)
+    assert "weights: expected 0123" in str(other.error())
+    assert not Store.open(location).keys()
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "told"),
+    [
+        ("error", distributed.KilledWorker("task", None, 3), r"rows 64 to 127 died.*memory"),
+        ("lost", None, "connection to the scheduler was lost"),
+        ("cancelled", None, "connection to the scheduler was lost"),
+    ],
+)
+def test_what_ends_a_task_without_a_result_is_told(status: str, error: Exception | None, told: str) -> None:
+    future = SimpleNamespace(status=status, exception=lambda: error)
+    with pytest.raises(ClusterError, match=told):
+        workers._result(future, tasks.Block(range(64, 128), ()))
