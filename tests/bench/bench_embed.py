@@ -4,8 +4,9 @@
 
 The encoder alone gets the decoded images from memory, in the batches that `embed` takes. Both take turns, round after
 round, each time into a new store. Of `embed` two times are told: from the first image to the last record, and the whole
-stage, which also digests the images, prepares them with their masks, opens the encoder and writes the samples. Without
-arguments: the real encoder and images in $NUCSEG_SHARED (default ../shared) where they are, else drawn ones.
+stage, which also digests the images, prepares them with their masks, opens the encoder and writes the samples; of the
+latter the processor time too, which other work on the machine stretches less. Without arguments: the real encoder and
+images in $NUCSEG_SHARED (default ../shared) where they are, else drawn ones.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from nucseg.encoders import Encoder, open_encoder
@@ -45,31 +47,42 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def alone(encoder: Encoder, images: list) -> float:
-    """Seconds of the encoder on images that lie in memory."""
+@dataclass(frozen=True)
+class Round:
+    """Seconds of one round, elapsed and of processor time."""
+
+    alone: float
+    encoding: float
+    stage: float
+    alone_cpu: float
+    stage_cpu: float
+
+
+def alone(encoder: Encoder, images: list) -> tuple[float, float]:
+    """Elapsed and processor seconds of the encoder on images that lie in memory."""
     size = max(encoder.batch_size, LEAST_BATCH)
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     for first in range(0, len(images), size):
         encoder.encode(images[first : first + size])
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - cpu
 
 
-def staged(options: argparse.Namespace, cache: Path) -> tuple[float, float]:
-    """Seconds of stage one into a new store: from the first image to the last record, and in all."""
+def staged(options: argparse.Namespace, cache: Path) -> tuple[float, float, float]:
+    """Seconds of stage one into a new store: from the first image to the last record, in all, of processor time."""
     config = EmbedConfig(
         dataset=options.dataset, source=options.source, encoder=options.encoder, weights=options.weights,
         format=options.format, device=options.device, precision=options.precision, batch_size=options.batch_size,
         threads=options.threads, limit=options.images, cache=str(cache),
     )  # fmt: skip
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), time.process_time()
     result = embed(config, lambda done, total, what: None)
-    whole = time.perf_counter() - started
+    whole, cpu = time.perf_counter() - started, time.process_time() - cpu
     if result.n_encoded != options.images:
         raise NucsegError(f"{result.n_encoded} of {options.images} images were encoded")
-    return result.seconds, whole
+    return result.seconds, whole, cpu
 
 
-def rounds(options: argparse.Namespace) -> Iterator[tuple[float, float, float]]:
+def rounds(options: argparse.Namespace) -> Iterator[Round]:
     encoder = open_encoder(
         options.encoder, weights=options.weights, device=options.device, precision=options.precision,
         threads=options.threads, batch_size=options.batch_size,
@@ -80,7 +93,8 @@ def rounds(options: argparse.Namespace) -> Iterator[tuple[float, float, float]]:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.rounds):
             cache = Path(folder) / str(number)
-            yield alone(encoder, images), *staged(options, cache)
+            (alone_s, alone_cpu), (encoding_s, stage_s, stage_cpu) = alone(encoder, images), staged(options, cache)
+            yield Round(alone_s, encoding_s, stage_s, alone_cpu, stage_cpu)
             shutil.rmtree(cache)
 
 
@@ -93,18 +107,17 @@ def main() -> None:
     """Measure and print."""
     options = parse_arguments()
     print(f"{options.encoder}, {options.images} images of {options.dataset}, {options.threads} threads")
-    print(f"{'round':8}{'encoder alone':>16}{'embed: encoding':>18}{'embed: all of it':>18}")
-    shares = []
-    for number, (encoder_s, encoding_s, stage_s) in enumerate(rounds(options), 1):
-        print(
-            f"{number:<8}"
-            + "".join(f"{s:>{w - 2}.2f} s" for s, w in ((encoder_s, 16), (encoding_s, 18), (stage_s, 18)))
-        )
-        shares.append((encoder_s / encoding_s, encoder_s / stage_s))
-    for what, of_all in zip(("encoding", "stage"), zip(*shares, strict=True), strict=True):
-        print(
-            f"encoder alone / {what}: median {statistics.median(of_all):.3f} ({min(of_all):.3f} to {max(of_all):.3f})"
-        )
+    print(
+        f"{'round':8}{'encoder alone':>16}{'embed: encoding':>18}{'embed: all of it':>18}{'processor: alone, all':>24}"
+    )
+    done = []
+    for number, one in enumerate(rounds(options), 1):
+        print(f"{number:<8}{one.alone:>14.2f} s{one.encoding:>16.2f} s{one.stage:>16.2f} s"
+              f"{one.alone_cpu:>12.2f} s{one.stage_cpu:>8.2f} s")  # fmt: skip
+        done.append(one)
+    print(f"encoder alone / encoding: {middle([one.alone / one.encoding for one in done])}")
+    print(f"encoder alone / all of it: {middle([one.alone / one.stage for one in done])}")
+    print(f"the same in processor time: {middle([one.alone_cpu / one.stage_cpu for one in done])}")
 
 
 if __name__ == "__main__":

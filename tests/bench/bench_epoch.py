@@ -27,10 +27,11 @@ from nucseg.views import views_named
 from nucseg_cache import Store
 from nucseg_pipeline.accelerators import open_accelerator
 from nucseg_pipeline.augmentation import Augmentation
+from nucseg_pipeline.batch import Batch
 from nucseg_pipeline.config import EmbedConfig, TrainConfig
 from nucseg_pipeline.embed import embed
 from nucseg_pipeline.learner import Learner
-from nucseg_pipeline.rows import Batch, Rows
+from nucseg_pipeline.rows import Rows
 from nucseg_pipeline.sources import open_source
 
 EPOCHS, IMAGES = 50, 665

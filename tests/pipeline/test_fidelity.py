@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import nucseg_pipeline.embed as embedding_stage
 import nucseg_pipeline.fidelity as stage
+import nucseg_pipeline.reading as reading
 from nucseg.encoders import Encoder
 from nucseg.errors import ConfigError, DataError
 from nucseg.replay import d4
@@ -40,7 +41,7 @@ class Known(Encoder):
     batch_size = 3
     n_encoded = 0
 
-    def encode(self, images: Sequence[Any]) -> Any:
+    def run(self, images: Sequence[Any]) -> Any:
         self.n_encoded += len(images)
         return np.stack([self._content(_grey(image)) + PATTERN for image in images])
 
@@ -48,7 +49,7 @@ class Known(Encoder):
         raise NotImplementedError
 
     def _embed(self, inputs: Any) -> Any:
-        raise AssertionError("encode is overridden")
+        raise AssertionError("run is overridden")
 
 
 class Following(Known):
@@ -98,6 +99,7 @@ def opened_as(known: Known) -> Iterator[Known]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (embedding_stage, stage):
             patch.setattr(module, "open_encoder", lambda *args, **options: known)
+        patch.setattr(reading, "resize", lambda image: image)  # its input has the size of the images
         yield known
 
 
