@@ -30,15 +30,20 @@ SHARED = Path(os.environ.get("NUCSEG_SHARED", Path(__file__).resolve().parents[3
 ONNX = SHARED / "weights" / "mobile_sam_encoder.onnx"
 
 
-def parse_arguments() -> argparse.Namespace:
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Options of what is encoded by what: the real images and encoder where they are."""
     real = ONNX.is_file()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", default=f"onnx:{ONNX}" if real else "random")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--dataset", default="nuinsseg" if real else "synthetic")
     parser.add_argument("--source", type=Path, default=SHARED / "data" / "nuinsseg" if real else None)
     parser.add_argument("--format", default="f16")
     parser.add_argument("--device", default="auto")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_inputs(parser)
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--images", type=int, default=16)

@@ -14,11 +14,10 @@ import io
 import tempfile
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from bench_embed import ONNX, SHARED, middle
+from bench_embed import add_inputs, middle
 
 from nucseg.data import DataSet
 from nucseg.encoders import Encoder, open_encoder
@@ -57,14 +56,8 @@ class EncodedAnew(Augmentation):
 
 
 def parse_arguments() -> argparse.Namespace:
-    real = ONNX.is_file()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoder", default=f"onnx:{ONNX}" if real else "random")
-    parser.add_argument("--weights", type=Path)
-    parser.add_argument("--dataset", default="nuinsseg" if real else "synthetic")
-    parser.add_argument("--source", type=Path, default=SHARED / "data" / "nuinsseg" if real else None)
-    parser.add_argument("--format", default="f16")
-    parser.add_argument("--device", default="auto")
+    add_inputs(parser)
     parser.add_argument("--model", default="eunet3plus")
     parser.add_argument("--fusion", default="multiscale")
     parser.add_argument("--width", type=int, default=8, help="the papers take 32")
