@@ -263,7 +263,7 @@ class Embeddings:
             StoreAccessError: no space, no permission.
         """
         with access(self._location, "writing embeddings to"):
-            self._arrays.make_room(max(self._table(), default=-1) + 1, self._locks)
+            self._arrays.make_room(self._n_rows, self._locks)
 
     def write(self, rows: Sequence[int], values: Floats, images: Images | None = None) -> None:
         """Write embeddings: records cleared, then values and images, then records. The caller owns the rows' blocks.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -216,11 +216,3 @@ def refuse_another_encoder(expected: Mapping[str, str], identity: Mapping[str, s
 
 def _absolute(path: str | Path) -> str:
     return str(Path(path).expanduser().absolute())
-
-
-def rows_by_block(rows: Sequence[int], block_rows: int) -> dict[int, frozenset[int]]:
-    """The first row of each block -> those of the rows that lie in it."""
-    found: dict[int, set[int]] = {}
-    for row in rows:
-        found.setdefault(row - row % block_rows, set()).add(row)
-    return {first: frozenset(found[first]) for first in sorted(found)}

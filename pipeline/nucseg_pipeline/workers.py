@@ -37,7 +37,6 @@ from nucseg_pipeline.tasks import (
     encode_block,
     open_tools,
     refuse_another_encoder,
-    rows_by_block,
 )
 
 if TYPE_CHECKING:
@@ -191,13 +190,21 @@ class _Count:
 
 def _blocks(targets: Sequence[Target], missing: Sequence[Sequence[int]]) -> list[Block]:
     """The tasks: all blocks of the images as they are, and then those of the views, each image in all of them."""
-    by_target = [rows_by_block(rows, BLOCK_ROWS) for rows in missing]
+    by_target = [_by_block(rows) for rows in missing]
     blocks = []
     for stage in (range(1), range(1, len(targets))):
         for first in sorted({first for i in stage for first in by_target[i]}):
             parts = tuple(Part(targets[i].view, by_target[i][first]) for i in stage if first in by_target[i])
             blocks.append(Block(range(first, first + BLOCK_ROWS), parts))
     return blocks
+
+
+def _by_block(rows: Sequence[int]) -> dict[int, frozenset[int]]:
+    """The first row of each block -> those of the rows that lie in it."""
+    found: dict[int, set[int]] = {}
+    for row in rows:
+        found.setdefault(row - row % BLOCK_ROWS, set()).add(row)
+    return {first: frozenset(inside) for first, inside in found.items()}
 
 
 def _encode(work: Work, key: Key, block: Block, number: int, topic: str) -> Done | Failed:
