@@ -1,11 +1,11 @@
-# Each of demo, test, lint and bench does all the set-up it needs.
+# Each of demo, test, torture, lint and bench does all the set-up it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PACKAGES := nucseg cache pipeline tests
 
-.PHONY: demo test lint bench setup clean
+.PHONY: demo test torture lint bench setup clean
 
 setup: $(READY)
 
@@ -19,6 +19,10 @@ demo: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+
+torture: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/torture --numprocesses auto --dist loadfile --timeout 0 \
+	  --torture long --torture-table docs/reliability.md
 
 lint: $(READY)
 	$(BIN)/ruff check $(PACKAGES)

@@ -1,4 +1,4 @@
-"""What several test modules need."""
+"""What several test modules need, and the options of the runs that torture the product."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,15 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("torture", "how hard tests/torture tries")
+    group.addoption("--torture", choices=("short", "long"), default="short", help="how many faults are tried")
+    group.addoption("--torture-seed", type=int, default=1, metavar="N", help="what the random faults are drawn from")
+    group.addoption(
+        "--torture-table", type=Path, metavar="FILE", help="a Markdown file whose table of faults is renewed"
+    )
 
 
 @pytest.fixture(scope="session")
