@@ -20,6 +20,10 @@ class EncoderError(NucsegError):
     """An encoder cannot be opened, or what it returned cannot be trusted."""
 
 
+class OutOfMemory(NucsegError):
+    """Memory does not suffice for even one image, on the device or in the machine."""
+
+
 def known(name: str, valid: Iterable[str]) -> str:
     """Say which valid name may have been meant, or which there are, in their order."""
     names = list(valid)

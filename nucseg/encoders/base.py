@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,17 +13,12 @@ from numpy.typing import NDArray
 from nucseg.encoders.architectures import EMBEDDING_SHAPE
 from nucseg.encoders.preprocess import check_image, resize, to_input
 from nucseg.errors import EncoderError
-
-logger = logging.getLogger(__name__)
+from nucseg.memory import AtOnce
 
 CLEARLY_DIFFERENT = 1.0
 """Mean absolute difference, in grey levels, above which two images must not share one embedding."""
 
 WAY_OUT = "Nothing of this batch can be trusted: encode it with precision float32 (or bfloat16)."
-
-
-class OutOfMemoryError(Exception):
-    """A batch did not fit into the device's memory; a smaller one may."""
 
 
 class Encoder(ABC):
@@ -51,8 +45,9 @@ class Encoder(ABC):
             (B, 256, 64, 64) float32, one row an image, in their order.
 
         Raises:
-            EncoderError: an image that is not uint8 RGB; no memory even for one image; an embedding of
-                another shape, not finite, constant, or shared by two images that clearly differ.
+            EncoderError: an image that is not uint8 RGB; an embedding of another shape, not finite, constant, or
+                shared by two images that clearly differ.
+            OutOfMemory: no memory even for one image.
         """
         rows = self.run(images)
         guard(images, rows)
@@ -66,11 +61,11 @@ class Encoder(ABC):
         for position, image in enumerate(images):
             check_image(image, position)
         rows = np.empty((len(images), *EMBEDDING_SHAPE), np.float32)
-        start = 0
-        while start < len(images):
-            batch = self._embed_what_fits(images[start:])
-            rows[start : start + len(batch)] = batch
-            start += len(batch)
+        done, at_once = 0, AtOnce(self.batch_size)
+        for part, embedded in at_once.parts(images, self._embed_part):
+            rows[done : done + len(part)] = embedded
+            done += len(part)
+        self.batch_size = at_once.size
         return rows
 
     def _prepare(self, images: Sequence[NDArray[np.uint8]]) -> Any:
@@ -79,30 +74,10 @@ class Encoder(ABC):
 
     @abstractmethod
     def _embed(self, inputs: Any) -> NDArray[np.float32]:
-        """Run the network on what `_prepare` returned -> (B, 256, 64, 64).
+        """Run the network on what `_prepare` returned -> (B, 256, 64, 64)."""
 
-        Raises:
-            OutOfMemoryError: the batch does not fit into the device's memory.
-        """
-
-    def _embed_what_fits(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        while True:
-            inputs = self._prepare(images[: self.batch_size])
-            try:
-                return _checked_shape(self._embed(inputs), len(inputs))
-            except OutOfMemoryError as error:
-                # the halving waits until the handler is left: the error keeps the failed batch's tensors alive
-                failed = str(error)
-            self._halve(len(inputs), failed)
-
-    def _halve(self, failed_size: int, reason: str) -> None:
-        if failed_size == 1:
-            raise EncoderError(
-                f"The device has no memory for even one image ({reason}). Close what else uses it, "
-                "choose a smaller encoder, or ask for device cpu."
-            )
-        self.batch_size = failed_size // 2
-        logger.warning("No memory for %d images at once; going on with %d.", failed_size, self.batch_size)
+    def _embed_part(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        return _checked_shape(self._embed(self._prepare(images)), len(images))
 
 
 def guard(images: Sequence[NDArray[np.uint8]], rows: NDArray[np.float32]) -> None:

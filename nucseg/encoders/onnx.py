@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,17 @@ import xxhash
 from numpy.typing import NDArray
 
 from nucseg.encoders.architectures import INPUT_PX
-from nucseg.encoders.base import Encoder, OutOfMemoryError
+from nucseg.encoders.base import Encoder
 from nucseg.encoders.onnx_graph import check_graph, takes_batches
 from nucseg.encoders.preprocess import PREPROCESSING
 from nucseg.errors import ConfigError, EncoderError
+from nucseg.memory import lacks_memory
 
 GPU_PROVIDER = ("CUDAExecutionProvider", {"use_tf32": "0"})
 """On a GPU float32 stays float32: the identity says so."""
 
 GPU_BATCH = 8
 """Images at once on a GPU, where the graph takes them; halved for good where they do not fit."""
-
-OUT_OF_MEMORY = re.compile("out of memory|Failed to allocate memory|bad allocation|bad_alloc", re.IGNORECASE)
-"""How ONNX Runtime says it."""
 
 ERRORS_ALONE = 3
 """ONNX Runtime's log severity: its warnings concern the graph's author."""
@@ -68,8 +65,8 @@ class OnnxEncoder(Encoder):
         try:
             embedding: NDArray[np.float32] = run(self._session, self._input, self._output, inputs, self._bound_to)
         except Exception as error:  # ONNX Runtime's own errors have no public base class
-            if OUT_OF_MEMORY.search(str(error)):
-                raise OutOfMemoryError(str(error).splitlines()[0]) from error
+            if lacks_memory(error):
+                raise
             raise EncoderError(f"The ONNX encoder failed on an image: {error}") from error
         return embedding
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import version
@@ -14,16 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nucseg.encoders.architectures import ARCHITECTURES, INPUT_PX
-from nucseg.encoders.base import Encoder, OutOfMemoryError
+from nucseg.encoders.base import Encoder
 from nucseg.encoders.checkpoint import check_architecture, check_tensors, read_encoder_state
 from nucseg.encoders.device import Hardware
 from nucseg.encoders.preprocess import PIXEL_MEAN, PIXEL_STD, PREPROCESSING, resize
 from nucseg.encoders.tuning import tune
 from nucseg.encoders.vit import build_vit, expected_tensors
 from nucseg.encoders.weights import find_weights
-
-OUT_OF_MEMORY = re.compile("out of memory|DefaultCPUAllocator")
-"""How torch says it, on CUDA and Apple's GPUs, and on a CPU, which has no exception of its own for it."""
 
 
 class VitEncoder(Encoder):
@@ -57,14 +53,9 @@ class VitEncoder(Encoder):
 
     def _embed(self, inputs: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         hardware = self._hardware
-        try:
-            with torch.inference_mode(), torch.autocast(hardware.device.type, enabled=False), _full_float32():
-                tensor = normalised(inputs, hardware.device).to(hardware.dtype)
-                embedding: NDArray[np.float32] = self._model(tensor).cpu().numpy()
-        except RuntimeError as error:
-            if not OUT_OF_MEMORY.search(str(error)):
-                raise
-            raise OutOfMemoryError(str(error).splitlines()[0]) from error
+        with torch.inference_mode(), torch.autocast(hardware.device.type, enabled=False), _full_float32():
+            tensor = normalised(inputs, hardware.device).to(hardware.dtype)
+            embedding: NDArray[np.float32] = self._model(tensor).cpu().numpy()
         return embedding
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,11 +13,14 @@ from torch import Tensor
 
 from nucseg.data import content_size
 from nucseg.losses import SegmentationLoss
+from nucseg.memory import AtOnce
 from nucseg.metrics import count_pixels, dice
 from nucseg.models import Outputs, SegmentationModel
 from nucseg_cache import SampleRow
 from nucseg_pipeline.batch import Batch, collate
 from nucseg_pipeline.rows import Rows, batches, stream
+
+Taken = TypeVar("Taken")
 
 THRESHOLD = 0.5
 """Nucleus probability from which a pixel is foreground while epochs are compared."""
@@ -49,13 +53,17 @@ class Scores:
 
 
 def predict(model: SegmentationModel, rows: Rows, *, device: torch.device, batch_size: int = 8) -> Iterator[Prediction]:
-    """Probability maps of rows in their order, in float32, without augmentation."""
+    """Probability maps of rows in their order, in float32, without augmentation.
+
+    Where memory does not suffice for `batch_size` images at once, fewer are taken; OutOfMemory where not even one fits.
+    """
     model.eval()
+    at_once = AtOnce(batch_size)
     for share in stream(rows, batches(range(len(rows)), batch_size)):
-        outputs = _outputs(model, collate(share, device))
-        distances = [None] * len(share) if outputs.distance is None else outputs.distance.float().cpu().numpy()
-        for row, one, distance in zip(share, _probability(outputs.sides[0]), distances, strict=True):
-            yield Prediction(row.sample, one, distance)
+        maps = _taken(model, collate(share, device), _maps)
+        for part, (probabilities, distances) in at_once.parts(range(len(share)), maps):
+            for i, one, distance in zip(part, probabilities, distances, strict=True):
+                yield Prediction(share[i].sample, one, distance)
 
 
 def validate(
@@ -70,10 +78,11 @@ def validate(
     """Loss and foreground Dice (both empty 1, one empty 0; ignored pixels in neither) of one process's rows."""
     model.eval()
     own = range(process, len(rows), n_processes)
-    losses, dices = [0.0], []
+    losses, dices, at_once = [0.0], [], AtOnce(batch_size)
     for share in stream(rows, batches(own, batch_size)):
         batch = collate(share, device)
-        logits = _outputs(model, batch).sides[0].float()
+        parts = at_once.parts(range(len(share)), _taken(model, batch, lambda outputs: outputs.sides[0].float()))
+        logits = torch.cat([made for _, made in parts])
         losses.append(float(SegmentationLoss()(logits, batch.target, batch.ignore)) * len(share))
         for row, one in zip(share, _probability(logits), strict=True):
             sample = row.sample
@@ -81,9 +90,25 @@ def validate(
     return Scores(loss=sum(losses), dice=sum(dices), n_images=len(dices))
 
 
-@torch.no_grad()
-def _outputs(model: SegmentationModel, batch: Batch) -> Outputs:
-    return model.outputs(batch.image, None if batch.embedding is None else batch.embedding.float())
+def _taken(
+    model: SegmentationModel, batch: Batch, take: Callable[[Outputs], Taken]
+) -> Callable[[Sequence[int]], Taken]:
+    """What is taken of the network's outputs for consecutive images of a batch."""
+
+    @torch.no_grad()
+    def of(part: Sequence[int]) -> Taken:
+        some = slice(part[0], part[-1] + 1)
+        embedding = None if batch.embedding is None else batch.embedding[some].float()
+        return take(model.outputs(batch.image[some], embedding))
+
+    return of
+
+
+def _maps(outputs: Outputs) -> tuple[NDArray[np.float32], Sequence[NDArray[np.float32] | None]]:
+    """(B, H, W) probabilities on the CPU, and as many maps of distance, or Nones where the network has none."""
+    probability = _probability(outputs.sides[0])
+    distance = outputs.distance
+    return probability, [None] * len(probability) if distance is None else list(distance.float().cpu().numpy())
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from nucseg.errors import ConfigError
+from nucseg.memory import lacks_memory, reason
 from nucseg.replay import Motions
 from nucseg_pipeline.accelerators import share_buffers, total
 from nucseg_pipeline.ahead import ahead
@@ -60,7 +61,7 @@ class Learner:
             stepped: Called with step, steps and loss after each step.
 
         Raises:
-            TrainingError: at the first loss that is not finite.
+            TrainingError: at the first loss that is not finite, and where a batch does not fit into memory.
         """
         began, epoch = time.monotonic(), len(self.history)
         train_loss = self._pass(rows, epoch, augmentation, stepped)
@@ -135,10 +136,15 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         embedding = None if batch.embedding is None else batch.embedding.float()
-        loss = self.objective(batch.image, embedding, batch.target, batch.ignore, batch.distance)
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
-        self.optimizer.step()
+        try:
+            loss = self.objective(batch.image, embedding, batch.target, batch.ignore, batch.distance)
+            self.optimizer.zero_grad()
+            self.accelerator.backward(loss)
+            self.optimizer.step()
+        except Exception as error:
+            if not lacks_memory(error):
+                raise
+            raise _too_large(len(batch.image), reason(error)) from None
         return float(loss.detach())
 
     def _shares(self) -> dict[str, int]:
@@ -161,6 +167,14 @@ def learning_rate(config: TrainConfig, epochs_done: float) -> float:
 def _dropout_seed(seed: int, epoch: int, process: int) -> int:
     digest = hashlib.blake2b(f"dropout/{seed}/{epoch}/{process}".encode(), digest_size=7).digest()
     return int.from_bytes(digest, "big")
+
+
+def _too_large(n_images: int, why: str) -> TrainingError:
+    return TrainingError(
+        f"There is no memory for a step with {n_images} image(s) ({why}). Finished epochs are kept: close what else uses "
+        "the memory and go on with --resume. Or train in another folder (--run) with a smaller --batch-size, which is "
+        "another training and so not taken by itself, a narrower --width, or --preload off."
+    )
 
 
 def _diverged(loss: float, epoch: int, step: int, steps: int) -> TrainingError:

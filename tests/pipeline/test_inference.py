@@ -46,6 +46,40 @@ def test_predictions_are_of_their_samples_in_the_order_of_the_ids(store: Store, 
         assert one.probability.dtype == np.float32
 
 
+class FitsTwo(BrightIsNucleus):
+    """As above, on a device that has no memory for three images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def outputs(self, image: Tensor, embedding: Tensor | None) -> Outputs:
+        self.sizes.append(len(image))
+        if len(image) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return super().outputs(image, embedding)
+
+
+def test_where_memory_runs_out_fewer_images_are_predicted_at_once_with_the_same_result(store: Store) -> None:
+    rows = Rows(store, None, IDS)
+    small = FitsTwo()
+
+    found = list(predict(small, rows, device=CPU, batch_size=4))
+
+    assert small.sizes == [4, 2, 2, 1]
+    for one, other in zip(found, predict(BrightIsNucleus(), rows, device=CPU), strict=True):
+        assert one.sample.id == other.sample.id
+        np.testing.assert_array_equal(one.probability, other.probability)
+
+
+def test_where_memory_runs_out_validation_scores_are_the_same(store: Store) -> None:
+    rows = Rows(store, None, IDS)
+
+    found = validate(FitsTwo(), rows, device=CPU, batch_size=5)
+
+    assert found == validate(BrightIsNucleus(), rows, device=CPU, batch_size=5)
+
+
 def test_predicting_puts_the_network_in_evaluation_and_needs_no_gradient(store: Store) -> None:
     model = nn.Sequential(nn.Dropout(0.5))
     model.outputs = lambda image, embedding: BrightIsNucleus().outputs(model[0](image), embedding)

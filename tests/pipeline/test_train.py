@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from nucseg_pipeline.inputs import divide
 from nucseg_pipeline.learner import learning_rate
 from nucseg_pipeline.recipe import load_recipe, resolve
 from nucseg_pipeline.run_folder import RunFolder
+from nucseg_pipeline.step import Objective
 from nucseg_pipeline.train import train
 
 Configure = Callable[..., TrainConfig]
@@ -539,6 +541,29 @@ def test_a_loss_that_is_not_finite_stops_by_epoch_and_step_and_keeps_the_last_ch
     with pytest.raises(TrainingError, match=r"nan in epoch \d, step \d"):
         train(config, progress)
     assert len(last(config.folder)["history"]) == 4 // math.ceil(n_train[0] / 2)
+
+
+def test_a_step_without_memory_for_it_stops_with_the_way_out_and_the_run_goes_on_once_there_is_some(
+    stopped: TrainConfig, finished: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, n_steps = Objective.forward, 0
+
+    def full_at_the_second(*args: Any) -> torch.Tensor:
+        nonlocal n_steps
+        n_steps += 1
+        if n_steps == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return forward(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Objective, "forward", full_at_the_second)
+        with pytest.raises(
+            TrainingError, match=r"step with \d image.*\(CUDA out of .* 2 GiB\).*--resume.*smaller --batch-size"
+        ):
+            train(stopped)
+
+    train(stopped)
+    assert_same_run(stopped.folder, finished.folder)
 
 
 def test_an_infinite_learning_rate_in_effect_is_noticed(training: Configure) -> None:

@@ -53,16 +53,20 @@ class Commands(TyperGroup):
 def _is_the_users(error: Exception) -> bool:
     """Whether the user can act on it; the packages are imported only once something has failed."""
     from nucseg.errors import NucsegError
+    from nucseg.memory import lacks_memory
     from nucseg_cache import CacheError
 
     if isinstance(error, BrokenPipeError):
         return False  # the reader of our output has left: click ends quietly
-    return isinstance(error, NucsegError | CacheError | OSError | MemoryError)
+    return isinstance(error, NucsegError | CacheError | OSError) or lacks_memory(error)
 
 
 def _message(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "there is not enough memory. Take a smaller --batch-size, or close what else uses it."
+    from nucseg.errors import NucsegError
+    from nucseg.memory import lacks_memory, reason
+
+    if lacks_memory(error) and not isinstance(error, NucsegError):
+        return f"there is not enough memory ({reason(error)}). Take a smaller --batch-size, or close what else uses it."
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{place}. Everything finished so far is kept; mend that and run the command again."

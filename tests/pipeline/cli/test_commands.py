@@ -77,6 +77,20 @@ def test_help_imports_nothing_heavy() -> None:
     assert imported.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    "error", [MemoryError("Unable to allocate 9 GiB"), torch.OutOfMemoryError("CUDA out of memory")]
+)
+def test_memory_that_runs_out_anywhere_is_an_error_with_a_way_out(
+    embed: Any, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr("nucseg_pipeline.embed.synchronise", full)
+
+    assert f"error: there is not enough memory ({error}). Take a smaller --batch-size" in failed(embed())
+
+
 def test_wrong_usage_exits_with_2() -> None:
     assert nucseg("embed", "--no-such-option").exit_code == 2
     assert nucseg("cache", "info").exit_code == 2
