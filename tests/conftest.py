@@ -1,6 +1,7 @@
-"""What several test modules need, and the options of the runs that torture the product."""
+"""What several test modules need, and the options of the runs that torture the product or list its messages."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,23 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("torture", "how hard tests/torture tries")
+    """How hard to try, and what to write."""
+    group = parser.getgroup("nucseg")
     group.addoption("--torture", choices=("short", "long"), default="short", help="how many faults are tried")
     group.addoption("--torture-seed", type=int, default=1, metavar="N", help="what the random faults are drawn from")
-    group.addoption(
-        "--torture-table", type=Path, metavar="FILE", help="a Markdown file whose table of faults is renewed"
-    )
+    group.addoption("--torture-table", type=Path, metavar="FILE", help="Markdown whose table of faults is renewed")
+    group.addoption("--messages", type=Path, metavar="FILE", help="write every error message that the tests meet")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Listen to the errors where their list is asked for."""
+    if file := config.getoption("--messages"):
+        sys.path.append(str(REPOSITORY))
+        from tests.messages import Messages
+
+        messages = Messages(file)
+        config.pluginmanager.register(messages)
+        messages.listen()
 
 
 @pytest.fixture(scope="session")

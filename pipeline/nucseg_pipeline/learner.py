@@ -170,10 +170,11 @@ def _dropout_seed(seed: int, epoch: int, process: int) -> int:
 
 
 def _too_large(n_images: int, why: str) -> TrainingError:
+    # halving the batch would be another training, so it is left to the user
     return TrainingError(
-        f"There is no memory for a step with {n_images} image(s) ({why}). Finished epochs are kept: close what else uses "
-        "the memory and go on with --resume. Or train in another folder (--run) with a smaller --batch-size, which is "
-        "another training and so not taken by itself, a narrower --width, or --preload off."
+        f"There is no memory for a step with {n_images} image(s) ({why}). Finished epochs are kept: close what else "
+        "uses the memory and go on with --resume. Or train in another folder (--run) with a smaller --batch-size, a "
+        "narrower --width, or --preload off."
     )
 
 
