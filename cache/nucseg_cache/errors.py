@@ -112,13 +112,14 @@ def access(location: str, doing: str) -> Iterator[None]:
     except OSError as error:
         reason = str(error.strerror or error).rstrip(".")
         raise StoreAccessError(
-            f"{doing} {location} failed: {reason}. {_way_out(error)}; everything that was finished is kept."
+            f"{doing} {location} failed: {reason}. {_way_out(error, location)}; everything that was finished is kept."
         ) from error
 
 
-def _way_out(error: OSError) -> str:
+def _way_out(error: OSError, location: str) -> str:
     if isinstance(error, Unreachable):
         return _NETWORK
     # what comes from an object store often has a type and no number
     number = error.errno or next((n for kind, n in _NUMBERS.items() if isinstance(error, kind)), 0)
-    return _WAYS_OUT.get(number, "Mend that, and run the same command again")
+    other = _NETWORK if "://" in location else "Mend that, and run the same command again"
+    return _WAYS_OUT.get(number, other)

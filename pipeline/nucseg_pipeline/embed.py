@@ -95,7 +95,8 @@ def embed(config: EmbedConfig, progress: Progress, tell: Tell = lambda told: Non
     if config.encoder == NO_ENCODER:
         notes = (*dataset.notes, *note_of(unchanged_in(store.notes)))
         return _told(EmbedResult(store.location, None, changes, 0, 0, 0.0, notes))
-    wanted = {store.row_of(entry.id): entry for entry in entries if store.has(entry.id)}
+    usable = [entry for entry in entries if entry.id not in changes.failures and store.has(entry.id)]
+    wanted = {store.row_of(entry.id): entry for entry in usable}
     # after the samples, so that a wrong folder is told before seconds are spent on weights
     with _engine(config, store, dataset, wanted, progress) as engine:
         key = Key({**engine.identity, "format": config.format})

@@ -1,0 +1,82 @@
+"""An encoder whose memory is limited to a random amount: fewer images at once, or one message; never anything wrong."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+FAULT = "encoder that runs out of memory"
+
+MOST_MIB = 100
+"""Where all images fit at once."""
+
+LIMITED = """
+    import resource
+    import numpy as np
+    from nucseg.encoders.random_vit import VitEncoder
+    from nucseg_cache import Store, verify
+    from nucseg_pipeline import embed as imported_before_the_fork
+
+    slides, base, seed, n_trials, most_mib = sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])
+    unlimited = VitEncoder._embed
+
+    def limited_to(more: float) -> None:
+        "Let the network have so many bytes more than the process has; what fails is torch's own allocation."
+        def embed(self: Any, inputs: Any) -> Any:
+            status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+            most = int(status["VmData"].split()[0]) * 1024 + int(more)
+            resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))
+            try:
+                return unlimited(self, inputs)
+            finally:
+                resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        VitEncoder._embed = embed
+
+    def embed(cache: Path, more: float | None = None) -> dict[str, Any]:
+        "Embed in a process of its own, which has no memory yet that it could use again."
+        reading, writing = os.pipe()
+        if not os.fork():
+            if more is not None:
+                limited_to(more)
+            done = nucseg("embed", "--dataset", "mine", "--source", slides, "--cache", cache, "--encoder", "random",
+                          "--threads", 1, "--batch-size", 6)
+            os.write(writing, json.dumps({"code": done.exit_code, "wrong": wrong(done), "said": done.output}).encode())
+            os._exit(0)
+        os.close(writing)
+        os.wait()
+        with open(reading) as file:
+            return json.load(file)
+
+    assert embed(base / "undisturbed")["code"] == 0
+    for trial in range(n_trials):
+        cache = base / f"limited {trial}"
+        more = (trial + np.random.default_rng((seed, trial)).uniform()) / n_trials * most_mib * (1 << 20)
+        limited = embed(cache, more)
+        again, lost = embed(cache), limited["wrong"]
+        found, expected = (Store.open(folder / "mine.zarr") for folder in (cache, base / "undisturbed"))
+        (key,), rows = expected.keys(), range(expected.n_rows)
+        values, right = (np.asarray(store.embeddings(key).read(rows), np.float32) for store in (found, expected))
+        # a batch of another size rounds otherwise
+        if not lost and (again["code"] or verify(found.location).findings or np.abs(values - right).max() > 0.01):
+            lost = f"with all the memory: {again['said'][-300:]}"
+        told(full=limited["code"] != 0, lost=lost, said=limited["said"])
+        shutil.rmtree(cache)
+"""
+
+
+def test_embedding_with_little_memory(
+    program: Callable[..., list[dict[str, Any]]], slides: Path, profile: Any, ledger: Any, tmp_path: Path
+) -> None:
+    n_trials = profile.trials(short=3, long=50)
+
+    trials = program(LIMITED, slides, tmp_path, profile.seed, n_trials, MOST_MIB)
+
+    assert len(trials) == n_trials
+    for trial in trials:
+        if trial["lost"]:
+            ledger.lost(FAULT, f"{trial['lost']} (it said: {trial['said'][-500:]})")
+        elif trial["full"]:
+            ledger.detected(FAULT)
+        else:
+            ledger.survived(FAULT)
+    # not only all or nothing: the least that is asked for at first are two
+    assert any("going on with 1" in trial["said"] for trial in trials)

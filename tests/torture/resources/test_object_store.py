@@ -1,0 +1,113 @@
+"""An S3 server of which every tenth request fails: what is embedded there is right in the end, or the error says why.
+
+It listens on the loopback interface alone. A request fails before the server did what was asked, or after: then it was
+done, and nobody is told.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FAILING = """
+    import boto3, logging
+    import numpy as np
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+    from nucseg_cache import Store, verify
+
+    logging.disable(logging.CRITICAL)
+    slides, base, seed, n_trials = sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])
+    os.environ |= {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
+                   "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null",
+                   "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
+
+    class Failing:
+        "A server that answers, but for one request in ten."
+
+        def __init__(self, app: Any) -> None:
+            self.app, self.random, self.lock, self.share, self.n_failed = app, None, threading.Lock(), 0.0, 0
+
+        def __call__(self, environ: Any, start_response: Any) -> Any:
+            with self.lock:
+                fails, kind = self.share and self.random.random() < self.share, self.random and self.random.integers(4)
+                self.n_failed += bool(fails)
+            if not fails:
+                return self.app(environ, start_response)
+            if kind == 0:
+                list(self.app(environ, lambda *answer: None))  # done, and nobody is told
+            if kind == 3:
+                environ["werkzeug.socket"].shutdown(2)
+                raise ConnectionError("the line is cut")
+            status, code = [("500 Internal Server Error", "InternalError"), ("503 Slow Down", "SlowDown")][kind == 2]
+            start_response(status, [("Content-Type", "application/xml")])
+            return [f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()]
+
+    failing = Failing(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, failing, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = os.environ["AWS_ENDPOINT_URL_S3"] = "http://{}:{}".format(*server.server_address)
+    client = boto3.client("s3", endpoint_url=endpoint)
+    client.create_bucket(Bucket="bucket")
+
+    @contextlib.contextmanager
+    def share_fails(share: float, *what: int):
+        failing.random, failing.share, failing.n_failed = np.random.default_rng((seed, *what)), share, 0
+        yield
+        failing.share = 0.0
+
+    def embed(cache: object) -> Any:
+        return nucseg("embed", "--dataset", "mine", "--source", slides, "--cache", cache, "--encoder", "random",
+                      "--threads", 1, "--format", "i8", "--limit", 3)
+
+    def objects(prefix: str) -> dict[str, str]:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket="bucket", Prefix=prefix)
+        names = [found["Key"] for page in pages for found in page.get("Contents", ())]
+        read = {name: client.get_object(Bucket="bucket", Key=name)["Body"].read() for name in names}
+        return {name.removeprefix(prefix): hashlib.sha256(content).hexdigest() for name, content in read.items()}
+
+    assert embed(base / "undisturbed").exit_code == 0
+    right = digests(base / "undisturbed" / "mine.zarr")
+    for trial in range(n_trials):
+        place = f"s3://bucket/{trial}"
+        with share_fails(0.1, trial):
+            first = embed(place)
+            n_failed = failing.n_failed
+        lost, again = wrong(first), embed(place)
+        if not lost and (again.exit_code or objects(f"{trial}/mine.zarr/") != right):
+            lost = f"once nothing fails: {again.output[-400:]}"
+        with share_fails(0.1, trial, 1):
+            info = nucseg("cache", "verify", f"{place}/mine.zarr", "--keep")
+        bad = "bad" in info.stderr or "samples" in info.stderr
+        lost = lost or wrong(info) or ("a whole store is called damaged: " + info.stderr if bad else "")
+        refused = 1 in (first.exit_code, info.exit_code)
+        told(refused=refused, n_failed=n_failed, lost=lost, said=first.stderr[-400:])
+
+    started = time.monotonic()
+    with share_fails(1.0, n_trials):
+        never = embed("s3://bucket/never")
+    told(refused=never.exit_code == 1, n_failed=failing.n_failed, lost=wrong(never), said=never.stderr[-400:],
+         seconds=time.monotonic() - started)
+"""
+
+
+def test_an_s3_server_that_fails_one_request_in_ten(
+    program: Callable[..., list[dict[str, Any]]], slides: Path, profile: Any, ledger: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("moto.server")
+    n_trials = profile.trials(short=1, long=20)
+
+    *trials, never = program(FAILING, slides, tmp_path, profile.seed, n_trials)
+    assert len(trials) == n_trials
+    for trial in trials:
+        assert trial["n_failed"] > 0
+        if trial["lost"]:
+            ledger.lost("S3 server that fails one request in ten", f"{trial['lost']} (it said: {trial['said']})")
+        elif trial["refused"]:
+            ledger.detected("S3 server that fails one request in ten")
+        else:
+            ledger.survived("S3 server that fails one request in ten")
+    assert never["refused"]
+    assert not never["lost"]
+    assert "Look at the network" in never["said"]
