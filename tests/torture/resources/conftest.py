@@ -1,4 +1,4 @@
-"""Programs in processes of their own: on a small disk of their own, with little memory, with no more rights than others."""
+"""Programs in processes of their own: on a small disk, with little memory, with no more rights than other users."""
 
 import inspect
 import json
