@@ -12,7 +12,7 @@ from nucseg_cache.location import local_path
 from nucseg_pipeline.encoding import Duration
 from nucseg_pipeline.target import SIDE_PX, Target
 
-_GIB = 1 << 30
+_MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,18 @@ def forecast(store: Store, targets: Sequence[Target], missing: Sequence[Sequence
     needed = Storage(sum(map(len, missing)), round(n_bytes), free_bytes)
     if free_bytes is not None and needed.n_bytes > free_bytes:
         raise StoreAccessError(
-            f"the {needed.n_embeddings} embeddings still to make need about {needed.n_bytes / _GIB:.2f} GiB, and "
-            f"{free_bytes / _GIB:.2f} GiB are free where {store.location} lies. Free some space there, choose another "
+            f"the {needed.n_embeddings} embeddings still to make need about {shown_size(needed.n_bytes)}, and "
+            f"{shown_size(free_bytes)} are free where {store.location} lies. Free some space there, choose another "
             "place with --cache, or ask for less: --format i8 takes half of f16 and i6 a third, "
             "--limit takes the first images alone."
         )
     return needed
+
+
+def shown_size(n_bytes: int) -> str:
+    """A size for a person: MiB, from a thousand on GiB."""
+    mib = n_bytes / _MIB
+    return f"{mib:.1f} MiB" if mib < 1000 else f"{mib / 1024:.1f} GiB"
 
 
 def _mean_bytes(target: Target) -> float:

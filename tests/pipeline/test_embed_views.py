@@ -233,9 +233,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_encoded(
         if fits:
             assert run(source, views=soft).n_encoded == 9
         else:
-            with pytest.raises(
-                StoreAccessError, match=r"9 embeddings .* need about 0\.02 GiB, and 0\.02 GiB are free.*"
-            ):
+            with pytest.raises(StoreAccessError, match=r"9 embeddings .* about 16\.6 MiB, and 16\.6 MiB are free.*"):
                 run(source, views=soft)
             assert encoder.batches == []
 

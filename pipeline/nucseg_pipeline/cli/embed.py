@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from nucseg_pipeline.encoding import Duration
     from nucseg_pipeline.forecast import Storage
 
-_MIB, _GIB = 1 << 20, 1 << 30
-
 
 def embed(
     dataset: Annotated[
@@ -131,10 +129,10 @@ def _tell_views(result: EmbedResult) -> None:
 
 def _tell(told: Storage | Duration) -> None:
     """What is foreseen, one line each."""
-    from nucseg_pipeline.forecast import Storage
+    from nucseg_pipeline.forecast import Storage, shown_size
 
     if isinstance(told, Storage):
-        free = "" if told.free_bytes is None else f"; {told.free_bytes / _GIB:.1f} GiB are free"
-        out.print(f"{told.n_embeddings} embeddings to make, about {told.n_bytes / _MIB:.1f} MiB on disk{free}")
+        free = "" if told.free_bytes is None else f"; {shown_size(told.free_bytes)} are free"
+        out.print(f"{told.n_embeddings} embeddings to make, about {shown_size(told.n_bytes)} on disk{free}")
     else:
         out.print(f"about {clock(told.seconds)} for the {told.n_left} that are left")
