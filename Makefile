@@ -1,11 +1,11 @@
-# Each of demo, test, torture, lint and bench does all the set-up it needs.
+# Each of demo, test, torture, messages, lint and bench does all the set-up it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PACKAGES := nucseg cache pipeline tests
 
-.PHONY: demo test torture lint bench setup clean
+.PHONY: demo test torture messages lint bench setup clean
 
 setup: $(READY)
 
@@ -18,11 +18,15 @@ demo: $(READY)
 	$(BIN)/nucseg demo --out demo
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 torture: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/torture --numprocesses auto --dist loadfile --timeout 0 \
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/torture --numprocesses auto --dist loadfile --no-loadscope-reorder --timeout 0 \
 	  --torture long --torture-table docs/reliability.md
+
+messages: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
+	  --messages docs/messages.md --deselect tests/test_messages.py
 
 lint: $(READY)
 	$(BIN)/ruff check $(PACKAGES)

@@ -1,12 +1,13 @@
 """What several test modules need, and the options of the runs that torture the product or list its messages."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+LONGEST = ("tests/torture/", "test_workers.py", "test_report.py", "test_processes.py")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,12 +22,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Listen to the errors where their list is asked for."""
     if file := config.getoption("--messages"):
-        sys.path.append(str(REPOSITORY))
-        from tests.messages import Messages
+        from tests.messages import Messages  # it imports what most runs of a few tests need not
 
         messages = Messages(file)
         config.pluginmanager.register(messages)
         messages.listen()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files that take longest, so that no process waits for another at the end."""
+    items.sort(key=lambda item: not any(name in item.nodeid for name in LONGEST))
 
 
 @pytest.fixture(scope="session")
