@@ -56,6 +56,13 @@ class Answer:
             return self.status, 0
         return (206, start) if start < len(self.content) else (416, len(self.content))
 
+    def told(self, start: int) -> dict[str, str]:
+        """The headers of an answer whose bytes begin at `start`."""
+        n_bytes = len(self.content)
+        found = {"Content-Length": str(n_bytes - start if self.length is None else self.length), "Connection": "close"}
+        found |= {"ETag": self.etag, "Content-Range": f"bytes {start}-{n_bytes - 1}/{n_bytes}" if start else ""}
+        return {name: value for name, value in {**found, **self.headers}.items() if value not in ("", "-1")}
+
 
 @dataclass
 class FileServer:
@@ -89,17 +96,12 @@ def _handler(served: FileServer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             answer = served.take(self.path, dict(self.headers))
             status, start = answer.part(self.headers)
-            body = answer.content[start:]
-            told = {"Content-Length": len(body) if answer.length is None else answer.length, "Connection": "close"}
-            told |= {"ETag": answer.etag} if answer.etag else {}
-            told |= {"Content-Range": f"bytes {start}-{len(answer.content) - 1}/{len(answer.content)}"} if start else {}
             self.send_response(status)
-            for name, value in {**told, **answer.headers}.items():
-                if value != -1:
-                    self.send_header(name, str(value))
+            for name, value in answer.told(start).items():
+                self.send_header(name, value)
             self.end_headers()
             self.close_connection = True
-            self.send(body[: answer.cut], answer)
+            self.send(answer.content[start:][: answer.cut], answer)
 
         def send(self, body: bytes, answer: Answer) -> None:
             step = 1 if answer.drip_s else max(len(body), 1)

@@ -51,9 +51,9 @@ def plan(archive: Path, infos: Sequence[zipfile.ZipInfo], most_bytes: int) -> li
         if why := _fault(info):
             raise refused(archive, f"entry {shown(info.orig_filename)} {why}")
         path = PurePosixPath(info.filename)
-        if why := _collision(path, info.is_dir(), taken):
+        if why := _collision(path, _is_folder(info), taken):
             raise refused(archive, f"entry {shown(info.filename)} {why}")
-        if not info.is_dir():
+        if not _is_folder(info):
             planned.append(Planned(info, path))
     if not planned:
         raise refused(archive, "holds no files")
@@ -74,13 +74,17 @@ def _fault(info: zipfile.ZipInfo) -> str:
         return "is encrypted"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return f"is {_KINDS.get(kind, 'no file')}, no file"
-    if info.is_dir() and (info.file_size or kind == stat.S_IFREG):
+    if _is_folder(info) and (info.file_size or kind == stat.S_IFREG):
         return "is a folder by its name and a file by what it holds"
-    if not info.is_dir() and kind == stat.S_IFDIR:
+    if not _is_folder(info) and kind == stat.S_IFDIR:
         return "is a file by its name and a folder by its kind"
     if info.compress_type not in _METHODS:
         return f"is compressed by method {info.compress_type}, which cannot be read"
     return _name_fault(info.orig_filename)
+
+
+def _is_folder(info: zipfile.ZipInfo) -> bool:
+    return info.orig_filename.endswith("/")  # info.is_dir() fails over an empty name
 
 
 def _name_fault(name: str) -> str:
