@@ -16,7 +16,7 @@ from nucseg_pipeline.fetching.errors import FetchError, RefusedError
 from nucseg_pipeline.fetching.patience import Patience
 from nucseg_pipeline.fetching.present import Fetched, accept, dataset_note, what_is_there
 from nucseg_pipeline.fetching.record import recorded_file
-from nucseg_pipeline.fetching.workplace import place, workplace
+from nucseg_pipeline.fetching.workplace import place, tidy, workplace
 
 _PATIENCE = Patience()
 
@@ -43,13 +43,17 @@ def fetch(name: str, given: Path | None = None, *, progress: Progress, patience:
         if not given.exists():
             raise FetchError(f"{given} is not there. Name the file or folder that you have downloaded (--from).")
     if found := item.find():
-        return accept(item, found, progress) if given == found else what_is_there(item, found)
+        there = accept(item, found, progress) if given == found else what_is_there(item, found)
+        tidy(item.target)
+        return there
     if given is None and item.by_hand:
         raise FetchError(instructions(item))
     with workplace(item.target) as work:
         if found := item.find():  # another process was faster
             return what_is_there(item, found)
-        return _bring(item, given, work, progress, patience)
+        fetched = _bring(item, given, work, progress, patience)
+        delete_folder(work)
+        return fetched
 
 
 def survey() -> tuple[tuple[Item, Path | None], ...]:
@@ -84,7 +88,6 @@ def _weights(item: Item, given: Path | None, work: Path, progress: Progress, pat
     with _useless_if_refused(part):
         check_digest(part, item.digest, item.digest_from, way_out)
     place(part, item.target, {"from": came_from, "bytes": part.stat().st_size, "digest": item.digest})
-    discard(part)
     return Fetched(item, item.target, True, (f"{item.digest}, {item.digest_from}",))
 
 
@@ -119,7 +122,6 @@ def _downloaded_dataset(item: Item, work: Path, progress: Progress, patience: Pa
         place(folder, item.target, dataset_note(folder, wanted.url, digest or digest_of(part, like="sha256:")))
     finally:
         delete_folder(folder)
-    discard(part)
     return Fetched(item, item.target, True, (*stated, *checks))
 
 

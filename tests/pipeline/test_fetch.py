@@ -477,6 +477,20 @@ def test_what_cannot_be_fetched_is_told_with_the_way_out(published, get, name: s
         get(name)
 
 
+def test_what_a_killed_fetch_left_behind_its_result_is_tidied_away(published: Published, get) -> None:
+    place = get("nuinsseg").place
+    left = place.parent / ".nuinsseg.part"
+    left.mkdir()
+    (left / "NuInsSeg.zip.part").write_bytes(published.archive)
+    with workplace(place):
+        get("nuinsseg")
+        assert left_over(place.parent) == [".nuinsseg.part"], "another process is at work in it"
+
+    get("nuinsseg")
+
+    assert left_over(place.parent) == []
+
+
 def test_two_at_once_are_kept_apart(published: Published, failed, tmp_path: Path) -> None:
     with workplace(tmp_path / "data [sets]" / "nuinsseg"):
         assert "Another process is fetching" in failed("nuinsseg")

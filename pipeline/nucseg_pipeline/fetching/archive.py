@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import lzma
-import os
 import struct
 import zipfile
 import zlib
@@ -14,7 +13,7 @@ from pathlib import Path
 from nucseg_pipeline.fetching.download import MIB, Progress
 from nucseg_pipeline.fetching.entries import Planned, plan, refused, shown
 from nucseg_pipeline.fetching.errors import FetchError
-from nucseg_pipeline.fetching.workplace import check_space
+from nucseg_pipeline.fetching.workplace import check_space, sync_files
 
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -50,7 +49,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int, progress: Progress) -> 
             for n_bytes in _unpack(content, archive, one, folder):
                 done += n_bytes
                 progress(done // MIB, max(total // MIB, 1), f"unpacking {archive.name}")
-    os.sync()  # thousands of files: one by one takes minutes
+    sync_files(folder)
 
 
 def _unpack(content: zipfile.ZipFile, archive: Path, one: Planned, folder: Path) -> Iterator[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from nucseg_pipeline.fetching.catalogue import Item
 from nucseg_pipeline.fetching.checking import Inventory, listed
 from nucseg_pipeline.fetching.download import MIB, Progress
 from nucseg_pipeline.fetching.errors import FetchError, RefusedError
-from nucseg_pipeline.fetching.workplace import check_space
+from nucseg_pipeline.fetching.workplace import check_space, sync_file, sync_files
 
 
 def copy_file(given: Path, to: Path) -> None:
@@ -20,8 +19,7 @@ def copy_file(given: Path, to: Path) -> None:
     check_space(to.parent, given.stat().st_size, str(given))
     try:
         shutil.copyfile(given, to)
-        with to.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync_file(to)
     except OSError as error:
         raise FetchError(f"{given} cannot be copied to {to}: {error.strerror}.") from None
 
@@ -49,7 +47,7 @@ def copy_folder(item: Item, given: Path, to: Path, progress: Progress) -> None:
 
     try:
         shutil.copytree(given, to, copy_function=copy)
-        os.sync()  # thousands of files: one by one takes minutes
+        sync_files(to)
     except shutil.Error as error:
         source, _, why = error.args[0][0]
         raise FetchError(f"{source} cannot be copied to {to.parent}: {why}.") from None

@@ -59,7 +59,7 @@ def test_a_record_tells_address_size_digest_and_licence(ask, record: dict[str, A
 def test_a_file_of_which_something_is_missing_or_elsewhere_is_refused(ask, record, wrong: dict[str, Any]) -> None:
     record["files"][1] |= wrong
 
-    with pytest.raises(FetchError, match="does not state address, size and MD5 of NuInsSeg.zip"):
+    with pytest.raises(FetchError, match="does not state address, size and MD5 of NuInsSeg"):
         ask(record)
 
 
