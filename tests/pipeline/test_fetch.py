@@ -250,8 +250,9 @@ def test_without_a_folder_of_ones_own_data_go_to_the_current_folder(published, g
 
 def test_an_empty_folder_in_its_place_is_taken(published: Published, get, tmp_path: Path) -> None:
     (tmp_path / "data [sets]" / "nuinsseg").mkdir(parents=True)
+    (tmp_path / "data" / "nuinsseg" / "not where embed looks first").mkdir(parents=True)
 
-    assert get("nuinsseg").is_new
+    assert get("nuinsseg").place == tmp_path / "data [sets]" / "nuinsseg"
 
 
 def test_a_data_set_that_lost_a_file_since_is_told(published: Published, get, failed) -> None:

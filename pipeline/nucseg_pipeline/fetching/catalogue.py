@@ -62,12 +62,13 @@ class Item:
         return weights_folders()[0].absolute() / self.file_name
 
     def find(self) -> Path | None:
-        """Where it is now, the first of the places in which the stages look; not checked."""
+        """Where the stages find it now; not checked. None where they do not, or find an empty folder."""
         if self.release is not None:
             places = [place.expanduser().absolute() for place in known_places(self.name)]
         else:
             places = [folder.absolute() / self.file_name for folder in weights_folders()]
-        return next((place for place in places if place.exists() and not _is_empty_folder(place)), None)
+        first = next((place for place in places if place.exists()), None)
+        return None if first is None or _is_empty_folder(first) else first
 
 
 def _is_empty_folder(path: Path) -> bool:

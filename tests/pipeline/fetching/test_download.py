@@ -264,6 +264,16 @@ def test_an_answer_without_an_end_is_cut_off(file_server, answer, failed, part) 
     assert not part.exists()
 
 
+def test_an_answer_without_a_size_that_ends_early_is_gone_on_with_where_the_size_is_published(
+    file_server, answer, get
+) -> None:
+    endless = answer(content=CONTENT, length=-1)
+    url = file_server.put("/file.zip", replace(endless, cut=HALF), endless)
+
+    assert get(url, n_bytes=len(CONTENT)) == CONTENT
+    assert ranges(file_server) == [None, f"bytes={HALF}-"]
+
+
 def test_an_answer_in_chunks_has_no_size_and_comes_whole(file_server, answer, get, shown) -> None:
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (CONTENT[:HALF], CONTENT[HALF:], b""))
     chunked = answer(content=chunks, length=-1, headers={"Transfer-Encoding": "chunked"})
