@@ -26,7 +26,8 @@ RELEASE = Release(
     ),
     instructions=(
         "Join the CoNIC challenge on grand-challenge.org (free account) and download its training patches.",
-        "Put images.npy, labels.npy and patch_info.csv in one folder, 2.3 GB; nothing is to be converted.",
+        "Run `nucseg fetch conic --from FOLDER` on what came, which checks and places it. By hand: put images.npy, "
+        "labels.npy and patch_info.csv in one folder, 2.3 GB; nothing is to be converted.",
         "Name the folder that holds the three files (--source DIR).",
     ),
 )

@@ -23,7 +23,8 @@ RELEASE = Release(
     ),
     instructions=(
         "Download the data set ipateam/segmentation-of-nuclei-in-cryosectioned-he-images from Kaggle (free account).",
-        "Unpack it; an annotator's folder may lie in a second one of the same name.",
+        "Run `nucseg fetch cryonuseg --from FILE` on the .zip, which does the rest. By hand: unpack it; an "
+        "annotator's folder may lie in a second one of the same name.",
         "Name the folder that holds `tissue images` (--source DIR).",
     ),
 )

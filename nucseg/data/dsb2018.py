@@ -28,7 +28,8 @@ RELEASE = Release(
         "<id>/masks/*.png, a mask for each of its nuclei",
     ),
     instructions=(
-        "Download stage1_train.zip from BBBC038; stage1_test.zip holds no masks and is of no use here.",
+        "Run `nucseg fetch dsb2018`, which does all of it. By hand: download stage1_train.zip from BBBC038; "
+        "stage1_test.zip holds no masks and is of no use here.",
         "Unpack it into a folder of its own, stage1_train.",
         "Name the folder that stage1_train.zip was unpacked to (--source DIR).",
     ),

@@ -21,7 +21,8 @@ RELEASE = Release(
         "<organ>/vague areas/mask binary/<name>.png, what to ignore (not for all images)",
     ),
     instructions=(
-        "Download NuInsSeg.zip from the Zenodo record 10518968 (or the data set ipateam/nuinsseg from Kaggle).",
+        "Run `nucseg fetch nuinsseg`, which does all of it. By hand: download NuInsSeg.zip from the Zenodo record "
+        "10518968 (or the data set ipateam/nuinsseg from Kaggle).",
         "Unpack it; the folder names are odd in places and stay as they are.",
         "Name the folder that NuInsSeg.zip was unpacked to (--source DIR).",
     ),

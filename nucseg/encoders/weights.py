@@ -64,7 +64,7 @@ def find_weights(architecture: str, given: Path | None) -> WeightsFile:
     found = [path for folder in weights_folders() if (path := folder / published.file_name).is_file()]
     if not found:
         raise EncoderError(_not_found(architecture, published))
-    return _pinned(WeightsFile.of(found[0]), published)
+    return _pinned(WeightsFile.of(found[0]), architecture, published)
 
 
 def weights_folders() -> tuple[Path, ...]:
@@ -74,12 +74,12 @@ def weights_folders() -> tuple[Path, ...]:
     return (*folders, user_cache_path("nucseg") / "weights")
 
 
-def _pinned(file: WeightsFile, published: PublishedVit) -> WeightsFile:
+def _pinned(file: WeightsFile, architecture: str, published: PublishedVit) -> WeightsFile:
     if file.digest != published.file_digest:
         raise EncoderError(
             f"{file.path} is not the official {published.file_name}: its xxh128 is {file.digest}, expected "
-            f"{published.file_digest}. Delete it and download {published.url} again, or give it with "
-            "--weights if it is meant to differ."
+            f"{published.file_digest}. Move it away and run `nucseg fetch {architecture}`, or give it with --weights "
+            "if it is meant to differ."
         )
     return file
 
@@ -87,8 +87,9 @@ def _pinned(file: WeightsFile, published: PublishedVit) -> WeightsFile:
 def _not_found(architecture: str, published: PublishedVit) -> str:
     looked = ", ".join(str(folder) for folder in weights_folders())
     return (
-        f"No weights for {architecture}: {published.file_name} is not in {looked}. Download {published.url} "
-        "into one of these folders ($NUCSEG_WEIGHTS names the first), or give a checkpoint with --weights FILE."
+        f"No weights for {architecture}: {published.file_name} is not in {looked}. `nucseg fetch {architecture}` "
+        f"downloads it; or download {published.url} into one of these folders ($NUCSEG_WEIGHTS names the first), or "
+        "give a checkpoint with --weights FILE."
     )
 
 

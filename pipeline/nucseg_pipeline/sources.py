@@ -62,9 +62,11 @@ def _folder(dataset: str, remembered: str) -> Path:
     if folder is not None:
         return folder
     names = dataset_names()
-    known = "" if plain_name(dataset) in names else f" It is none of the known data sets ({', '.join(names)})."
+    plain = plain_name(dataset)
+    known = "" if plain in names else f" It is none of the known data sets ({', '.join(names)})."
+    fetched = f"`nucseg fetch {plain}` gets it. Or name" if plain in names and plain != FOLDER else "Name"
     raise ConfigError(
         f"No folder is known for the data set {dataset!r}; looked in "
         f"{', '.join(map(str, places(dataset, remembered)))}.{known} "
-        "Name the folder with --source DIR, or set NUCSEG_DATA to the folder that holds it."
+        f"{fetched} the folder with --source DIR, or set NUCSEG_DATA to the folder that holds it."
     )

@@ -401,6 +401,17 @@ def test_an_unknown_data_set_lists_where_it_was_looked_for(tmp_path: Path, monke
         run(tmp_path, dataset="nuinseg", source=None)
 
 
+@pytest.mark.parametrize("name", ["nuinsseg", "conic@macenko"])
+def test_a_known_data_set_that_is_nowhere_names_what_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NUCSEG_DATA", str(tmp_path))
+
+    with pytest.raises(ConfigError, match=rf"`nucseg fetch {name.partition('@')[0]}` gets it\. Or name the folder"):
+        run(tmp_path, dataset=name, source=None)
+
+
 def command(source: Path, cache: Path) -> list[str]:
     options = ["--dataset", "mine", "--source", str(source), "--encoder", "random", "--threads", "1"]
     return [sys.executable, "-m", "nucseg_pipeline", "embed", *options, "--cache", str(cache)]

@@ -12,6 +12,7 @@ from nucseg_pipeline.cli.console import Commands, out
 from nucseg_pipeline.cli.datasets import datasets
 from nucseg_pipeline.cli.demo import demo
 from nucseg_pipeline.cli.embed import embed
+from nucseg_pipeline.cli.fetch import fetch
 from nucseg_pipeline.cli.fidelity import fidelity
 from nucseg_pipeline.cli.figures import figures
 from nucseg_pipeline.cli.models import models
@@ -22,7 +23,7 @@ app = typer.Typer(
     cls=Commands,
     name="nucseg",
     help="SAM-guided nuclei segmentation in H&E images, from embeddings that are computed once and cached.",
-    epilog="data set --embed--> CACHE/DATASET.zarr --train--> runs/NAME/ --report--> reports/NAME/",
+    epilog="--fetch--> data set --embed--> CACHE/DATASET.zarr --train--> runs/NAME/ --report--> reports/NAME/",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # joins the lines of a paragraph
@@ -47,6 +48,7 @@ def main(
     """SAM-guided nuclei segmentation in H&E images, from embeddings that are computed once and cached."""
 
 
+app.command()(fetch)
 app.command()(embed)
 app.command()(train)
 app.command()(report)

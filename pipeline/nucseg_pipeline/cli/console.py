@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 FAILED, INTERRUPTED = 1, 130
 
-RESUMING = ("embed", "train", "ablate", "demo")
+RESUMING = ("fetch", "embed", "train", "ablate", "demo")
 """Commands that go on where they stopped; the others write all of their result at the end."""
 
 KEPT = "Everything finished so far is kept; the same command goes on from there."
@@ -74,10 +74,13 @@ def _message(error: Exception) -> str:
 
 
 @contextmanager
-def progress_bar(unit: str = "images") -> Iterator[Progress]:
-    """A callback that shows how far a stage is: a bar with a rate and a time to go, or plain lines elsewhere."""
+def progress_bar(unit: str = "images", **units: str) -> Iterator[Progress]:
+    """A callback that shows how far a stage is: a bar with a rate and a time to go, or plain lines elsewhere.
+
+    Counted is in `unit`, but for steps of these names in theirs.
+    """
     if not out.is_terminal:
-        yield _plain(unit)
+        yield _plain(unit, units)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -96,12 +99,14 @@ def progress_bar(unit: str = "images") -> Iterator[Progress]:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total, rate=""), time.monotonic()
             task, started = tasks[what]
-            bars.update(task, completed=done, total=total, rate=_rate(done, time.monotonic() - started, unit))
+            bars.update(
+                task, completed=done, total=total, rate=_rate(done, time.monotonic() - started, units.get(what, unit))
+            )
 
         yield show
 
 
-def _plain(unit: str) -> Progress:
+def _plain(unit: str, units: Mapping[str, str]) -> Progress:
     started: dict[str, float] = {}
     last: dict[str, float] = {}
 
@@ -113,7 +118,7 @@ def _plain(unit: str) -> Progress:
             last[what] = now
             seconds = now - begun
             left = f", {clock((total - done) * seconds / done)} to go" if 0 < done < total and seconds > 1 else ""
-            out.print(f"{what}: {done} of {total}  {_rate(done, seconds, unit)}{left}")
+            out.print(f"{what}: {done} of {total}  {_rate(done, seconds, units.get(what, unit))}{left}")
 
     return show
 

@@ -62,7 +62,7 @@ def _show_all(cache: str) -> None:
     out.print(shown)
     data = os.environ.get("NUCSEG_DATA")
     out.print(f"Looked in $NUCSEG_DATA ({data or 'not set'}), in ./data, and where the stores in {cache} came from.")
-    out.print("`nucseg datasets NAME` tells how to get one, and reads every image of one that is here.")
+    out.print("`nucseg fetch` gets one. `nucseg datasets NAME` tells how, and reads every image of one that is here.")
     out.print("Any folder of images/ and masks/ is a data set too: see `nucseg datasets folder`.")
 
 
@@ -153,11 +153,13 @@ def _known_facts(standing: Standing) -> list[tuple[str, str]]:
 def _place_facts(standing: Standing, source: Path | None) -> list[tuple[str, str]]:
     """Never wrapped: an address and a path are there to be copied."""
     from nucseg_pipeline.datasets import NOT_FOUND
-    from nucseg_pipeline.sources import SYNTHETIC, places
+    from nucseg_pipeline.sources import FOLDER, SYNTHETIC, places
 
     held, known = standing.holding, standing.release
     looked = [source] if source else places(standing.name, held.source if held else "")
-    missing = "nothing: put it in one of these places, or name it with --source DIR"
+    own = known.name == FOLDER
+    by = "put" if own else f"`nucseg fetch {known.name}` gets it; or put"
+    missing = f"nothing: {by} it in one of these places, or name it with --source DIR"
     return [
         ("home", known.home or "-"),
         ("looked in", "-" if known.name == SYNTHETIC else "\n".join(str(place.absolute()) for place in looked)),

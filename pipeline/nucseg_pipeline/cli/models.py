@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _FOOTNOTES = (
     "FLOPs: multiplications and additions (2 for each pair) of what runs in one forward pass of one image; "
     "normalisation, activations, pooling and interpolation not counted. "
-    "The embedding's encoder is not part of it: it runs once, in `nucseg embed`.",
+    "The embedding's encoder is not part of it: it runs once, in `nucseg embed`; `nucseg fetch` gets its weights.",
     "The networks of the U-Net3+ family convolve a map enlarged fourfold or more without making it, which gives the "
     "same with fewer FLOPs than its description.",
 )

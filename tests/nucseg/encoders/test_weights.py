@@ -59,6 +59,7 @@ def test_weights_not_found_name_the_file_the_folders_the_download_and_the_option
         str(folders[1]),
         "https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
         "--weights",
+        "`nucseg fetch vit_b`",
     ):
         assert part in str(caught.value)
 
@@ -67,7 +68,7 @@ def test_a_file_found_by_name_must_be_the_official_one(folders: tuple[Path, Path
     path = folders[0] / "sam_empty.pth"
     path.write_bytes(b"not empty")
 
-    with pytest.raises(EncoderError, match=r"Delete it.*--weights") as caught:
+    with pytest.raises(EncoderError, match=r"Move it away and run `nucseg fetch empty`.*--weights") as caught:
         find_weights("empty", None)
 
     assert EMPTY_FILE_XXH128 in str(caught.value)

@@ -19,7 +19,8 @@ from nucseg_cache import Store
 from nucseg_pipeline.cli import app
 
 COMMANDS = (
-    *(["embed"], ["train"], ["report"], ["ablate"], ["figures"], ["fidelity"], ["models"], ["datasets"], ["demo"]),
+    *(["fetch"], ["embed"], ["train"], ["report"], ["ablate"], ["figures"], ["fidelity"], ["models"], ["datasets"]),
+    ["demo"],
     *(["cache", "info"], ["cache", "verify"], ["cache", "prune"]),
 )
 

@@ -85,7 +85,7 @@ def test_the_table_fits_the_terminal_and_tells_all(tmp_path: Path, width: int, m
     for wanted in ("12 images", "0 images, 0 embeddings", "drawn, not read"):
         assert any(wanted in cell for cell in told), wanted
     assert f"$NUCSEG_DATA ({tmp_path / 'data [sets]'}), in ./data" in shown.stdout
-    assert "`nucseg datasets NAME` tells how to get one" in shown.stdout
+    assert "`nucseg fetch` gets one. `nucseg datasets NAME` tells how" in shown.stdout
 
 
 def test_one_data_set_is_told_with_how_to_get_it(tmp_path: Path) -> None:

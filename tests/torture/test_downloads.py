@@ -1,0 +1,303 @@
+"""Servers, archives and damage drawn at random: what is fetched is right, or it is refused and nothing of it stays."""
+
+import hashlib
+import io
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nucseg_pipeline.fetch import fetch
+from nucseg_pipeline.fetching.catalogue import CATALOGUE
+from nucseg_pipeline.fetching.errors import FetchError
+from nucseg_pipeline.fetching.patience import Patience
+
+HASTY = Patience(connect_s=1, stall_s=0.1, attempts=3, pause_s=0.001)
+CONTENT = np.random.default_rng(0).bytes(300_000)
+OTHER = np.random.default_rng(1).bytes(300_000)
+N_IMAGES = 3
+
+
+def dsb2018_files() -> dict[str, bytes]:
+    """The H&E part of a small Data Science Bowl, in the order of its archive."""
+    files = {}
+    for number in range(N_IMAGES):
+        for name, values in (
+            (f"id{number}/images/id{number}.png", np.random.default_rng(number).integers(0, 255, (24, 24, 3))),
+            (f"id{number}/masks/1.png", np.eye(24) * 255),
+        ):
+            file = io.BytesIO()
+            Image.fromarray(values.astype(np.uint8)).save(file, "png")
+            files[name] = file.getvalue()
+    return files
+
+
+FILES = dsb2018_files()
+
+SERVERS: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
+    "download that breaks off": lambda draw: {"cut": int(draw.integers(len(CONTENT)))},
+    "download that stalls": lambda draw: {"cut": int(draw.integers(len(CONTENT))), "stall_s": 60},
+    "server that lies about sizes": lambda draw: {"length": int(draw.integers(2 * len(CONTENT)))},
+    "server that lies about ranges": lambda draw: draw.choice(
+        [
+            {"content": OTHER, "headers": {"Content-Range": f"bytes {draw.integers(10**6)}-{10**6}/{10**6}"}},
+            {"content": OTHER, "headers": {"Content-Range": f"bytes */{len(CONTENT)}"}},
+            {"content": OTHER, "status": 206},
+            {"status": 416},
+            {"ranges": False, "cut": 1000},
+        ]
+    ),
+    "file that changes on the server during a download": lambda draw: {
+        "content": OTHER[: draw.integers(1, len(OTHER))],
+        "etag": draw.choice(['"second"', "", 'W/"first"', '"first"']),
+    },
+    "server that answers with errors": lambda draw: {"status": int(draw.choice([401, 403, 404, 410, 429, 500, 503]))},
+    "web page or wrong file in place of a download": lambda draw: draw.choice(
+        [
+            {"content": b"<html>", "headers": {"Content-Type": "text/html"}},
+            {"content": b"<!doctype html>", "etag": ""},
+            {"content": b"", "etag": '"none"'},
+            {"content": OTHER, "etag": '"other"'},
+            {"content": CONTENT[::-1], "headers": {"Content-Encoding": "gzip"}},
+        ]
+    ),
+}
+
+
+@pytest.fixture
+def in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], Path]:
+    """A new folder for what a trial fetches."""
+
+    def run(trial: int) -> Path:
+        folder = tmp_path / f"trial {trial}"
+        folder.mkdir()
+        monkeypatch.setenv("NUCSEG_DATA", str(folder))
+        monkeypatch.setenv("NUCSEG_WEIGHTS", str(folder))
+        return folder
+
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    release = replace(CATALOGUE["dsb2018"].release, n_images=N_IMAGES)
+    monkeypatch.setitem(CATALOGUE, "dsb2018", replace(CATALOGUE["dsb2018"], release=release))
+    digest = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+    monkeypatch.setitem(CATALOGUE, "vit_b", replace(CATALOGUE["vit_b"], digest=digest))
+    return run
+
+
+def outcome(name: str, given: Path | None = None) -> str:
+    """Empty where it was fetched, else the message; anything but one message is raised."""
+    try:
+        fetch(name, given, progress=lambda *_: None, patience=HASTY)
+    except FetchError as error:
+        return str(error)
+    return ""
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(one.relative_to(folder)): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
+
+
+@pytest.mark.parametrize("fault", SERVERS)
+def test_no_server_brings_a_wrong_file_into_place(fault, file_server, answer, in_place, profile, ledger) -> None:
+    for trial in range(profile.trials(short=6, long=150)):
+        draw = profile.random(1, list(SERVERS).index(fault), trial)
+        folder, path = in_place(trial), f"/{trial}/sam_vit_b_01ec64.pth"
+        right = answer(content=CONTENT, etag=str(draw.choice(['"first"', "", 'W/"first"'])))
+        bad = [replace(right, **SERVERS[fault](draw)) for _ in range(draw.integers(1, 5))]
+        first = [replace(right, cut=int(draw.integers(len(CONTENT))))] if draw.random() < 0.7 else []
+        url = file_server.put(path, *first, *bad, right)
+        CATALOGUE["vit_b"] = replace(CATALOGUE["vit_b"], url=url)
+        target = folder / "sam_vit_b_01ec64.pth"
+        try:
+            told = outcome("vit_b")
+            early = target.exists()
+            file_server.put(path, right)
+            again = outcome("vit_b") if told else ""
+            again = outcome("vit_b") if again else ""  # a whole part of another file is refused once more
+        except Exception as error:
+            ledger.lost(fault, f"trial {trial}: {error!r}")
+            continue
+        if told and early:
+            ledger.lost(fault, f"trial {trial}: in place in spite of {told}")
+        elif again or target.read_bytes() != CONTENT:
+            ledger.lost(fault, f"trial {trial}: not to be had from a good server any more: {again or 'other content'}")
+        elif told:
+            ledger.detected(fault)
+        else:
+            ledger.survived(fault)
+
+
+def archived(files: list[tuple[str | zipfile.ZipInfo, bytes]]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files:
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def special(name: str, kind: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr, info.create_system = (kind | 0o777) << 16, 3
+    return info
+
+
+def leaving(draw: np.random.Generator) -> list[tuple[str | zipfile.ZipInfo, bytes]]:
+    """An entry that would be written elsewhere."""
+    up, inside = "../" * int(draw.integers(1, 6)), "id0/" * int(draw.integers(0, 3))
+    name = draw.choice(
+        [f"{up}x", f"{inside}{up}x", f"{inside}{up}", "/x", "//x", "C:/x", f"..\\x{up}", "id0\\..\\..\\x"]
+    )
+    return [(str(name), b"harm")]
+
+
+def linking(draw: np.random.Generator) -> list[tuple[str | zipfile.ZipInfo, bytes]]:
+    """A link or device, perhaps with a file behind it."""
+    kind = int(draw.choice([stat.S_IFLNK, stat.S_IFLNK, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK]))
+    return [(special("door", kind), b".."), *([("door/x", b"harm")] if draw.random() < 0.5 else [])]
+
+
+def colliding(draw: np.random.Generator) -> list[tuple[str | zipfile.ZipInfo, bytes]]:
+    """A name that is another one on some file systems, or not to be seen."""
+    other = str(draw.choice(list(FILES)))
+    name = draw.choice(
+        [other.upper(), other + "/x", other.partition("/")[0], f"{other}\u200b", f"\x1b[2J{other}", "a//b"]
+    )
+    return [(str(name), b"harm")]
+
+
+ENTRIES = {
+    "archive entries that leave the folder": leaving,
+    "archive entries that are links or devices": linking,
+    "archive entries that collide or hide": colliding,
+}
+
+
+@pytest.mark.parametrize("fault", ENTRIES)
+def test_nothing_of_a_hostile_archive_is_unpacked(fault, tmp_path, in_place, profile, ledger) -> None:
+    for trial in range(profile.trials(short=10, long=300)):
+        draw = profile.random(2, list(ENTRIES).index(fault), trial)
+        entries: list[tuple[str | zipfile.ZipInfo, bytes]] = list(FILES.items())
+        at = int(draw.integers(len(entries) + 1))
+        given = tmp_path / "given.zip"
+        given.write_bytes(archived([*entries[:at], *ENTRIES[fault](draw), *entries[at:]]))
+        in_place(trial)
+        before = files_in(tmp_path)
+        try:
+            told = outcome("dsb2018", given)
+        except Exception as error:
+            ledger.lost(fault, f"trial {trial}: {error!r}")
+            continue
+        if not told or files_in(tmp_path) != before:
+            ledger.lost(
+                fault, f"trial {trial}: {told or 'unpacked'}; written {files_in(tmp_path).keys() - before.keys()}"
+            )
+        else:
+            ledger.detected(fault)
+
+
+def changed(whole: bytes, draw: np.random.Generator) -> bytes:
+    damaged = bytearray(whole)
+    for where in draw.integers(len(whole), size=int(draw.integers(1, 4))):
+        damaged[where] ^= int(draw.integers(1, 256))
+    return bytes(damaged)
+
+
+def mixed(whole: bytes, draw: np.random.Generator) -> bytes:
+    at, length, source = int(draw.integers(len(whole))), int(draw.integers(1, 200)), int(draw.integers(len(whole)))
+    return whole[:at] + whole[source : source + length] + whole[at + length :]
+
+
+DAMAGE: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
+    "archive cut off": lambda whole, draw: whole[: draw.integers(len(whole))],
+    "archive with changed bytes": changed,
+    "archive with a piece in the wrong place": mixed,
+}
+
+
+@pytest.mark.parametrize("fault", DAMAGE)
+def test_a_damaged_archive_is_never_unpacked_wrongly(fault, tmp_path, in_place, profile, ledger) -> None:
+    whole = archived(list(FILES.items()))
+    for trial in range(profile.trials(short=12, long=1000)):
+        draw = profile.random(3, list(DAMAGE).index(fault), trial)
+        given = tmp_path / "given.zip"
+        given.write_bytes(DAMAGE[fault](whole, draw))
+        folder = in_place(trial)
+        try:
+            told = outcome("dsb2018", given)
+        except Exception as error:
+            ledger.lost(fault, f"trial {trial}: {error!r}")
+            continue
+        there = (folder / "dsb2018").exists()
+        if told and there:
+            ledger.lost(fault, f"trial {trial}: in place in spite of {told}")
+        elif told:
+            ledger.detected(fault)
+        elif files_in(folder / "dsb2018") == FILES:
+            ledger.survived(fault)
+        else:
+            ledger.lost(fault, f"trial {trial}: unpacked to something else")
+
+
+KILLED = """
+import sys
+from dataclasses import replace
+from nucseg_pipeline.fetch import fetch
+from nucseg_pipeline.fetching.catalogue import CATALOGUE
+dsb2018 = CATALOGUE["dsb2018"]
+CATALOGUE["dsb2018"] = replace(dsb2018, url=sys.argv[1], release=replace(dsb2018.release, n_images=3))
+fetch("dsb2018", progress=lambda *told: print(told, flush=True))
+"""
+
+
+@pytest.fixture
+def killed(file_server) -> Iterator[Callable[[str, np.random.Generator], None]]:
+    """Fetch in a process of its own, and kill it somewhere."""
+
+    def run(url: str, draw: np.random.Generator) -> None:
+        child = subprocess.Popen(
+            [sys.executable, "-c", KILLED, url], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ
+        )
+        assert child.stdout is not None
+        for _ in range(draw.integers(1, 12)):
+            child.stdout.readline()
+        time.sleep(draw.exponential(0.003))
+        child.send_signal(signal.SIGKILL)
+        child.communicate()
+
+    return run
+
+
+def test_a_fetch_killed_anywhere_ends_in_the_right_files(
+    file_server, answer, in_place, killed, profile, ledger
+) -> None:
+    fault = "fetch killed while it downloads, unpacks or checks"
+    content = archived(list(FILES.items()))
+    for trial in range(profile.trials(short=3, long=60)):
+        draw = profile.random(4, trial)
+        folder = in_place(trial)
+        url = file_server.put(f"/{trial}.zip", answer(content=content, cut=len(content) // 2), answer(content=content))
+        CATALOGUE["dsb2018"] = replace(CATALOGUE["dsb2018"], url=url)
+        try:
+            killed(url, draw)
+            early = files_in(folder / "dsb2018") if (folder / "dsb2018").exists() else FILES
+            told = outcome("dsb2018")
+        except Exception as error:
+            ledger.lost(fault, f"trial {trial}: {error!r}")
+            continue
+        left = [one.name for one in folder.iterdir() if one.name.endswith(".part")]
+        if told or early != FILES or files_in(folder / "dsb2018") != FILES or left:
+            ledger.lost(fault, f"trial {trial}: {told or 'half of it in place'} {left}")
+        else:
+            ledger.survived(fault)
