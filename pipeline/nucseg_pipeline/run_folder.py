@@ -70,20 +70,33 @@ class RunFolder:
 
         The lock is the kernel's and ends with the process, however it ends.
         """
+        descriptor = self._locked()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDONLY)
-        except OSError as error:
-            raise ConfigError(
-                f"The run's folder {self.path} cannot be made: {error.strerror}. Choose another with --run."
-            ) from None
-        try:
-            _lock(descriptor, self.path)
             yield
         finally:
-            os.close(descriptor)
             with contextlib.suppress(OSError):
-                self.path.rmdir()
+                self.path.rmdir()  # while nobody else can hold it
+            os.close(descriptor)
+
+    def _locked(self) -> int:
+        """The descriptor of the folder, made and locked; no other training has it, and none takes it away."""
+        while True:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(self.path, os.O_RDONLY)
+            except OSError as error:
+                raise ConfigError(
+                    f"The run's folder {self.path} cannot be made: {error.strerror}. Choose another with --run."
+                ) from None
+            try:
+                _lock(descriptor, self.path)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                        return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)  # a training that ended took the folder away before it could be locked
 
     def state(self, config: TrainConfig) -> State:
         """What is in the folder, for a training with this configuration.
