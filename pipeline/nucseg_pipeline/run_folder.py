@@ -108,8 +108,8 @@ class RunFolder:
             return "new"
         if not self.file("config.toml").exists():
             raise ConfigError(f"{self.path} holds something that is not a run. Choose another folder with --run.")
-        if not self.file("run.json").exists() and not self.file("last.pt").exists():
-            return "new"  # killed while it was set up; nothing was trained
+        if self.was_stopped_at_once:
+            return "new"
         if not config.resume:
             raise ConfigError(
                 f"{self.path} holds a run already ({self.status()['status']}). Continue it with --resume, report it "
@@ -120,6 +120,12 @@ class RunFolder:
         if self.status()["status"] == "finished" and config.epochs == recorded.epochs:
             return "finished"
         return "unfinished"
+
+    @property
+    def was_stopped_at_once(self) -> bool:
+        """Whether a training was killed while it set the folder up: nothing was trained."""
+        there = {name: self.file(name).exists() for name in ("config.toml", "run.json", "last.pt")}
+        return there == {"config.toml": True, "run.json": False, "last.pt": False}
 
     def start(self, config: TrainConfig, parts: Split, inputs: Inputs) -> None:
         """Set the folder up; run.json comes last, so without it nothing has begun."""
