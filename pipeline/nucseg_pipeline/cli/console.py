@@ -48,11 +48,12 @@ class Commands(TyperGroup):
         try:
             with _terminable():
                 return super().invoke(ctx)
-        except KeyboardInterrupt as interrupt:
-            how = "Stopped by SIGTERM" if isinstance(interrupt, Terminated) else "Interrupted"
-            err.print(f"{how}. {RESUMING.get(ctx.invoked_subcommand, NOT_KEPT)}")
-            raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
+        except BaseException as error:
+            interrupt = _interrupt_in(error)
+            if interrupt is not None:
+                how = "Stopped by SIGTERM" if isinstance(interrupt, Terminated) else "Interrupted"
+                err.print(f"{how}. {RESUMING.get(ctx.invoked_subcommand, NOT_KEPT)}")
+                raise typer.Exit(INTERRUPTED) from None
             if not _is_the_users(error):
                 raise
             err.print(Text.assemble(("error: ", "bold red"), _message(error)))
@@ -83,7 +84,14 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _is_the_users(error: Exception) -> bool:
+def _interrupt_in(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The interrupt that an error is, or that it came of: an import that is interrupted fails as ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _is_the_users(error: BaseException) -> bool:
     """Whether the user can act on it; the packages are imported only once something has failed."""
     from nucseg.errors import NucsegError
     from nucseg_cache import CacheError
@@ -93,7 +101,7 @@ def _is_the_users(error: Exception) -> bool:
     return isinstance(error, NucsegError | CacheError | OSError | MemoryError)
 
 
-def _message(error: Exception) -> str:
+def _message(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory. Take a smaller --batch-size, or close what else uses it."
     if isinstance(error, OSError) and error.strerror:

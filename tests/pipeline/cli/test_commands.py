@@ -18,6 +18,7 @@ import zarr.storage._local as zarr_local
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from nucseg.errors import EncoderError
 from nucseg_cache import Store
 from nucseg_pipeline.cli import app
 
@@ -156,6 +157,25 @@ def test_whoever_ignores_sigterm_or_handles_it_goes_on_doing_so(embed: Any, monk
         signal.signal(signal.SIGTERM, before)
 
     assert seen == [signal.SIG_IGN]
+
+
+def test_an_interrupt_that_comes_out_as_another_error_is_told_as_an_interrupt(
+    embed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any, **options: Any) -> None:
+        try:
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as interrupted:
+                raise ImportError("initialization failed") from interrupted  # as extension modules do
+        except ImportError:
+            raise EncoderError("ONNX files need onnxruntime.") from None
+
+    monkeypatch.setattr("nucseg_pipeline.embed.open_encoder", interrupt)
+    result = embed()
+
+    assert result.exit_code == 130
+    assert result.stderr.startswith("Interrupted.")
 
 
 def test_a_training_that_is_interrupted_tells_how_to_go_on_with_it(
