@@ -20,6 +20,9 @@ from nucseg_cache.location import discard
 
 _HEX = "[0-9a-f]" * 32
 
+_SETTLED_S = 20.0
+"""The longest that a disk is waited for once the work was given up: Slurm kills 30 seconds after it says so."""
+
 
 def create_group(parent: zarr.Group, name: str, build: Callable[[zarr.Group], None]) -> None:
     """Create a group so that it is there whole or not at all.
@@ -116,6 +119,20 @@ def together(
         if isinstance(outcome, BaseException) and not (isinstance(outcome, Exception) and tolerated(outcome)):
             raise outcome
     return outcomes
+
+
+def settle() -> None:
+    """Wait until every request to a store that is under way has ended, but not for ever.
+
+    An interrupt, or an error beside them, leaves requests behind that go on writing.
+    """
+
+    async def all_ended() -> None:
+        under_way = asyncio.all_tasks() - {asyncio.current_task()}
+        if under_way:
+            await asyncio.wait(under_way, timeout=_SETTLED_S)
+
+    sync(all_ended())
 
 
 def _document(group: zarr.Group, name: str) -> str:

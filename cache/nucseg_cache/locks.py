@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nucseg_cache.errors import access
+from nucseg_cache.groups import settle
 
 SAMPLES = 0
 _BLOCKS_PER_KEY = 1 << 32
@@ -70,7 +71,8 @@ class StoreLocks:
         try:
             with access(str(self._file), "locking"):
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, slot)
-            yield
+            with _settled():
+                yield
         finally:
             self._release(slot)
 
@@ -82,7 +84,8 @@ class StoreLocks:
             if taken:
                 self._held.add(slot)
         try:
-            yield taken
+            with _settled():
+                yield taken
         finally:
             if taken:
                 self._release(slot)
@@ -95,7 +98,8 @@ class StoreLocks:
             if taken:
                 self._held.add(_ALL)
         try:
-            yield taken
+            with _settled():
+                yield taken
         finally:
             if taken:
                 self._release(_ALL)
@@ -113,3 +117,13 @@ class StoreLocks:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN, length, first)
             self._held.discard(slot)
             self._released.notify_all()
+
+
+@contextmanager
+def _settled() -> Iterator[None]:
+    """Where an interrupt or an error leaves the block, wait for what it has begun to write: that needs the lock."""
+    try:
+        yield
+    except BaseException:
+        settle()
+        raise

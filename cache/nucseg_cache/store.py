@@ -250,7 +250,7 @@ class Store:
         arrays = EmbeddingArrays(self._layout.embeddings, key, spec, format_named(key.fields["format"]), recorded or {})
         return Embeddings(key, spec, arrays, lambda: self._good, location=self.location, locks=self._locks)
 
-    # ---- writing samples; the caller holds `exclusive`
+    # ---- other processes
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -278,6 +278,12 @@ class Store:
                     f"another process is writing to {self.location}. Run the same command again once it has finished."
                 )
             yield
+
+    def refresh(self) -> None:
+        """See the samples as they are now. `exclusive` does so by itself where it can lock."""
+        self._load()
+
+    # ---- writing samples; the caller holds `exclusive`
 
     def append(self, rows: Sequence[SampleRow]) -> None:
         """Add samples at the end. The number of rows is written last: a killed append has not happened.

@@ -57,45 +57,60 @@ def verify(
     keys = store.keys()
     groups = [store.embeddings(key, view) for key in keys for view in store.views(key)]
     found = [(group, group.there()) for group in groups]
-    total = store.n_rows + sum(len(rows) for _, rows in found)
-    findings = _bad_samples(store, lambda done: progress(done, total))
-    seen = store.n_rows
+    n_samples = store.n_rows
+    total = n_samples + sum(len(rows) for _, rows in found)
+    findings = _bad_samples(store, n_samples, lambda done: progress(done, total))
+    seen = n_samples
     for group, infos in found:
         bad = []
         for first in range(0, len(infos), BLOCK_ROWS):
             rows = [info.row for info in infos[first : first + BLOCK_ROWS]]
-            bad += _bad_embeddings(group, rows, clear=clear)
+            bad += _bad_embeddings(store, group, rows, clear=clear)
             progress(seen + first + len(rows), total)
         seen += len(infos)
         findings += [Finding(f"{group.key.hash}/{group.view}", row) for row in bad]
-    return Verification(store.n_rows, seen - store.n_rows, tuple(findings), clear)
+    return Verification(n_samples, seen - n_samples, tuple(findings), clear)
 
 
-def _bad_samples(store: Store, progress: Callable[[int], None]) -> list[Finding]:
+def _bad_samples(store: Store, n_rows: int, progress: Callable[[int], None]) -> list[Finding]:
     bad: list[BadRow] = []
-    for first in range(0, store.n_rows, BLOCK_ROWS):
-        rows = range(first, min(first + BLOCK_ROWS, store.n_rows))
-        bad += store.try_read_samples(rows)[1]
+    for first in range(0, n_rows, BLOCK_ROWS):
+        rows = range(first, min(first + BLOCK_ROWS, n_rows))
+        suspects = [suspect.row for suspect in store.try_read_samples(rows)[1]]
+        if suspects:  # another process may have been writing them
+            with store.exclusive():
+                store.refresh()
+                bad += store.try_read_samples(suspects)[1]
         progress(rows.stop)
     return [Finding("samples", row) for row in bad]
 
 
-def _bad_embeddings(group: Embeddings, rows: Sequence[int], *, clear: bool) -> list[BadRow]:
+def _bad_embeddings(store: Store, group: Embeddings, rows: Sequence[int], *, clear: bool) -> list[BadRow]:
     """Read a few rows one by one, so that memory stays small; clear the bad ones under their block's lock."""
-    room = group.room(1)
-    bad = [bad for row in rows for bad in group.try_read_stored([row], out=room)[1]]
-    if not bad or not clear:
-        return bad
+    suspects = _unreadable(group, rows)
     still_bad: list[BadRow] = []
     for block in group.blocks():
-        inside = [b.row for b in bad if b.row in block]
+        inside = [suspect.row for suspect in suspects if suspect.row in block]
         if inside:
-            with group.claim(block, wait=True):
-                # another process may have been writing them when they were read
-                confirmed = [again for row in inside for again in group.try_read_stored([row], out=room)[1]]
-                group.clear([b.row for b in confirmed])
+            # another process may have been writing them, or their samples, when they were read
+            with group.claim(block, wait=True), store.exclusive():
+                store.refresh()
+                there = {info.row for info in group.there()}
+                confirmed = _unreadable(group, [row for row in inside if row in there])
+                if clear:
+                    group.clear([bad.row for bad in confirmed])
             still_bad += confirmed
     return still_bad
+
+
+def _unreadable(group: Embeddings, rows: Sequence[int]) -> list[BadRow]:
+    if not rows:
+        return []
+    try:
+        room = group.room(1)
+    except EmbeddingNotFound:  # `prune` has deleted them since
+        return []
+    return [bad for row in rows for bad in group.try_read_stored([row], out=room)[1]]
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,8 @@ class RunFolder:
     last.pt         checkpoint after the last finished epoch
     best.pt         network of the epoch with the highest validation Dice
     rule.json       how a probability map becomes nuclei, chosen on the validation part
+
+    Beside them a killed training leaves `.NAME.part`, a file that it was writing; the one that goes on writes over it.
     """
 
     path: Path
@@ -70,20 +72,33 @@ class RunFolder:
 
         The lock is the kernel's and ends with the process, however it ends.
         """
+        descriptor = self._locked()
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDONLY)
-        except OSError as error:
-            raise ConfigError(
-                f"The run's folder {self.path} cannot be made: {error.strerror}. Choose another with --run."
-            ) from None
-        try:
-            _lock(descriptor, self.path)
             yield
         finally:
-            os.close(descriptor)
             with contextlib.suppress(OSError):
-                self.path.rmdir()
+                self.path.rmdir()  # while nobody else can hold it
+            os.close(descriptor)
+
+    def _locked(self) -> int:
+        """The descriptor of the folder, made and locked; no other training has it, and none takes it away."""
+        while True:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(self.path, os.O_RDONLY)
+            except OSError as error:
+                raise ConfigError(
+                    f"The run's folder {self.path} cannot be made: {error.strerror}. Choose another with --run."
+                ) from None
+            try:
+                _lock(descriptor, self.path)
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                        return descriptor
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)  # a training that ended took the folder away before it could be locked
 
     def state(self, config: TrainConfig) -> State:
         """What is in the folder, for a training with this configuration.
@@ -95,8 +110,8 @@ class RunFolder:
             return "new"
         if not self.file("config.toml").exists():
             raise ConfigError(f"{self.path} holds something that is not a run. Choose another folder with --run.")
-        if not self.file("run.json").exists() and not self.file("last.pt").exists():
-            return "new"  # killed while it was set up; nothing was trained
+        if self.was_stopped_at_once:
+            return "new"
         if not config.resume:
             raise ConfigError(
                 f"{self.path} holds a run already ({self.status()['status']}). Continue it with --resume, report it "
@@ -107,6 +122,12 @@ class RunFolder:
         if self.status()["status"] == "finished" and config.epochs == recorded.epochs:
             return "finished"
         return "unfinished"
+
+    @property
+    def was_stopped_at_once(self) -> bool:
+        """Whether a training was killed while it set the folder up: nothing was trained."""
+        there = {name: self.file(name).exists() for name in ("config.toml", "run.json", "last.pt")}
+        return there == {"config.toml": True, "run.json": False, "last.pt": False}
 
     def start(self, config: TrainConfig, parts: Split, inputs: Inputs) -> None:
         """Set the folder up; run.json comes last, so without it nothing has begun."""

@@ -162,9 +162,9 @@ def _finished(path: Path) -> RunFolder:
         raise ConfigError(
             f"There is no run at {path}: no such folder. `nucseg train` makes runs, by default in ./runs."
         )
-    if not folder.file("run.json").exists():
+    if not folder.file("run.json").exists() and not folder.was_stopped_at_once:
         raise ConfigError(f"{path} is not a run: it has no run.json. Name the folder that `nucseg train` wrote.")
-    if folder.status()["status"] != "finished":
+    if folder.was_stopped_at_once or folder.status()["status"] != "finished":
         command = ["nucseg", "train", "--recipe", str(folder.file("config.toml")), "--run", str(path), "--resume"]
         raise ConfigError(f"The run in {path} is not finished. Finish it with `{shlex.join(command)}`.")
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,6 +76,16 @@ def synchronise(store: Store, dataset: DataSet, entries: Sequence[Entry], progre
     return result
 
 
+@contextmanager
+def _readers() -> Iterator[ThreadPoolExecutor]:
+    """Threads that, where the block is left by an interrupt or an error, end what they have begun and begin no more."""
+    pool = ThreadPoolExecutor(READERS)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def _described(store: Store, damaged: Sequence[BadRow]) -> list[RowInfo]:
     bad = {row.row for row in damaged}
     return [info for info in store.described() if info.row not in bad]
@@ -100,7 +111,7 @@ def _digests(entries: Sequence[Entry], result: Synchronisation, progress: Progre
             return error
 
     found: dict[str, tuple[bytes, bytes]] = {}
-    with ThreadPoolExecutor(READERS) as pool:
+    with _readers() as pool:
         for done, (entry, outcome) in enumerate(zip(entries, pool.map(digests, entries), strict=True), 1):
             if isinstance(outcome, DataError):
                 result.failures[entry.id] = str(outcome)
@@ -161,7 +172,7 @@ def _mend(
 def _append(store: Store, entries: Sequence[Entry], result: Synchronisation, progress: Progress) -> None:
     """Add new samples, a block of rows at a time: what a killed run has added stays."""
     done = 0
-    with ThreadPoolExecutor(READERS) as pool:
+    with _readers() as pool:
         for block in _blocks(entries, store.n_rows):
             rows = pool.map(lambda entry: _prepared_or_failed(entry, result), block)
             samples = []

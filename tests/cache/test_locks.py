@@ -2,12 +2,14 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import zarr.storage._local as zarr_local
 
 from nucseg_cache import Key, SampleRow, Store, StoreAccessError
 from nucseg_cache.locks import SAMPLES, StoreLocks, block_slot, shape_slot
@@ -200,3 +202,25 @@ def test_samples_appended_while_another_process_embeds_are_embedded_next(
     found = Store.open(two_blocks.location).embeddings(key)
     assert [info.row for info in found.there()] == [0, 1, 67]
     np.testing.assert_array_equal(found.read([0, 1, 67]), np.stack([embedding(n) for n in (0, 1, 67)]))
+
+
+def test_an_interrupt_keeps_the_lock_until_what_was_begun_is_written(
+    store: Store, sample: Callable[..., SampleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, begun, ended = zarr_local._put, [], []
+
+    def slow(path: Path, *args: Any, **options: Any) -> Any:
+        begun.append(path)
+        if len(begun) == 1:
+            signal.raise_signal(signal.SIGINT)  # reaches the main thread, which waits for this write
+        time.sleep(0.2)
+        written = put(path, *args, **options)
+        ended.append(path)
+        return written
+
+    monkeypatch.setattr(zarr_local, "_put", slow)
+    with pytest.raises(KeyboardInterrupt), store.exclusive():
+        store.append([sample(3)])
+
+    assert begun
+    assert sorted(ended) == sorted(begun)

@@ -51,6 +51,48 @@ def test_bad_embeddings_are_cleared_and_everything_else_is_kept(
     assert dict(files) == before
 
 
+@pytest.mark.parametrize("clear", [True, False])
+def test_what_another_process_replaces_while_it_reads_is_neither_bad_nor_cleared(
+    embedded: Store, key: Key, sample: Callable[..., SampleRow], embedding: MakeEmbedding, clear: bool
+) -> None:
+    other, replaced = Store.open(embedded.location, mode="r+"), []
+
+    def replace(done: int, total: int) -> None:
+        if not replaced:  # the samples were read, the embeddings were not
+            replaced.append(done)
+            other.replace(1, sample(1, image_version=1))
+            other.embeddings(key).write([1], embedding(1, image_version=1)[None])
+            other.replace(2, sample(2, image_version=1))
+
+    found = verify(embedded.location, clear=clear, progress=replace)
+
+    assert found.findings == ()
+    assert Store.open(embedded.location).embeddings(key).missing() == [2]
+
+
+def test_samples_that_were_written_again_since_it_opened_the_store_are_not_bad(
+    embedded: Store, sample: Callable[..., SampleRow], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Store.try_read_samples
+
+    def replaced_first(store: Store, rows: Any) -> Any:
+        monkeypatch.setattr(Store, "try_read_samples", original)
+        embedded.replace(1, sample(1, image_version=1))
+        return original(store, rows)
+
+    monkeypatch.setattr(Store, "try_read_samples", replaced_first)
+
+    assert verify(embedded.location).findings == ()
+
+
+def test_embeddings_that_are_deleted_while_it_reads_are_not_bad(embedded: Store, key: Key) -> None:
+    def delete(done: int, total: int) -> None:
+        if done == 3:
+            prune(embedded.location, keys=[key.hash])
+
+    assert verify(embedded.location, progress=delete).findings == ()
+
+
 def test_without_clearing_it_only_tells(embedded: Store, key: Key, files: Any) -> None:
     file = f"embeddings/{key.hash}/identity/values/c/1/0/0/0"
     files[file] = files[file][1:]

@@ -18,12 +18,14 @@ import zarr.storage._local as zarr_local
 from PIL import Image
 
 import nucseg_pipeline.embed as stage
+from nucseg.data.files import FileEntry
 from nucseg.encoders import Encoder
 from nucseg.encoders.preprocess import resize
 from nucseg.errors import ConfigError, DataError
 from nucseg_cache import Store, StoreAccessError, StoreExists, verify
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.embed import EmbedResult, embed
+from nucseg_pipeline.synchronise import READERS
 
 N_IMAGES = 5
 
@@ -373,6 +375,30 @@ def test_a_full_disk_is_told_and_what_was_finished_is_kept(
     again = run(source)
     assert again.n_encoded == N_IMAGES - 2  # one batch of two was finished
     assert files_of(Path(again.location)) == undisturbed
+
+
+@pytest.mark.parametrize("step", ["digests", "read"])
+def test_an_interrupt_waits_for_what_was_begun_and_begins_no_more(
+    tmp_path: Path, encoder: ChecksumEncoder, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    folder, begun = draw(tmp_path / "many", 64), []
+    work, what = getattr(FileEntry, step), {"digests": "comparing with the store", "read": "preparing new images"}[step]
+
+    def slow(entry: FileEntry) -> Any:
+        begun.append(entry.id)
+        time.sleep(0.05)
+        return work(entry)
+
+    def interrupt(done: int, total: int, doing: str) -> None:
+        if doing == what:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(FileEntry, step, slow)
+    config = EmbedConfig(dataset="mine", source=folder, encoder="random", cache=str(tmp_path / "cache"))
+    with pytest.raises(KeyboardInterrupt):
+        embed(config, interrupt)
+
+    assert len(begun) <= 3 * READERS
 
 
 def test_a_cache_that_cannot_be_written_is_told(source: Path, encoder: ChecksumEncoder) -> None:

@@ -162,6 +162,13 @@ def test_an_unfinished_run_is_refused_with_the_command_that_finishes_it(place: P
         Run.open(place / NAME)
 
 
+def test_a_run_that_was_killed_while_it_was_set_up_is_told_as_unfinished(place: Path) -> None:
+    for name in ("run.json", "last.pt"):
+        (place / NAME / name).unlink()
+    with pytest.raises(ConfigError, match=r"not finished.*--resume"):
+        Run.open(place / NAME)
+
+
 def test_a_run_of_another_format_is_refused_with_both_numbers(place: Path) -> None:
     (place / NAME / "run.json").write_text(json.dumps({"format": 2, "status": "finished"}))
     with pytest.raises(ConfigError, match="format 2, this version reads 1"):

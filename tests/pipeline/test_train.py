@@ -1,6 +1,7 @@
 """Training leaves a run behind, and a run that was stopped anywhere ends as if it had not been."""
 
 import csv
+import fcntl
 import json
 import math
 import shutil
@@ -456,6 +457,32 @@ def test_two_trainings_do_not_share_a_folder(training: Configure) -> None:
             pass
 
     train(training(epochs=1), meddle)
+
+
+def test_a_training_that_is_refused_a_folder_does_not_take_it_away(training: Configure) -> None:
+    folder = RunFolder(training().folder)
+    with folder.held():
+        with pytest.raises(ConfigError, match="Another process"), RunFolder(folder.path).held():
+            pass
+        assert folder.path.is_dir()
+    assert not folder.path.exists()
+
+
+def test_a_folder_that_goes_away_before_it_is_locked_is_made_again(
+    training: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, flock, gone = RunFolder(training().folder), fcntl.flock, []
+
+    def late(descriptor: int, operation: int) -> None:
+        if not gone:  # a training that wrote nothing ends here
+            gone.append(folder.path.rmdir())
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with folder.held():
+        assert folder.path.is_dir()
+        with pytest.raises(ConfigError, match="Another process"), folder.held():
+            pass
 
 
 # ---- what changed in between

@@ -267,7 +267,7 @@ def test_a_scheduler_that_does_not_answer_is_told(
 # ---- the command
 
 
-@pytest.mark.parametrize("how", ["interrupted", "killed"])
+@pytest.mark.parametrize("how", ["interrupted", "told to end", "killed"])
 def test_a_command_that_is_stopped_leaves_no_worker_and_keeps_what_is_finished(
     source: Path, instant_encoder: str, alone: Path, tmp_path: Path, how: str
 ) -> None:
@@ -281,14 +281,14 @@ def test_a_command_that_is_stopped_leaves_no_worker_and_keeps_what_is_finished(
     workers = workers_of(psutil.Process(process.pid))
     assert len(workers) == 2
 
-    if how == "interrupted":
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process
-    else:
+    if how == "killed":
         process.kill()
+    else:  # to every process, as a terminal does, and Slurm
+        os.killpg(process.pid, signal.SIGINT if how == "interrupted" else signal.SIGTERM)
     _, errors = process.communicate(timeout=PATIENCE_S)
 
     until(lambda: not any(worker.is_running() for worker in workers), "the workers to end")
-    if how == "interrupted":
+    if how != "killed":
         assert process.returncode == 130, errors
         assert "Everything finished so far is kept" in errors
         assert "Traceback" not in errors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,16 +23,21 @@ err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 FAILED, INTERRUPTED = 1, 130
 
-RESUMING = ("fetch", "embed", "train", "ablate", "demo")
-"""Commands that go on where they stopped; the others write all of their result at the end."""
-
 KEPT = "Everything finished so far is kept; the same command goes on from there."
+KEPT_BY_TRAIN = "Every finished epoch is kept; the same command with --resume goes on from there."
 NOT_KEPT = "Nothing was written by halves; the same command begins again."
+
+RESUMING = {"fetch": KEPT, "embed": KEPT, "train": KEPT_BY_TRAIN, "ablate": KEPT, "demo": KEPT}
+"""What commands say that go on where they stopped; the others write all of their result at the end."""
 
 Progress = Callable[[int, int, str], None]
 
 _PLAIN_SECONDS = 10.0
 """Least time between two plain lines of progress where there is no terminal."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was told to end: by `kill`, by Slurm before the time is up, by Kubernetes before a pod goes."""
 
 
 class Commands(TyperGroup):
@@ -39,18 +46,52 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command; see the class."""
         try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            err.print(f"Interrupted. {KEPT if ctx.invoked_subcommand in RESUMING else NOT_KEPT}")
-            raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
+            with _terminable():
+                return super().invoke(ctx)
+        except BaseException as error:
+            interrupt = _interrupt_in(error)
+            if interrupt is not None:
+                how = "Stopped by SIGTERM" if isinstance(interrupt, Terminated) else "Interrupted"
+                err.print(f"{how}. {RESUMING.get(ctx.invoked_subcommand, NOT_KEPT)}")
+                raise typer.Exit(INTERRUPTED) from None
             if not _is_the_users(error):
                 raise
             err.print(Text.assemble(("error: ", "bold red"), _message(error)))
             raise typer.Exit(FAILED) from None
 
 
-def _is_the_users(error: Exception) -> bool:
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does; a second one does not disturb the first.
+
+    Where somebody else handles SIGTERM, or it is ignored, that stays so.
+    """
+    is_ours = threading.current_thread() is threading.main_thread() and (
+        signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    )
+    if not is_ours:
+        yield
+        return
+
+    def terminate(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupt_in(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The interrupt that an error is, or that it came of: an import that is interrupted fails as ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _is_the_users(error: BaseException) -> bool:
     """Whether the user can act on it; the packages are imported only once something has failed."""
     from nucseg.errors import NucsegError
     from nucseg.memory import lacks_memory
@@ -61,7 +102,7 @@ def _is_the_users(error: Exception) -> bool:
     return isinstance(error, NucsegError | CacheError | OSError) or lacks_memory(error)
 
 
-def _message(error: Exception) -> str:
+def _message(error: BaseException) -> str:
     from nucseg.errors import NucsegError
     from nucseg.memory import lacks_memory, reason
 

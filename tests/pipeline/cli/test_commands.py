@@ -2,9 +2,12 @@
 
 import errno
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import zarr.storage._local as zarr_local
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from nucseg.errors import EncoderError
 from nucseg_cache import Store
 from nucseg_pipeline.cli import app
 
@@ -119,15 +123,89 @@ def test_embed_tells_what_it_did_and_where(embed: Any, tmp_path: Path) -> None:
     assert "random weights" in first.stderr
 
 
-def test_an_interrupt_exits_with_130(embed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("sent", "told"), [(signal.SIGINT, "Interrupted."), (signal.SIGTERM, "Stopped by SIGTERM.")])
+def test_an_interrupt_exits_with_130(
+    embed: Any, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals, told: str
+) -> None:
     def interrupt(*args: Any, **options: Any) -> None:
+        os.kill(os.getpid(), sent)
+        time.sleep(60)
+
+    monkeypatch.setattr("nucseg_pipeline.embed.open_encoder", interrupt)
+    before = signal.getsignal(sent)
+    result = embed()
+
+    assert result.exit_code == 130
+    assert result.stderr == f"{told} Everything finished so far is kept; the same command goes on from there.\n"
+    assert signal.getsignal(sent) is before
+
+
+def test_a_second_sigterm_does_not_keep_the_first_from_tidying_up(embed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tidied = []
+
+    def interrupt(*args: Any, **options: Any) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            tidied.append(True)
+
+    monkeypatch.setattr("nucseg_pipeline.embed.open_encoder", interrupt)
+
+    assert embed().exit_code == 130
+    assert tidied == [True]
+
+
+def test_whoever_ignores_sigterm_or_handles_it_goes_on_doing_so(embed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def look(*args: Any, **options: Any) -> None:
+        seen.append(signal.getsignal(signal.SIGTERM))
         raise KeyboardInterrupt
+
+    monkeypatch.setattr("nucseg_pipeline.embed.open_encoder", look)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        embed()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert seen == [signal.SIG_IGN]
+
+
+def test_an_interrupt_that_comes_out_as_another_error_is_told_as_an_interrupt(
+    embed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any, **options: Any) -> None:
+        try:
+            try:
+                raise KeyboardInterrupt
+            except KeyboardInterrupt as interrupted:
+                raise ImportError("initialization failed") from interrupted  # as extension modules do
+        except ImportError:
+            raise EncoderError("ONNX files need onnxruntime.") from None
 
     monkeypatch.setattr("nucseg_pipeline.embed.open_encoder", interrupt)
     result = embed()
 
     assert result.exit_code == 130
-    assert "kept" in result.stderr
+    assert result.stderr.startswith("Interrupted.")
+
+
+def test_a_training_that_is_interrupted_tells_how_to_go_on_with_it(
+    embed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    embed()
+    monkeypatch.setattr("nucseg_pipeline.train.divide", interrupt)
+    given = ("--dataset", "mine", "--cache", tmp_path / "cache", "--encoder", "random", "--run", tmp_path / "run")
+    result = nucseg("train", *given)
+
+    assert result.exit_code == 130
+    assert "the same command with --resume goes on from there" in result.stderr
 
 
 def test_cache_commands_show_check_and_prune_a_store(embed: Any, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from nucseg.errors import ConfigError
+from nucseg_pipeline.reporting import files
 from nucseg_pipeline.reporting.files import check_writable, write_files
 
 
@@ -60,3 +62,23 @@ def test_finding_out_leaves_nothing_behind(tmp_path: Path) -> None:
 
     assert list(tmp_path.iterdir()) == [kept]
     assert list(kept.iterdir()) == []
+
+
+def test_what_a_killed_report_left_goes_and_what_another_one_writes_stays(tmp_path: Path) -> None:
+    (tmp_path / ".report-killed").mkdir()
+    (tmp_path / ".report-killed" / "a.csv").write_text("half")
+    written = threading.Event()
+
+    def another() -> None:
+        write_files(tmp_path, {"a.csv": "second"})
+        written.set()
+
+    with files._draft(tmp_path) as draft:
+        thread = threading.Thread(target=another)
+        thread.start()
+        assert not written.wait(0.2)
+        (draft / "a.csv").write_text("first")
+        (draft / "a.csv").replace(tmp_path / "a.csv")
+    thread.join()
+
+    assert contents(tmp_path) == {"a.csv": "second"}
