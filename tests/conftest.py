@@ -49,7 +49,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def instant_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The name of an encoder whose 256 channels are pixels of the image, for processes that nothing can be patched in."""
+    """The name of an encoder that takes no time, for processes in which nothing can be patched."""
     pytest.importorskip("onnxruntime")
     file = tmp_path_factory.mktemp("encoder") / "instant.onnx"
     file.write_bytes(instant_graph())
