@@ -85,14 +85,14 @@ def test_embed_killed_again_and_again_ends_as_if_it_had_not_been(
     filled: Any, place: Places, profile: Any, ledger: Any
 ) -> None:
     undisturbed = {"embed": filled}
-    for trial in range(profile.trials(short=2, long=42)):
+    for trial in range(profile.trials(short=3, long=42)):
         name, random = list(WAYS)[trial % len(WAYS)], profile.random(1, trial)
         if name not in undisturbed:
             made = place(filled[0].slides)
             undisturbed[name] = made, timed(made.embed(*WAYS[name]))
         expected, seconds = undisturbed[name]
         killed, faults, why = place(expected.slides), [], ""
-        for _ in range(profile.trials(short=2, long=int(random.integers(1, 5)))):
+        for _ in range(profile.trials(short=3, long=int(random.integers(1, 5)))):
             n_before = killed.n_there()
             if killed.embed(*WAYS[name]).stop(random.uniform(0, seconds)) != -signal.SIGKILL:
                 break
