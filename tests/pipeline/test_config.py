@@ -7,7 +7,7 @@ import pytest
 
 from nucseg.errors import ConfigError
 from nucseg.replay import geometry_names
-from nucseg_pipeline.config import EmbedConfig, ReportConfig, TrainConfig, default_cache, store_location
+from nucseg_pipeline.config import AblateConfig, EmbedConfig, ReportConfig, TrainConfig, default_cache, store_location
 from nucseg_pipeline.config.train import GEOMETRIES
 
 
@@ -152,3 +152,9 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 def test_a_store_lies_in_its_cache_be_it_a_folder_or_a_url() -> None:
     assert store_location("/data/cache", "nuinsseg") == "/data/cache/nuinsseg.zarr"
     assert store_location("s3://bucket/cache/", "nuinsseg") == "s3://bucket/cache/nuinsseg.zarr"
+
+
+@pytest.mark.parametrize("field", [{"seeds": (0, 1, 0)}, {"datasets": ("conic", "conic")}])
+def test_a_table_takes_each_seed_and_data_set_once(field: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="takes each seed and each data set once"):
+        AblateConfig(recipe="fusion", **field)

@@ -391,3 +391,22 @@ def test_what_ends_a_task_without_a_result_is_told(status: str, error: Exception
     future = SimpleNamespace(status=status, exception=lambda: error)
     with pytest.raises(ClusterError, match=told):
         workers._result(future, tasks.Block(range(64, 128), ()))
+
+
+def test_a_source_folder_that_is_another_where_a_worker_runs_is_told_by_the_images_that_it_lacks(
+    source: Path, instant_encoder: str, tmp_path: Path
+) -> None:
+    config = configured(source, instant_encoder, tmp_path, limit=3)
+    location = embed(replace(config, encoder="none"), silent).location
+    for kind in ("images", "masks"):
+        next(iter(sorted((source / kind).iterdir()))).unlink()
+    work = tasks.Work.of("another run", config, location, str(source))
+    key = Key({**tasks.open_tools(work).identity, "format": "f16"})
+    Store.open(location, mode="r+").embeddings(key).make_room()
+    block = tasks.Block(range(64), (tasks.Part(None, frozenset({0, 1, 2})),))
+
+    refused = tasks.encode_block(work, key, block, lambda *told: None)
+
+    assert isinstance(refused.error(), DataError)
+    assert "1 images that are to be embedded are not in" in str(refused.error())
+    assert "the same source folder under the same path" in str(refused.error())

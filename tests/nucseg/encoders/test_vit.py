@@ -4,6 +4,7 @@ import inspect
 import subprocess
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from nucseg.encoders.architectures import ROUNDING, bfloat16_error
 from nucseg.encoders.device import Hardware
 from nucseg.encoders.tuning import use_attention
 from nucseg.encoders.vit import build_vit, expected_tensors, published_image_encoder
+from nucseg.errors import EncoderError
 
 SMALL = VitShape(embed_dim=48, depth=4, num_heads=3, global_blocks=(1, 3), window_cells=7)
 SAM_VIT_B = VitShape(embed_dim=768, depth=12, num_heads=12, global_blocks=(2, 5, 8, 11), window_cells=14)
@@ -174,6 +176,22 @@ def test_segment_anythings_front_end_and_torchvision_are_not_imported() -> None:
         "assert 'nucseg.encoders._published.image_encoder' in sys.modules\n"
         "assert not {'torchvision', 'segment_anything'} & set(sys.modules)"
     )
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        (None, r"not installed\. `pip install segment-anything==1\.0`"),
+        (SimpleNamespace(submodule_search_locations=["/nowhere"]), r"/nowhere/modeling holds no Python package"),
+    ],
+)
+def test_a_missing_segment_anything_is_told_with_the_way_out(
+    found: object, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    monkeypatch.setattr("importlib.util.spec_from_file_location", lambda *args, **options: None)
+    with pytest.raises(EncoderError, match=told):
+        published_image_encoder.__wrapped__()
 
 
 def test_an_identity_is_known_without_torch() -> None:

@@ -174,3 +174,8 @@ def test_several_values_an_image_are_averaged_as_each_alone() -> None:
     together = mean_intervals(table, GROUPS)
 
     assert together == tuple(mean_interval(column, GROUPS) for column in table.T)
+
+
+def test_groups_that_are_not_one_an_image_are_an_error() -> None:
+    with pytest.raises(ConfigError, match="Each of the 3 images needs its group, got 2 groups"):
+        mean_interval([0.1, 0.2, 0.3], ["a", "b"])
