@@ -1,11 +1,14 @@
 """Data sets whose images and masks are files: listing them, their digests, and the entry that reads them."""
 
 import hashlib
+import os
+import stat
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +17,9 @@ from nucseg.data.images import decode_image, decode_values
 from nucseg.data.masks import instances_from
 from nucseg.data.sample import Entry, Sample
 from nucseg.errors import DataError
+
+MAX_BYTES = 1 << 30
+"""More than an image of the most pixels takes when nothing of it is packed."""
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 
@@ -148,15 +154,34 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _file_bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as cause:
-        raise DataError(f"{file} cannot be read: {cause.strerror}.") from cause
+    with _opened(file) as stream:
+        return stream.read()
 
 
 def _file_digest(file: Path) -> bytes:
+    with _opened(file) as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """Open a regular file of a size that an image can have; a pipe would be waited for, a device may have no end."""
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").digest()
+        with open(file, "rb", opener=_without_waiting) as stream:  # noqa: PTH123 - Path.open takes no opener
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"{file} is a pipe or a device, and a file is expected. Move it away.")
+            if status.st_size > MAX_BYTES:
+                raise DataError(
+                    f"{file} has {status.st_size:,} bytes, more than the {MAX_BYTES:,} that an image or a mask may "
+                    "have. Cut it into tiles first."
+                )
+            yield stream
     except OSError as cause:
-        raise DataError(f"{file} cannot be read: {cause.strerror}.") from cause
+        raise DataError(
+            f"{file} cannot be read: {cause.strerror}. Mend that, or move it and what belongs to it away."
+        ) from cause
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)

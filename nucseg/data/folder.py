@@ -69,7 +69,7 @@ def _groups(images: Path) -> list[str]:
     if groups and direct:
         raise DataError(
             f"{images} holds {len(direct)} images beside the sub-folders {some(groups)}. Either all images lie in "
-            "sub-folders, one for each patient or slide, or none."
+            "sub-folders, one for each patient or slide, or none: move the ones or the others."
         )
     empty = [group for group in groups if not listed(images / group)]
     if empty:

@@ -1,6 +1,8 @@
 """Any folder with images/ and masks/."""
 
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +146,34 @@ def test_a_file_name_that_is_no_text_is_refused(source: Path) -> None:
 
     with pytest.raises(DataError, match="no text in UTF-8"):
         open_dataset("folder", source)
+
+
+def a_pipe(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def an_endless_device(file: Path) -> None:
+    file.symlink_to("/dev/zero")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [a_pipe, an_endless_device])
+@pytest.mark.parametrize("name", ["images/b.png", "masks/b.tif"])
+def test_a_pipe_or_a_device_under_the_name_of_a_file_is_not_waited_for(
+    source: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    (source / name).unlink()
+    make(source / name)
+    _, b, _ = open_dataset("folder", source).entries
+
+    for access in (b.digests, b.read):
+        with pytest.raises(DataError, match=rf"{name}.*pipe or a device"):
+            access()
+
+
+def test_a_file_larger_than_any_image_is_not_read(source: Path) -> None:
+    with (source / "images" / "b.png").open("r+b") as stream:
+        stream.truncate(1 << 40)
+
+    with pytest.raises(DataError, match=r"b\.png has 1,099,511,627,776 bytes"):
+        open_dataset("folder", source).entries[1].read_image()
