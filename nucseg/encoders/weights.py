@@ -11,6 +11,7 @@ from platformdirs import user_cache_path
 
 from nucseg.encoders.architectures import ARCHITECTURES, PublishedVit
 from nucseg.errors import EncoderError
+from nucseg.paths import home_expanded
 
 READ_BYTES = 1 << 24
 """How much of a file is digested at a time."""
@@ -70,7 +71,7 @@ def find_weights(architecture: str, given: Path | None) -> WeightsFile:
 def weights_folders() -> tuple[Path, ...]:
     """Folders in which checkpoints are looked for, first match first."""
     own = os.environ.get("NUCSEG_WEIGHTS")
-    folders = (Path(own).expanduser(),) if own else ()
+    folders = (home_expanded(own),) if own else ()
     return (*folders, user_cache_path("nucseg") / "weights")
 
 

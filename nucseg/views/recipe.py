@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nucseg.errors import ConfigError, known
+from nucseg.paths import home_expanded
 from nucseg.views.transforms import TRANSFORMS, Bounded, Range, Transform
 
 MOST_VARIANTS = 999
@@ -77,14 +78,14 @@ def _read(name: str) -> bytes:
     if name in recipe_names():
         return (resources.files("nucseg.views") / "recipes" / f"{name}.toml").read_bytes()
     try:
-        return Path(name).expanduser().read_bytes()
+        return home_expanded(name).read_bytes()
     except FileNotFoundError:
         valid = ("identity", "d4", *recipe_names())
         raise ConfigError(
             f"There are no views {name!r}, and no such file. {known(name, valid)} A photometric recipe of your own is "
             "named by its file, path/to/NAME.toml."
         ) from None
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"The recipe {name!r} cannot be read: {error}.") from None
 
 

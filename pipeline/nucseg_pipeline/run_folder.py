@@ -66,10 +66,11 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder and keep other trainings out of it; an empty one is taken away again.
+        """Make the folder and keep other trainings out of it; empty ones that were made are taken away again.
 
         The lock is the kernel's and ends with the process, however it ends.
         """
+        made = [folder for folder in self.path.parents if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDONLY)
@@ -83,7 +84,8 @@ class RunFolder:
         finally:
             os.close(descriptor)
             with contextlib.suppress(OSError):
-                self.path.rmdir()
+                for folder in (self.path, *made):
+                    folder.rmdir()
 
     def state(self, config: TrainConfig) -> State:
         """What is in the folder, for a training with this configuration.
