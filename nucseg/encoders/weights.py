@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ class WeightsFile:
     def of(cls, path: Path) -> WeightsFile:
         """Digest a file; EncoderError where it is missing, a folder or unreadable."""
         try:
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise OSError(errno.EINVAL, "It is a pipe or a device")
             stamp = _stamp(path)
             return cls(path, _digest(path), stamp)
         except OSError as error:

@@ -14,6 +14,9 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+_MEMORY = re.compile("out of memory|(can't|cannot|failed to) allocate memory", re.IGNORECASE)
+"""How torch says that there is no more."""
+
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What would steer the terminal, turn the direction of writing, or is no text: names of files may hold all of it."""
 
@@ -82,12 +85,17 @@ def _is_the_users(error: Exception) -> bool:
 
     if isinstance(error, BrokenPipeError):
         return False  # the reader of our output has left: click ends quietly
-    return isinstance(error, NucsegError | CacheError | OSError | MemoryError)
+    return isinstance(error, NucsegError | CacheError | OSError) or _out_of_memory(error)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch has no type of its own for the memory of the CPU
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_MEMORY.search(str(error))))
 
 
 def _message(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "there is not enough memory. Take a smaller --batch-size, or close what else uses it."
+    if _out_of_memory(error):
+        return "there is not enough memory. Take a smaller --batch-size or --width, or close what else uses it."
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{place}. Everything finished so far is kept; mend that and run the command again."

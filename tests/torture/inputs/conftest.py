@@ -30,7 +30,7 @@ HANG_SECONDS = 60
 WAY_OUT = re.compile(
     r"(?i)\b(Give|Leave|Name|Take|Ask|Choose|Put|Add|Move|Rename|Copy|Cut|Save|Export|Mend|Run|Restore|Delete|Bring|Download"
     r"|Finish|Free|Number|Have|Try|Train|Use|Write|Continue|Unpack|Known|Did you mean|Fetch|fetch|expected|must"
-    r"|needs? |run the command again|in the range|Wait|Make|Resume|is not a valid|is one way|Geometric are|known are"
+    r"|needs? |run the command again|in the range|Wait|Make|Resume|is not a valid|is one way|has the folds|holds a list|Geometric are|known are"
     r"|start again|move |looked in|from 0|goes with|Missing|requires)\b"
 )
 """Words with which a message says what to do, or what would have been right."""
