@@ -70,6 +70,12 @@ def asked_identity(spec: str, *, weights: Path | None = None, precision: str = "
     return identity
 
 
+def check_asked(spec: str, *, weights: Path | None = None, precision: str = "auto") -> None:
+    """Raise ConfigError for what `open_encoder` would refuse by name alone; nothing is read."""
+    EncoderSpec.parse(spec, weights)
+    _check_precision(precision)
+
+
 def open_encoder(
     spec: str,
     *,
