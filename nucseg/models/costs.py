@@ -9,7 +9,6 @@ from nucseg.errors import ConfigError
 from nucseg.models.base import STRIDE_PX, SegmentationModel
 from nucseg.models.fusion import EMBEDDING_CHANNELS, EMBEDDING_GRID
 
-
 MOST_PX = 1 << 16
 
 

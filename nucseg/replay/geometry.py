@@ -229,12 +229,7 @@ def _check_transform(step: Mapping[str, Any], where: str) -> None:
             raise ConfigError(
                 f"{parameter} of {name} in {where} must be made of finite numbers, texts, lists, got {value!r}."
             )
-    for parameter, most in MOST.items():
-        if _largest(step.get(parameter, 0)) > most:
-            raise ConfigError(
-                f"{parameter} of {name} in {where} must be at most {most}, got {step[parameter]!r}: more would take "
-                "minutes an image."
-            )
+    _check_sizes(step, where)
     for parameter in set(step) - {"name", "p"}:
         if parameter in OURS or parameter == "size":
             raise ConfigError(
@@ -244,6 +239,15 @@ def _check_transform(step: Mapping[str, Any], where: str) -> None:
         valid = [one for one in _parameters(name) if one not in OURS and one != "size"]
         if parameter not in valid:
             raise ConfigError(f"{name} in {where} has no parameter {parameter!r}. {known(parameter, valid)}")
+
+
+def _check_sizes(step: Mapping[str, Any], where: str) -> None:
+    for parameter, most in MOST.items():
+        if _largest(step.get(parameter, 0)) > most:
+            raise ConfigError(
+                f"{parameter} of {step['name']} in {where} must be at most {most}, got {step[parameter]!r}: more would "
+                "take minutes an image."
+            )
 
 
 def _largest(value: object) -> float:

@@ -18,7 +18,9 @@ from nucseg.errors import ConfigError
 from nucseg.instances import InstanceRule
 from nucseg_pipeline.checkpoint import write_whole
 from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.events import EpochRow
 from nucseg_pipeline.inputs import Inputs
+from nucseg_pipeline.json_fields import misfit
 from nucseg_pipeline.recipe import load_recipe, resolve, to_toml
 
 FORMAT = 1
@@ -149,6 +151,9 @@ class RunFolder:
         """The ids that the run was given."""
         content: dict[str, Any] = self._read("split.json", Split)
         lists = {name: tuple(content[name]) for name in ("train", "validation", "test", "notes")}
+        ids = (*lists["train"], *lists["validation"], *lists["test"])
+        if len(set(ids)) < len(ids) or not all(lists[part] for part in ("train", "validation", "test")):
+            raise _damaged(self.file("split.json"), "a part is empty, or an id stands in it twice")
         return Split(protocol=content["protocol"], **lists)
 
     def inputs(self) -> Inputs:
@@ -157,7 +162,11 @@ class RunFolder:
 
     def rule(self) -> InstanceRule:
         """The rule that was chosen on the validation part."""
-        return InstanceRule(**self._read("rule.json", InstanceRule))
+        content = self._read("rule.json", InstanceRule)
+        try:
+            return InstanceRule(**content)
+        except ConfigError as error:
+            raise _damaged(self.file("rule.json"), error) from None
 
     def status(self) -> dict[str, Any]:
         """The content of run.json."""
@@ -167,6 +176,10 @@ class RunFolder:
                 f"{self.path} is a run of format {content.get('format')!r}, this version reads {FORMAT}. "
                 "Read it with the version that wrote it, or train again in another folder (--run)."
             )
+        chosen = {"best_epoch": int, "validation_dice": float} if content["status"] == "finished" else {}
+        for name, kind in chosen.items():
+            if type(content.get(name)) is not kind:
+                raise _damaged(self.file("run.json"), f"{name} is {content.get(name)!r}")
         return content
 
     def history(self) -> list[dict[str, float]]:
@@ -178,6 +191,9 @@ class RunFolder:
             raise _damaged(self.file("epochs.csv"), error) from None
         if not rows:
             raise _damaged(self.file("epochs.csv"), "it is empty")
+        missing = sorted({column.name for column in fields(EpochRow)} - rows[0].keys())
+        if missing:
+            raise _damaged(self.file("epochs.csv"), f"it has no column {missing[0]}")
         return rows
 
     def _read(self, name: str, kind: type[Any] | None) -> dict[str, Any]:
@@ -189,6 +205,8 @@ class RunFolder:
         known = set() if kind is None else {field.name for field in fields(kind)}
         if not isinstance(content, dict) or (kind is not None and not known - ADDED <= set(content) <= known):
             raise _damaged(self.file(name), "it does not hold what belongs there")
+        if kind is not None and (wrong := misfit(content, kind)):
+            raise _damaged(self.file(name), f"it does not hold what belongs there: {wrong}")
         return content
 
 

@@ -24,8 +24,18 @@ from nucseg_pipeline.cli import app
 MARK = "__import__('os').system('touch pwned')"
 """Python, should anything compile or run what stands in the data."""
 
-IDS = (f"={MARK}", "<script>alert(1)<script>", "@SUM(1)", "-2+3", "+1", "'\"><img src=x onerror=alert(1)>", "{{ 7*7 }}",
-       "[x](javascript:alert(1))", "a|b", "plain")  # fmt: skip
+IDS = (
+    f"={MARK}",
+    "<script>alert(1)<script>",
+    "@SUM(1)",
+    "-2+3",
+    "+1",
+    "'\"><img src=x onerror=alert(1)>",
+    "{{ 7*7 }}",
+    "[x](javascript:alert(1))",
+    "a|b",
+    "plain",
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +62,14 @@ def audited(folder: Path, *more: str) -> dict[str, Any]:
     environment.pop("MPLCONFIGDIR", None)
     environment["PYTHONPATH"] = os.pathsep.join(one for one in sys.path if one)
     script = Path(__file__).with_name("audited.py")
-    done = subprocess.run([sys.executable, "-P", script, folder, MARK, *more], cwd=home, env=environment, text=True,
-                          capture_output=True, timeout=500)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-P", script, folder, MARK, *more],
+        cwd=home,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=500,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     assert {status for status, _ in seen["statuses"].values()} == {0}, seen["statuses"]
@@ -76,10 +92,11 @@ def outside(seen: dict[str, Any], folder: Path) -> list[str]:
     return sorted(
         path
         for path in {os.path.realpath(one) if one.startswith("/") else one for one in seen["written"]}
-        if path not in ("", "/dev/null") and not fonts.match(path)
+        if path not in ("", "/dev/null")
+        and not fonts.match(path)
         and not any(path == place or path.startswith(f"{place}/") for place in places)
         and not path.startswith("/proc/self/")
-    )  # fmt: skip
+    )
 
 
 def test_a_whole_pipeline_does_nothing_but_its_work(seen: dict[str, Any], source: Path, ledger: Any) -> None:
@@ -220,8 +237,9 @@ def seal(store: Path, arrays: list[str]) -> None:
     documents = {name: json.loads((store / name / "zarr.json").read_text()) for name in arrays}
     for document in documents.values():
         document["shape"] = document["shape"][1:]
-    text = json.dumps({"attributes": attributes, "arrays": documents}, sort_keys=True, separators=(",", ":"),
-                      ensure_ascii=False)  # fmt: skip
+    text = json.dumps(
+        {"attributes": attributes, "arrays": documents}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
     root["attributes"]["seal"] = xxhash.xxh3_128_hexdigest(text.encode())
     (store / "zarr.json").write_text(json.dumps(root))
 
@@ -275,7 +293,7 @@ def test_stores_of_others(edit: str, sealed_again: bool, store: Path, ledger: An
         opened.read_samples(range(opened.n_rows))
     except CacheError:
         ledger.detected(fault)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is lost
+    except Exception as error:
         ledger.lost(fault, f"{edit}: {error!r}")
     else:
         judge(ledger, fault, "" if not place else f"{edit}: read as if nothing was wrong")

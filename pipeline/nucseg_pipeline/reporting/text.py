@@ -15,7 +15,6 @@ from nucseg_pipeline.reporting.findings import ConfigurationFindings, Findings
 from nucseg_pipeline.reporting.matrix import MATRIX_METRICS, Column, Matrix, Row
 from nucseg_pipeline.reporting.scores import ALL_BACKGROUND, IMAGE_METRICS, LOWER_IS_BETTER, METRICS, RunScores
 
-
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}",
                   "\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
 """With what a text begins that spreadsheets take for a formula."""

@@ -1,7 +1,7 @@
 """How an odd or malformed input is given to a command, as a user gives it, and how what came of it is judged.
 
-A command that ends well is asked whether its result is right. One that fails has one message, which names the file or the
-option and a way out. A traceback, a hang, an empty message, files left in wrong places: lost.
+A command that ends well is asked whether its result is right. One that fails has one message, which names the file or
+the option and a way out. A traceback, a hang, an empty message, files left in wrong places: lost.
 """
 
 import os
@@ -9,7 +9,7 @@ import re
 import signal
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +30,9 @@ HANG_SECONDS = 60
 WAY_OUT = re.compile(
     r"(?i)\b(Give|Leave|Name|Take|Ask|Choose|Put|Add|Move|Rename|Copy|Cut|Save|Export|Mend|Run|Restore|Delete|Bring|Download"
     r"|Finish|Free|Number|Have|Try|Train|Use|Write|Continue|Unpack|Known|Did you mean|Fetch|fetch|expected|must"
-    r"|needs? |run the command again|in the range|Wait|Make|Resume|is not a valid|is one way|has the folds|holds a list|Geometric are|known are"
+    r"|needs? "
+    r"|run the command again|in the range|Wait|Make|Resume|is not a valid|is one way|has the folds|holds a list"
+    r"|Geometric are|known are"
     r"|start again|move |looked in|from 0|goes with|Missing|requires)\b"
 )
 """Words with which a message says what to do, or what would have been right."""
@@ -164,13 +166,13 @@ class Trial:
 
 
 @pytest.fixture
-def trial(ledger: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
+def trial(ledger: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
     """Tries inputs; the current folder and the temporary one are new for each."""
     monkeypatch.chdir(tmp_path)
     place = tmp_path / "trials"
     place.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", None)  # put back afterwards
-    yield Trial(ledger, place)
+    return Trial(ledger, place)
 
 
 @pytest.fixture

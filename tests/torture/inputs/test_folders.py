@@ -54,8 +54,12 @@ def as_folder(place: Path, draw: Any) -> None:
 
 
 LAYOUTS: dict[str, Callable[[Path, Any], None]] = {
-    "nuinsseg": as_nuinsseg, "cryonuseg": as_cryonuseg, "conic": as_conic, "dsb2018": as_dsb2018, "folder": as_folder,
-}  # fmt: skip
+    "nuinsseg": as_nuinsseg,
+    "cryonuseg": as_cryonuseg,
+    "conic": as_conic,
+    "dsb2018": as_dsb2018,
+    "folder": as_folder,
+}
 
 
 def embed(trial: Any, dataset: str) -> tuple[Path, list[object]]:
@@ -241,8 +245,13 @@ def test_images_without_anything_to_learn_from(trial: Any, slides: Any, draw: An
     data = slides()
     shutil.copy(data.image("sound 0.png"), data.image("twin.png"))
     shutil.copy(data.mask("sound 0.png"), data.mask("twin.png"))
-    trial(fault, "two equal images", data.embed, kept=data.sound_kept,
-          right=lambda _: data.pixels("twin", draw.picture(0)))  # fmt: skip
+    trial(
+        fault,
+        "two equal images",
+        data.embed,
+        kept=data.sound_kept,
+        right=lambda _: data.pixels("twin", draw.picture(0)),
+    )
 
     data = slides()
     for number in range(8):
@@ -254,11 +263,21 @@ def test_images_without_anything_to_learn_from(trial: Any, slides: Any, draw: An
         save(data.mask(f"{name}.png"), draw.nuclei() * 0)
     trial(fault, "no nuclei", data.embed, right=lambda _: data.ids("3", draw.nuclei() * 0))
     run = data.folder.parent / "run"
-    trial(fault, "training without nuclei", [*train(data), "--run", run], naming=["mine"],
-          right=lambda _: "" if (run / "best.pt").exists() else "nothing was trained")  # fmt: skip
+    trial(
+        fault,
+        "training without nuclei",
+        [*train(data), "--run", run],
+        naming=["mine"],
+        right=lambda _: "" if (run / "best.pt").exists() else "nothing was trained",
+    )
     if (run / "best.pt").exists():
-        trial(fault, "report without nuclei", ["report", run, "--out", run.parent / "report"], naming=["run"],
-              right=lambda _: "" if (run.parent / "report" / "report.html").exists() else "no report")  # fmt: skip
+        trial(
+            fault,
+            "report without nuclei",
+            ["report", run, "--out", run.parent / "report"],
+            naming=["run"],
+            right=lambda _: "" if (run.parent / "report" / "report.html").exists() else "no report",
+        )
 
 
 def train(data: Any) -> list[object]:
@@ -269,5 +288,9 @@ def train(data: Any) -> list[object]:
 @pytest.mark.parametrize("dataset", ["nuinsseg", "mine"])
 def test_a_data_set_that_is_nowhere(dataset: str, trial: Any) -> None:
     place = trial.fresh()
-    trial("source that is no folder, or empty", f"{dataset} is nowhere", ["embed", "--dataset", dataset, "--cache",
-          place / "cache", "--encoder", "none"], naming=[dataset])  # fmt: skip
+    trial(
+        "source that is no folder, or empty",
+        f"{dataset} is nowhere",
+        ["embed", "--dataset", dataset, "--cache", place / "cache", "--encoder", "none"],
+        naming=[dataset],
+    )

@@ -108,7 +108,9 @@ MODES: dict[str, Callable[[np.ndarray], Made]] = {
     "RGB PNG": lambda v: (packed(Image.fromarray(v), "PNG"), v, 0),
     "gray PNG": lambda v: (packed(Image.fromarray(gray(v)), "PNG"), thrice(gray(v)), 0),
     "one-bit PNG": lambda v: (
-        packed(Image.fromarray(gray(v) > 90), "PNG"), thrice((gray(v) > 90).astype(np.uint8) * 255), 0,
+        packed(Image.fromarray(gray(v) > 90), "PNG"),
+        thrice((gray(v) > 90).astype(np.uint8) * 255),
+        0,
     ),
     "gray PNG with transparency": lambda v: (packed((t := transparent(v, "L"))[0], "PNG"), t[1], 0),
     "palette PNG": palette,
@@ -119,7 +121,8 @@ MODES: dict[str, Callable[[np.ndarray], Made]] = {
     "PNG with gamma": lambda v: (with_gamma(v), v, 0),
     "two-bit gray PNG": lambda v: (
         png_by_hand(256, 256, 2, 0, png_rows(np.full((256, 64), 0b00011011, np.uint8))),
-        thrice(np.tile(np.array([0, 85, 170, 255], np.uint8), (256, 64))), 0,
+        thrice(np.tile(np.array([0, 85, 170, 255], np.uint8), (256, 64))),
+        0,
     ),
     "animated PNG": lambda v: (animated(v, "PNG"), None, 0),
     "16-bit gray PNG": lambda v: (packed(Image.fromarray(gray(v).astype(np.uint16) * 257), "PNG"), None, 0),
@@ -162,10 +165,13 @@ MODES: dict[str, Callable[[np.ndarray], Made]] = {
     "PPM": lambda v: (packed(Image.fromarray(v), "PPM"), None, 0),
     "JPEG 2000": lambda v: (packed(Image.fromarray(v), "JPEG2000"), None, 0),
     "ICO": lambda v: (packed(Image.fromarray(v), "ICO", sizes=[(256, 256)]), None, 0),
-    "several JPEGs in one file": lambda v: (packed(Image.fromarray(v), "MPO", save_all=True,
-                                                   append_images=[Image.fromarray(255 - v)]), v, LOSSY),
+    "several JPEGs in one file": lambda v: (
+        packed(Image.fromarray(v), "MPO", save_all=True, append_images=[Image.fromarray(255 - v)]),
+        v,
+        LOSSY,
+    ),
     "PNG with something behind it": lambda v: (packed(Image.fromarray(v), "PNG") + b"<script>" * 99, v, 0),
-}  # fmt: skip
+}
 
 
 def pyramid(values: np.ndarray) -> bytes:
@@ -207,7 +213,8 @@ WRONG: dict[str, bytes] = {
     "text": b"this is not an image\n" * 50,
     "web page of a login": b"<!DOCTYPE html><html><body>Sign in</body></html>",
     "zip": b"PK\x03\x04" + bytes(400),
-    "array of NumPy": b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (256, 256, 3), }" + b" " * 99,
+    "array of NumPy": b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (256, 256, 3), }"
+    + b" " * 99,
     "pickle": b"\x80\x04cos\nsystem\n(S'touch pwned'\ntR.",
     "LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n",
     "only the PNG signature": b"\x89PNG\r\n\x1a\n",
@@ -221,7 +228,9 @@ WRONG: dict[str, bytes] = {
     "PNG with an odd depth": png_by_hand(256, 256, 3, 0, bytes(9999)),
     "PNG of 16 bits that says it is of 7": png_by_hand(256, 256, 7, 2, bytes(9999)),
     "PNG with a huge chunk length": b"\x89PNG\r\n\x1a\n\xff\xff\xff\xffIHDR" + bytes(100),
-    "PNG text bomb": of_size(256, 256)[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 26))) + of_size(256, 256)[33:-50],
+    "PNG text bomb": of_size(256, 256)[:33]
+    + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 26)))
+    + of_size(256, 256)[33:-50],
     "only the JPEG signature": b"\xff\xd8\xff\xe0",
     "JPEG without pixels": b"\xff\xd8\xff\xd9",
     "TIFF whose directory lies beyond its end": b"II*\0\xff\xff\xff\x7f",
@@ -231,7 +240,7 @@ WRONG: dict[str, bytes] = {
     "EPS that would run": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(touch pwned) run\n",
     "1 x 5000 pixels": of_size(1, 5000),
     "5000 x 1 pixels": of_size(5000, 1),
-}  # fmt: skip
+}
 """Bytes that are no image that can be used, under the name of one."""
 
 SIZES = {
@@ -250,8 +259,15 @@ def test_modes_and_formats(trial: Any, slides: Any, some_of: Any, draw: Any) -> 
         content, expected, tolerance = make(rgb(draw))
         given(data, draw, content, case)
         right = None if expected is None else lambda _, d=data, e=expected, t=tolerance: d.pixels("odd", e, t)
-        trial("image of an odd mode or format", case, data.embed, naming=["odd."], right=right, kept=data.sound_kept,
-              untouched=data.folder)  # fmt: skip
+        trial(
+            "image of an odd mode or format",
+            case,
+            data.embed,
+            naming=["odd."],
+            right=right,
+            kept=data.sound_kept,
+            untouched=data.folder,
+        )
 
 
 def given(data: Any, draw: Any, content: bytes, case: str = "", shape: tuple[int, int] = (256, 256)) -> Path:
@@ -266,16 +282,28 @@ def test_what_is_no_image(trial: Any, slides: Any, some_of: Any, draw: Any) -> N
     for case, content in some_of(WRONG, 4).items():
         data = slides()
         given(data, draw, content)
-        trial("image that is none, or lies", case, data.embed, naming=["odd."], kept=data.sound_kept,
-              untouched=data.folder)  # fmt: skip
+        trial(
+            "image that is none, or lies",
+            case,
+            data.embed,
+            naming=["odd."],
+            kept=data.sound_kept,
+            untouched=data.folder,
+        )
 
 
 def test_sizes(trial: Any, slides: Any, some_of: Any, draw: Any) -> None:
     for case, size in some_of(SIZES, 1).items():
         data = slides()
         given(data, draw, of_size(*size), shape=size)
-        trial("image of an odd size", case, data.embed, naming=["odd."],
-              right=lambda _, d=data, size=size: wrongly_prepared(d, size), kept=data.sound_kept)  # fmt: skip
+        trial(
+            "image of an odd size",
+            case,
+            data.embed,
+            naming=["odd."],
+            right=lambda _, d=data, size=size: wrongly_prepared(d, size),
+            kept=data.sound_kept,
+        )
 
 
 def wrongly_prepared(data: Any, size: tuple[int, int]) -> str:
@@ -306,8 +334,14 @@ def test_truncated_at_random(trial: Any, slides: Any, draw: Any, profile: Any) -
         data.image(f"odd.{kind}").write_bytes(content[:cut])
         Image.fromarray(draw.nuclei()).save(data.mask("odd.png"))
         right = lambda _, d=data, t=tolerance: d.pixels("odd", rgb(draw), t)  # noqa: E731
-        trial("image cut short", f"{kind} cut at {cut} of {len(content)}", data.embed, naming=["odd."], right=right,
-              kept=data.sound_kept)  # fmt: skip
+        trial(
+            "image cut short",
+            f"{kind} cut at {cut} of {len(content)}",
+            data.embed,
+            naming=["odd."],
+            right=right,
+            kept=data.sound_kept,
+        )
 
 
 def test_flipped_bytes(trial: Any, slides: Any, draw: Any, profile: Any) -> None:
@@ -323,8 +357,14 @@ def test_flipped_bytes(trial: Any, slides: Any, draw: Any, profile: Any) -> None
         Image.fromarray(draw.nuclei()).save(data.mask("odd.png"))
         lossless = lambda _, d=data: d.pixels("odd", rgb(draw))  # noqa: E731
         right = lossless if kind == "png" else lambda _: ""
-        trial("image with changed bytes", f"{kind}, trial {number}", data.embed, naming=["odd."], right=right,
-              kept=data.sound_kept)  # fmt: skip
+        trial(
+            "image with changed bytes",
+            f"{kind}, trial {number}",
+            data.embed,
+            naming=["odd."],
+            right=right,
+            kept=data.sound_kept,
+        )
 
 
 def a_folder(file: Path) -> None:
@@ -382,9 +422,15 @@ def test_no_files_at_all(kind: str, trial: Any, slides: Any, some_of: Any, draw:
         odd.unlink()
         make(odd)
         naming = ["odd", "odd.png"]
-        trial("folder, pipe, device or dangling link in place of a file", f"{make.__name__} in {kind}", data.embed,
-              naming=naming, right=lambda _, d=data: "it was used" if d.store().has("odd") else "" if make is a_folder else
-              "it was passed over", kept=data.sound_kept, seconds=15, untouched=data.folder)  # fmt: skip
+        trial(
+            "folder, pipe, device or dangling link in place of a file",
+            f"{make.__name__} in {kind}",
+            data.embed,
+            naming=naming,
+            kept=data.sound_kept,
+            seconds=15,
+            untouched=data.folder,
+        )
 
 
 def test_an_image_that_may_not_be_read(trial: Any, slides: Any, draw: Any, monkeypatch: pytest.MonkeyPatch) -> None:

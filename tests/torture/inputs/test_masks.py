@@ -98,11 +98,17 @@ MASKS: dict[str, Callable[[np.ndarray], Made]] = {
     "all zeros": lambda m: ("png", png(m * 0), m * 0),
     "one giant nucleus": lambda m: ("png", png(m * 0 + 7), m * 0 + 7),
     "white all over": lambda m: ("png", png(byte(m) * 0 + np.uint8(255)), m * 0 + 1),
-    "ids with gaps": lambda m: ("png", png(relabelled(m, 5, 900, 65535).astype(np.uint16)), relabelled(m, 5, 900, 65535)),
+    "ids with gaps": lambda m: (
+        "png",
+        png(relabelled(m, 5, 900, 65535).astype(np.uint16)),
+        relabelled(m, 5, 900, 65535),
+    ),
     "a nucleus in two pieces": lambda m: ("png", png(apart(m)), apart(m)),
     "more than 65,535 nuclei": lambda m: ("tif", tiff(all_different(m)), all_different(m)),
     "ids up to 2**31 - 1": lambda m: (
-        "tif", tiff(relabelled(m, 1, 2, 2**31 - 1).astype(np.uint32)), relabelled(m, 1, 2, 2**31 - 1),
+        "tif",
+        tiff(relabelled(m, 1, 2, 2**31 - 1).astype(np.uint32)),
+        relabelled(m, 1, 2, 2**31 - 1),
     ),
     "ids beyond 2**31": lambda m: ("tif", tiff(relabelled(m, 1, 2, 2**32 - 1).astype(np.uint32)), None),
     "ids beyond 2**63": lambda m: ("tif", tiff(np.array([0, 1, 2, 2**64 - 1], np.uint64)[m]), None),
@@ -116,7 +122,9 @@ MASKS: dict[str, Callable[[np.ndarray], Made]] = {
     "double floats": lambda m: ("tif", tiff(m.astype(np.float64)), None),
     "complex numbers": lambda m: ("tif", tiff(m.astype(np.complex64)), None),
     "two channels": lambda m: (
-        "tif", tiff(np.dstack([byte(m), byte(m) * 0 + 1]), photometric="minisblack", planarconfig="contig"), None,
+        "tif",
+        tiff(np.dstack([byte(m), byte(m) * 0 + 1]), photometric="minisblack", planarconfig="contig"),
+        None,
     ),
     "two pages": lambda m: ("tif", tiff(np.stack([m, m])), None),
     "a stack for each nucleus": lambda m: ("tif", tiff(np.stack([m == 1, m == 2, m == 3])), None),
@@ -137,7 +145,7 @@ MASKS: dict[str, Callable[[np.ndarray], Made]] = {
     "mat file": lambda m: ("mat", b"MATLAB 5.0 MAT-file" + bytes(109) + b"\x00\x01IM" + bytes(99), None),
     "pickle": lambda m: ("png", pickle.dumps(m), None),
     "no mask at all": lambda m: ("txt", b"", None),
-}  # fmt: skip
+}
 
 
 def jpeg(ids: np.ndarray) -> bytes:
@@ -171,8 +179,13 @@ def test_masks_that_do_not_match_their_images(trial: Any, slides: Any, draw: Any
     fault = "masks doubled, spare or of another size"
     data = slides()
     Image.fromarray(draw.nuclei()).save(data.mask("odd.png"))
-    trial(fault, "mask without an image", data.embed, kept=data.sound_kept,
-          right=lambda ended: "" if "odd.png" in ended.err else "nobody was told")  # fmt: skip
+    trial(
+        fault,
+        "mask without an image",
+        data.embed,
+        kept=data.sound_kept,
+        right=lambda ended: "" if "odd.png" in ended.err else "nobody was told",
+    )
 
     data = slides()
     Image.fromarray(draw.picture(7)).save(data.image("odd.png"))

@@ -75,8 +75,15 @@ def test_names(trial: Any, slides: Any, some_of: Any, draw: Any) -> None:
         Image.fromarray(draw.picture(7)).save(data.image(f"{name}.png"))
         Image.fromarray(draw.nuclei()).save(data.mask(f"{name}.png"))
         id_ = unicodedata.normalize("NFC", name)
-        trial("odd file name", case, data.embed, naming=[name], untouched=data.folder, kept=data.sound_kept,
-              right=lambda _, d=data, id_=id_: d.pixels(id_, draw.picture(7)) or d.ids(id_, draw.nuclei()))  # fmt: skip
+        trial(
+            "odd file name",
+            case,
+            data.embed,
+            naming=[name],
+            untouched=data.folder,
+            kept=data.sound_kept,
+            right=lambda _, d=data, id_=id_: d.pixels(id_, draw.picture(7)) or d.ids(id_, draw.nuclei()),
+        )
 
 
 def test_names_that_no_id_can_be_made_of(trial: Any, slides: Any, some_of: Any, draw: Any) -> None:
@@ -85,8 +92,14 @@ def test_names_that_no_id_can_be_made_of(trial: Any, slides: Any, some_of: Any, 
         name = os.fsdecode(raw)
         put(data.folder / "images", name, draw.picture(7))
         put(data.folder / "masks", name, draw.nuclei())
-        ended = trial("file name that is no text", case, data.embed, naming=[repr(name)[1:-1]], untouched=data.folder,
-                      kept=data.sound_kept)  # fmt: skip
+        ended = trial(
+            "file name that is no text",
+            case,
+            data.embed,
+            naming=[repr(name)[1:-1]],
+            untouched=data.folder,
+            kept=data.sound_kept,
+        )
         assert ended.err.isascii() or "�" not in ended.err
         assert not set(ended.err) & set("\x1b\x07\r\t\x7f\x9b")
 
@@ -102,8 +115,13 @@ def test_one_name_in_two_spellings(trial: Any, slides: Any, draw: Any) -> None:
         data = slides()
         Image.fromarray(draw.picture(7)).save(data.image(f"{image}.png"))
         Image.fromarray(draw.nuclei()).save(data.mask(f"{mask}.png"))
-        trial("one name spelt in two ways", "image and mask differ", data.embed, naming=["Größe"],
-              right=lambda _, d=data: d.pixels(composed, draw.picture(7)) or d.ids(composed, draw.nuclei()))  # fmt: skip
+        trial(
+            "one name spelt in two ways",
+            "image and mask differ",
+            data.embed,
+            naming=["Größe"],
+            right=lambda _, d=data: d.pixels(composed, draw.picture(7)) or d.ids(composed, draw.nuclei()),
+        )
     for kind in ("images", "masks"):
         data = slides()
         for name in (composed, decomposed):
@@ -121,8 +139,12 @@ def test_one_name_in_two_spellings(trial: Any, slides: Any, draw: Any) -> None:
             file.rename(data.folder / "new" / group / file.name)
         folder.rmdir()
         (data.folder / "new").rename(folder)
-    trial("one name spelt in two ways", "sub-folders", data.embed,
-          right=lambda _: data.ids(f"{composed}/sound 0", draw.nuclei()))  # fmt: skip
+    trial(
+        "one name spelt in two ways",
+        "sub-folders",
+        data.embed,
+        right=lambda _: data.ids(f"{composed}/sound 0", draw.nuclei()),
+    )
 
 
 def test_twins(trial: Any, slides: Any, draw: Any) -> None:
@@ -130,9 +152,18 @@ def test_twins(trial: Any, slides: Any, draw: Any) -> None:
     for seed, name in enumerate(("A", "a", "a.b", "a b")):
         Image.fromarray(draw.picture(seed + 3)).save(data.image(f"{name}.png"))
         Image.fromarray(draw.nuclei()).save(data.mask(f"{name}.png"))
-    trial("names that nearly are the same", "A and a", data.embed, kept=data.sound_kept, right=lambda _: next(
-        filter(None, (data.pixels(name, draw.picture(seed + 3)) for seed, name in enumerate(("A", "a", "a.b", "a b")))),
-        ""))  # fmt: skip
+    trial(
+        "names that nearly are the same",
+        "A and a",
+        data.embed,
+        kept=data.sound_kept,
+        right=lambda _: next(
+            filter(
+                None, (data.pixels(name, draw.picture(seed + 3)) for seed, name in enumerate(("A", "a", "a.b", "a b")))
+            ),
+            "",
+        ),
+    )
 
     data = slides()
     for kind in ("images", "masks"):
@@ -143,8 +174,14 @@ def test_twins(trial: Any, slides: Any, draw: Any) -> None:
     for seed, group in enumerate(("one", "two")):
         Image.fromarray(draw.picture(seed + 3)).save(data.image(f"{group}/same.png"))
         Image.fromarray(draw.nuclei()).save(data.mask(f"{group}/same.png"))
-    trial("names that nearly are the same", "one name in two sub-folders", data.embed, right=lambda _: next(
-        filter(None, (data.pixels(f"{g}/same", draw.picture(s + 3)) for s, g in enumerate(("one", "two")))), ""))  # fmt: skip
+    trial(
+        "names that nearly are the same",
+        "one name in two sub-folders",
+        data.embed,
+        right=lambda _: next(
+            filter(None, (data.pixels(f"{g}/same", draw.picture(s + 3)) for s, g in enumerate(("one", "two")))), ""
+        ),
+    )
 
     data = slides()
     for suffix in ("png", "PNG", "tif"):
@@ -161,14 +198,26 @@ def test_files_that_systems_leave_behind(trial: Any, slides: Any, draw: Any) -> 
             (folder / name).write_bytes(b"\0\x05\x16\x07")
         (folder / os.fsdecode(b"n\xf6tes.txt")).write_text("notes")
         (folder / ".png").write_bytes(b"")
-    trial("files that systems leave behind", "hidden files, thumbnails, notes", data.embed, kept=data.sound_kept,
-          right=lambda _: "" if data.store().n_rows == 2 else "something else was taken in")  # fmt: skip
+    trial(
+        "files that systems leave behind",
+        "hidden files, thumbnails, notes",
+        data.embed,
+        kept=data.sound_kept,
+        right=lambda _: "" if data.store().n_rows == 2 else "something else was taken in",
+    )
 
 
 PLACES = {
-    "brackets": "[red]x[red]", "spaces": "a b  c", "line break": "a\nb", "no UTF-8": os.fsdecode(b"a\xff"),
-    "percent": "100%s", "escape sequence": "a\x1b[2Jb", "Chinese": "组织", "leading dash": "-x", "hash": "a#b?c",
-}  # fmt: skip
+    "brackets": "[red]x[red]",
+    "spaces": "a b  c",
+    "line break": "a\nb",
+    "no UTF-8": os.fsdecode(b"a\xff"),
+    "percent": "100%s",
+    "escape sequence": "a\x1b[2Jb",
+    "Chinese": "组织",
+    "leading dash": "-x",
+    "hash": "a#b?c",
+}
 
 
 def test_folders_of_odd_names(trial: Any, slides: Any, some_of: Any, draw: Any) -> None:
@@ -180,10 +229,19 @@ def test_folders_of_odd_names(trial: Any, slides: Any, some_of: Any, draw: Any) 
         data.folder.rename(place / "slides")
         named = ["--dataset", "mine", "--source", place / "slides", "--cache", place / "cache"]
         store = place / "cache" / "mine.zarr"
-        ended = trial("folder of an odd name", case, ["embed", *named, "--encoder", "none"], naming=[repr(name)[1:-1], name],
-                      right=lambda _, store=store: "" if Store.open(store).n_rows == 2 else "not all is there")  # fmt: skip
+        ended = trial(
+            "folder of an odd name",
+            case,
+            ["embed", *named, "--encoder", "none"],
+            naming=[repr(name)[1:-1], name],
+            right=lambda _, store=store: "" if Store.open(store).n_rows == 2 else "not all is there",
+        )
         assert not set(ended.out + ended.err) & set("\x1b\x07\r\x7f")
         if ended.status == 0:
             trial("folder of an odd name", f"{case}, info", ["cache", "info", store], right=lambda _: "")
-            trial("folder of an odd name", f"{case}, again", ["embed", "--dataset", "mine", "--cache", place / "cache",
-                  "--encoder", "none"], right=lambda e: "" if "0 new" in e.out else "not where it was")  # fmt: skip
+            trial(
+                "folder of an odd name",
+                f"{case}, again",
+                ["embed", "--dataset", "mine", "--cache", place / "cache", "--encoder", "none"],
+                right=lambda e: "" if "0 new" in e.out else "not where it was",
+            )

@@ -7,9 +7,46 @@ from typer.models import OptionInfo
 
 from nucseg_pipeline.cli import app
 
-NUMBERS = ("0", "-1", "nan", "inf", "-inf", "1e400", "9" * 30, "three", "", " ", "1.5", "0x10", "1_000", "١", "1\n")
-TEXTS = ("", " ", "no-such-name", "../../x", "~", "~nobody-of-that-name/x", "$HOME/x", "a\nb", "[red]x[/red]", "é" * 300,
-         "x" * 5000, "http://", "s3://", "file://", "memory://", "://", "nosuchscheme://x/y", "\udcff", "-", "--", "%s%n")  # fmt: skip
+NUMBERS = (
+    "0",
+    "-1",
+    "nan",
+    "inf",
+    "-inf",
+    "1e400",
+    "9" * 30,
+    "three",
+    "",
+    " ",
+    "1.5",
+    "0x10",
+    "1_000",
+    "\u0661",
+    "1\n",
+)
+TEXTS = (
+    "",
+    " ",
+    "no-such-name",
+    "../../x",
+    "~",
+    "~nobody-of-that-name/x",
+    "$HOME/x",
+    "a\nb",
+    "[red]x[/red]",
+    "é" * 300,
+    "x" * 5000,
+    "http://",
+    "s3://",
+    "file://",
+    "memory://",
+    "://",
+    "nosuchscheme://x/y",
+    "\udcff",
+    "-",
+    "--",
+    "%s%n",
+)
 
 NEEDED: dict[str, list[object]] = {
     "embed": ["--dataset", "mine", "--encoder", "none"],
@@ -84,8 +121,14 @@ def test_every_option_with_every_odd_value(trial: Any, some_of: Any, monkeypatch
             right: Callable[[Any], str] | None = lambda _: ""  # noqa: E731
         else:
             right = None
-        trial("option of an odd value", case, [*command.split(), *words], right=right, seconds=30,
-              naming=[option.strip("-").replace("-", "_"), option, value, repr(value)[1:-1], *map(str, needed[:2])])  # fmt: skip
+        trial(
+            "option of an odd value",
+            case,
+            [*command.split(), *words],
+            right=right,
+            seconds=30,
+            naming=[option.strip("-").replace("-", "_"), option, value, repr(value)[1:-1], *map(str, needed[:2])],
+        )
         assert not (place / "cache").exists(), case
 
 

@@ -114,8 +114,19 @@ def test_recipes_that_say_what_cannot_be(trial: Any, slides: Any, some_of: Any, 
         fixed = [one for one in fixed if "device" not in text or one not in ("--device", "cpu")]
         small = [["--fusion", "none"], ["--model", "unet"], ["--epochs", 1], ["--width", 2]]
         needed = [word for pair in small if f"{pair[0][2:]} =" not in text for word in pair if "encoder" not in text]
-        trial(FAULT, case, ["train", "--recipe", recipe, *named, *fixed, *needed], untouched=data.cache, seconds=30,
-              naming=["mine.toml", key[case] or "mine.toml", key[case].replace("_", "-"), text.split(" = ")[-1].strip("\n\"")])  # fmt: skip
+        trial(
+            FAULT,
+            case,
+            ["train", "--recipe", recipe, *named, *fixed, *needed],
+            untouched=data.cache,
+            seconds=30,
+            naming=[
+                "mine.toml",
+                key[case] or "mine.toml",
+                key[case].replace("_", "-"),
+                text.split(" = ")[-1].strip('\n"'),
+            ],
+        )
         assert not (data.folder.parent / "run").exists(), case
 
 
@@ -133,8 +144,13 @@ def test_recipes_that_are_no_files(trial: Any) -> None:
             file = place / "mine.toml"
             make(file)
             more = [] if command == ["ablate"] else ["--dataset", "synthetic", "--cache", place / "cache"]
-            trial("recipe that is no file, or has no end", f"{' '.join(command)}: {case}", [*command, file, *more],
-                  naming=["mine.toml"], seconds=20)  # fmt: skip
+            trial(
+                "recipe that is no file, or has no end",
+                f"{' '.join(command)}: {case}",
+                [*command, file, *more],
+                naming=["mine.toml"],
+                seconds=20,
+            )
 
 
 def sparse(file: Path) -> None:
@@ -189,31 +205,54 @@ MOTIONS: dict[str, str] = {
     "a huge elastic field": '[[transform]]\nname = "ElasticTransform"\nalpha = 1e300\nsigma = 1e300\n',
     "a grid of too many cells": '[[transform]]\nname = "GridDistortion"\nnum_steps = 100000000\n',
     "a negative sigma": '[[transform]]\nname = "ElasticTransform"\nsigma = -5\n',
-}  # fmt: skip
+}
 
 
 def test_photometric_recipes(trial: Any, some_of: Any) -> None:
     for case, text in some_of(VIEWS, 20).items():
         place = trial.fresh()
         (place / "mine.toml").write_text(text)
-        trial(FAULT, f"views: {case}", ["embed", "--dataset", "synthetic", "--encoder", "random", "--cache",
-              place / "cache", "--views", place / "mine.toml"], naming=["mine.toml"])  # fmt: skip
+        trial(
+            FAULT,
+            f"views: {case}",
+            [
+                "embed",
+                "--dataset",
+                "synthetic",
+                "--encoder",
+                "random",
+                "--cache",
+                place / "cache",
+                "--views",
+                place / "mine.toml",
+            ],
+            naming=["mine.toml"],
+        )
         assert not (place / "cache").exists()
     for name in ("identity", "d4-x", "a b", "ä", "..", ".toml", "-x", "a/../d4"):
         place = trial.fresh()
         (place / "a").mkdir()
         file = place / f"{name}.toml"
         file.write_text('[[transform]]\nname = "HEDJitter"\n')
-        trial(FAULT, f"views called {name}", ["embed", "--dataset", "synthetic", "--encoder", "random", "--cache",
-              place / "cache", "--views", file], naming=[file.name, name])  # fmt: skip
+        trial(
+            FAULT,
+            f"views called {name}",
+            ["embed", "--dataset", "synthetic", "--encoder", "random", "--cache", place / "cache", "--views", file],
+            naming=[file.name, name],
+        )
 
 
 def test_augmentations(trial: Any, some_of: Any) -> None:
     for case, text in some_of(MOTIONS, 8).items():
         place = trial.fresh()
         (place / "mine.toml").write_text(text)
-        trial(FAULT, f"augmentation: {case}", ["train", "--dataset", "synthetic", "--cache", place / "cache",
-              "--augmentation", place / "mine.toml"], naming=["mine.toml", "augmentation"], seconds=30)  # fmt: skip
+        trial(
+            FAULT,
+            f"augmentation: {case}",
+            ["train", "--dataset", "synthetic", "--cache", place / "cache", "--augmentation", place / "mine.toml"],
+            naming=["mine.toml", "augmentation"],
+            seconds=30,
+        )
 
 
 TABLE = '[ablation]\ntitle = "t"\ndatasets = ["synthetic"]\nbaseline = "a"\n[train]\nepochs = 1\n[[row]]\nname = "a"\n'
@@ -226,29 +265,51 @@ TABLES: dict[str, Callable[[str], str]] = {
     "a data set that wanders": lambda t: t.replace('["synthetic"]', '["../x"]'),
     "data sets that are no list": lambda t: t.replace('["synthetic"]', '"synthetic"'),
     "data sets that are numbers": lambda t: t.replace('["synthetic"]', "[1]"),
-    "folds that are no table": lambda t: t.replace('[train]', 'folds = 3\n[train]'),
-    "no folds": lambda t: t.replace('[train]', 'folds = { synthetic = 0 }\n[train]'),
-    "seeds that are text": lambda t: t.replace('[train]', 'seeds = ["a"]\n[train]'),
-    "a seed that is negative": lambda t: t.replace('[train]', 'seeds = [-1]\n[train]'),
-    "an unknown key": lambda t: t.replace('[train]', 'shell = "touch pwned"\n[train]'),
+    "folds that are no table": lambda t: t.replace("[train]", "folds = 3\n[train]"),
+    "no folds": lambda t: t.replace("[train]", "folds = { synthetic = 0 }\n[train]"),
+    "seeds that are text": lambda t: t.replace("[train]", 'seeds = ["a"]\n[train]'),
+    "a seed that is negative": lambda t: t.replace("[train]", "seeds = [-1]\n[train]"),
+    "an unknown key": lambda t: t.replace("[train]", 'shell = "touch pwned"\n[train]'),
     "a field that the plan sets": lambda t: t.replace("epochs = 1", "seed = 1"),
-    "a row that is a number": lambda t: t.replace('[[row]]\nname = "a"', "") .replace("[ablation]", "row = 3\n[ablation]"),
+    "a row that is a number": lambda t: t.replace('[[row]]\nname = "a"', "").replace(
+        "[ablation]", "row = 3\n[ablation]"
+    ),
     "a grid that is a list": lambda t: t + "[[grid]]\nepochs = [1]\n",
     "a grid without values": lambda t: t + "[grid]\nepochs = []\n",
-    "a grid of all there is": lambda t: t + "[grid]\n" + "".join(
-        f"{name} = [{', '.join(map(str, range(1, 200)))}]\n" for name in ("width", "epochs", "batch_size", "epoch_images")
+    "a grid of all there is": lambda t: (
+        t
+        + "[grid]\n"
+        + "".join(
+            f"{name} = [{', '.join(map(str, range(1, 200)))}]\n"
+            for name in ("width", "epochs", "batch_size", "epoch_images")
+        )
     ),
     "a stain that is none": lambda t: t + 'stain = "pink"\n',
     "published numbers of text": lambda t: t + 'published = { synthetic = { dice = "x" } }\n',
     "a title that is a list": lambda t: t.replace('title = "t"', "title = []"),
     "an ablation that is a number": lambda t: "ablation = 3\n",
     "rows of a wrong type": lambda t: t + "epochs = []\n",
-}  # fmt: skip
+}
 
 
 def test_tables(trial: Any, some_of: Any) -> None:
     for case, change in some_of(TABLES, 24).items():
         place = trial.fresh()
         (place / "mine.toml").write_text(change(TABLE))
-        trial(FAULT, f"table: {case}", ["ablate", place / "mine.toml", "--quick", "--cache", place / "cache", "--runs",
-              place / "runs", "--out", place / "out"], naming=["mine.toml"], seconds=30)  # fmt: skip
+        trial(
+            FAULT,
+            f"table: {case}",
+            [
+                "ablate",
+                place / "mine.toml",
+                "--quick",
+                "--cache",
+                place / "cache",
+                "--runs",
+                place / "runs",
+                "--out",
+                place / "out",
+            ],
+            naming=["mine.toml"],
+            seconds=30,
+        )

@@ -134,16 +134,26 @@ def test_weights(trial: Any, slides: Any, some_of: Any) -> None:
         data = slides()
         file = data.folder.parent / "odd.pth"
         make(file)
-        trial("weights that carry code" if "code" in case else "weights that are none, or damaged", case,
-              ["embed", *data.named, "--encoder", "vit_b", "--weights", file], naming=["odd.pth"], kept=data.sound_kept,
-              seconds=40)  # fmt: skip
+        trial(
+            "weights that carry code" if "code" in case else "weights that are none, or damaged",
+            case,
+            ["embed", *data.named, "--encoder", "vit_b", "--weights", file],
+            naming=["odd.pth"],
+            kept=data.sound_kept,
+            seconds=40,
+        )
         assert not (file.parent / MARK).exists(), case
 
 
 ONNX: dict[str, bytes] = {
-    "empty": b"", "text": b"a graph", "zeros": bytes(3000), "a web page": b"<html></html>", "a zip": b"PK\x03\x04" + bytes(90),
-    "a pickle": pickle.dumps({"a": 1}), "random": bytes(np.random.default_rng(0).integers(0, 256, 3000, np.uint8)),
-}  # fmt: skip
+    "empty": b"",
+    "text": b"a graph",
+    "zeros": bytes(3000),
+    "a web page": b"<html></html>",
+    "a zip": b"PK\x03\x04" + bytes(90),
+    "a pickle": pickle.dumps({"a": 1}),
+    "random": bytes(np.random.default_rng(0).integers(0, 256, 3000, np.uint8)),
+}
 
 
 def field(number: int, value: int | bytes | str) -> bytes:
@@ -156,8 +166,14 @@ def field(number: int, value: int | bytes | str) -> bytes:
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 
-def model(*, shape: tuple[int, ...] = (1, 3, 1024, 1024), opset: int = 13, operator: str = "Identity", kind: int = 1,
-          domain: str = "") -> bytes:  # fmt: skip
+def model(
+    *,
+    shape: tuple[int, ...] = (1, 3, 1024, 1024),
+    opset: int = 13,
+    operator: str = "Identity",
+    kind: int = 1,
+    domain: str = "",
+) -> bytes:
     """An ONNX file of one node, by hand (onnx.proto3)."""
     dims = b"".join(field(1, field(1, n)) for n in shape)
     ends = [field(1, name) + field(2, field(1, field(1, kind) + field(2, dims))) for name in ("x", "y")]
@@ -167,11 +183,18 @@ def model(*, shape: tuple[int, ...] = (1, 3, 1024, 1024), opset: int = 13, opera
 
 
 ONNX |= {
-    "another output": model(), "another input": model(shape=(1, 3, 224, 224)), "one dimension": model(shape=(9,)),
-    "another type": model(kind=7), "an opset of the future": model(opset=999), "an opset of the past": model(opset=1),
-    "an unknown operator": model(operator="Magic"), "an operator of others": model(operator="Run", domain="evil.ops"),
-    "cut short": model()[:40], "a huge shape": model(shape=(1, 3, 2**40, 2**40)), "no shape": model(shape=()),
-}  # fmt: skip
+    "another output": model(),
+    "another input": model(shape=(1, 3, 224, 224)),
+    "one dimension": model(shape=(9,)),
+    "another type": model(kind=7),
+    "an opset of the future": model(opset=999),
+    "an opset of the past": model(opset=1),
+    "an unknown operator": model(operator="Magic"),
+    "an operator of others": model(operator="Run", domain="evil.ops"),
+    "cut short": model()[:40],
+    "a huge shape": model(shape=(1, 3, 2**40, 2**40)),
+    "no shape": model(shape=()),
+}
 
 
 def test_exported_encoders(trial: Any, slides: Any, some_of: Any) -> None:
@@ -180,5 +203,11 @@ def test_exported_encoders(trial: Any, slides: Any, some_of: Any) -> None:
         data = slides()
         file = data.folder.parent / "odd.onnx"
         file.write_bytes(content)
-        trial("exported encoder that is none", case, ["embed", *data.named, "--encoder", f"onnx:{file}"],
-              naming=["odd.onnx"], kept=data.sound_kept, seconds=40)  # fmt: skip
+        trial(
+            "exported encoder that is none",
+            case,
+            ["embed", *data.named, "--encoder", f"onnx:{file}"],
+            naming=["odd.onnx"],
+            kept=data.sound_kept,
+            seconds=40,
+        )
