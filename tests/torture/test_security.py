@@ -58,8 +58,8 @@ def audited(folder: Path, *more: str) -> dict[str, Any]:
     home.mkdir(exist_ok=True)
     (folder / "temporary").mkdir(exist_ok=True)
     environment = {**os.environ, "HOME": str(home), "TMPDIR": str(folder / "temporary"), "PYTHONDONTWRITEBYTECODE": "1"}
-    environment.pop("XDG_CACHE_HOME", None)
-    environment.pop("MPLCONFIGDIR", None)
+    for name in ("XDG_CACHE_HOME", "MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR"):  # the last one torch itself sets
+        environment.pop(name, None)
     environment["PYTHONPATH"] = os.pathsep.join(one for one in sys.path if one)
     script = Path(__file__).with_name("audited.py")
     done = subprocess.run(
@@ -198,7 +198,9 @@ NAMES = (
 )
 
 
-def test_names_cannot_leave_their_folder(tmp_path: Path, seen: dict[str, Any], source: Path, ledger: Any) -> None:
+def test_names_cannot_leave_their_folder(
+    tmp_path: Path, seen: dict[str, Any], source: Path, ledger: Any, profile: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fault = "name of a data set or run that leaves its folder"
     before = sorted(str(one) for one in tmp_path.rglob("*"))
     for name in NAMES:
@@ -206,8 +208,8 @@ def test_names_cannot_leave_their_folder(tmp_path: Path, seen: dict[str, Any], s
             refused(ledger, fault, nucseg(*command, f"--dataset={name}", "--cache", tmp_path / "cache"), "dataset")
     assert sorted(str(one) for one in tmp_path.rglob("*")) == before
 
-    os.chdir(tmp_path)
-    for name in ("../../x", "/etc/x", "a/../b"):
+    monkeypatch.chdir(tmp_path)
+    for name in ("../../x", "/etc/x", "a/../b")[: profile.trials(short=1, long=3)]:
         done = nucseg("report", source / "run", "--name", name)
         reports = list(tmp_path.rglob("report.html"))
         judge(ledger, fault, "" if reports and tmp_path in reports[0].parents else done.output[-300:])

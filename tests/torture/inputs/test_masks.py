@@ -161,7 +161,7 @@ def zipped(ids: np.ndarray) -> bytes:
 
 
 def test_masks_of_all_kinds(trial: Any, slides: Any, some_of: Any, draw: Any) -> None:
-    for case, make in some_of(MASKS, 12).items():
+    for case, make in some_of(MASKS, 6).items():
         data, ids = slides(), draw.nuclei()
         suffix, content, expected = make(ids)
         Image.fromarray(draw.picture(7)).save(data.image("odd.png"))

@@ -70,7 +70,7 @@ REFUSED: dict[str, bytes] = {
 
 
 def test_names(trial: Any, slides: Any, some_of: Any, draw: Any) -> None:
-    for case, name in some_of(NAMES, 8).items():
+    for case, name in some_of(NAMES, 5).items():
         data = slides()
         Image.fromarray(draw.picture(7)).save(data.image(f"{name}.png"))
         Image.fromarray(draw.nuclei()).save(data.mask(f"{name}.png"))
@@ -87,7 +87,7 @@ def test_names(trial: Any, slides: Any, some_of: Any, draw: Any) -> None:
 
 
 def test_names_that_no_id_can_be_made_of(trial: Any, slides: Any, some_of: Any, draw: Any) -> None:
-    for case, raw in some_of(REFUSED, 3).items():
+    for case, raw in some_of(REFUSED, 2).items():
         data = slides()
         name = os.fsdecode(raw)
         put(data.folder / "images", name, draw.picture(7))
@@ -222,7 +222,7 @@ PLACES = {
 
 def test_folders_of_odd_names(trial: Any, slides: Any, some_of: Any, draw: Any) -> None:
     """The data set, the cache, or both lie in a folder of that name."""
-    for case, name in some_of(PLACES, 3).items():
+    for case, name in some_of(PLACES, 1).items():
         data = slides()
         place = data.folder.parent / name
         place.mkdir()

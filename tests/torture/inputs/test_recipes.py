@@ -90,7 +90,7 @@ def store(slides: Any, draw: Any) -> Any:
 
 
 def test_recipes_that_are_no_toml(trial: Any, some_of: Any) -> None:
-    for case, content in some_of(NO_TOML, 20).items():
+    for case, content in some_of(NO_TOML, 5).items():
         place = trial.fresh()
         (place / "mine.toml").write_bytes(content)
         for command in (
@@ -106,7 +106,7 @@ def test_recipes_that_are_no_toml(trial: Any, some_of: Any) -> None:
 def test_recipes_that_say_what_cannot_be(trial: Any, slides: Any, some_of: Any, draw: Any) -> None:
     data = store(slides, draw)
     key = {name: text.partition("\n")[2].partition(" ")[0].partition(".")[0] for name, text in NO_RECIPE.items()}
-    for case, text in some_of(NO_RECIPE, 22).items():
+    for case, text in some_of(NO_RECIPE, 10).items():
         recipe = data.folder.parent / "mine.toml"
         recipe.write_text(text)
         named = ["--dataset", "mine"] if "dataset =" not in text else []
@@ -293,7 +293,7 @@ TABLES: dict[str, Callable[[str], str]] = {
 
 
 def test_tables(trial: Any, some_of: Any) -> None:
-    for case, change in some_of(TABLES, 24).items():
+    for case, change in some_of(TABLES, 12).items():
         place = trial.fresh()
         (place / "mine.toml").write_text(change(TABLE))
         trial(

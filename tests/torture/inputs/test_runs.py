@@ -182,7 +182,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 
 def test_damaged_runs(trial: Any, some_of: Any, trained: Path) -> None:
-    for case, damage in some_of(DAMAGES, 12).items():
+    for case, damage in some_of(DAMAGES, 6).items():
         place = trial.fresh()
         shutil.copytree(trained / "run", place / "run")
         damage(place / "run")

@@ -130,7 +130,7 @@ WEIGHTS: dict[str, Callable[[Path], None]] = {
 
 
 def test_weights(trial: Any, slides: Any, some_of: Any) -> None:
-    for case, make in some_of(WEIGHTS, 8).items():
+    for case, make in some_of(WEIGHTS, 6).items():
         data = slides()
         file = data.folder.parent / "odd.pth"
         make(file)
@@ -199,7 +199,7 @@ ONNX |= {
 
 def test_exported_encoders(trial: Any, slides: Any, some_of: Any) -> None:
     pytest.importorskip("onnxruntime")
-    for case, content in some_of(ONNX, 5).items():
+    for case, content in some_of(ONNX, 3).items():
         data = slides()
         file = data.folder.parent / "odd.onnx"
         file.write_bytes(content)
