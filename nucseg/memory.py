@@ -15,8 +15,8 @@ Made = TypeVar("Made")
 logger = logging.getLogger(__name__)
 
 _SAID = re.compile(
-    "out of memory|DefaultCPUAllocator|_ALLOC_FAILED|Failed to allocate memory|bad allocation|bad_alloc|"
-    "can't start new thread|Cannot allocate memory|failed to map segment",
+    "out of memory|DefaultCPUAllocator|_ALLOC_FAILED|(can't|cannot|failed to) allocate memory|bad allocation|bad_alloc|"
+    "can't start new thread|failed to map segment",
     re.IGNORECASE,
 )
 """How torch says it on CUDA, on Apple's GPUs and on a CPU, where it has no exception of its own for it; how cuBLAS and

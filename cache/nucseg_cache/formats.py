@@ -198,7 +198,7 @@ def format_named(name: str) -> Format:
         UnstorableEmbedding: no format has that name; the message lists those that exist.
     """
     if name not in FORMATS:
-        raise UnstorableEmbedding(f"no storage format is called {name!r}; there are {', '.join(FORMATS)}")
+        raise UnstorableEmbedding(f"no storage format is called {name!r}. Known: {', '.join(FORMATS)}.")
     return FORMATS[name]
 
 

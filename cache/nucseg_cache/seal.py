@@ -72,7 +72,12 @@ def read_sealed(group: zarr.Group, arrays: Sequence[str]) -> tuple[dict[str, Any
         raise StoreDamaged(_message(where, f"an array's metadata is missing or unreadable ({error})")) from error
     if seal != found:
         raise StoreDamaged(_message(where, f"they have digest {found}, sealed was {seal}"))
-    return attributes, {name: open_array(group, name, document) for name, document in documents.items()}
+    try:
+        return attributes, {name: open_array(group, name, document) for name, document in documents.items()}
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # sealed by somebody else, with codecs or types that zarr does not know
+        raise StoreDamaged(_message(where, f"an array cannot be opened ({error})")) from error
 
 
 def _digest(attributes: Mapping[str, Any], documents: Mapping[str, Mapping[str, Any]]) -> str:

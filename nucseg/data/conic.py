@@ -38,7 +38,7 @@ _MPP = 0.5
 _IMAGES, _LABELS, _INFO = "images.npy", "labels.npy", "patch_info.csv"
 _FILES = (_IMAGES, _LABELS, _INFO)
 _COLUMN = "patch_info"
-_NAME = re.compile(r"([^_-]+)_[^-]+-\d+")
+_NAME = re.compile(r"[^\W_]+_[\w .]+-\d+")
 
 
 def open_conic(source: Path) -> DataSet:

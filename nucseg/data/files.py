@@ -1,9 +1,14 @@
 """Data sets whose images and masks are files: listing them, their digests, and the entry that reads them."""
 
 import hashlib
+import os
+import stat
+import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,9 @@ from nucseg.data.images import decode_image, decode_values
 from nucseg.data.masks import instances_from
 from nucseg.data.sample import Entry, Sample
 from nucseg.errors import DataError
+
+MAX_BYTES = 1 << 30
+"""More than an image of the most pixels takes when nothing of it is packed."""
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 
@@ -101,24 +109,40 @@ def mask_digest(digests: Sequence[bytes]) -> bytes:
 
 
 def listed(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
-    """Stem -> file of the images in a folder, in plain string order of the file names; hidden files are passed over.
+    """Name -> file of the images in a folder, in plain string order of the file names; hidden files are passed over.
 
-    Raises DataError if the folder cannot be listed, if two files differ in nothing but the suffix, or if a name is no
-    valid text.
+    A name is the stem in composed Unicode (NFC), since the same name may be spelt in two ways, and copying between
+    systems changes the spelling. Raises DataError if the folder cannot be listed, if two files differ in nothing but
+    the suffix or the spelling, or if no id can be made of a name.
     """
     files: dict[str, Path] = {}
     for file in _children(folder):
         if file.suffix.lower() not in suffixes or file.is_dir():
             continue
-        if file.stem in files:
-            raise DataError(f"{files[file.stem]} and {file.name} have one name: which is meant? Move one of them away.")
-        files[file.stem] = file
+        name = _name(file, file.stem)
+        if name in files:
+            raise DataError(f"{files[name]} and {file.name} have one name: which is meant? Move one of them away.")
+        files[name] = file
     return files
 
 
 def subfolders(folder: Path) -> list[Path]:
     """Folders in a folder, in plain string order; hidden ones and what macOS adds to archives are passed over."""
-    return [child for child in _children(folder) if child.is_dir() and child.name != "__MACOSX"]
+    folders = [child for child in _children(folder) if child.is_dir() and child.name != "__MACOSX"]
+    for child in folders:
+        _name(child, child.name)
+    return folders
+
+
+def named_subfolders(folder: Path) -> dict[str, Path]:
+    """As `subfolders`, by their names, of which the same holds as of those of files, see `listed`."""
+    folders: dict[str, Path] = {}
+    for child in subfolders(folder):
+        name = _name(child, child.name)
+        if name in folders:
+            raise DataError(f"{folders[name]} and {child} have one name: which is meant? Move one of them away.")
+        folders[name] = child
+    return folders
 
 
 def found_in(folder: Path) -> str:
@@ -134,29 +158,49 @@ def some(names: Sequence[str], limit: int = 5) -> str:
 
 def _children(folder: Path) -> list[Path]:
     try:
-        children = sorted((child for child in folder.iterdir() if not child.name.startswith(".")), key=lambda c: c.name)
+        return sorted((child for child in folder.iterdir() if not child.name.startswith(".")), key=lambda c: c.name)
     except OSError as cause:
-        raise DataError(f"{folder} cannot be listed: {cause.strerror}.") from cause
-    for child in children:
-        try:
-            child.name.encode()
-        except UnicodeEncodeError as cause:  # undecodable bytes come out of listings as lone surrogates
-            raise DataError(
-                f"{child.name!r} in {folder} is no text in UTF-8, so no id can be made of it. Rename it."
-            ) from cause
-    return children
+        raise DataError(f"{folder} cannot be listed: {cause.strerror}. Mend that, or name another folder.") from cause
+
+
+def _name(place: Path, name: str) -> str:
+    """The name that an id is made of."""
+    # undecodable bytes come out of listings as lone surrogates (Cs); tabs and line breaks (Cc) would break every table
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        what = "is no text in UTF-8" if any(unicodedata.category(one) == "Cs" for one in name) else "is no plain text"
+        raise DataError(f"{place.name!r} in {place.parent} {what}, so no id can be made of it. Rename it.")
+    return unicodedata.normalize("NFC", name)
 
 
 def _file_bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as cause:
-        raise DataError(f"{file} cannot be read: {cause.strerror}.") from cause
+    with _opened(file) as stream:
+        return stream.read()
 
 
 def _file_digest(file: Path) -> bytes:
+    with _opened(file) as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BufferedReader]:
+    """Open a regular file of a size that an image can have; a pipe would be waited for, a device may have no end."""
     try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").digest()
+        with open(file, "rb", opener=_without_waiting) as stream:
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"{file} is a pipe or a device, and a file is expected. Move it away.")
+            if status.st_size > MAX_BYTES:
+                raise DataError(
+                    f"{file} has {status.st_size:,} bytes, more than the {MAX_BYTES:,} that an image or a mask may "
+                    "have. Cut it into tiles first."
+                )
+            yield stream
     except OSError as cause:
-        raise DataError(f"{file} cannot be read: {cause.strerror}.") from cause
+        raise DataError(
+            f"{file} cannot be read: {cause.strerror}. Mend that, or move it and what belongs to it away."
+        ) from cause
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nucseg.data.files import FileEntry, listed, some, subfolders
+from nucseg.data.files import FileEntry, listed, named_subfolders, some, subfolders
 from nucseg.data.release import Release
 from nucseg.data.sample import DataSet
 from nucseg.errors import DataError
@@ -53,51 +53,59 @@ def open_folder(source: Path) -> DataSet:
             f"{source} holds {f'the folders {some(found)}' if found else 'no folders'}; expected are {_LAYOUT}."
         )
     groups = _groups(images)
-    entries = [entry for group in groups for entry in _entries(source, group)]
+    masks, ignored = (_named(source / kind) for kind in ("masks", "ignore"))
+    entries = [
+        entry
+        for group, folder in groups.items()
+        for entry in _entries(group, folder, masks.get(group, source / "masks" / group), ignored.get(group))
+    ]
     without_mask = [str(entry.image_file.relative_to(images)) for entry in entries if not entry.instances_file.exists()]
     if without_mask:
         raise DataError(
             f"{len(without_mask)} of {len(entries)} images in {images} have no mask of the same name in "
             f"{source / 'masks'}: {some(without_mask)}. Add the masks, or move these images away."
         )
-    return DataSet(RELEASE.name, str(source), tuple(entries), _notes(source, groups, entries))
+    return DataSet(RELEASE.name, str(source), tuple(entries), _notes(groups, masks, entries))
 
 
-def _groups(images: Path) -> list[str]:
-    """Names of the sub-folders, or one empty name where images lie directly in images/."""
-    groups, direct = [child.name for child in subfolders(images)], listed(images)
+def _groups(images: Path) -> dict[str, Path]:
+    """Name -> folder of the sub-folders; one empty name where images lie directly in images/."""
+    groups, direct = named_subfolders(images), listed(images)
     if groups and direct:
         raise DataError(
-            f"{images} holds {len(direct)} images beside the sub-folders {some(groups)}. Either all images lie in "
-            "sub-folders, one for each patient or slide, or none."
+            f"{images} holds {len(direct)} images beside the sub-folders {some(list(groups))}. Either all images lie "
+            "in sub-folders, one for each patient or slide, or none: move the ones or the others."
         )
-    empty = [group for group in groups if not listed(images / group)]
+    empty = [group for group, folder in groups.items() if not listed(folder)]
     if empty:
         raise DataError(f"No images directly in {some(empty)} in {images}: {_LAYOUT}; sub-folders go one level deep.")
-    return groups or [""]
+    return groups or {"": images}
 
 
-def _entries(source: Path, group: str) -> list[FileEntry]:
-    masks, ignored = (
-        listed(source / kind / group) if (source / kind / group).is_dir() else {} for kind in ("masks", "ignore")
-    )
+def _named(folder: Path) -> dict[str, Path]:
+    """The sub-folders by name, and with an empty name the folder itself."""
+    return {"": folder, **named_subfolders(folder)} if folder.is_dir() else {}
+
+
+def _entries(group: str, images: Path, masks: Path, ignored: Path | None) -> list[FileEntry]:
+    mask_of, ignore_of = (listed(folder) if folder and folder.is_dir() else {} for folder in (masks, ignored))
     return [
         FileEntry(
-            id=f"{group}/{stem}" if group else stem,
-            group=group or stem,
+            id=f"{group}/{name}" if group else name,
+            group=group or name,
             stratum=group or "all",
             image_file=image,
-            instances_file=masks.get(stem, source / "masks" / group / f"{stem}.png"),
-            ignore_file=ignored.get(stem),
+            instances_file=mask_of.get(name, masks / f"{name}.png"),
+            ignore_file=ignore_of.get(name),
         )
-        for stem, image in listed(source / "images" / group).items()
+        for name, image in listed(images).items()
     ]
 
 
-def _notes(source: Path, groups: list[str], entries: list[FileEntry]) -> tuple[str, ...]:
-    notes = [_BINARY_NOTE] if groups != [""] else [_BINARY_NOTE, _UNGROUPED_NOTE]
+def _notes(groups: dict[str, Path], masks: dict[str, Path], entries: list[FileEntry]) -> tuple[str, ...]:
+    notes = [_BINARY_NOTE] if "" not in groups else [_BINARY_NOTE, _UNGROUPED_NOTE]
     used = {entry.instances_file for entry in entries}
-    spare = [file.name for group in groups for file in listed(source / "masks" / group).values() if file not in used]
+    spare = [file.name for group in groups for file in listed(masks[group]).values() if file not in used]
     if spare:
         notes.append(f"Masks without an image, not used: {len(spare)} ({some(spare)}).")
     return tuple(notes)

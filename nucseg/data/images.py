@@ -21,6 +21,10 @@ _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_DEPTH_BYTE = 24
 _TIFF_BITS_PER_SAMPLE, _TIFF_LZW, _TIFF_JPEG, _TIFF_PACKBITS, _TIFF_WHITE_IS_ZERO = 258, 5, 7, 32773, 0
+_TIFF_SAMPLE_FORMAT, _TIFF_EXTRA_SAMPLES, _TIFF_SAMPLES_PER_PIXEL = 339, 338, 277
+_TIFF_UNSIGNED = {1, 4}
+"""Sample formats whose bytes count from 0: unsigned, and undefined, which is written by old programs."""
+
 _COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"}
 
 # tifffile logs what it stumbles over in damaged files, which would come out beside the error raised here
@@ -37,6 +41,8 @@ def decode_image(data: bytes, file: Path) -> npt.NDArray[np.uint8]:
     """
     with _errors_naming(file):
         picture = _open(data, file)
+        if isinstance(picture, TiffImagePlugin.TiffImageFile):
+            _check_samples(picture, file)
         depth = _bits_per_channel(picture, data)
         if depth > 8 or picture.mode not in _COLOUR_MODES:
             raise DataError(
@@ -104,6 +110,18 @@ def _bits_per_channel(picture: ImageFile, data: bytes) -> int:
     return 8
 
 
+def _check_samples(picture: TiffImagePlugin.TiffImageFile, file: Path) -> None:
+    # Pillow takes negative values for large ones and drops a second channel, both without a word.
+    if not set(picture.tag_v2.get(_TIFF_SAMPLE_FORMAT, (1,))) <= _TIFF_UNSIGNED:
+        raise DataError(f"{file} holds signed numbers or floats; 8-bit RGB, gray or palette expected. Export it anew.")
+    n_channels, kinds = picture.tag_v2.get(_TIFF_SAMPLES_PER_PIXEL, 1), picture.tag_v2.get(_TIFF_EXTRA_SAMPLES, ())
+    if n_channels == 2 and 0 in kinds:
+        raise DataError(
+            f"{file} has two channels and does not say what the second one is; 8-bit RGB, gray or palette expected. "
+            "Export what the image is made of as RGB, or as gray."
+        )
+
+
 def _png_values(data: bytes, file: Path) -> npt.NDArray[Any]:
     picture = _open(data, file)
     if isinstance(picture, JpegImagePlugin.JpegImageFile):
@@ -119,6 +137,8 @@ def _tiff_values(data: bytes, file: Path) -> npt.NDArray[Any]:
     with tifffile.TiffFile(BytesIO(data)) as tiff:
         page = tiff.pages.first
         _check_extent(page.imagewidth, page.imagelength, len(tiff.pages), file)
+        if page.samplesperpixel == 2 and 0 in page.extrasamples:
+            raise DataError(f"{file} has two channels; a mask holds one number a pixel. Save the one with the nuclei.")
         if page.compression == _TIFF_JPEG:
             raise _lossy(file)
         # tifffile unpacks LZW only with a further package, and PackBits in Python, ten times slower than Pillow does
@@ -128,7 +148,8 @@ def _tiff_values(data: bytes, file: Path) -> npt.NDArray[Any]:
         # but Pillow turns over what is shown turned over
         values = np.array(_open(data, file))
         turned = page.photometric == _TIFF_WHITE_IS_ZERO and values.dtype.itemsize == 1
-        return ~values if turned else values
+        signed = page.dtype == np.int8 and values.dtype == np.uint8  # and takes negative values for large ones
+        return (~values if turned else values).view(np.int8 if signed else values.dtype)
 
 
 def _lossy(file: Path) -> DataError:

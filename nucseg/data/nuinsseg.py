@@ -73,8 +73,8 @@ def _entries(organ: Path) -> list[FileEntry]:
             group=organ.name,
             stratum=organ.name,
             image_file=image,
-            instances_file=organ / _LABELS / f"{stem}.tif",
-            ignore_file=vague if (vague := organ / _VAGUE / f"{stem}.png").exists() else None,
+            instances_file=organ / _LABELS / f"{image.stem}.tif",
+            ignore_file=vague if (vague := organ / _VAGUE / f"{image.stem}.png").exists() else None,
         )
         for stem, image in listed(organ / _IMAGES, (".png",)).items()
     ]

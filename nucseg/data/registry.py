@@ -8,6 +8,7 @@ from nucseg.data.sample import DataSet
 from nucseg.data.synthetic import RELEASE as SYNTHETIC
 from nucseg.data.synthetic import synthetic_dataset
 from nucseg.errors import ConfigError, DataError
+from nucseg.paths import home_expanded
 
 _READERS = {
     nuinsseg.RELEASE: nuinsseg.open_nuinsseg,
@@ -49,7 +50,13 @@ def open_dataset(name: str, source: Path | None) -> DataSet:
         return synthetic_dataset()
     if source is None:
         raise ConfigError(f"The data set {name} is read from a folder: say which one (--source DIR).")
-    place = source.expanduser().absolute()
+    place = home_expanded(source).absolute()
+    try:
+        str(place).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"The path {str(place)!r} is no text in UTF-8, and a store records where its images lie. Rename the folder."
+        ) from None
     if not place.is_dir():
         state = "is no folder" if place.exists() else "is not there"
         raise DataError(f"{place} {state}; name the folder that holds the data set {name} (--source DIR).")

@@ -74,7 +74,9 @@ class DataSet:
 
     def __post_init__(self) -> None:
         if not self.entries:
-            raise DataError(f"The data set {self.name} has no images{f' in {self.source}' if self.source else ''}.")
+            raise DataError(
+                f"The data set {self.name} has no images{f' in {self.source}' if self.source else ''}. Put some there."
+            )
         repeated = [id_ for id_, count in Counter(entry.id for entry in self.entries).items() if count > 1]
         if repeated:
             raise DataError(

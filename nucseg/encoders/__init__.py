@@ -6,7 +6,7 @@ encoder of the family), `random` or `random:SEED` (no knowledge, for tests and d
 
 from nucseg.encoders.architectures import ARCHITECTURES, EMBEDDING_SHAPE, PublishedVit, VitShape
 from nucseg.encoders.base import Encoder, guard
-from nucseg.encoders.opening import asked_identity, encoder_names, open_encoder
+from nucseg.encoders.opening import asked_identity, check_asked, encoder_names, open_encoder
 from nucseg.encoders.weights import weights_folders
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "PublishedVit",
     "VitShape",
     "asked_identity",
+    "check_asked",
     "encoder_names",
     "guard",
     "open_encoder",

@@ -32,7 +32,7 @@ def read_encoder_state(path: Path) -> dict[str, Tensor]:
     content = _load(path)
     if not isinstance(content, Mapping):
         raise _not_weights(path, f"it holds a {type(content).__name__}")
-    tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     encoder = {k.removeprefix(ENCODER_PREFIX): v for k, v in tensors.items() if k.startswith(ENCODER_PREFIX)}
     if encoder:
         return encoder
@@ -111,7 +111,7 @@ def _not_weights(path: Path, found: str) -> EncoderError:
 
 
 def _width_and_depth(state: Mapping[str, Tensor]) -> tuple[int, int] | None:
-    if "pos_embed" not in state:
+    if "pos_embed" not in state or state["pos_embed"].ndim == 0:
         return None
     blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
     return state["pos_embed"].shape[-1], len(blocks)

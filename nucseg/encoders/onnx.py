@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,8 @@ def _onnxruntime() -> Any:
 def _read(path: Path) -> bytes:
     # read once: the digest is that of the very bytes that are run
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise OSError(errno.EINVAL, "It is a pipe or a device")
         return path.read_bytes()
     except OSError as error:
         raise EncoderError(f"Cannot read the ONNX file {path}: {error.strerror}. Give onnx:FILE.") from error

@@ -9,6 +9,7 @@ from nucseg.encoders.architectures import ARCHITECTURES, PRECISIONS
 from nucseg.encoders.base import Encoder
 from nucseg.encoders.weights import WeightsFile
 from nucseg.errors import ConfigError
+from nucseg.paths import home_expanded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class EncoderSpec:
             _refuse(weights is not None, "Encoder 'random' draws its weights and takes no --weights.")
             return cls(architecture=name, weights=None, seed=_seed(argument))
         _refuse(":" in spec, f"Encoder {spec!r}: {name} takes nothing after a colon; give a file with --weights.")
-        return cls(architecture=name, weights=weights.expanduser() if weights else None)
+        return cls(architecture=name, weights=home_expanded(weights) if weights else None)
 
 
 def encoder_names() -> tuple[str, ...]:
@@ -67,6 +68,12 @@ def asked_identity(spec: str, *, weights: Path | None = None, precision: str = "
     if precision != "auto":
         identity["precision"] = precision
     return identity
+
+
+def check_asked(spec: str, *, weights: Path | None = None, precision: str = "auto") -> None:
+    """Raise ConfigError for what `open_encoder` would refuse by name alone; nothing is read."""
+    EncoderSpec.parse(spec, weights)
+    _check_precision(precision)
 
 
 def open_encoder(
@@ -121,7 +128,7 @@ def _open_vit(asked: EncoderSpec, device: str, precision: str, threads: int | No
 
 def _onnx_file(argument: str, weights: Path | None) -> Path:
     _refuse(bool(argument) == (weights is not None), "Encoder 'onnx' needs one file: onnx:FILE, or --weights FILE.")
-    return (weights or Path(argument)).expanduser()
+    return home_expanded(weights or argument)
 
 
 def _seed(argument: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from platformdirs import user_cache_path
 
 from nucseg.encoders.architectures import ARCHITECTURES, PublishedVit
 from nucseg.errors import EncoderError
+from nucseg.paths import home_expanded
 
 READ_BYTES = 1 << 24
 """How much of a file is digested at a time."""
@@ -33,6 +35,8 @@ class WeightsFile:
     def of(cls, path: Path) -> WeightsFile:
         """Digest a file; EncoderError where it is missing, a folder or unreadable."""
         try:
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise OSError(errno.EINVAL, "It is a pipe or a device")
             stamp = _stamp(path)
             return cls(path, _digest(path), stamp)
         except OSError as error:
@@ -70,7 +74,7 @@ def find_weights(architecture: str, given: Path | None) -> WeightsFile:
 def weights_folders() -> tuple[Path, ...]:
     """Folders in which checkpoints are looked for, first match first."""
     own = os.environ.get("NUCSEG_WEIGHTS")
-    folders = (Path(own).expanduser(),) if own else ()
+    folders = (home_expanded(own),) if own else ()
     return (*folders, user_cache_path("nucseg") / "weights")
 
 

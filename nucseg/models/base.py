@@ -27,7 +27,11 @@ INSTANCE_HEADS = ("none", "distance")
 """What a network may predict beside the classes, to tell touching nuclei apart."""
 
 
-@dataclass(frozen=True, kw_only=True)
+MOST_WIDTH = 4096
+"""Sixteen times as many channels at the bottleneck: tens of gigabytes in a single convolution."""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """What the networks have in common."""
 
@@ -53,8 +57,8 @@ class ModelConfig:
     """A name of `INSTANCE_HEADS`; distance predicts how far inside its nucleus a pixel lies."""
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ConfigError(f"width is a number of channels, 1 or more, got {self.width}. The paper's is 32.")
+        if not 1 <= self.width <= MOST_WIDTH:
+            raise ConfigError(f"width is a number of channels, 1 to {MOST_WIDTH}, got {self.width}. The paper's is 32.")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout is a share, at least 0 and below 1, got {self.dropout}. The paper's is 0.3.")
         if self.activation is not None:

@@ -9,6 +9,8 @@ from nucseg.errors import ConfigError
 from nucseg.models.base import STRIDE_PX, SegmentationModel
 from nucseg.models.fusion import EMBEDDING_CHANNELS, EMBEDDING_GRID
 
+MOST_PX = 1 << 16
+
 
 @dataclass(frozen=True)
 class Costs:
@@ -33,6 +35,8 @@ def count_costs(model: SegmentationModel, input_px: int = 256) -> Costs:
     Raises:
         ConfigError: input_px is not a multiple of 16.
     """
+    if input_px > MOST_PX:
+        raise ConfigError(f"input_px must be at most {MOST_PX:,}, got {input_px}.")
     if input_px < 1 or input_px % STRIDE_PX:
         below = max(input_px // STRIDE_PX, 1) * STRIDE_PX
         raise ConfigError(

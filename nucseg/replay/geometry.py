@@ -20,12 +20,10 @@ import json
 import math
 import os
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +34,7 @@ from nucseg.errors import ConfigError, known
 from nucseg.replay import d4
 from nucseg.replay.maps import identity_map
 from nucseg.replay.motion import Motions
+from nucseg.toml import parse_toml, read_toml
 
 NONE, D4 = "none", "d4"
 """Augmentations that need no recipe: nothing at all, and one of the eight symmetries of the square."""
@@ -51,6 +50,9 @@ OURS = {
     "fit_output": False, "crop_border": False,
 }  # fmt: skip
 """Parameters that a recipe cannot set: every pixel is moved linearly, and what came from outside is ignored."""
+
+MOST = {"num_steps": 1024, "num_control_points": 16, "sigma": 256}
+"""Of what grows without bound with a parameter, how much there may be."""
 
 GROUPS = ("one_of", "all_of")
 
@@ -148,25 +150,22 @@ def geometry_names() -> tuple[str, ...]:
     return (NONE, D4, *sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml")))
 
 
-def _read(name: str) -> str:
+def _read(name: str) -> bytes:
     if name in geometry_names():
-        return (resources.files("nucseg.replay") / "recipes" / f"{name}.toml").read_text()
+        return (resources.files("nucseg.replay") / "recipes" / f"{name}.toml").read_bytes()
     try:
-        return Path(name).read_text()
+        return read_toml(name)
     except FileNotFoundError:
         known = ", ".join(geometry_names())
         if PHOTOMETRIC.search(name):
             raise ConfigError(f"augmentation {name!r} {WHY_NO_COLOURS} Geometric are {known}.") from None
         raise ConfigError(f"augmentation must be one of {known}, or a file with transforms, got {name!r}.") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"The augmentation {name!r} cannot be read: {error}.") from None
+        raise ConfigError(f"The augmentation {name!r} cannot be read: {error}. Name another file.") from None
 
 
-def _transforms(content: str, name: str) -> list[Any]:
-    try:
-        tables = tomllib.loads(content)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"The augmentation {name} is not TOML: {error}. Mend the file.") from None
+def _transforms(content: bytes, name: str) -> list[Any]:
+    tables = parse_toml(content, f"The augmentation {name}")
     if set(tables) != {"transform"} or not isinstance(tables["transform"], list):
         found = ", ".join(tables) or "nothing"
         raise ConfigError(f"The augmentation {name} must be a list of [[transform]], got {found}.")
@@ -230,15 +229,32 @@ def _check_transform(step: Mapping[str, Any], where: str) -> None:
             raise ConfigError(
                 f"{parameter} of {name} in {where} must be made of finite numbers, texts, lists, got {value!r}."
             )
+    _check_sizes(step, where)
     for parameter in set(step) - {"name", "p"}:
         if parameter in OURS or parameter == "size":
             raise ConfigError(
                 f"{parameter} of {name} in {where} cannot be set: the size stays, every pixel is moved linearly, and "
-                "what came from outside the image is ignored."
+                "what came from outside the image is ignored. Leave it out."
             )
         valid = [one for one in _parameters(name) if one not in OURS and one != "size"]
         if parameter not in valid:
             raise ConfigError(f"{name} in {where} has no parameter {parameter!r}. {known(parameter, valid)}")
+
+
+def _check_sizes(step: Mapping[str, Any], where: str) -> None:
+    for parameter, most in MOST.items():
+        if _largest(step.get(parameter, 0)) > most:
+            raise ConfigError(
+                f"{parameter} of {step['name']} in {where} must be at most {most}, got {step[parameter]!r}: more would "
+                "take minutes an image."
+            )
+
+
+def _largest(value: object) -> float:
+    """The largest number in a parameter; texts are for the library to refuse."""
+    if isinstance(value, list):
+        return max(map(_largest, value), default=0)
+    return value if isinstance(value, int | float) else 0
 
 
 def _is_plain(value: object) -> bool:

@@ -9,9 +9,7 @@ p = 1.0
 scale = [0.8, 1.2]
 """
 
-import math
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nucseg.errors import ConfigError, known
+from nucseg.toml import parse_toml, read_toml
 from nucseg.views.transforms import TRANSFORMS, Bounded, Range, Transform
 
 MOST_VARIANTS = 999
@@ -66,26 +65,22 @@ def load_recipe(name_or_path: str) -> PhotometricRecipe:
     content = _read(name_or_path)
     name = name_or_path if name_or_path in recipe_names() else Path(name_or_path).name.removesuffix(".toml")
     _check_name(name, name_or_path)
-    try:
-        written = tomllib.loads(content.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"The recipe {name_or_path} is not TOML: {error}. Mend the file.") from None
-    return _recipe(name, written, f"The recipe {name_or_path}")
+    return _recipe(name, parse_toml(content, f"The recipe {name_or_path}"), f"The recipe {name_or_path}")
 
 
 def _read(name: str) -> bytes:
     if name in recipe_names():
         return (resources.files("nucseg.views") / "recipes" / f"{name}.toml").read_bytes()
     try:
-        return Path(name).expanduser().read_bytes()
+        return read_toml(name)
     except FileNotFoundError:
         valid = ("identity", "d4", *recipe_names())
         raise ConfigError(
             f"There are no views {name!r}, and no such file. {known(name, valid)} A photometric recipe of your own is "
             "named by its file, path/to/NAME.toml."
         ) from None
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"The recipe {name!r} cannot be read: {error}.") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"The recipe {name!r} cannot be read: {error}. Name another file.") from None
 
 
 def _check_name(name: str, path: str) -> None:
@@ -150,7 +145,7 @@ def _range(value: object, bounds: Bounded, what: str) -> Range:
 
 
 def _number(value: object, least: float, most: float, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise ConfigError(f"{what} must be a number from {least} to {most}, got {value!r}.")
     if not least <= value <= most:
         raise ConfigError(f"{what} must be from {least} to {most}, got {value}.")

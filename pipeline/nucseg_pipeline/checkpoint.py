@@ -70,7 +70,7 @@ def load_checkpoint(path: Path, inputs: str) -> dict[str, Any]:
             f"The checkpoint {path} has format {found!r}, this version reads {FORMAT}. "
             "Read it with the version that wrote it, or train the run again in another folder (--run)."
         )
-    if content["inputs"] != inputs:
+    if content.get("inputs") != inputs:
         raise ConfigError(
             f"The checkpoint {path} is of another run: it was trained on other inputs than inputs.json beside it "
             "records. Bring the right file back, or train the run again in another folder (--run)."

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nucseg.errors import ConfigError, NucsegError
+from nucseg.paths import home_expanded
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -128,9 +128,9 @@ def users_cluster(address: str) -> Iterator[Client]:
     """
     from distributed import Client
 
-    is_file = "://" not in address and Path(address).expanduser().suffix == ".json"
-    where: dict[str, Any] = {"scheduler_file": str(Path(address).expanduser())} if is_file else {"address": address}
-    if is_file and not Path(address).expanduser().is_file():
+    is_file = "://" not in address and home_expanded(address).suffix == ".json"
+    where: dict[str, Any] = {"scheduler_file": str(home_expanded(address))} if is_file else {"address": address}
+    if is_file and not home_expanded(address).is_file():
         raise ClusterError(
             f"there is no scheduler file {address}. `dask scheduler --scheduler-file FILE` writes it; take a "
             "folder that all machines share."

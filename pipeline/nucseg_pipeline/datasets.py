@@ -11,6 +11,7 @@ import numpy as np
 from nucseg.data import DataSet, Entry, Release, SplitRow, n_folds, protocol_summary, release_named, releases
 from nucseg.data.official import plain_name
 from nucseg.errors import ConfigError, DataError, NucsegError
+from nucseg.paths import home_expanded
 from nucseg_pipeline.holdings import Holding, holding, store_names
 from nucseg_pipeline.sources import FOLDER, SYNTHETIC, find_folder, layout_name, open_source
 from nucseg_pipeline.synchronise import Progress
@@ -104,7 +105,7 @@ def stand(name: str, cache: str, given: Path | None = None) -> Standing:
     folder, dataset, problem = "", None, ""
     try:
         place = given or (None if layout == SYNTHETIC else find_folder(name, held.source if held else ""))
-        folder = str(place.expanduser().absolute()) if place else ""
+        folder = str(home_expanded(place).absolute()) if place else ""
         if place or layout == SYNTHETIC:
             # as the files are: whether they can be read does not depend on their stain
             dataset = replace(open_source(plain_name(name), place), name=name)

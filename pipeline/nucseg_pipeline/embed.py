@@ -13,7 +13,7 @@ import xxhash
 
 from nucseg.data import DataSet, Entry, stain_identity
 from nucseg.data.official import plain_name, stain_of
-from nucseg.encoders import Encoder, open_encoder
+from nucseg.encoders import Encoder, check_asked, open_encoder
 from nucseg.errors import ConfigError, DataError
 from nucseg.views import View, views_named
 from nucseg_cache import CacheError, Key, Store, StoreExists, StoreNotFound, ViewDiffers
@@ -84,6 +84,8 @@ def embed(config: EmbedConfig, progress: Progress, tell: Tell = lambda told: Non
             name that was made otherwise.
     """
     format_named(config.format)
+    if config.encoder != NO_ENCODER:
+        check_asked(config.encoder, weights=config.weights, precision=config.precision)
     views = views_named(config.views)
     store, dataset = _open(config)
     entries = dataset.entries[: config.limit]

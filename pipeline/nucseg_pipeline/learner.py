@@ -97,7 +97,7 @@ class Learner:
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
             self.history = [EpochRow(**row) for row in state["history"]]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(
                 f"The checkpoint is of another network: {str(error).splitlines()[0]} Resume it with the version of "
                 "nucseg that wrote it, or train anew in another folder (--run)."

@@ -1,7 +1,7 @@
 """Configurations from and to TOML: recipes name only what differs, options beat them, defaults fill the rest."""
 
 import json
-import tomllib
+import sys
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from nucseg.errors import ConfigError, known
+from nucseg.toml import parse_toml, read_toml
 from nucseg_pipeline.config import AblateConfig, EmbedConfig, ReportConfig, TrainConfig
 
 STAGES: dict[str, type[Any]] = {"embed": EmbedConfig, "train": TrainConfig, "report": ReportConfig}
@@ -47,7 +48,7 @@ def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
 
     Raises ConfigError where there is no such recipe, or it is not TOML.
     """
-    return _parse(_read(str(name_or_path)), str(name_or_path))
+    return parse_toml(_read(str(name_or_path)), f"The recipe {name_or_path}")
 
 
 def resolve(stage: type[C], recipe: Mapping[str, object], options: Mapping[str, object]) -> C:
@@ -72,18 +73,11 @@ def _read(name: str) -> bytes:
     if name in recipe_names():
         return (resources.files("nucseg_pipeline") / "recipes" / f"{name}.toml").read_bytes()
     try:
-        return Path(name).read_bytes()
+        return read_toml(name)
     except FileNotFoundError:
         raise ConfigError(f"No recipe {name!r}, and no such file. {known(name, recipe_names())}") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"The recipe {name!r} cannot be read: {error}.") from None
-
-
-def _parse(content: bytes, name: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(content.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"The recipe {name} is not TOML: {error}. Mend the file.") from None
+        raise ConfigError(f"The recipe {name!r} cannot be read: {error}. Name another file.") from None
 
 
 def checked(stage: type[Any], values: Mapping[str, object], where: str) -> dict[str, Any]:
@@ -108,9 +102,9 @@ def _convert(value: object, hint: Any, what: str) -> Any:
         if kind is Path and isinstance(value, str) and "\0" not in value:
             return Path(value).expanduser() if value.startswith("~/") else Path(value)
         # a bool is an int in Python, but not in a recipe
-        if type(value) is kind:
+        if type(value) is kind and "\0" not in (value if isinstance(value, str) else ""):
             return value
-        if kind is float and type(value) is int:
+        if kind is float and type(value) is int and abs(value) < sys.float_info.max:
             return float(value)
     raise ConfigError(f"{what} must be {' or '.join(map(_spoken, allowed))}, got {value!r}.")
 

@@ -18,7 +18,9 @@ from nucseg.errors import ConfigError
 from nucseg.instances import InstanceRule
 from nucseg_pipeline.checkpoint import write_whole
 from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.events import EpochRow
 from nucseg_pipeline.inputs import Inputs
+from nucseg_pipeline.json_fields import misfit
 from nucseg_pipeline.recipe import load_recipe, resolve, to_toml
 
 FORMAT = 1
@@ -68,16 +70,18 @@ class RunFolder:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder and keep other trainings out of it; an empty one is taken away again.
+        """Make the folder and keep other trainings out of it; empty ones that were made are taken away again.
 
         The lock is the kernel's and ends with the process, however it ends.
         """
+        made = [folder for folder in self.path.parents if not folder.exists()]
         descriptor = self._locked()
         try:
             yield
         finally:
             with contextlib.suppress(OSError):
-                self.path.rmdir()  # while nobody else can hold it
+                for folder in (self.path, *made):
+                    folder.rmdir()  # while nobody else can hold it
             os.close(descriptor)
 
     def _locked(self) -> int:
@@ -168,6 +172,9 @@ class RunFolder:
         """The ids that the run was given."""
         content: dict[str, Any] = self._read("split.json", Split)
         lists = {name: tuple(content[name]) for name in ("train", "validation", "test", "notes")}
+        ids = (*lists["train"], *lists["validation"], *lists["test"])
+        if len(set(ids)) < len(ids) or not all(lists[part] for part in ("train", "validation", "test")):
+            raise _damaged(self.file("split.json"), "a part is empty, or an id stands in it twice")
         return Split(protocol=content["protocol"], **lists)
 
     def inputs(self) -> Inputs:
@@ -176,7 +183,11 @@ class RunFolder:
 
     def rule(self) -> InstanceRule:
         """The rule that was chosen on the validation part."""
-        return InstanceRule(**self._read("rule.json", InstanceRule))
+        content = self._read("rule.json", InstanceRule)
+        try:
+            return InstanceRule(**content)
+        except ConfigError as error:
+            raise _damaged(self.file("rule.json"), error) from None
 
     def status(self) -> dict[str, Any]:
         """The content of run.json."""
@@ -186,6 +197,10 @@ class RunFolder:
                 f"{self.path} is a run of format {content.get('format')!r}, this version reads {FORMAT}. "
                 "Read it with the version that wrote it, or train again in another folder (--run)."
             )
+        chosen = {"best_epoch": int, "validation_dice": float} if content["status"] == "finished" else {}
+        for name, kind in chosen.items():
+            if type(content.get(name)) is not kind:
+                raise _damaged(self.file("run.json"), f"{name} is {content.get(name)!r}")
         return content
 
     def history(self) -> list[dict[str, float]]:
@@ -197,6 +212,9 @@ class RunFolder:
             raise _damaged(self.file("epochs.csv"), error) from None
         if not rows:
             raise _damaged(self.file("epochs.csv"), "it is empty")
+        missing = sorted({column.name for column in fields(EpochRow)} - rows[0].keys())
+        if missing:
+            raise _damaged(self.file("epochs.csv"), f"it has no column {missing[0]}")
         return rows
 
     def _read(self, name: str, kind: type[Any] | None) -> dict[str, Any]:
@@ -208,6 +226,8 @@ class RunFolder:
         known = set() if kind is None else {field.name for field in fields(kind)}
         if not isinstance(content, dict) or (kind is not None and not known - ADDED <= set(content) <= known):
             raise _damaged(self.file(name), "it does not hold what belongs there")
+        if kind is not None and (wrong := misfit(content, kind)):
+            raise _damaged(self.file(name), f"it does not hold what belongs there: {wrong}")
         return content
 
 

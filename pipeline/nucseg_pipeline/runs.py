@@ -18,7 +18,7 @@ from nucseg_pipeline.accelerators import choose_device
 from nucseg_pipeline.checkpoint import load_checkpoint
 from nucseg_pipeline.config import TrainConfig, store_location
 from nucseg_pipeline.inference import Prediction, predict
-from nucseg_pipeline.inputs import Inputs, gather, open_embeddings
+from nucseg_pipeline.inputs import Inputs, gather, open_embeddings, used_ids
 from nucseg_pipeline.network import build_network
 from nucseg_pipeline.rows import Rows
 from nucseg_pipeline.run_folder import RunFolder
@@ -56,6 +56,12 @@ class Run:
         """
         folder = _finished(path)
         config, parts, inputs = folder.config(), folder.split(), folder.inputs()
+        unknown = set(used_ids(parts)) - set(inputs.samples)
+        if unknown:
+            raise ConfigError(
+                f"split.json and inputs.json in {path} do not belong together: inputs.json records no digests of "
+                f"{some(sorted(unknown))}. Bring the files back from a copy, or train again in another folder (--run)."
+            )
         store = _store(inputs, config, cache)
         if dict(store.preparation) != dict(inputs.preparation):
             raise ConfigError(
@@ -133,9 +139,25 @@ class Run:
         Raises:
             ConfigError: the checkpoint cannot be read.
         """
-        model = build_network(self.config)
-        best = load_checkpoint(self.folder.file("best.pt"), self.inputs.fingerprint)
-        model.load_state_dict(best["model"])
+        try:
+            model = build_network(self.config)
+        except ConfigError as error:
+            raise ConfigError(f"{self.folder.file('config.toml')} asks for what cannot be: {error}") from None
+        file = self.folder.file("best.pt")
+        best = load_checkpoint(file, self.inputs.fingerprint)
+        try:
+            model.load_state_dict(best["model"])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ConfigError(
+                f"The checkpoint {file} is of another network than config.toml beside it says: "
+                f"{str(error).splitlines()[0]} Bring the right files back from a copy, or train again in another "
+                "folder (--run)."
+            ) from None
+        if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
+            raise ConfigError(
+                f"The checkpoint {file} holds weights that are no finite numbers. Bring the file back from a copy, or "
+                "train again in another folder (--run)."
+            )
         return model.eval()
 
 

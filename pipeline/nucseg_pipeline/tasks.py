@@ -16,6 +16,7 @@ from nucseg.data import Entry
 from nucseg.data.files import some
 from nucseg.encoders import Encoder, open_encoder
 from nucseg.errors import DataError, EncoderError, NucsegError
+from nucseg.paths import home_expanded
 from nucseg.views import View
 from nucseg_cache import CacheError, EmbeddingNotFound, Key, Store
 from nucseg_pipeline.config import EmbedConfig
@@ -215,4 +216,4 @@ def refuse_another_encoder(expected: Mapping[str, str], identity: Mapping[str, s
 
 
 def _absolute(path: str | Path) -> str:
-    return str(Path(path).expanduser().absolute())
+    return str(home_expanded(path).absolute())

@@ -22,6 +22,7 @@ from nucseg_pipeline.events import EpochDone, Progress, Started, StepDone
 from nucseg_pipeline.inference import predict
 from nucseg_pipeline.inputs import Inputs, divide, find_key, gather, open_embeddings, used_ids
 from nucseg_pipeline.learner import Learner
+from nucseg_pipeline.network import check_network
 from nucseg_pipeline.replaying import images_to_learn_from, open_replay
 from nucseg_pipeline.rows import Rows, spread_evenly
 from nucseg_pipeline.run_folder import RunFolder, State
@@ -55,6 +56,7 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         TrainingError: the loss left the finite numbers, or a file could not be written; what was finished is kept.
         nucseg_cache.CacheError: the store or its embeddings are missing, ambiguous or damaged.
     """
+    check_network(config)  # before what takes long, and before anything else is said to be missing
     accelerator = open_accelerator(config)
     is_main = accelerator.is_main_process
     store = Store.open(store_location(config.cache, config.dataset))

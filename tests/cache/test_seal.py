@@ -11,6 +11,7 @@ import pytest
 import zarr
 
 from nucseg_cache import CacheError, Key, RowDamaged, SampleRow, Store, StoreDamaged, StoreFormatError, StoreNotFound
+from nucseg_cache.seal import read_sealed, write_sealed
 
 Document = dict[str, Any]
 DAMAGED = "changed after they were written|unreadable|cannot be read|its name|it was renamed"
@@ -226,3 +227,25 @@ def test_an_empty_folder_is_no_store_and_a_file_neither(tmp_path: Path) -> None:
     for name in ("file.zarr", "folder.zarr", "file.zarr/below.zarr"):
         with pytest.raises(StoreNotFound):
             Store.open(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"codecs": [{"name": "numcodecs.pickle", "configuration": {}}]},
+        {"codecs": [{"name": "evil.codec"}]},
+        {"data_type": "object"},
+        {"data_type": {"name": "evil", "configuration": {}}},
+    ],
+)
+def test_codecs_and_types_that_zarr_does_not_know_are_damage_even_where_they_are_sealed(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    group.create_array("values", shape=(2, 2), dtype="uint8")
+    file = tmp_path / "a.zarr" / "values" / "zarr.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    write_sealed(group, {"format": 1}, ("values",))
+
+    with pytest.raises(StoreDamaged, match="cannot be opened"):
+        read_sealed(group, ("values",))

@@ -674,3 +674,13 @@ def test_a_cosine_schedule_falls_as_torchs_does() -> None:
 def test_a_constant_schedule_stays() -> None:
     config = TrainConfig(dataset="synthetic", learning_rate=1e-2)
     assert {learning_rate(config, epoch) for epoch in (0, 0.5, 49)} == {1e-2}
+
+
+def test_a_training_that_is_refused_leaves_no_folders(training: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    config = training(run=tmp_path / "mine" / "runs" / "a", fold=99)
+
+    with pytest.raises(ConfigError, match="fold"):
+        train(config)
+
+    assert not list((tmp_path / "mine").iterdir())

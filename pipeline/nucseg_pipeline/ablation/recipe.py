@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,10 +12,13 @@ from typing import Any
 from nucseg.data.stain import STAINS
 from nucseg.errors import ConfigError, known
 from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.config.checks import check_dataset, check_seed
 from nucseg_pipeline.recipe import checked, read_recipe
 
 PLANNED = frozenset({"dataset", "fold", "seed", "cache", "run", "resume", "threads", "device", "weights"})
 """Fields of a training that the plan of a table sets; its recipe may not."""
+
+MOST_ROWS = 1000
 
 PUBLISHED_METRICS = ("dice", "miou")
 """What the papers report."""
@@ -74,7 +78,7 @@ def load_ablation(name_or_path: str) -> Ablation:
             f"{name_or_path} is not the recipe of a table: it has no [ablation]. It may be one for `nucseg train`."
         )
     _check_names(tables, ("ablation", "train", "row", "grid"), str(name_or_path))
-    about = dict(tables["ablation"])
+    about = _table(tables, "ablation", str(name_or_path))
     where = f"{name_or_path}, [ablation]"
     _check_names(about, ("title", "source", "published", "datasets", "baseline", "folds", "seeds"), where)
     rows = (*_rows(tables.get("row", []), str(name_or_path)), *_grid(tables.get("grid", {}), str(name_or_path)))
@@ -92,12 +96,12 @@ def load_ablation(name_or_path: str) -> Ablation:
         title=_text(about, "title", where) or names[0],
         source=_text(about, "source", where),
         published_note=_text(about, "published", where),
-        datasets=tuple(_list(about, "datasets", str, where) or ("nuinsseg",)),
+        datasets=_datasets(about, where) or ("nuinsseg",),
         baseline=baseline,
         folds=_folds(about, where),
-        seeds=tuple(dict.fromkeys(_list(about, "seeds", int, where))) or (0,),
+        seeds=_seeds(about, where) or (0,),
         rows=rows,
-        train=_settings(dict(tables.get("train", {})), f"{name_or_path}, [train]"),
+        train=_settings(_table(tables, "train", str(name_or_path)), f"{name_or_path}, [train]"),
     )
 
 
@@ -121,7 +125,13 @@ def _rows(tables: object, where: str) -> Iterator[Row]:
 
 def _grid(axes: object, where: str) -> Iterator[Row]:
     if not isinstance(axes, dict) or not all(isinstance(values, list) and values for values in axes.values()):
-        raise ConfigError(f'{where}, [grid]: every field has a list of values, as in fusion = ["none", "xgfb"].')
+        raise ConfigError(f'{where}, [grid]: every field must have a list of values, as in fusion = ["none", "xgfb"].')
+    n_rows = math.prod(map(len, axes.values()))
+    if n_rows > MOST_ROWS:
+        raise ConfigError(
+            f"{where}, [grid]: its values make {n_rows:,} rows, more than the {MOST_ROWS:,} of a table that anybody "
+            "reads. Leave some of them out."
+        )
     for values in product(*axes.values()) if axes else ():
         given = dict(zip(axes, values, strict=True))
         name = ", ".join(str(value) if isinstance(value, str) else f"{key} {value}" for key, value in given.items())
@@ -143,7 +153,9 @@ def _published(values: object, where: str) -> Mapping[str, Mapping[str, float]]:
     if not isinstance(values, dict):
         raise ConfigError(f"published in {where} must be data sets with their scores, got {values!r}.")
     for dataset, scores in values.items():
-        numbers = isinstance(scores, dict) and all(isinstance(value, float) for value in scores.values())
+        numbers = isinstance(scores, dict) and all(
+            isinstance(value, float) and math.isfinite(value) for value in scores.values()
+        )
         if not numbers or set(scores) - set(PUBLISHED_METRICS):
             raise ConfigError(
                 f"published.{dataset} in {where} must be like {{ dice = 0.9399, miou = 0.8938 }}, got {scores!r}."
@@ -152,9 +164,9 @@ def _published(values: object, where: str) -> Mapping[str, Mapping[str, float]]:
 
 
 def _stain(value: object, where: str) -> str:
-    if value and value not in STAINS:
+    if not isinstance(value, str) or (value and value not in STAINS):
         raise ConfigError(f"stain in {where} must be {' or '.join(STAINS)}, got {value!r}.")
-    return str(value)
+    return value
 
 
 def _folds(about: Mapping[str, Any], where: str) -> Mapping[str, int]:
@@ -162,6 +174,33 @@ def _folds(about: Mapping[str, Any], where: str) -> Mapping[str, int]:
     if not isinstance(values, dict) or any(type(value) is not int or value < 1 for value in values.values()):
         raise ConfigError(f"folds in {where} must be like {{ nuinsseg = 5 }}, numbers of 1 or more, got {values!r}.")
     return values
+
+
+def _datasets(about: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    names: tuple[str, ...] = tuple(_list(about, "datasets", str, where))
+    for name in names:
+        try:
+            check_dataset(name)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+    return names
+
+
+def _seeds(about: Mapping[str, Any], where: str) -> tuple[int, ...]:
+    seeds: tuple[int, ...] = tuple(dict.fromkeys(_list(about, "seeds", int, where)))
+    for seed in seeds:
+        try:
+            check_seed(seed)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+    return seeds
+
+
+def _table(tables: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:
+    table = tables.get(name, {})
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where}: {name} must be a table, [{name}], got {table!r}.")
+    return table
 
 
 def _text(about: Mapping[str, Any], name: str, where: str) -> str:

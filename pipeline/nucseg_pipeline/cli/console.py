@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -15,10 +16,34 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
-out = Console(highlight=False, markup=False, soft_wrap=True)
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What would steer the terminal, turn the direction of writing, or is no text: names of files may hold all of it."""
+
+
+def printable(text: str) -> str:
+    """A text with escapes in place of what must not reach a terminal; line breaks stay, tabs too."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class Plain(Console):
+    """A console that prints names and paths as they are, but lets none of them steer the terminal."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As rich's."""
+        super().print(*map(_escaped, objects), **options)
+
+
+def _escaped(printed: Any) -> Any:
+    if isinstance(printed, Text):
+        printed = printed.copy()
+        printed.plain = printable(printed.plain)
+    return printable(printed) if isinstance(printed, str) else printed
+
+
+out = Plain(highlight=False, markup=False, soft_wrap=True)
 """Standard output. Markup is off: paths and names may hold brackets."""
 
-err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+err = Plain(stderr=True, highlight=False, markup=False, soft_wrap=True)
 """Standard error."""
 
 FAILED, INTERRUPTED = 1, 130
@@ -107,7 +132,8 @@ def _message(error: BaseException) -> str:
     from nucseg.memory import lacks_memory, reason
 
     if lacks_memory(error) and not isinstance(error, NucsegError):
-        return f"there is not enough memory ({reason(error)}). Take a smaller --batch-size, or close what else uses it."
+        way_out = "Take a smaller --batch-size or --width, or close what else uses it."
+        return f"there is not enough memory ({reason(error)}). {way_out}"
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{place}. Everything finished so far is kept; mend that and run the command again."
@@ -176,11 +202,11 @@ def clock(seconds: float) -> str:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """A table whose first column is text and whose others are numbers, nothing of it read as markup."""
-    made = Table(title=Text(title), title_justify="left")
+    made = Table(title=Text(printable(title)), title_justify="left")
     for i, column in enumerate(columns):
-        made.add_column(Text(column), justify="right" if i else "left")
+        made.add_column(Text(printable(column)), justify="right" if i else "left")
     for row in rows:
-        made.add_row(*(Text(str(cell)) for cell in row))
+        made.add_row(*(Text(printable(str(cell))) for cell in row))
     return made
 
 

@@ -15,6 +15,10 @@ from nucseg_pipeline.reporting.findings import ConfigurationFindings, Findings
 from nucseg_pipeline.reporting.matrix import MATRIX_METRICS, Column, Matrix, Row
 from nucseg_pipeline.reporting.scores import ALL_BACKGROUND, IMAGE_METRICS, LOWER_IS_BETTER, METRICS, RunScores
 
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}",
+                  "\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
+"""With what a text begins that spreadsheets take for a formula."""
+
 
 def number(value: float, metric: str = "") -> str:
     """Write a score with three decimals, a distance in pixels with one."""
@@ -45,6 +49,9 @@ def p_value(p: float) -> str:
 def csv_text(datasets: Mapping[str, Mapping[str, RunScores]], configuration: Mapping[str, str]) -> str:
     """Write one line an image and run: what it is, every score in full, the pixels counted, the nuclei.
 
+    A spreadsheet computes a text that begins like a formula, and formulas can send data away: such a name has an
+    apostrophe before it. summary.json has it as it is.
+
     Args:
         datasets: data set -> run name -> its scores there.
         configuration: run name -> name of its configuration.
@@ -57,10 +64,14 @@ def csv_text(datasets: Mapping[str, Mapping[str, RunScores]], configuration: Map
     for dataset, runs in datasets.items():
         for name, run in runs.items():
             for image in run.images:
-                what = (dataset, configuration[name], name, image.id, image.group, image.stratum)
+                what = map(_cell_text, (dataset, configuration[name], name, image.id, image.group, image.stratum))
                 values = (image.values[metric] for metric in IMAGE_METRICS)
                 writer.writerow([*what, *values, *astuple(image.counts), image.n_true, image.n_predicted])
     return table.getvalue()
+
+
+def _cell_text(name: str) -> str:
+    return f"'{name}" if name.lstrip().startswith(FORMULA_STARTS) else name
 
 
 def json_text(told: Findings | Matrix) -> str:
@@ -77,7 +88,7 @@ def markdown_text(findings: Findings) -> str:
         f"{findings.n_images} test images of {findings.n_groups} groups, protocol {findings.protocol}, scored on the "
         f"{findings.grid}. Means over images with 95 % bootstrap intervals over groups.",
         "",
-        *(f"- {note}" for note in findings.notes),
+        *(f"- {_inert(note)}" for note in findings.notes),
         "",
         *_metric_table(findings),
         "",
@@ -102,7 +113,7 @@ def matrix_markdown(told: Matrix) -> str:
         f"Scored on the {told.grid}. Means over images with 95 % bootstrap intervals over groups. A star marks a data "
         "set that the configuration was trained on, on other images; everywhere else it is scored across domains.",
         "",
-        *(f"- {note}" for note in told.notes),
+        *(f"- {_inert(note)}" for note in told.notes),
         "",
     ]
     for metric in MATRIX_METRICS:
@@ -127,7 +138,7 @@ def _made_lines(told: Findings | Matrix) -> list[str]:
 
 
 def _warning_lines(warnings: Sequence[str]) -> list[str]:
-    return [f"> **Warning.** {warning}\n" for warning in warnings]
+    return [f"> **Warning.** {_inert(warning)}\n" for warning in warnings]
 
 
 def _matrix_table(told: Matrix, metric: str) -> list[str]:
@@ -189,7 +200,7 @@ def spread_cells(over_runs: Spread, metric: str = "") -> list[str]:
 def _empty_lines(findings: Findings) -> list[str]:
     counted = [(one.name, one.n_one_empty, one.n_predictions) for one in findings.configurations]
     counted.append((ALL_BACKGROUND, findings.n_one_empty_background, findings.n_images))
-    told = "; ".join(f"{name} {n_empty} of {n}" for name, n_empty, n in counted)
+    told = "; ".join(f"{_inert(name)} {n_empty} of {n}" for name, n_empty, n in counted)
     return [f"hd95: where only one of truth and prediction is empty it is the image's diagonal ({told}).", ""]
 
 
@@ -248,4 +259,9 @@ def _cell(interval: Interval, metric: str = "") -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(_inert(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _inert(text: str) -> str:
+    """A text in one line of Markdown, where names cannot be HTML."""
+    return " ".join(text.split()).replace("<", "\\<")

@@ -1,6 +1,9 @@
 """Any folder with images/ and masks/."""
 
 import hashlib
+import os
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from PIL import Image
 
 from nucseg.data import open_dataset
-from nucseg.errors import DataError
+from nucseg.errors import ConfigError, DataError
 
 PINK = np.full((10, 12, 3), (230, 150, 190), np.uint8)
 
@@ -144,3 +147,83 @@ def test_a_file_name_that_is_no_text_is_refused(source: Path) -> None:
 
     with pytest.raises(DataError, match="no text in UTF-8"):
         open_dataset("folder", source)
+
+
+def a_pipe(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def an_endless_device(file: Path) -> None:
+    file.symlink_to("/dev/zero")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [a_pipe, an_endless_device])
+@pytest.mark.parametrize("name", ["images/b.png", "masks/b.tif"])
+def test_a_pipe_or_a_device_under_the_name_of_a_file_is_not_waited_for(
+    source: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    (source / name).unlink()
+    make(source / name)
+    _, b, _ = open_dataset("folder", source).entries
+
+    for access in (b.digests, b.read):
+        with pytest.raises(DataError, match=rf"{name}.*pipe or a device"):
+            access()
+
+
+def test_a_file_larger_than_any_image_is_not_read(source: Path) -> None:
+    with (source / "images" / "b.png").open("r+b") as stream:
+        stream.truncate(1 << 40)
+
+    with pytest.raises(DataError, match=r"b\.png has 1,099,511,627,776 bytes"):
+        open_dataset("folder", source).entries[1].read_image()
+
+
+@pytest.mark.parametrize("image", ["NFC", "NFD"])
+@pytest.mark.parametrize("mask", ["NFC", "NFD"])
+@pytest.mark.parametrize("name", ["Größe", "Größe/ä"])
+def test_one_name_may_be_spelt_in_two_ways(tmp_path: Path, image: str, mask: str, name: str) -> None:
+    save(tmp_path / "images" / f"{unicodedata.normalize(image, name)}.png", PINK)
+    save(tmp_path / "masks" / f"{unicodedata.normalize(mask, name)}.png", two_nuclei(7))
+
+    (entry,) = open_dataset("folder", tmp_path).entries
+
+    assert entry.id == unicodedata.normalize("NFC", name)
+    assert entry.read()[0].instances.max() == 7
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+@pytest.mark.parametrize("where", ["{}.png", "{}/a.png"])
+def test_two_spellings_of_one_name_are_refused(tmp_path: Path, kind: str, where: str) -> None:
+    for form in ("NFC", "NFD"):
+        save(tmp_path / kind / where.format(unicodedata.normalize(form, "é")), two_nuclei())
+    other = "masks" if kind == "images" else "images"
+    save(tmp_path / other / where.format("é"), two_nuclei())
+
+    with pytest.raises(DataError, match="one name"):
+        open_dataset("folder", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[31mb", os.fsdecode(b"a\xff")])
+def test_no_id_is_made_of_what_is_no_plain_text(source: Path, name: str) -> None:
+    (source / "images" / "b.png").rename(source / "images" / f"{name}.png")
+
+    with pytest.raises(DataError, match="Rename it"):
+        open_dataset("folder", source)
+
+
+def test_files_that_are_no_images_may_have_any_name(source: Path) -> None:
+    (source / "images" / "Icon\r").write_bytes(b"")
+    (source / "images" / os.fsdecode(b"n\xf6tes.txt")).write_bytes(b"")
+
+    assert len(open_dataset("folder", source).entries) == 3
+
+
+def test_a_source_whose_path_cannot_be_written_down_is_refused(source: Path) -> None:
+    moved = source.rename(source.with_name(os.fsdecode(b"a\xff")))
+
+    with pytest.raises(DataError, match="UTF-8"):
+        open_dataset("folder", moved)
+    with pytest.raises(ConfigError, match="in full"):
+        open_dataset("folder", Path("~nobody-of-that-name/x"))

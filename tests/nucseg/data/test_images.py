@@ -219,3 +219,29 @@ def test_equal_colour_channels_count_as_one(channels: int) -> None:
 def test_masks_that_cannot_hold_ids_are_refused_with_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         decode_values(data, FILE)
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "packbits"])
+def test_signed_masks_keep_their_sign_and_signed_images_are_refused(compression: str | None) -> None:
+    values = np.array([[-3, 7], [0, 127]], np.int8)
+    data = packed(Image.fromarray(values.view(np.uint8)), "TIFF", compression=compression, tiffinfo={339: 2})
+
+    np.testing.assert_array_equal(decode_values(data, FILE), values)
+    with pytest.raises(DataError, match="signed"):
+        decode_image(data, FILE)
+
+
+def test_a_second_channel_of_unknown_meaning_is_not_dropped() -> None:
+    two = tiff(RGB[..., :2].copy(), photometric="minisblack", planarconfig="contig")
+
+    for decode in (decode_image, decode_values):
+        with pytest.raises(DataError, match="two channels"):
+            decode(two, FILE)
+
+
+def test_a_second_channel_that_is_transparency_is_understood() -> None:
+    ids = np.stack([IDS.astype(np.uint8), np.full(IDS.shape, 255, np.uint8)], axis=-1)
+    data = tiff(ids, photometric="minisblack", planarconfig="contig", extrasamples=["unassalpha"])
+
+    np.testing.assert_array_equal(decode_values(data, FILE), ids[..., 0])
+    np.testing.assert_array_equal(decode_image(data, FILE)[..., 0], ids[..., 0])

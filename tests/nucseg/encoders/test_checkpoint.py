@@ -1,14 +1,19 @@
 """Opening a checkpoint: a good one gives the published encoder, a bad one gives one clear message."""
 
+import io
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nucseg.encoders import ARCHITECTURES, PublishedVit, VitShape, open_encoder
+from nucseg.encoders.checkpoint import check_architecture, read_encoder_state
 from nucseg.encoders.vit import build_published
 from nucseg.errors import EncoderError
 
@@ -233,3 +238,38 @@ def test_a_batch_too_large_for_memory_is_halved_and_the_rows_stay_the_same(tmp_p
 
     np.testing.assert_allclose(encoder.encode(images), one_by_one, rtol=0, atol=1e-5)
     assert encoder.batch_size == 1
+
+
+@pytest.fixture(scope="module")
+def sound_bytes() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"image_encoder.pos_embed": torch.zeros(1, 4, 4, 8), "image_encoder.x": torch.ones(3)}, buffer)
+    return buffer.getvalue()
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(flips=st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 255)), max_size=4), keep=st.floats(0, 1))
+def test_changed_bytes_give_tensors_or_one_clear_error(
+    sound_bytes: bytes, tmp_path: Path, flips: list[tuple[int, int]], keep: float
+) -> None:
+    changed = bytearray(sound_bytes)
+    for at, by in flips:
+        changed[at % len(changed)] ^= by
+    file = tmp_path / "odd.pth"
+    file.write_bytes(changed[: int(len(changed) * (1 if keep > 0.7 else keep))])
+
+    try:
+        state = read_encoder_state(file)
+    except EncoderError as error:
+        told = str(error)
+        assert "odd.pth" in told
+    else:
+        assert all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("content", [{1: torch.zeros(3)}, {"image_encoder.pos_embed": torch.zeros(())}])
+def test_keys_and_shapes_of_no_checkpoint_are_refused(tmp_path: Path, content: dict[Any, torch.Tensor]) -> None:
+    torch.save(content, tmp_path / "odd.pth")
+
+    with pytest.raises(EncoderError, match=r"odd\.pth"):
+        check_architecture(read_encoder_state(tmp_path / "odd.pth"), "vit_b", tmp_path / "odd.pth")

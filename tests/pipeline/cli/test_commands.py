@@ -93,7 +93,7 @@ def test_memory_that_runs_out_anywhere_is_an_error_with_a_way_out(
 
     monkeypatch.setattr("nucseg_pipeline.embed.synchronise", full)
 
-    assert f"error: there is not enough memory ({error}). Take a smaller --batch-size" in failed(embed())
+    assert f"error: there is not enough memory ({error}). Take a smaller --batch-size or --width" in failed(embed())
 
 
 def test_wrong_usage_exits_with_2() -> None:
