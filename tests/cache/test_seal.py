@@ -113,9 +113,8 @@ def test_a_root_without_its_seal_is_no_finished_store(embedded: Store, files: An
 
 
 @pytest.mark.parametrize(
-    "name", ["", "samples/", "samples/id/", "embeddings/", "embeddings/KEY/", "embeddings/KEY/identity/",
-             "embeddings/KEY/identity/record/"]
-)  # fmt: skip
+    "name", ["", "samples/id/", "embeddings/KEY/", "embeddings/KEY/identity/", "embeddings/KEY/identity/record/"]
+)
 def test_a_document_that_is_none(embedded: Store, key: Key, files: Any, name: str) -> None:
     for content in NOT_JSON.values():
         files[f"{name.replace('KEY', key.hash)}zarr.json"] = content
@@ -123,14 +122,28 @@ def test_a_document_that_is_none(embedded: Store, key: Key, files: Any, name: st
             everything(embedded, key)
 
 
-@pytest.mark.parametrize(
-    "name", ["samples/", "samples/mpp/", "embeddings/", "embeddings/KEY/identity/values/", "embeddings/KEY/identity/"]
-)
+@pytest.mark.parametrize("name", ["samples/mpp/", "embeddings/KEY/identity/values/", "embeddings/KEY/identity/"])
 def test_a_removed_document(embedded: Store, key: Key, files: Any, name: str) -> None:
     del files[f"{name.replace('KEY', key.hash)}zarr.json"]
 
     with pytest.raises(CacheError):
         everything(embedded, key)
+
+
+@pytest.mark.parametrize("part", ["samples", "embeddings"])
+def test_a_document_that_says_nothing_of_its_own_is_not_needed_and_is_written_again(
+    embedded: Store, key: Key, files: Any, part: str
+) -> None:
+    sound = dict(files)
+    for content in (None, *NOT_JSON.values(), b'{"zarr_format": 3, "node_type": "array"}'):
+        files.pop(f"{part}/zarr.json")
+        if content is not None:
+            files[f"{part}/zarr.json"] = content
+
+        everything(embedded, key)
+        Store.open(embedded.location, mode="r+")
+
+        assert json.loads(files[f"{part}/zarr.json"]) == json.loads(sound[f"{part}/zarr.json"])
 
 
 @pytest.mark.parametrize("name", ["samples/mpp", "samples/image", "embeddings/KEY/identity/values"])
@@ -147,8 +160,9 @@ def test_a_group_that_lost_its_document_is_told_when_it_is_to_be_written(
 ) -> None:
     del files[f"{part.replace('KEY', key.hash)}/zarr.json"]
 
-    with pytest.raises(StoreDamaged, match=r"something else than a finished group\. Delete it and run `nucseg embed`"):
+    with pytest.raises(StoreDamaged, match=r"something else than a finished group: delete it with `") as told:
         embedded.embeddings(key).write([0], np.ones((1, 256, 64, 64), np.float32))
+    assert f"`nucseg cache prune {embedded.location} --key {part.replace('KEY', key.hash)[11:]}`" in str(told.value)
 
 
 def test_a_key_whose_group_was_renamed(embedded: Store, key: Key, key_of: Callable[..., Key], store_path: Path) -> None:
@@ -159,6 +173,30 @@ def test_a_key_whose_group_was_renamed(embedded: Store, key: Key, key_of: Callab
         embedded.keys()
     with pytest.raises(StoreDamaged, match="holds the embeddings of another key"):
         Store.open(embedded.location).embeddings(other).read([0])
+
+
+@pytest.mark.parametrize("n_rows", [None, "3", -1, 3.5, [], {}])
+@pytest.mark.parametrize("array", ["samples/id", "embeddings/KEY/identity/values"])
+def test_a_number_of_rows_that_is_none(embedded: Store, key: Key, files: Any, array: str, n_rows: object) -> None:
+    name = f"{array.replace('KEY', key.hash)}/zarr.json"
+    files.edit(name, lambda document: document["shape"].__setitem__(0, n_rows))
+
+    with pytest.raises(StoreDamaged, match="unreadable"):
+        everything(embedded, key)
+
+
+def test_two_views_that_were_swapped(embedded: Store, key: Key, store_path: Path) -> None:
+    other = embedded.embeddings(key, "soft-1", described={"seed": "0"})
+    other.write([0], np.ones((1, 256, 64, 64), np.float32))
+    place = store_path / "embeddings" / key.hash
+    for old, new in (("identity", "other"), ("soft-1", "identity"), ("other", "soft-1")):
+        (place / old).rename(place / new)
+
+    for view in ("identity", "soft-1"):
+        with pytest.raises(
+            StoreDamaged, match=r"holds the view .*: it was renamed\. Give it its name back, or delete it"
+        ):
+            Store.open(store_path).embeddings(key, view).there()
 
 
 @pytest.mark.parametrize("array", ["id", "record", "image", "state"])
