@@ -21,11 +21,11 @@ from nucseg_pipeline.ablation.needs import embed_what_is_missing, synchronise_im
 from nucseg_pipeline.ablation.recipe import Ablation, Row
 from nucseg_pipeline.augmentation import open_views
 from nucseg_pipeline.config import AblateConfig, TrainConfig, store_location
+from nucseg_pipeline.identity import FREE_FIELDS
 from nucseg_pipeline.inputs import divide, find_key, split_rows
 from nucseg_pipeline.network import build_network
 from nucseg_pipeline.recipe import resolve
 from nucseg_pipeline.replaying import images_to_learn_from
-from nucseg_pipeline.run_folder import FREE_FIELDS
 from nucseg_pipeline.synchronise import Progress
 
 QUICK: Mapping[str, Any] = {
