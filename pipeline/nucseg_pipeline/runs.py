@@ -106,6 +106,7 @@ class Run:
             "code_digest": inputs.code,
             "versions": dict(inputs.versions),
             "changed_while_training": self.folder.changed(),
+            "changed_since": list(self.changed_since),
             "best_epoch": status["best_epoch"],
             "validation_dice": status["validation_dice"],
         }

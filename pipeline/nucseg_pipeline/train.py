@@ -17,7 +17,7 @@ from nucseg_cache import Embeddings, Store
 from nucseg_pipeline.accelerators import open_accelerator
 from nucseg_pipeline.augmentation import Augmentation, open_views
 from nucseg_pipeline.checkpoint import load_checkpoint, save_checkpoint
-from nucseg_pipeline.config import TrainConfig, store_location
+from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.events import EpochDone, Progress, Started, StepDone
 from nucseg_pipeline.inference import predict
 from nucseg_pipeline.inputs import Inputs, divide, find_key, gather, open_embeddings, used_ids
@@ -25,6 +25,7 @@ from nucseg_pipeline.learner import Learner
 from nucseg_pipeline.replaying import images_to_learn_from, open_replay
 from nucseg_pipeline.rows import Rows, spread_evenly
 from nucseg_pipeline.run_folder import RunFolder, State
+from nucseg_pipeline.stores import open_store
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
     """
     accelerator = open_accelerator(config)
     is_main = accelerator.is_main_process
-    store = Store.open(store_location(config.cache, config.dataset))
+    store = open_store(config.cache, config.dataset)
     folder = RunFolder(config.folder)
     with folder.held() if is_main else nullcontext():
         state = folder.state(config)

@@ -47,16 +47,18 @@ def _encoder_note(run: Run) -> str:
 
 def _changes_notes(run: Run) -> tuple[str, ...]:
     """Say what is not as it was when the run was trained, or was not the same all the while."""
-    n_changed, changed, code = len(run.changed_since), run.folder.changed(), run.inputs.code
+    made = run.provenance
+    learned, resumed_by = made.get("changed_since", ()), made.get("changed_while_training", ())
+    code = made.get("code_digest") or code_digest()
     return (
-        f"{n_changed} of the images that were learned from have changed in the cache or vanished since (such as "
-        f"{run.changed_since[0]}): trained again, the network would be another one."
-        if n_changed
+        f"{len(learned)} of the images that were learned from have changed in the cache or vanished since (such as "
+        f"{learned[0]}): trained again, the network would be another one."
+        if learned
         else "",
-        f"Training was resumed by others than had begun it: {'; '.join(changed)}." if changed else "",
+        f"Training was resumed by others than had begun it: {'; '.join(resumed_by)}." if resumed_by else "",
         f"The code of nucseg that trained ({code[:SHOWN]}) is not the one that makes this report ("
         f"{code_digest()[:SHOWN]})."
-        if code and code != code_digest()
+        if code != code_digest()
         else "",
     )
 

@@ -146,8 +146,12 @@ class Shelf:
 
 
 def embedded(source: Path, location: Path, wanted: Mapping[str, Any]) -> int:
+    """Embed with the encoder above, which is shown the images as they are instead of 1024 pixels wide."""
     config = EmbedConfig(dataset=location.stem, source=source, encoder="random", cache=str(location.parent), **wanted)
-    return embed(config, lambda done, total, what: None).n_encoded
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nucseg_pipeline.embed.open_encoder", lambda *args, **options: ChannelEncoder())
+        patch.setattr("nucseg_pipeline.reading.resize", lambda image: image)
+        return embed(config, lambda done, total, what: None).n_encoded
 
 
 def shelve(folder: Path, n_images: int, embeds: Sequence[Mapping[str, Any]]) -> Shelf:
@@ -197,15 +201,6 @@ def shelves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
     for one in made.values():
         found = Truth.of(one.now)
         assert (found.attributes, list(found.rows)) == (one.truth.attributes, list(one.truth.rows))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _quick_encoder() -> Iterator[None]:
-    """`embed` takes the encoder above, and shows it the images as they are instead of 1024 pixels wide."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nucseg_pipeline.embed.open_encoder", lambda *args, **options: ChannelEncoder())
-        patch.setattr("nucseg_pipeline.reading.resize", lambda image: image)
-        yield
 
 
 class Wrong(AssertionError):
