@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nucseg_cache import CacheError, Key, RowDamaged, SampleRow, Store, StoreDamaged, StoreFormatError, StoreNotFound
 
@@ -264,3 +266,45 @@ def test_an_empty_folder_is_no_store_and_a_file_neither(tmp_path: Path) -> None:
     for name in ("file.zarr", "folder.zarr", "file.zarr/below.zarr"):
         with pytest.raises(StoreNotFound):
             Store.open(tmp_path / name)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inside: st.lists(inside, max_size=2) | st.dictionaries(st.text(max_size=3), inside, max_size=2),
+    max_leaves=3,
+)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Every container in a JSON value with every key or index in it."""
+    here = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    return [(value, place) for place in here] + [more for place in here for more in places(value[place])]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_is_edited_in_a_document_all_is_read_as_it_was_or_refused(
+    embedded: Store, key: Key, files: Any, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(sorted(file for file in files if file.endswith("zarr.json"))))
+    sound, before = files[name], read_by(everything(embedded, key))
+    document = json.loads(sound)
+    container, place = data.draw(st.sampled_from(places(document)))
+    if isinstance(container, list) or data.draw(st.booleans()):
+        container[place] = data.draw(JSON)
+    else:
+        del container[place]
+    files[name] = json.dumps(document).encode()
+    try:
+        found, told = read_by(everything(embedded, key)), str(embedded.location)
+    except CacheError as error:
+        found, told = before, str(error)
+    finally:
+        files[name] = sound
+    assert found == before
+    assert str(embedded.location) in told
+
+
+def read_by(found: Any) -> object:
+    table, samples, answer, values = found
+    return table, [one.image.tobytes() + one.instances.tobytes() for one in samples], answer, values.tobytes()

@@ -17,7 +17,7 @@ from nucseg_pipeline.config import default_cache, store_location
 from nucseg_pipeline.reporting.configurations import Configuration
 from nucseg_pipeline.runs import Run
 from nucseg_pipeline.sources import layout_name
-from nucseg_pipeline.stores import open_store
+from nucseg_pipeline.stores import of_dataset
 
 ALL_IMAGES = "all images in the store"
 """What stands for the protocol where no run was trained on the data set."""
@@ -157,10 +157,10 @@ def _ids(entrants: Sequence[Configuration], home: Exam | None, left: tuple[str, 
 def _open(dataset: str, entrants: Sequence[Configuration], cache: str | None) -> Store:
     runs = [run for entrant in entrants for run in entrant.runs.values()]
     caches = [cache] if cache else [*(run.store.location.rpartition("/")[0] for run in runs), default_cache()]
-    locations = {store_location(place, dataset): place for place in caches}
-    for place in locations.values():
+    locations = list(dict.fromkeys(store_location(place, dataset) for place in caches))
+    for location in locations:
         try:
-            return open_store(place, dataset)
+            return of_dataset(Store.open(location), dataset)
         except StoreNotFound:
             continue
     guided = next((run for run in runs if run.config.fusion != "none"), None)
