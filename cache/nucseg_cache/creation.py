@@ -19,6 +19,11 @@ from nucseg_cache.seal import is_sealed
 _UNDER_CONSTRUCTION: dict[str, JSON] = {"complete": False}
 """The attributes of a store on an object store until its seal is written, so that it is known for one of ours."""
 
+_SOMETHING_THERE = (
+    "there is something at {0} already, and a store is created where nothing is. Name another --cache; or, if it is "
+    "what is left of a store, delete {0} and run `nucseg embed`."
+)
+
 
 def create_in_folder(folder: Path, build: Callable[[zarr.Group], None]) -> None:
     """Grow the store under a temporary name, then rename it.
@@ -31,7 +36,7 @@ def create_in_folder(folder: Path, build: Callable[[zarr.Group], None]) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         is_empty_folder = folder.is_dir() and not any(folder.iterdir())  # a rename takes its place
         if folder.exists() and not is_empty_folder:
-            raise StoreExists(f"there is something at {folder} already; a store is created where nothing is")
+            raise StoreExists(_SOMETHING_THERE.format(folder))
         temporary = folder.parent / temporary_name(folder.name)
         try:
             build(zarr.open_group(zarr_store(temporary, "r+"), mode="w", zarr_format=3))
@@ -50,7 +55,7 @@ def create_on_object_store(location: str, build: Callable[[zarr.Group], None]) -
     """
     store = zarr_store(location, "r+")
     if not sync(store.is_empty("")) and not _is_under_construction(location):
-        raise StoreExists(f"there is something at {location} already; a store is created where nothing is")
+        raise StoreExists(_SOMETHING_THERE.format(location))
     attributes = dict(_UNDER_CONSTRUCTION)  # zarr keeps and changes what it is given
     build(zarr.open_group(store, mode="w", zarr_format=3, attributes=attributes))
 

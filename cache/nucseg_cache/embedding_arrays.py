@@ -13,7 +13,7 @@ import zarr
 from nucseg_cache.arrays import BLOCK_ROWS, create_array, grow_arrays, write_rows
 from nucseg_cache.errors import StoreDamaged
 from nucseg_cache.formats import EMBEDDING_SHAPE, Format, Stored
-from nucseg_cache.groups import create_group
+from nucseg_cache.groups import create_group, how_to_delete, whereabouts
 from nucseg_cache.key import Key
 from nucseg_cache.location import stored_bytes
 from nucseg_cache.locks import StoreLocks, shape_slot
@@ -96,8 +96,16 @@ class EmbeddingArrays:
         if group is None or view is None:
             return None
         if read_sealed(group, ())[0]["fields"] != dict(self._key.fields):
-            raise StoreDamaged(f"{group.store}/{group.path} holds the embeddings of another key; it was renamed.")
+            raise StoreDamaged(
+                f"{whereabouts(group)} holds the embeddings of another key: it was renamed. Give it its name back, or "
+                f"{how_to_delete(group)}."
+            )
         attributes, arrays = read_sealed(view, self._names(images=bool(view.attrs.get("images"))))
+        if attributes["view"] != self._view.name:
+            raise StoreDamaged(
+                f"{whereabouts(view)} holds the view {attributes['view']}: it was renamed. Give it its name back, or "
+                f"{how_to_delete(view)}."
+            )
         self._view.refuse_another(attributes, self._key.hash)
         return attributes, arrays
 
@@ -117,6 +125,10 @@ class EmbeddingArrays:
     def rows(self, name: str, where: slice) -> npt.NDArray[Any]:
         """Rows of `stored` or `record`; zeros, which vouch for nothing, where a block cannot be decoded."""
         return self._reader.readable(name, where)
+
+    def illegible(self, name: str) -> list[slice]:
+        """The rows of each block of `stored` or `record` that cannot be decoded."""
+        return self._reader.illegible(name, self.n_rows) if self._arrays else []
 
     def room(self, n_rows: int, *, values: npt.NDArray[Any] | None = None) -> Stored:
         """Arrays into which that many rows can be read; the values in the given array."""
@@ -158,8 +170,7 @@ class EmbeddingArrays:
         group = finished_group(parent, name)
         if group is None:
             raise StoreDamaged(
-                f"{parent.store}/{parent.path}/{name} is something else than a finished group. Delete it and run "
-                "`nucseg embed`."
+                f"{whereabouts(parent, name)} is something else than a finished group: {how_to_delete(parent, name)}."
             )
         return group
 

@@ -85,6 +85,14 @@ class Embeddings:
         infos = list(self._table().values())
         return [info for info, is_there in zip(infos, _are_there(records, infos), strict=True) if is_there]
 
+    def unsound(self) -> list[BadRow]:
+        """What is wrong without reading an embedding: a file of another size, a record that cannot be decoded."""
+        there, table = self.there(), self._table()
+        with self._reading():
+            lost = [row for where in self._arrays.illegible("record") for row in range(where.start, where.stop)]
+            without = [BadRow(row, table[row].id, "its record cannot be decoded") for row in lost if row in table]
+            return self._wrong_sizes(there) + without
+
     def _wrong_sizes(self, infos: Sequence[RowInfo]) -> list[BadRow]:
         """Those of the rows with a record whose file is missing or of another size than was written."""
         if not infos:

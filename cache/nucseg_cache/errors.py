@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class CacheError(Exception):
@@ -69,7 +72,8 @@ class RowDamaged(CacheError):
         more = f"\n  and {len(self.bad) - SHOWN_ROWS} more" if len(self.bad) > SHOWN_ROWS else ""
         super().__init__(
             f"{len(self.bad)} row(s) of {what} in {location} are not what was written:{shown}{more}\n"
-            "Run `nucseg embed` for this data set again: it computes these rows anew and keeps all others."
+            f"Run `nucseg cache verify {shlex.quote(location)}`, which finds all such rows, and then `nucseg embed` "
+            "for this data set: it computes them anew and keeps all others."
         )
 
 
@@ -79,14 +83,17 @@ class Unreachable(OSError):
 
 SHOWN_ROWS = 8
 
+_THEN = ". Then `nucseg cache verify` finds what it held, and `nucseg embed` makes that anew"
+
 _WAYS_OUT = {
     errno.ENOENT: "Create the bucket or folder that is not there, or choose another place with --cache",
     errno.ENOSPC: "Free some space there, or choose another place with --cache, and run the same command again",
     errno.EDQUOT: "Free some of your quota, or choose another place with --cache, and run the same command again",
     errno.EACCES: "Ask for the permission, or choose another place with --cache",
     errno.EPERM: "Ask for the permission, or choose another place with --cache",
-    errno.EEXIST: "A file stands where a folder is needed; move it away, or choose another place with --cache",
-    errno.ENOTDIR: "A file stands where a folder is needed; move it away, or choose another place with --cache",
+    errno.EISDIR: "A folder stands where a file is needed{file}" + _THEN,
+    errno.EEXIST: "A file stands where a folder is needed{file}, or choose another place with --cache",
+    errno.ENOTDIR: "A file stands where a folder is needed{file}, or choose another place with --cache",
     errno.EROFS: "Mount it writable, or choose another place with --cache",
     errno.ENOLCK: "The file system offers no locks; choose a place with --cache that does",
 }
@@ -121,5 +128,20 @@ def _way_out(error: OSError, location: str) -> str:
         return _NETWORK
     # what comes from an object store often has a type and no number
     number = error.errno or next((n for kind, n in _NUMBERS.items() if isinstance(error, kind)), 0)
-    other = _NETWORK if "://" in location else "Mend that, and run the same command again"
-    return _WAYS_OUT.get(number, other)
+    file = _in_the_way(error)
+    if number in _WAYS_OUT:
+        return _WAYS_OUT[number].replace("{file}", f": delete {file}" if file else "; move it away")
+    if "://" in location:
+        return _NETWORK
+    if file is None:
+        return "Mend that, and run the same command again"
+    return f"It is about one file: mend that, or delete {file}{_THEN}"
+
+
+def _in_the_way(error: OSError) -> Path | None:
+    """What the failure is about: the file, or the file above it that should be a folder; None where it is not said."""
+    named = error.filename2 or error.filename
+    if not isinstance(named, (str, os.PathLike)):
+        return None
+    path = Path(named)
+    return next((above for above in reversed(path.parents) if above.is_file()), path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import glob
 import json
+import shlex
 import shutil
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -44,22 +45,52 @@ def create_group(parent: zarr.Group, name: str, build: Callable[[zarr.Group], No
 
 
 def delete_group(parent: zarr.Group, name: str) -> None:
-    """Delete a group so that it is there whole or not at all: in a folder by renaming it first."""
+    """Delete a group, damaged or not, so that it is there whole or not at all: in a folder by renaming it first.
+
+    Args:
+        parent: a group above it.
+        name: its path from there.
+    """
     folder = group_folder(parent)
     if folder is None:
         sync(parent.store.delete(_document(parent, name)))
         del parent[name]
         return
-    temporary = folder / temporary_name(name)
-    (folder / name).rename(temporary)
-    shutil.rmtree(temporary)
+    there = folder / name
+    temporary = there.with_name(temporary_name(there.name))
+    there.rename(temporary)
+    if temporary.is_dir() and not temporary.is_symlink():
+        shutil.rmtree(temporary)
+    else:  # something else has come to stand in its place
+        temporary.unlink()
 
 
-def child_names(group: zarr.Group) -> list[str]:
-    """The names of the groups in a group, in order. All other names there, rubbish too, have a dot."""
+def whereabouts(group: zarr.Group, name: str = "") -> str:
+    """Where a group lies, or what is called `name` in it, for messages."""
+    return "/".join(part for part in (_location(group), group.path, name) if part)
+
+
+def how_to_delete(group: zarr.Group, name: str = "") -> str:
+    """What a user does to have `nucseg embed` make anew what is in a group, or in what is called `name` in it."""
+    location = _location(group)
+    first, _, key = "/".join(part for part in (group.path, name) if part).partition("/")
+    if first == "embeddings" and key:
+        return f"delete it with `nucseg cache prune {shlex.quote(location)} --key {key}` and run `nucseg embed`"
+    return f"delete {location} and run `nucseg embed`"
+
+
+def _location(group: zarr.Group) -> str:
+    """Folder or URL of the store that a group is in."""
+    store = group.store
+    return str(store.root) if isinstance(store, LocalStore) else getattr(store, "url", str(store))
+
+
+def child_names(group: zarr.Group, name: str = "") -> list[str]:
+    """The names of the groups in a group, or in one of it, in order. All other names there, rubbish too, have a dot."""
+    path = "/".join(part for part in (group.path, name) if part)
 
     async def listed() -> list[str]:
-        return [name async for name in group.store.list_dir(group.path)]
+        return [name async for name in group.store.list_dir(path)]
 
     return sorted(name for name in sync(listed()) if "." not in name)
 

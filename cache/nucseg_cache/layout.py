@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import zarr
+from zarr.core.group import GroupMetadata
 
 from nucseg_cache.arrays import BLOCK_ROWS
-from nucseg_cache.errors import EmbeddingNotFound, StoreDamaged, StoreFormatError, access
-from nucseg_cache.groups import child_names
+from nucseg_cache.errors import StoreDamaged, StoreFormatError, access
+from nucseg_cache.groups import child_names, how_to_delete, whereabouts, write_documents
 from nucseg_cache.key import Key
 from nucseg_cache.location import Mode, root_of
 from nucseg_cache.samples import ARRAYS, Samples, create_arrays
@@ -54,7 +55,7 @@ class Layout:
         if n_rows < attributes["rows"]:
             raise StoreDamaged(
                 f"{location} has {n_rows} rows in samples/{name}, written were {attributes['rows']}. Restore the "
-                "zarr.json files from a copy, or delete the store and run `nucseg embed`."
+                f"zarr.json files from a copy, or {how_to_delete(root)}."
             )
         return layout
 
@@ -78,21 +79,15 @@ class Layout:
             key = Key(attributes["fields"])
             if key.hash != name:
                 raise StoreDamaged(
-                    f"{group.store}/{group.path} holds the key of {key.hash}: it was renamed. Give it that name back, "
-                    "or delete it."
+                    f"{whereabouts(group)} holds the key of {key.hash}: it was renamed. Give it that name back, or "
+                    f"{how_to_delete(group)}."
                 )
             yield key, attributes
 
-    def group(self, key: Key) -> zarr.Group:
-        """The group of a key.
-
-        Raises:
-            EmbeddingNotFound: there is none.
-        """
-        group = finished_group(self.embeddings, key.hash)
-        if group is None:
-            raise EmbeddingNotFound(f"{self.embeddings.store} has no embeddings {key.hash}")
-        return group
+    def group_names(self) -> list[str]:
+        """Each key by its hash and each of its views as `HASH/VIEW`, damaged or not."""
+        keys = child_names(self.embeddings)
+        return [*keys, *(f"{key}/{view}" for key in keys for view in child_names(self.embeddings, key))]
 
     def views(self, key: Key) -> tuple[str, ...]:
         """The views of a key that have embeddings."""
@@ -103,14 +98,20 @@ class Layout:
 
 
 def _part(root: zarr.Group, name: str, mode: Mode) -> zarr.Group:
-    """One of the two groups that every store has."""
+    """One of the two groups that every store has.
+
+    Their documents say nothing of their own and are not sealed: one that is lost or was edited is written again by
+    whoever writes, and does not keep the others from reading.
+    """
     try:
         return zarr.open_group(root.store_path / name, mode=mode, zarr_format=3, use_consolidated=False)
-    except (ValueError, KeyError, TypeError) as error:  # what zarr makes of a document that is missing or was edited
-        raise StoreDamaged(
-            f"the group {name} of {root.store} cannot be read ({error}). Restore its zarr.json from a copy, or delete "
-            "the store and run `nucseg embed`."
-        ) from error
+    except Exception as error:  # zarr fails in many ways on edited metadata; each of them means the same
+        if isinstance(error, (OSError, MemoryError)) and not isinstance(error, FileNotFoundError):
+            raise
+    group = zarr.Group(zarr.AsyncGroup(GroupMetadata(), root.store_path / name))
+    if mode == "r+":
+        write_documents(root, {name: group.metadata.to_dict()})
+    return group
 
 
 def _check_format(location: str, root: zarr.Group) -> None:
@@ -119,7 +120,7 @@ def _check_format(location: str, root: zarr.Group) -> None:
         raise StoreFormatError(
             f"{location} is a zarr group, but no finished store of nucseg: it has no "
             f"{'format number' if found is None else 'seal'}. Name the cache that has the store with --cache, or "
-            "delete this one and run `nucseg embed`."
+            f"{how_to_delete(root)}."
         )
     if found != FORMAT:
         raise StoreFormatError(

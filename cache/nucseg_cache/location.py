@@ -61,7 +61,7 @@ def root_of(location: str | Path, mode: Mode) -> zarr.Group:
             raise StoreFormatError(f"{location} is a zarr array, no store of nucseg; name another --cache") from error
         except Exception as error:  # zarr fails in many ways on edited metadata; each of them means the same
             raise StoreDamaged(
-                f"zarr.json of {location} is unreadable ({error}). Restore it from a copy, or delete the store and "
+                f"zarr.json of {location} is unreadable ({error}). Restore it from a copy, or delete {location} and "
                 "run `nucseg embed`."
             ) from error
 

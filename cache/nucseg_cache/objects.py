@@ -25,13 +25,17 @@ class ObjectStore(FsspecStore):
     credentials, for example. Above the store only OSErrors are taken for the world's fault, and the rest for damage.
     """
 
+    url: str
+
     @classmethod
     def at(cls, url: str, *, read_only: bool) -> ObjectStore:
         """The store of a URL; ImportError or ValueError where its protocol is not installed or not known."""
         protocol = url.partition("://")[0]
         # another process may have written since a listing
         options = {"use_listings_cache": False, **_OPTIONS.get(protocol, {})}
-        return cls.from_url(url, storage_options=options, read_only=read_only)  # type: ignore[return-value]
+        store: ObjectStore = cls.from_url(url, storage_options=options, read_only=read_only)  # type: ignore[assignment]
+        store.url = url
+        return store
 
     async def get(  # noqa: D102 - as in zarr, like those below
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None

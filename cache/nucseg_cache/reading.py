@@ -62,6 +62,20 @@ class Reader:
                 rows[place] = files.chunk(index)[inside]
         return rows
 
+    def illegible(self, name: str, n_rows: int) -> list[slice]:
+        """The rows of each chunk file, of the first rows of an array, that cannot be decoded."""
+
+        def is_legible(where: slice) -> bool:
+            try:
+                self.columns([name], where)
+            except (OSError, MemoryError):
+                raise
+            except Exception:  # whatever a codec makes of damaged bytes, it is damage
+                return False
+            return True
+
+        return [where for where in chunk_rows(self._arrays[name], slice(0, n_rows)) if not is_legible(where)]
+
     def _through_zarr(self, names: Sequence[str], where: int | slice) -> list[npt.NDArray[Any]]:
         """Asked for all at once: on an object store one wait instead of many."""
         requests = (self._arrays[name].async_array.getitem(where) for name in names)

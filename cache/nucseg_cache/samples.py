@@ -1,6 +1,7 @@
 """The samples of a store: what was prepared from each image and mask, one row a sample, each row with a record.
 
-record (N, 32): 16 bytes xxh3-128 of the row's description, 16 bytes of its pixels. Zeros: the row is not there.
+record (N, 32): 16 bytes xxh3-128 of the row's description, 16 bytes of its pixels. Zeros: the row is not there; zeros
+in the second half: its pixels were found damaged.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ from nucseg_cache.rows import (
     refuse_unstorable,
 )
 
-_PRESENT, _ABSENT = 1, 2
+_PRESENT, _ABSENT, _BEING_MARKED = 1, 2, 3
+"""What `state` holds. While a row is marked the record alone counts; else the two must agree."""
+
+_FOUND_DAMAGED = "its image or masks were found damaged"
 _PIXELS = ("image", "instances", "ignore")
 _TEXTS = ("group", "stratum", "id")
 
@@ -110,11 +114,16 @@ class Samples:
         self._set("id", first, np.array([info.id for info in infos], dtype=object))
 
     def mark(self, info: RowInfo, *, present: bool) -> None:
-        """Say of one row whether its image is still in the data set. The record, written last, is what counts."""
+        """Say of one row whether its image is still in the data set. A process killed meanwhile has said it or not."""
         changed = replace(info, present=present)
         pixels = bytes(np.asarray(self._arrays["record"][info.row]))[DIGEST_BYTES:]
-        self._set("state", info.row, _states([changed]))
+        self._set("state", info.row, np.array([_BEING_MARKED], np.uint8))
         self._set("record", info.row, _bytes([description_digest(changed) + pixels]))
+        self._set("state", info.row, _states([changed]))
+
+    def distrust(self, info: RowInfo) -> None:
+        """Take the part of a row's record away that vouches for its pixels: they are to be written again."""
+        self._set("record", info.row, _bytes([description_digest(info) + bytes(DIGEST_BYTES)]))
 
     def describe(self, n_rows: int) -> tuple[list[RowInfo], list[BadRow]]:
         """The descriptions of all rows that can be trusted, and the others with the reason."""
@@ -138,8 +147,8 @@ class Samples:
     def _described(self, where: slice) -> tuple[list[RowInfo], list[BadRow]]:
         good: list[RowInfo] = []
         bad: list[BadRow] = []
-        for info, record in zip(*self._read_columns(where), strict=True):
-            vouched = _vouched(info, record)
+        for info, state, record in zip(*self._read_columns(where), strict=True):
+            vouched = _vouched(info, state, record)
             if vouched is None:
                 bad.append(BadRow(info.row, info.id, "its description is not what its record says"))
             else:
@@ -176,16 +185,20 @@ class Samples:
         reason = _mistrust(out["record"].tobytes(), info, sample)
         return BadRow(info.row, info.id, reason) if reason else sample
 
-    def wrong_sizes(self, infos: Sequence[RowInfo]) -> list[BadRow]:
-        """The rows of which a file is missing or of another size than was written, found without reading them."""
+    def unsound(self, infos: Sequence[RowInfo]) -> list[BadRow]:
+        """The rows whose pixels are known to be damaged without reading them.
+
+        A file is missing or of another size than was written, or somebody who read them found out (see `distrust`).
+        """
         if not infos:
             return []
-        rows = np.array([info.row for info in infos])
-        written = self._reader.readable("stored", slice(0, infos[-1].row + 1))[rows]
+        rows, where = np.array([info.row for info in infos]), slice(0, infos[-1].row + 1)
+        written = self._reader.readable("stored", where)[rows]
         found = self._file_bytes(rows.tolist())
+        distrusted = ~self._reader.readable("record", where)[rows, DIGEST_BYTES:].any(axis=1)
         return [
-            BadRow(infos[i].row, infos[i].id, _wrong_sizes(found[i].tolist(), written[i].tolist()))
-            for i in np.flatnonzero((found != written).any(axis=1)).tolist()
+            BadRow(infos[i].row, infos[i].id, _wrong_sizes(found[i].tolist(), written[i].tolist()) or _FOUND_DAMAGED)
+            for i in np.flatnonzero(distrusted | (found != written).any(axis=1)).tolist()
         ]
 
     def noted_bytes(self, n_rows: int) -> int:
@@ -203,9 +216,9 @@ class Samples:
     def _set(self, name: str, first: int, values: npt.NDArray[Any]) -> None:
         write_rows(self._arrays[name], first, values)
 
-    def _read_columns(self, where: slice) -> tuple[list[RowInfo], list[bytes]]:
+    def _read_columns(self, where: slice) -> tuple[list[RowInfo], list[int], list[bytes]]:
         column = dict(zip(_DESCRIPTION, self._reader.columns(_DESCRIPTION, where), strict=True))
-        return _infos(where.start, column), _rows_as_bytes(column["record"])
+        return _infos(where.start, column), column["state"].tolist(), _rows_as_bytes(column["record"])
 
 
 def _wrong_sizes(found: Sequence[int], written: Sequence[int]) -> str:
@@ -252,10 +265,12 @@ def _rows_as_bytes(column: npt.NDArray[np.uint8]) -> list[bytes]:
     return [whole[first : first + n_bytes] for first in range(0, len(whole), n_bytes)]
 
 
-def _vouched(info: RowInfo, record: bytes) -> RowInfo | None:
-    """The description that a record belongs to: a killed `mark` leaves a state that is ahead of the record."""
+def _vouched(info: RowInfo, state: int, record: bytes) -> RowInfo | None:
+    """The description that a record belongs to."""
     if record[:DIGEST_BYTES] == description_digest(info):
-        return info
+        return info if state in (_PRESENT, _ABSENT, _BEING_MARKED) else None
+    if state != _BEING_MARKED:
+        return None
     other = replace(info, present=not info.present)
     return other if record[:DIGEST_BYTES] == description_digest(other) else None
 
@@ -266,6 +281,8 @@ def _mistrust(record: bytes, info: RowInfo, sample: SampleRow) -> str:
         return "it is missing: it is being written, or its writer was stopped"
     if not any(record[:DIGEST_BYTES] == description_digest(replace(info, present=p)) for p in (True, False)):
         return "its image or masks were written again since the store was opened"
+    if not any(record[DIGEST_BYTES:]):
+        return _FOUND_DAMAGED
     if record[DIGEST_BYTES:] != pixel_digest(sample):
         return "image, instances or ignore are not what its record says"
     return ""

@@ -18,7 +18,7 @@ from zarr.storage import LocalStore
 
 from nucseg_cache.arrays import open_array
 from nucseg_cache.errors import StoreDamaged
-from nucseg_cache.groups import read_documents
+from nucseg_cache.groups import how_to_delete, read_documents, whereabouts
 
 SEAL = "seal"
 
@@ -40,19 +40,18 @@ def finished_group(parent: zarr.Group, name: str) -> zarr.Group | None:
     Raises:
         StoreDamaged: its metadata cannot be read; or, in a folder, where groups appear whole, it has no seal.
     """
-    where = f"{parent.store}/{parent.path}/{name}"
     try:
         group = parent.get(name)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # zarr fails in many ways on edited metadata; each of them means the same
-        raise StoreDamaged(_message(where, f"zarr.json is unreadable ({error})")) from error
+        raise StoreDamaged(_message(parent, name, f"zarr.json is unreadable ({error})")) from error
     if not isinstance(group, zarr.Group):
         return None
     if is_sealed(group):
         return group
     if isinstance(group.store, LocalStore):
-        raise StoreDamaged(_message(where, "the seal is missing"))
+        raise StoreDamaged(_message(parent, name, "the seal is missing"))
     return None
 
 
@@ -64,20 +63,20 @@ def read_sealed(group: zarr.Group, arrays: Sequence[str]) -> tuple[dict[str, Any
     """
     attributes = dict(group.attrs)
     seal = attributes.pop(SEAL, None)
-    where = f"{group.store}/{group.path}"
     try:
         documents = read_documents(group, arrays) if arrays else {}
         found = _digest(attributes, documents)
-    except (FileNotFoundError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise StoreDamaged(_message(where, f"an array's metadata is missing or unreadable ({error})")) from error
-    if seal != found:
-        raise StoreDamaged(_message(where, f"they have digest {found}, sealed was {seal}"))
-    try:
-        return attributes, {name: open_array(group, name, document) for name, document in documents.items()}
-    except (OSError, MemoryError):
+        # the number of rows, which is not sealed, may be anything
+        opened = {name: open_array(group, name, document) for name, document in documents.items() if seal == found}
+    except MemoryError:
         raise
-    except Exception as error:  # sealed by somebody else, with codecs or types that zarr does not know
-        raise StoreDamaged(_message(where, f"an array cannot be opened ({error})")) from error
+    except Exception as error:  # an edited document is no object, has no shape, or none that zarr takes
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise
+        raise StoreDamaged(_message(group, "", f"an array's metadata is missing or unreadable ({error})")) from error
+    if seal != found:
+        raise StoreDamaged(_message(group, "", f"they have digest {found}, sealed was {seal}"))
+    return attributes, opened
 
 
 def _digest(attributes: Mapping[str, Any], documents: Mapping[str, Mapping[str, Any]]) -> str:
@@ -88,8 +87,8 @@ def _digest(attributes: Mapping[str, Any], documents: Mapping[str, Mapping[str, 
     return xxhash.xxh3_128_hexdigest(text.encode())
 
 
-def _message(where: str, reason: str) -> str:
+def _message(group: zarr.Group, name: str, reason: str) -> str:
     return (
-        f"the attributes or array metadata of {where} were changed after they were written: {reason}. Nothing is read "
-        "from it. Restore the zarr.json files from a copy, or delete this group and run `nucseg embed`."
+        f"the attributes or array metadata of {whereabouts(group, name)} were changed after they were written: "
+        f"{reason}. Nothing is read from it. Restore the zarr.json files from a copy, or {how_to_delete(group, name)}."
     )

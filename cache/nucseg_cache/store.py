@@ -145,6 +145,10 @@ class Store:
         """
         return self._good[row]
 
+    def describes(self, row: int) -> bool:
+        """Whether the description of a row can be trusted."""
+        return row in self._good
+
     def has(self, sample_id: str) -> bool:
         """Whether a trusted row has that id."""
         return sample_id in self._rows_by_id
@@ -179,9 +183,12 @@ class Store:
         return good, undescribed + bad
 
     def damaged(self) -> list[BadRow]:
-        """The rows whose description cannot be trusted, or of which a file is missing or of another size."""
+        """The rows whose description cannot be trusted, or whose pixels are known to be damaged without reading them.
+
+        A file of theirs is missing or of another size than was written, or `verify` has read it and found out.
+        """
         with access(self.location, "listing"):
-            return self._bad + self._layout.samples.wrong_sizes(list(self._good.values()))
+            return self._bad + self._layout.samples.unsound(list(self._good.values()))
 
     def file_bytes(self) -> int:
         """The bytes of the samples' pixel files as noted when they were written."""
@@ -329,6 +336,12 @@ class Store:
             self._layout.samples.mark(self._good[row], present=present)
         self._note([replace(self._good[row], present=present)])
 
+    def distrust(self, rows: Sequence[int]) -> None:
+        """Say of rows that their pixels are damaged, as reading them has shown: `damaged` tells them from now on."""
+        with access(self.location, "writing samples to"):
+            for row in rows:
+                self._layout.samples.distrust(self._good[row])
+
     def remember_source(self, source: str, notes: Sequence[str] = ()) -> None:
         """Write down where the data set was read from, and what its readers have to know of it."""
         if (source, tuple(notes)) != (self.source, self.notes):
@@ -337,10 +350,16 @@ class Store:
 
     def delete_embeddings(self, key: Key, view: str | None = None) -> None:
         """Delete the embeddings of one key, in one view or in all."""
-        if view is None:
-            delete_group(self._layout.embeddings, key.hash)
-        else:
-            delete_group(self._layout.group(key), view)
+        self.delete_group(key.hash if view is None else f"{key.hash}/{view}")
+
+    def group_names(self) -> list[str]:
+        """Each key by its hash and each of its views as `HASH/VIEW`, those that cannot be read any more too."""
+        with access(self.location, "listing"):
+            return self._layout.group_names()
+
+    def delete_group(self, name: str) -> None:
+        """Delete what has one of these names."""
+        delete_group(self._layout.embeddings, name)
 
     # ---- inside
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from nucseg_cache.arrays import BLOCK_ROWS
 from nucseg_cache.embeddings import Embeddings
 from nucseg_cache.errors import BadRow, EmbeddingNotFound, access
 from nucseg_cache.groups import leftovers_beside, leftovers_within
-from nucseg_cache.key import Key
 from nucseg_cache.location import local_path
 from nucseg_cache.store import Store
 
@@ -34,7 +33,7 @@ class Verification:
     """Embeddings read, over all keys and views."""
     findings: tuple[Finding, ...]
     cleared: bool
-    """Whether the records of the bad embeddings were taken away, so that the next `embed` computes them anew."""
+    """Whether the records of what is bad were taken away, so that the next `embed` makes it anew."""
 
 
 def verify(
@@ -47,7 +46,8 @@ def verify(
 
     Args:
         location: the store.
-        clear: take away the records of bad embeddings (bad samples are found and mended by `embed` itself).
+        clear: take away the records of bad embeddings, and what vouches for the pixels of bad samples, so that the next
+            `embed` makes them anew.
         progress: called with (rows read, rows to read).
 
     Raises:
@@ -59,56 +59,67 @@ def verify(
     found = [(group, group.there()) for group in groups]
     n_samples = store.n_rows
     total = n_samples + sum(len(rows) for _, rows in found)
-    findings = _bad_samples(store, n_samples, lambda done: progress(done, total))
+    findings = _bad_samples(store, n_samples, lambda done: progress(done, total), clear=clear)
     seen = n_samples
     for group, infos in found:
-        bad = []
+        suspects = {one.row for one in _unsound(group)}
         for first in range(0, len(infos), BLOCK_ROWS):
             rows = [info.row for info in infos[first : first + BLOCK_ROWS]]
-            bad += _bad_embeddings(store, group, rows, clear=clear)
+            suspects |= {one.row for one in _unreadable(group, rows)}
             progress(seen + first + len(rows), total)
         seen += len(infos)
-        findings += [Finding(f"{group.key.hash}/{group.view}", row) for row in bad]
+        bad = _confirmed(store, group, suspects, clear=clear)
+        findings += [Finding(f"{group.key.hash}/{group.view}", one) for one in bad]
     return Verification(n_samples, seen - n_samples, tuple(findings), clear)
 
 
-def _bad_samples(store: Store, n_rows: int, progress: Callable[[int], None]) -> list[Finding]:
-    bad: list[BadRow] = []
+def _bad_samples(store: Store, n_rows: int, progress: Callable[[int], None], *, clear: bool) -> list[Finding]:
+    suspects = {one.row for one in store.damaged()}
     for first in range(0, n_rows, BLOCK_ROWS):
         rows = range(first, min(first + BLOCK_ROWS, n_rows))
-        suspects = [suspect.row for suspect in store.try_read_samples(rows)[1]]
-        if suspects:  # another process may have been writing them
-            with store.exclusive():
-                store.refresh()
-                bad += store.try_read_samples(suspects)[1]
+        suspects |= {one.row for one in store.try_read_samples(rows)[1]}
         progress(rows.stop)
-    return [Finding("samples", row) for row in bad]
+    if not suspects:
+        return []
+    with store.exclusive():  # another process may have been writing them
+        store.refresh()
+        bad = {one.row: one for one in [*store.damaged(), *store.try_read_samples(sorted(suspects))[1]]}
+        if clear:
+            store.distrust([row for row in sorted(bad) if store.describes(row)])
+    return [Finding("samples", bad[row]) for row in sorted(bad)]
 
 
-def _bad_embeddings(store: Store, group: Embeddings, rows: Sequence[int], *, clear: bool) -> list[BadRow]:
-    """Read a few rows one by one, so that memory stays small; clear the bad ones under their block's lock."""
-    suspects = _unreadable(group, rows)
-    still_bad: list[BadRow] = []
+def _confirmed(store: Store, group: Embeddings, suspects: Collection[int], *, clear: bool) -> list[BadRow]:
+    """Those that are bad under their block's lock too; their records are cleared where that is asked for."""
+    bad: list[BadRow] = []
     for block in group.blocks():
-        inside = [suspect.row for suspect in suspects if suspect.row in block]
+        inside = [row for row in sorted(suspects) if row in block]
         if inside:
             # another process may have been writing them, or their samples, when they were read
             with group.claim(block, wait=True), store.exclusive():
                 store.refresh()
                 there = {info.row for info in group.there()}
-                confirmed = _unreadable(group, [row for row in inside if row in there])
+                unsound = [one for one in _unsound(group) if one.row in inside]
+                unreadable = _unreadable(group, [row for row in inside if row in there])
+                confirmed = {one.row: one for one in [*unsound, *unreadable]}
                 if clear:
-                    group.clear([bad.row for bad in confirmed])
-            still_bad += confirmed
-    return still_bad
+                    group.clear(sorted(confirmed))
+            bad += [confirmed[row] for row in sorted(confirmed)]
+    return bad
+
+
+def _unsound(group: Embeddings) -> list[BadRow]:
+    try:
+        return group.unsound()
+    except EmbeddingNotFound:  # `prune` has deleted them since
+        return []
 
 
 def _unreadable(group: Embeddings, rows: Sequence[int]) -> list[BadRow]:
-    if not rows:
-        return []
+    """Read a few rows one by one, so that memory stays small."""
     try:
         room = group.room(1)
-    except EmbeddingNotFound:  # `prune` has deleted them since
+    except EmbeddingNotFound:  # as above
         return []
     return [bad for row in rows for bad in group.try_read_stored([row], out=room)[1]]
 
@@ -134,16 +145,14 @@ def prune(location: str | Path, *, keys: Sequence[str] = ()) -> Pruning:
         StoreAccessError: it cannot be written, or another process is writing to it: what looks left behind may be its.
     """
     store = Store.open(location, mode="r+")
-    there: dict[str, tuple[Key, str | None]] = {}
-    for key in store.keys():  # noqa: SIM118 - a method of Store, which is no dictionary
-        there |= {f"{key.hash}/{view}": (key, view) for view in store.views(key)} | {key.hash: (key, None)}
-    unknown = sorted(set(keys) - there.keys())
+    there = store.group_names()
+    unknown = sorted(set(keys) - set(there))
     if unknown:
         raise EmbeddingNotFound(f"{location} has no embeddings {', '.join(unknown)}; it has {', '.join(sorted(there))}")
     folder = local_path(location)
     with access(str(location), "pruning"), store.alone():
         for name in sorted(set(keys), key=len, reverse=True):  # views before the keys that they belong to
-            store.delete_embeddings(*there[name])
+            store.delete_group(name)
         rubbish = [*leftovers_beside(folder), *leftovers_within(folder)] if folder is not None else []
         for path in rubbish:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

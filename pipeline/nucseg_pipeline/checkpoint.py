@@ -4,6 +4,7 @@ A checkpoint holds tensors and plain values only and is read with weights_only, 
 """
 
 import os
+import zipfile
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
@@ -55,7 +56,9 @@ def load_checkpoint(path: Path, inputs: str) -> dict[str, Any]:
     Raises ConfigError where the file is missing, truncated, of another format or run, or holds more than plain values.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        whole = BytesIO(path.read_bytes())
+        _check_crcs(whole)
+        content = torch.load(whole, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"There is no {path}. Train the run again in another folder (--run).") from None
     except Exception as error:  # torch raises whatever the damaged bytes lead to
@@ -76,6 +79,15 @@ def load_checkpoint(path: Path, inputs: str) -> dict[str, Any]:
             "records. Bring the right file back, or train the run again in another folder (--run)."
         )
     return content
+
+
+def _check_crcs(file: BytesIO) -> None:
+    """Raise ValueError where a part of a file is not what its CRC says: torch writes CRCs and never looks at them."""
+    with zipfile.ZipFile(file) as parts:
+        damaged = parts.testzip()
+    if damaged is not None:
+        raise ValueError(f"the CRC of {damaged} in it is wrong.")
+    file.seek(0)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -23,6 +23,7 @@ from nucseg_pipeline.encoding import Encoding
 from nucseg_pipeline.forecast import Tell, forecast
 from nucseg_pipeline.sources import open_source
 from nucseg_pipeline.stained import note_of, remember_unchanged, unchanged_in
+from nucseg_pipeline.stores import of_dataset
 from nucseg_pipeline.synchronise import Progress, Synchronisation, synchronise
 from nucseg_pipeline.target import SIDE_PX, Target
 
@@ -234,7 +235,7 @@ def _open(config: EmbedConfig) -> tuple[Store, DataSet]:
     location = store_location(config.cache, config.dataset)
     preparation = {"side_px": str(SIDE_PX), **stain_identity(stain_of(config.dataset))}
     try:
-        store = _opened(location, preparation)
+        store = _opened(location, config.dataset, preparation)
         return store, open_source(config.dataset, config.source, store.source)
     except StoreNotFound:
         pass
@@ -243,14 +244,14 @@ def _open(config: EmbedConfig) -> tuple[Store, DataSet]:
         created = Store.create(location, dataset=config.dataset, source=dataset.source, preparation=preparation)
     except StoreExists as exists:
         try:
-            created = _opened(location, preparation)  # another process was faster
+            created = _opened(location, config.dataset, preparation)  # another process was faster
         except StoreNotFound:
             raise exists from None  # something is there, but no store
     return created, dataset
 
 
-def _opened(location: str, preparation: Mapping[str, str]) -> Store:
-    """The store that is there, whose images must be prepared like those that would be added to it."""
+def _opened(location: str, dataset: str, preparation: Mapping[str, str]) -> Store:
+    """The store that is there, whose images must be of this data set and prepared like those that would be added."""
     store = Store.open(location, mode="r+")
     if {"stain": "none", **store.preparation} != preparation:
         raise ConfigError(
@@ -258,7 +259,7 @@ def _opened(location: str, preparation: Mapping[str, str]) -> Store:
             f"{dict(preparation)} do not go with them. Take another --cache, or move this store away; if its images "
             "are those that are meant, name it DATASET@STAIN.zarr after their data set and stain."
         )
-    return store
+    return of_dataset(store, dataset)
 
 
 def _source_of_original(config: EmbedConfig) -> str:

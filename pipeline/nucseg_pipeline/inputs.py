@@ -16,6 +16,10 @@ from nucseg.errors import ConfigError
 from nucseg.views import view_names
 from nucseg_cache import Embeddings, Key, Store
 from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.identity import code_digest, configuration_digest, split_digest
+
+SHOWN = 8
+"""Digits of a digest that are shown."""
 
 LIBRARIES = ("nucseg", "torch", "numpy", "zarr", "monai", "accelerate")
 
@@ -40,6 +44,12 @@ class Inputs:
     """Exact views that were read beside the images as they are -> how their images were made."""
     learned_from: Sequence[str] = ()
     """Ids of the training images from whose exact views the replay was learned."""
+    split: str = ""
+    """Digest of split.json; like those below empty in the first runs of this format."""
+    configuration: str = ""
+    """Digest of config.toml but for what says where and how long the run runs."""
+    code: str = ""
+    """Digest of nucseg's own source files."""
 
     @property
     def fingerprint(self) -> str:
@@ -47,6 +57,7 @@ class Inputs:
         told: tuple[object, ...] = (self.dataset, dict(self.preparation), self.embedding_hash, dict(self.samples))
         told += ({name: dict(made) for name, made in self.views.items()},) if self.views else ()
         told += (list(self.learned_from),) if self.learned_from else ()
+        told += ({"split": self.split, "configuration": self.configuration},) if self.split else ()
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
     def changes(self, now: Inputs, ids: Sequence[str]) -> list[str]:
@@ -63,6 +74,17 @@ class Inputs:
         changed = [one for one in ids if list(self.samples.get(one, ())) != list(now.samples.get(one, ()))]
         return lines + ([f"image or masks of {some(changed)}"] if changed else [])
 
+    def made_by_others(self, now: Inputs) -> list[str]:
+        """What trains now and did not when these inputs were recorded, one line each."""
+        lines = [
+            f"{name} {then} then, {now.versions[name]} now"
+            for name, then in self.versions.items()
+            if now.versions.get(name, then) != then
+        ]
+        if self.code and self.code != now.code:
+            lines.append(f"nucseg's code {self.code[:SHOWN]} then, {now.code[:SHOWN]} now")
+        return lines
+
     def to_json(self) -> str:
         """The content of inputs.json."""
         return json.dumps(asdict(self), indent=1)
@@ -74,6 +96,7 @@ def gather(
     parts: Split,
     views: Mapping[str, Embeddings] | None = None,
     learned_from: Sequence[str] = (),
+    config: TrainConfig | None = None,
 ) -> Inputs:
     """Record what a run on these parts and views is made from; reads no image."""
     digests = {info.id: (info.image_digest.hex(), info.mask_digest.hex()) for info in store.table if info.present}
@@ -87,6 +110,9 @@ def gather(
         samples={one: list(digests.get(one, ())) for one in used_ids(parts)},
         views={name: view.described for name, view in (views or {}).items()},
         learned_from=list(learned_from),
+        split=split_digest(parts),
+        configuration="" if config is None else configuration_digest(config),
+        code=code_digest(),
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
     )
 

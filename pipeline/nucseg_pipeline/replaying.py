@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ def open_replay(
         return Replay()  # nothing is replayed, or all of it as it is
 
     def kept(name: str, compute: Callable[[], Tensor]) -> Tensor:
-        return _kept(folder.file(name), compute, accelerator)
+        return _kept(folder, name, compute, accelerator)
 
     pattern = kept("position.npy", lambda: position_pattern(_embeddings(rows)))
     if not learns_mixing(config):
@@ -107,15 +107,27 @@ def _embeddings(rows: Rows) -> Iterator[Tensor]:
             yield embedding.cpu()
 
 
-def _kept(path: Path, compute: Callable[[], Tensor], accelerator: Accelerator) -> Tensor:
-    """The array in a file of the run, computed by the first process where it is not there."""
+def _kept(folder: RunFolder, name: str, compute: Callable[[], Tensor], accelerator: Accelerator) -> Tensor:
+    """The array in a file of the run, computed by the first process where it is not there.
+
+    Behind the array, where numpy does not look, stands a digest of it and of what the run is made from.
+    """
+    path = folder.file(name)
     if accelerator.is_main_process and not path.exists():
         buffer = io.BytesIO()
         np.save(buffer, compute().cpu().numpy())
-        write_whole(path, buffer.getvalue())
+        write_whole(path, buffer.getvalue() + _digest(buffer.getvalue(), folder))
     accelerator.wait_for_everyone()
     try:
-        array = torch.from_numpy(np.load(path, allow_pickle=False))
+        content = path.read_bytes()
+        array = torch.from_numpy(np.load(file := io.BytesIO(content), allow_pickle=False))
+        whole, digest = content[: file.tell()], content[file.tell() :]
+        if digest and digest != _digest(whole, folder):  # runs of before have none
+            raise ValueError("it is not what was written for this run")
     except (OSError, ValueError, EOFError) as error:
         raise ConfigError(f"{path} cannot be read: {error}. Delete it: it is computed anew.") from None
     return array.to(accelerator.device)
+
+
+def _digest(content: bytes, folder: RunFolder) -> bytes:
+    return hashlib.sha256(content + folder.inputs().fingerprint.encode()).digest()

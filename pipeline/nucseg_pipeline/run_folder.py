@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from nucseg.instances import InstanceRule
 from nucseg_pipeline.checkpoint import write_whole
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.events import EpochRow
+from nucseg_pipeline.identity import FREE_FIELDS, recipe_digest, split_digest
 from nucseg_pipeline.inputs import Inputs
 from nucseg_pipeline.json_fields import misfit
 from nucseg_pipeline.recipe import load_recipe, resolve, to_toml
@@ -28,15 +30,12 @@ FORMAT = 1
 
 State = Literal["new", "unfinished", "finished"]
 
-FREE_FIELDS = frozenset(
-    {"cache", "encoder", "weights", "precision", "format", "device", "threads", "preload", "run", "resume"}
-)
-"""Fields in which a resumed run may differ: where and on what it runs. Whether the embeddings are still the same is
-asked of their key."""
+ADDED = frozenset({"views", "learned_from", "split", "configuration", "code"})
+"""Fields of inputs.json that the first runs of this format did not have."""
 
-
-ADDED = frozenset({"views", "learned_from"})
-"""Fields of inputs.json that the first runs of this format did not have; they had nothing to say in them."""
+VOUCHED = ("best.pt", "rule.json", "position.npy", "mixing.npy")
+"""Files of a finished run whose digests run.json holds. Configuration, split and inputs are vouched for by inputs.json
+and best.pt; epochs.csv, which holds wall times, by nothing."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class RunFolder:
 
     config.toml     the resolved configuration, itself a recipe
     split.json      training, validation and test ids, protocol and notes
-    inputs.json     store, key of the embeddings, digests of images and masks, versions
-    run.json        status: training, then finished
+    inputs.json     store, key of the embeddings, digests of images, masks, split, configuration and code, versions
+    run.json        status: training, then finished, with digests of the files that training makes
     position.npy    (256, 64, 64) float32, positional pattern of the training rows, where replay corrects for it
     mixing.npy      (8, 256, 256) float32, what a turn does to the channels, where replay learns it
     epochs.csv      one line an epoch
@@ -145,8 +144,40 @@ class RunFolder:
         write_whole(self.file("config.toml"), to_toml(config, without=("run", "resume")).encode())
 
     def write_status(self, status: str, **more: object) -> None:
-        """Write run.json."""
-        write_whole(self.file("run.json"), json.dumps({"format": FORMAT, "status": status, **more}, indent=1).encode())
+        """Write run.json; what it says to have changed while the run was trained stays."""
+        kept = {"changed": self.changed()} if self.file("run.json").exists() and "changed" not in more else {}
+        content = {"format": FORMAT, "status": status, **{name: value for name, value in kept.items() if value}, **more}
+        sealed = {**content, "digest": _digest(content)}
+        write_whole(self.file("run.json"), json.dumps(sealed, indent=1).encode())
+
+    def changed(self) -> list[str]:
+        """What became other than it was while the run was trained: versions and code, each time it was resumed."""
+        return list(self.status().get("changed", ()))
+
+    def file_digests(self) -> dict[str, str]:
+        """SHA-256, hexadecimal, of the files that a finished run's run.json vouches for, as they are now."""
+        there = (self.file(name) for name in VOUCHED)
+        return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in there if file.exists()}
+
+    def check_unedited(self) -> None:
+        """Raise ConfigError where a file of the run is not the one that was written, by what inputs.json records."""
+        inputs = self.inputs()
+        recipe = load_recipe(self.file("config.toml"), "train")
+        for name, recorded, found in (
+            ("split.json", inputs.split, split_digest(self.split())),
+            ("config.toml", inputs.configuration, recipe_digest(recipe)),
+        ):
+            if recorded and recorded != found:
+                raise _damaged(self.file(name), "it was changed after the run was started, says inputs.json beside it")
+
+    def check_finished(self) -> None:
+        """As `check_unedited`, and by what run.json records of the other files of a finished run."""
+        self.check_unedited()
+        recorded, found = self.status().get("files", {}), self.file_digests()
+        for name in recorded:
+            if recorded[name] != found.get(name):
+                how = "another than the training wrote, says run.json beside it" if name in found else "gone"
+                raise _damaged(self.file(name), f"it is {how}")
 
     def write_epochs(self, history: Sequence[Mapping[str, float]]) -> None:
         """Write epochs.csv anew."""
@@ -192,6 +223,8 @@ class RunFolder:
     def status(self) -> dict[str, Any]:
         """The content of run.json."""
         content = self._read("run.json", None)
+        if "digest" in content and content.pop("digest") != _digest(content):
+            raise _damaged(self.file("run.json"), "it was changed after it was written, says the digest in it")
         if content.get("format") != FORMAT or "status" not in content:
             raise ConfigError(
                 f"{self.path} is a run of format {content.get('format')!r}, this version reads {FORMAT}. "
@@ -229,6 +262,10 @@ class RunFolder:
         if kind is not None and (wrong := misfit(content, kind)):
             raise _damaged(self.file(name), f"it does not hold what belongs there: {wrong}")
         return content
+
+
+def _digest(content: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _lock(descriptor: int, path: Path) -> None:

@@ -40,6 +40,8 @@ class Run:
     inputs: Inputs
     rule: InstanceRule
     """How probabilities become nuclei, chosen on the validation part."""
+    changed_since: tuple[str, ...]
+    """Training and validation images of the store that are not those that the run was trained on any more."""
 
     @classmethod
     def open(cls, path: Path, *, cache: str | None = None) -> Run:
@@ -55,6 +57,7 @@ class Run:
             nucseg_cache.CacheError: the store is gone, or damaged.
         """
         folder = _finished(path)
+        folder.check_finished()
         config, parts, inputs = folder.config(), folder.split(), folder.inputs()
         unknown = set(used_ids(parts)) - set(inputs.samples)
         if unknown:
@@ -69,14 +72,16 @@ class Run:
                 f"images prepared as {dict(inputs.preparation)}. Name the cache that has them (--cache), or train anew."
             )
         now = gather(store, None, parts)
-        changed = [one for one in parts.test if list(inputs.samples[one]) != list(now.samples[one])]
+        differing = {one for one in now.samples if list(inputs.samples.get(one, ())) != list(now.samples[one])}
+        changed = [one for one in parts.test if one in differing]
         if changed:
             raise ConfigError(
                 f"{len(changed)} test images of {store.location} are not what they were when {folder.name} was trained "
                 f"(image or masks changed, or vanished): {some(changed)}. Put them back and run `nucseg embed`, or "
                 "train anew."
             )
-        return cls(folder, config, parts, store, inputs, folder.rule())
+        learned = tuple(one for one in (*parts.train, *parts.validation) if one in differing)
+        return cls(folder, config, parts, store, inputs, folder.rule(), learned)
 
     @property
     def name(self) -> str:
@@ -102,7 +107,12 @@ class Run:
             "embedding_made_by": recorded,
             "encoder_note": recorded.get("note", ""),
             "inputs_digest": inputs.fingerprint,
+            "split_digest": inputs.split,
+            "configuration_digest": inputs.configuration,
+            "code_digest": inputs.code,
             "versions": dict(inputs.versions),
+            "changed_while_training": self.folder.changed(),
+            "changed_since": list(self.changed_since),
             "best_epoch": status["best_epoch"],
             "validation_dice": status["validation_dice"],
         }

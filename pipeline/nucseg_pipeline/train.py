@@ -17,7 +17,7 @@ from nucseg_cache import Embeddings, Store
 from nucseg_pipeline.accelerators import open_accelerator
 from nucseg_pipeline.augmentation import Augmentation, open_views
 from nucseg_pipeline.checkpoint import load_checkpoint, save_checkpoint
-from nucseg_pipeline.config import TrainConfig, store_location
+from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.events import EpochDone, Progress, Started, StepDone
 from nucseg_pipeline.inference import predict
 from nucseg_pipeline.inputs import Inputs, divide, find_key, gather, open_embeddings, used_ids
@@ -26,6 +26,7 @@ from nucseg_pipeline.network import check_network
 from nucseg_pipeline.replaying import images_to_learn_from, open_replay
 from nucseg_pipeline.rows import Rows, spread_evenly
 from nucseg_pipeline.run_folder import RunFolder, State
+from nucseg_pipeline.stores import open_store
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,15 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
     check_network(config)  # before what takes long, and before anything else is said to be missing
     accelerator = open_accelerator(config)
     is_main = accelerator.is_main_process
-    store = Store.open(store_location(config.cache, config.dataset))
+    store = open_store(config.cache, config.dataset)
     folder = RunFolder(config.folder)
     with folder.held() if is_main else nullcontext():
         state = folder.state(config)
         if state == "finished":
+            folder.check_finished()
             return _result(folder, epochs_trained=0)
+        if state == "unfinished":
+            folder.check_unedited()
         recorded = None if state == "new" else folder.inputs()
         parts = divide(store, config) if recorded is None else folder.split()
         key = find_key(store, config)
@@ -72,7 +76,9 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         embeddings = open_embeddings(store, key, used_ids(parts))
         views = open_views(store, key, config, parts.train, () if recorded is None else tuple(recorded.views))
         exact = images_to_learn_from(store, key, config, parts.train) if recorded is None else recorded.learned_from
-        inputs = _checked_inputs(folder, recorded, gather(store, key, parts, views, exact), parts)
+        now = gather(store, key, parts, views, exact, config)
+        inputs = _checked_inputs(folder, recorded, now, parts)
+        others = inputs.made_by_others(now)
         learner = Learner(config, accelerator)
         distances = config.instance_head == "distance"
         rows = Rows(store, embeddings, parts.train, views=views, preload=config.preload, distances=distances,
@@ -84,13 +90,14 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         accelerator.wait_for_everyone()
         if is_main:
             _begin(folder, state, config, parts, inputs)
+            _remember(folder, others)
         replay = open_replay(folder, config, store, key, rows, accelerator)
         augmentation = Augmentation(geometry, replay, tuple(views))
         _restore(learner, folder, inputs)
         epochs_before = len(learner.history)
         if is_main:
             note = store.recorded(key).get("note", "") if key else ""
-            progress(_started(learner, folder, parts, (note, _shown(augmentation))))
+            progress(_started(learner, folder, parts, (note, _shown(augmentation), _made_by(others))))
 
         while len(learner.history) < config.epochs:
             report = partial(_report_step, progress, len(learner.history) + 1) if is_main else _silent
@@ -125,6 +132,22 @@ def _begin(folder: RunFolder, state: State, config: TrainConfig, parts: Split, i
         # the status first: a kill in between must not leave a longer run that is called finished
         folder.write_status("training")
         folder.write_config(config)
+
+
+def _remember(folder: RunFolder, others: list[str]) -> None:
+    """Write down that the run goes on by other versions or code than it was started with."""
+    before = folder.changed()
+    if not set(others) <= set(before):
+        folder.write_status("training", changed=[*before, *(line for line in others if line not in before)])
+
+
+def _made_by(others: list[str]) -> str:
+    if not others:
+        return ""
+    return (
+        f"The run was started by others: {'; '.join(others)}. It may end with other weights than an undisturbed "
+        "one, and its report says so."
+    )
 
 
 def _watched(
@@ -166,7 +189,12 @@ def _finish(learner: Learner, folder: RunFolder, validation: Rows) -> None:
         )
     )
     folder.write_epochs([asdict(row) for row in learner.history])
-    folder.write_status("finished", best_epoch=best["epoch"], validation_dice=best["validation_dice"])
+    folder.write_status(
+        "finished",
+        best_epoch=best["epoch"],
+        validation_dice=best["validation_dice"],
+        files=folder.file_digests(),
+    )
 
 
 def _result(folder: RunFolder, *, epochs_trained: int) -> TrainResult:

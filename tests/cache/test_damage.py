@@ -37,7 +37,7 @@ def values_of(key: Key, row: int, view: str = "identity") -> str:
 
 
 def assert_only_row_is_damaged(embeddings: Embeddings, row: int, embedding: MakeEmbedding) -> None:
-    with pytest.raises(RowDamaged, match=rf"row {row} \(image {row}\): .*\n.*Run `nucseg embed`") as caught:
+    with pytest.raises(RowDamaged, match=rf"row {row} \(image {row}\): .*\n.*then `nucseg embed`") as caught:
         embeddings.read([0, 1, 2])
     assert [(bad.row, bad.id) for bad in caught.value.bad] == [(row, f"image {row}")]
     values, bad = embeddings.try_read([0, 1, 2])
@@ -257,9 +257,14 @@ class TestSamples:
             assert [s.id for s in found.try_read_samples([0, 1, 2])[0]] == ["image 0", "image 2"]
             files.update({file: content for file, content in sound.items() if file.startswith(f"samples/{name}/")})
 
-    def test_an_edited_state_is_not_believed_because_the_record_says_what_counts(self, store: Store) -> None:
-        array_of(store, "samples/state")[1] = 2
+    @pytest.mark.parametrize("state", [0, 2, 77])
+    def test_an_edited_state_is_found_and_one_that_is_being_changed_does_not_count(
+        self, store: Store, state: int
+    ) -> None:
+        array_of(store, "samples/state")[1] = state
+        assert [bad.row for bad in Store.open(store.location).damaged()] == [1]
 
+        array_of(store, "samples/state")[1] = 3
         assert Store.open(store.location).table[1].present
 
     def test_swapped_ids_are_found(self, store: Store) -> None:
@@ -287,7 +292,7 @@ class TestSamples:
 
     @staticmethod
     def assert_only_row_1_is_damaged(store: Store, sample: MakeSample) -> None:
-        with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): .*\n.*Run `nucseg embed`"):
+        with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): .*\n.*then `nucseg embed`"):
             store.read_samples([1, 2])
         good, bad = store.try_read_samples([0, 1, 2])
         assert [(b.row, b.id) for b in bad] == [(1, "image 1")]

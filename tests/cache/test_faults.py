@@ -250,6 +250,28 @@ def test_a_failure_to_read_is_told_apart_from_damage(
             operation()
 
 
+@pytest.mark.usefixtures("way")
+def test_a_file_that_cannot_be_opened_is_named_with_what_to_do(embedded: Store, store_path: Path, key: Key) -> None:
+    file = store_path / f"embeddings/{key.hash}/identity/record/c/0/0"
+    file.unlink()
+    file.symlink_to(file)
+
+    with pytest.raises(StoreAccessError, match=rf"delete {file}\. Then `nucseg cache verify` finds what it held"):
+        Store.open(store_path).embeddings(key).read([0])
+
+
+def test_what_stands_where_something_else_is_needed_is_named(embedded: Store, store_path: Path, key: Key) -> None:
+    values = store_path / f"embeddings/{key.hash}/identity/values/c"
+    shutil.rmtree(values / "0")
+    (values / "0").write_text("x")
+    (values / "1/0/0/0").unlink()
+    (values / "1/0/0/0").mkdir()
+
+    for row, told in ((0, "a folder is needed: delete {}/0,"), (1, r"a file is needed: delete {}/1/0/0/0\.")):
+        with pytest.raises(StoreAccessError, match=told.format(values)):
+            embedded.embeddings(key).write([row], np.ones((1, 256, 64, 64), np.float32))
+
+
 def test_every_error_is_one_that_the_command_line_knows() -> None:
     assert issubclass(StoreAccessError, CacheError)
     assert not issubclass(StoreAccessError, OSError)

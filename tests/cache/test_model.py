@@ -17,9 +17,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from nucseg_cache import Key, Store
+from nucseg_cache import Key, Store, prune, verify
 
 ROWS = st.data()
+GROUPS = st.sampled_from(["key", "view", "other"])
+"""Embeddings of one key, a view of the same key, and embeddings of another key."""
 
 
 class StoreModel(RuleBasedStateMachine):
@@ -29,15 +31,19 @@ class StoreModel(RuleBasedStateMachine):
     """The factories of conftest.py: sample, embedding, store."""
     each_way: Any = None
     """Both ways of reading, as in conftest.py."""
+    strike: Any = None
+    """Runs an operation with a fault at one of its writes, as in conftest.py."""
 
     @initialize(name=st.sampled_from(["f16", "i8", "i6"]))
     def create(self, name: str) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "drawn.zarr"
-        self.key = Key({"format": name})
+        one, other = Key({"format": name}), Key({"format": name, "layer": "12"})
+        self.groups = {"key": (one, "identity"), "view": (one, "d4-1"), "other": (other, "identity")}
         self.store = self.make[2](self.path, 2)
         self.rows: list[dict[str, Any]] = [{"id": n, "image": 0, "mask": 0, "present": True} for n in range(2)]
-        self.embedded: dict[int, tuple[int, int]] = {}  # row -> version of the image, which embedding
+        # row -> version of the image, which embedding
+        self.embedded: dict[str, dict[int, tuple[int, int]]] = {group: {} for group in self.groups}
 
     def teardown(self) -> None:
         self.folder.cleanup()
@@ -60,18 +66,78 @@ class StoreModel(RuleBasedStateMachine):
         self.store.mark(row, present=present)
         self.rows[row]["present"] = present
 
-    @rule(data=ROWS, which=st.integers(0, 200))
-    def write(self, data: st.DataObject, which: int) -> None:
-        rows = data.draw(st.lists(st.integers(0, len(self.rows) - 1), min_size=1, max_size=3, unique=True))
-        self.store.embeddings(self.key).write(rows, np.stack([self.make[1](which + row) for row in rows]))
-        self.embedded |= {row: (self.rows[row]["image"], which + row) for row in rows}
+    @rule(data=ROWS, which=st.integers(0, 200), group=GROUPS)
+    def write(self, data: st.DataObject, which: int, group: str) -> None:
+        rows = self.some_rows(data)
+        self.embeddings(group).write(rows, np.stack([self.make[1](which + row) for row in rows]))
+        self.embedded[group] |= {row: (self.rows[row]["image"], which + row) for row in rows}
 
-    @precondition(lambda self: self.embedded)
+    @rule(data=ROWS, which=st.integers(0, 200), group=GROUPS, at=st.integers(1, 40))
+    def write_and_be_killed(self, data: st.DataObject, which: int, group: str, at: int) -> None:
+        rows = self.some_rows(data)
+        values = np.stack([self.make[1](which + row) for row in rows])
+        self.strike(at, "killed", lambda: self.embeddings(group).write(rows, values))
+
+        self.store = Store.open(self.path, mode="r+")
+        there = {info.row for info in self.embeddings(group).there()}
+        for row in rows:  # before, after, or not there
+            before = self.embedded[group].pop(row, None)
+            if row in there:
+                found = self.embeddings(group).read([row])[0]
+                after = (self.rows[row]["image"], which + row)
+                is_after = np.array_equal(found, self.make[1](which + row))
+                assert is_after or (before and np.array_equal(found, self.make[1](before[1])))
+                self.embedded[group][row] = after if is_after or before is None else before
+
+    @precondition(lambda self: any(self.embedded.values()))
     @rule(data=ROWS)
     def clear(self, data: st.DataObject) -> None:
-        row = data.draw(st.sampled_from(sorted(self.embedded)))
-        self.store.embeddings(self.key).clear([row])
-        del self.embedded[row]
+        group = data.draw(st.sampled_from(sorted(group for group, rows in self.embedded.items() if rows)))
+        row = data.draw(st.sampled_from(sorted(self.embedded[group])))
+        self.embeddings(group).clear([row])
+        del self.embedded[group][row]
+
+    @precondition(lambda self: any(self.valid(group) for group in self.groups))
+    @rule(data=ROWS, bit=st.integers(0, 10**9))
+    def flip_a_bit_and_verify(self, data: st.DataObject, bit: int) -> None:
+        group = data.draw(st.sampled_from(sorted(group for group in self.groups if self.valid(group))))
+        row = data.draw(st.sampled_from(sorted(self.valid(group))))
+        key, view = self.groups[group]
+        file = self.path / f"embeddings/{key.hash}/{view}/values/c/{row}/0/0/0"
+        content = bytearray(file.read_bytes())
+        content[bit // 8 % len(content)] ^= 1 << bit % 8
+        file.write_bytes(content)
+
+        found = verify(self.path)
+
+        assert [(finding.what, finding.bad.row) for finding in found.findings] == [(f"{key.hash}/{view}", row)]
+        del self.embedded[group][row]
+
+    @rule()
+    def verify_what_is_sound(self) -> None:
+        assert verify(self.path).findings == ()
+
+    @precondition(lambda self: any(self.embedded.values()))
+    @rule(data=ROWS)
+    def prune(self, data: st.DataObject) -> None:
+        group = data.draw(st.sampled_from(sorted(group for group, rows in self.embedded.items() if rows)))
+        key, view = self.groups[group]
+        whole = data.draw(st.booleans())
+        prune(self.path, keys=[key.hash if whole else f"{key.hash}/{view}"])
+        for other, (its_key, its_view) in self.groups.items():
+            if its_key == key and (whole or its_view == view):
+                self.embedded[other] = {}
+
+    def embeddings(self, group: str, store: Store | None = None) -> Any:
+        key, view = self.groups[group]
+        return (store or self.store).embeddings(key, view)
+
+    def some_rows(self, data: st.DataObject) -> list[int]:
+        return data.draw(st.lists(st.integers(0, len(self.rows) - 1), min_size=1, max_size=3, unique=True))
+
+    def valid(self, group: str) -> set[int]:
+        """The rows whose embedding in a group is of their image as it is now."""
+        return {row for row, (image, _) in self.embedded[group].items() if image == self.rows[row]["image"]}
 
     @rule(mode=st.sampled_from(["r+", "exclusive"]))
     def reopen(self, mode: str) -> None:
@@ -94,24 +160,25 @@ class StoreModel(RuleBasedStateMachine):
         )
         row = len(self.rows) // 2
         np.testing.assert_array_equal(store.read_samples([row])[0].instances, expected[row].instances)
-        embeddings = store.embeddings(self.key)
-        valid = {row for row, (image, _) in self.embedded.items() if image == self.rows[row]["image"]}
-        assert embeddings.missing(sizes=True) == [
-            row for row, r in enumerate(self.rows) if r["present"] and row not in valid
-        ]
-        for row in sorted(valid)[-1:]:
-            np.testing.assert_array_equal(embeddings.read([row])[0], self.make[1](self.embedded[row][1]))
+        for group in self.groups:
+            embeddings, valid = self.embeddings(group, store), self.valid(group)
+            assert embeddings.missing(sizes=True) == [
+                row for row, r in enumerate(self.rows) if r["present"] and row not in valid
+            ]
+            for row in sorted(valid)[-1:]:
+                np.testing.assert_array_equal(embeddings.read([row])[0], self.make[1](self.embedded[group][row][1]))
 
 
 def test_any_sequence_of_operations_agrees_with_a_dictionary(
-    sample: Any, embedding: Any, new_store: Any, each_way: Any, monkeypatch: pytest.MonkeyPatch
+    sample: Any, embedding: Any, new_store: Any, each_way: Any, strike: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(StoreModel, "make", (sample, embedding, new_store))
     monkeypatch.setattr(StoreModel, "each_way", staticmethod(each_way))
+    monkeypatch.setattr(StoreModel, "strike", staticmethod(strike))
 
     run_state_machine_as_test(
         StoreModel,
         settings=settings(
-            max_examples=6, stateful_step_count=8, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=8, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

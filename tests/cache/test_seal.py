@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from nucseg_cache import CacheError, Key, RowDamaged, SampleRow, Store, StoreDamaged, StoreFormatError, StoreNotFound
 from nucseg_cache.seal import read_sealed, write_sealed
@@ -114,9 +116,8 @@ def test_a_root_without_its_seal_is_no_finished_store(embedded: Store, files: An
 
 
 @pytest.mark.parametrize(
-    "name", ["", "samples/", "samples/id/", "embeddings/", "embeddings/KEY/", "embeddings/KEY/identity/",
-             "embeddings/KEY/identity/record/"]
-)  # fmt: skip
+    "name", ["", "samples/id/", "embeddings/KEY/", "embeddings/KEY/identity/", "embeddings/KEY/identity/record/"]
+)
 def test_a_document_that_is_none(embedded: Store, key: Key, files: Any, name: str) -> None:
     for content in NOT_JSON.values():
         files[f"{name.replace('KEY', key.hash)}zarr.json"] = content
@@ -124,14 +125,28 @@ def test_a_document_that_is_none(embedded: Store, key: Key, files: Any, name: st
             everything(embedded, key)
 
 
-@pytest.mark.parametrize(
-    "name", ["samples/", "samples/mpp/", "embeddings/", "embeddings/KEY/identity/values/", "embeddings/KEY/identity/"]
-)
+@pytest.mark.parametrize("name", ["samples/mpp/", "embeddings/KEY/identity/values/", "embeddings/KEY/identity/"])
 def test_a_removed_document(embedded: Store, key: Key, files: Any, name: str) -> None:
     del files[f"{name.replace('KEY', key.hash)}zarr.json"]
 
     with pytest.raises(CacheError):
         everything(embedded, key)
+
+
+@pytest.mark.parametrize("part", ["samples", "embeddings"])
+def test_a_document_that_says_nothing_of_its_own_is_not_needed_and_is_written_again(
+    embedded: Store, key: Key, files: Any, part: str
+) -> None:
+    sound = dict(files)
+    for content in (None, *NOT_JSON.values(), b'{"zarr_format": 3, "node_type": "array"}'):
+        files.pop(f"{part}/zarr.json")
+        if content is not None:
+            files[f"{part}/zarr.json"] = content
+
+        everything(embedded, key)
+        Store.open(embedded.location, mode="r+")
+
+        assert json.loads(files[f"{part}/zarr.json"]) == json.loads(sound[f"{part}/zarr.json"])
 
 
 @pytest.mark.parametrize("name", ["samples/mpp", "samples/image", "embeddings/KEY/identity/values"])
@@ -148,8 +163,9 @@ def test_a_group_that_lost_its_document_is_told_when_it_is_to_be_written(
 ) -> None:
     del files[f"{part.replace('KEY', key.hash)}/zarr.json"]
 
-    with pytest.raises(StoreDamaged, match=r"something else than a finished group\. Delete it and run `nucseg embed`"):
+    with pytest.raises(StoreDamaged, match=r"something else than a finished group: delete it with `") as told:
         embedded.embeddings(key).write([0], np.ones((1, 256, 64, 64), np.float32))
+    assert f"`nucseg cache prune {embedded.location} --key {part.replace('KEY', key.hash)[11:]}`" in str(told.value)
 
 
 def test_a_key_whose_group_was_renamed(embedded: Store, key: Key, key_of: Callable[..., Key], store_path: Path) -> None:
@@ -160,6 +176,30 @@ def test_a_key_whose_group_was_renamed(embedded: Store, key: Key, key_of: Callab
         embedded.keys()
     with pytest.raises(StoreDamaged, match="holds the embeddings of another key"):
         Store.open(embedded.location).embeddings(other).read([0])
+
+
+@pytest.mark.parametrize("n_rows", [None, "3", -1, 3.5, [], {}])
+@pytest.mark.parametrize("array", ["samples/id", "embeddings/KEY/identity/values"])
+def test_a_number_of_rows_that_is_none(embedded: Store, key: Key, files: Any, array: str, n_rows: object) -> None:
+    name = f"{array.replace('KEY', key.hash)}/zarr.json"
+    files.edit(name, lambda document: document["shape"].__setitem__(0, n_rows))
+
+    with pytest.raises(StoreDamaged, match="unreadable"):
+        everything(embedded, key)
+
+
+def test_two_views_that_were_swapped(embedded: Store, key: Key, store_path: Path) -> None:
+    other = embedded.embeddings(key, "soft-1", described={"seed": "0"})
+    other.write([0], np.ones((1, 256, 64, 64), np.float32))
+    place = store_path / "embeddings" / key.hash
+    for old, new in (("identity", "other"), ("soft-1", "identity"), ("other", "soft-1")):
+        (place / old).rename(place / new)
+
+    for view in ("identity", "soft-1"):
+        with pytest.raises(
+            StoreDamaged, match=r"holds the view .*: it was renamed\. Give it its name back, or delete it"
+        ):
+            Store.open(store_path).embeddings(key, view).there()
 
 
 @pytest.mark.parametrize("array", ["id", "record", "image", "state"])
@@ -247,5 +287,47 @@ def test_codecs_and_types_that_zarr_does_not_know_are_damage_even_where_they_are
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     write_sealed(group, {"format": 1}, ("values",))
 
-    with pytest.raises(StoreDamaged, match="cannot be opened"):
+    with pytest.raises(StoreDamaged, match="missing or unreadable"):
         read_sealed(group, ("values",))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=3),
+    lambda inside: st.lists(inside, max_size=2) | st.dictionaries(st.text(max_size=3), inside, max_size=2),
+    max_leaves=3,
+)
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Every container in a JSON value with every key or index in it."""
+    here = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    return [(value, place) for place in here] + [more for place in here for more in places(value[place])]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_is_edited_in_a_document_all_is_read_as_it_was_or_refused(
+    embedded: Store, key: Key, files: Any, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(sorted(file for file in files if file.endswith("zarr.json"))))
+    sound, before = files[name], read_by(everything(embedded, key))
+    document = json.loads(sound)
+    container, place = data.draw(st.sampled_from(places(document)))
+    if isinstance(container, list) or data.draw(st.booleans()):
+        container[place] = data.draw(JSON)
+    else:
+        del container[place]
+    files[name] = json.dumps(document).encode()
+    try:
+        found, told = read_by(everything(embedded, key)), str(embedded.location)
+    except CacheError as error:
+        found, told = before, str(error)
+    finally:
+        files[name] = sound
+    assert found == before
+    assert str(embedded.location) in told
+
+
+def read_by(found: Any) -> object:
+    table, samples, answer, values = found
+    return table, [one.image.tobytes() + one.instances.tobytes() for one in samples], answer, values.tobytes()

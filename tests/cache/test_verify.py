@@ -1,5 +1,6 @@
 """verify finds and clears what is bad; prune deletes what is named and what was left behind, and nothing else."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nucseg_cache import EmbeddingNotFound, Key, SampleRow, Store, StoreAccessError, StoreNotFound, prune, verify
+from nucseg_cache import (
+    EmbeddingNotFound,
+    Key,
+    SampleRow,
+    Store,
+    StoreAccessError,
+    StoreDamaged,
+    StoreNotFound,
+    prune,
+    verify,
+)
 
 MakeEmbedding = Callable[..., np.ndarray]
 LEFT = "0123456789abcdef" * 2
@@ -113,6 +124,71 @@ def test_bad_samples_are_found_by_their_content(embedded: Store, files: Any) -> 
     assert [(finding.what, finding.bad.row, finding.bad.id) for finding in found.findings] == [
         ("samples", 1, "image 1")
     ]
+
+
+def test_bad_samples_are_known_without_reading_them_once_verify_has(
+    embedded: Store, files: Any, sample: Callable[..., SampleRow]
+) -> None:
+    name = "samples/image/c/1/0/0/0"
+    files[name] = files[name][:40] + bytes([files[name][40] ^ 1]) + files[name][41:]
+    assert Store.open(embedded.location).damaged() == []
+
+    verify(embedded.location, clear=False)
+    assert Store.open(embedded.location).damaged() == []
+    verify(embedded.location)
+
+    found = Store.open(embedded.location, mode="r+")
+    assert [(bad.row, bad.reason) for bad in found.damaged()] == [(1, "its image or masks were found damaged")]
+    assert len(found.table) == 3
+    assert found.recognises(1, sample(1))
+    found.replace(1, sample(1))
+    assert verify(embedded.location).findings == ()
+
+
+@pytest.mark.parametrize("array", ["stored", "record"])
+def test_what_is_noted_of_rows_is_looked_at_too(embedded: Store, key: Key, files: Any, array: str) -> None:
+    name = next(file for file in files if file.startswith(f"embeddings/{key.hash}/identity/{array}/c/"))
+    files[name] = b"nonsense"
+
+    found = verify(embedded.location)
+
+    assert [finding.bad.row for finding in found.findings] == [0, 1, 2]
+    assert embedded.embeddings(key).missing() == [0, 1, 2]
+    assert verify(embedded.location).findings == ()
+
+
+def test_what_is_noted_of_a_samples_files_is_looked_at_too(embedded: Store, files: Any) -> None:
+    files["samples/stored/c/0/0"] = b"nonsense"
+
+    found = verify(embedded.location)
+
+    assert [(finding.what, finding.bad.row) for finding in found.findings] == [("samples", row) for row in range(3)]
+
+
+@pytest.mark.parametrize("view", ["", "/identity"])
+def test_what_is_damaged_past_reading_can_be_pruned_as_its_message_says(
+    embedded: Store, store_path: Path, key: Key, files: Any, view: str
+) -> None:
+    name = f"{key.hash}{view}"
+    files[f"embeddings/{name}/zarr.json"] = b"{"
+    with pytest.raises(StoreDamaged, match=f"`nucseg cache prune {store_path} --key {name}`"):
+        embedded.embeddings(key).read([0])
+
+    prune(store_path, keys=[name])
+
+    assert [left for left in files if left.startswith(f"embeddings/{name}/")] == []
+    assert Store.open(store_path).embeddings(key).missing() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("view", ["", "/identity"])
+def test_a_file_in_place_of_embeddings_can_be_pruned(embedded: Store, store_path: Path, key: Key, view: str) -> None:
+    place = store_path / "embeddings" / f"{key.hash}{view}"
+    shutil.rmtree(place)
+    place.write_text("x")
+
+    prune(store_path, keys=[f"{key.hash}{view}"])
+
+    assert not place.exists()
 
 
 def test_a_row_mended_while_it_was_looked_at_is_not_cleared(

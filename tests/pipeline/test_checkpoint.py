@@ -5,6 +5,7 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -43,6 +44,26 @@ def test_a_truncated_checkpoint_is_named_with_the_way_out(tmp_path: Path, n_byte
     path.write_bytes(path.read_bytes()[:n_bytes])
     with pytest.raises(ConfigError, match=r"last\.pt cannot be read.*train again"):
         load_checkpoint(path, "made from")
+
+
+def test_a_flipped_bit_is_found_wherever_it_counts(tmp_path: Path) -> None:
+    """torch.load looks at no CRC: it gives back other weights, and says nothing."""
+    path, random = tmp_path / "last.pt", np.random.default_rng(0)
+    weights = torch.arange(2000.0)
+    save_checkpoint(path, {"model": weights, "epoch": 3}, "made from")
+    sound, n_found = path.read_bytes(), 0
+    for bit in random.integers(0, 8 * len(sound), 150):
+        flipped = bytearray(sound)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            back = load_checkpoint(path, "made from")
+        except ConfigError:
+            n_found += 1
+        else:
+            assert torch.equal(back["model"], weights)
+            assert back["epoch"] == 3
+    assert n_found > 100
 
 
 def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_not_run(tmp_path: Path) -> None:

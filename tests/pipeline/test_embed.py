@@ -316,6 +316,26 @@ def test_a_flipped_bit_in_an_embedding_costs_one_encoding(source: Path, encoder:
     assert files_of(Path(result.location)) == undisturbed
 
 
+@pytest.mark.parametrize("array", ["image", "instances", "ignore"])
+def test_pixels_that_verify_has_found_damaged_are_prepared_anew_without_encoding(
+    source: Path, encoder: ChecksumEncoder, array: str
+) -> None:
+    result = run(source)
+    undisturbed = files_of(Path(result.location))
+    chunk = next((Path(result.location) / f"samples/{array}/c/3").rglob("0/0"))
+    chunk = chunk if chunk.is_file() else chunk / "0"
+    content = bytearray(chunk.read_bytes())
+    content[-9] ^= 1
+    chunk.write_bytes(content)
+
+    found = verify(result.location)
+    again = run(source)
+
+    assert [(finding.what, finding.bad.id) for finding in found.findings] == [("samples", "n [3] ü")]
+    assert (again.synchronised.mended, again.n_encoded) == (1, 0)
+    assert files_of(Path(result.location)) == undisturbed
+
+
 @pytest.mark.parametrize("array", ["id", "group", "image_digest", "record"])
 def test_damaged_descriptions_are_mended_without_encoding(source: Path, encoder: ChecksumEncoder, array: str) -> None:
     result = run(source)

@@ -163,8 +163,36 @@ def test_only_what_a_run_replays_with_is_kept(
     store, rows = rows_of(with_orbits)
     config = training(cache=str(with_orbits), **wanted)
     key = None if config.fusion == "none" else store.keys()[0]
+    kept_with(tmp_path, ())
     open_replay(RunFolder(tmp_path), config, store, key, rows, Accelerator(cpu=True))
-    assert {path.name for path in tmp_path.iterdir()} == files
+    assert {path.name for path in tmp_path.iterdir()} == files | {"inputs.json"}
+
+
+def test_a_kept_array_that_is_not_what_was_written_for_the_run_is_told(
+    with_orbits: Path, training: Configure, tmp_path: Path
+) -> None:
+    store, rows = rows_of(with_orbits)
+    kept_with(tmp_path, ())
+    kept, file = (
+        (RunFolder(tmp_path), training(), store, store.keys()[0], rows, Accelerator(cpu=True)),
+        tmp_path / "position.npy",
+    )
+    open_replay(*kept)
+    sound = file.read_bytes()
+
+    file.write_bytes(sound[:500] + bytes([sound[500] ^ 1]) + sound[501:])
+    with pytest.raises(
+        ConfigError, match=r"position.npy cannot be read: it is not what was written for this run. Delete"
+    ):
+        open_replay(*kept)
+    file.write_bytes(sound)
+    kept_with(tmp_path, ("of another run",))
+    with pytest.raises(ConfigError, match="not what was written for this run"):
+        open_replay(*kept)
+
+    file.unlink()
+    open_replay(*kept)
+    assert file.read_bytes()[:-32] == sound[:-32]
 
 
 def test_a_kept_file_that_is_broken_is_told(with_orbits: Path, training: Configure, tmp_path: Path) -> None:

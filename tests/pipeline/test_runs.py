@@ -14,6 +14,9 @@ from nucseg.errors import ConfigError
 from nucseg.models import ModelConfig, build_model
 from nucseg_cache import EmbeddingNotFound, Store, StoreNotFound
 from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.reporting.cautions import cautions
+from nucseg_pipeline.reporting.configurations import configurations
+from nucseg_pipeline.reporting.exams import Exam
 from nucseg_pipeline.runs import Run
 from nucseg_pipeline.train import train
 
@@ -143,6 +146,46 @@ def test_the_network_of_another_run_is_refused(place: Path) -> None:
     run = Run.open(place / NAME)
     with pytest.raises(ConfigError, match="of another run"):
         run.predict(run.split.test)
+
+
+@pytest.mark.parametrize("name", ["rule.json", "best.pt", "position.npy", "split.json", "config.toml", "run.json"])
+def test_a_file_of_a_run_that_was_edited_is_named(place: Path, name: str) -> None:
+    file = place / NAME / name
+    if name == "rule.json":
+        file.write_text(json.dumps({**json.loads(file.read_text()), "threshold": 0.123}))
+    elif name == "split.json":
+        parts = json.loads(file.read_text())
+        file.write_text(json.dumps({**parts, "test": parts["test"] + parts["train"][:1], "train": parts["train"][1:]}))
+    elif name == "config.toml":
+        file.write_text(file.read_text().replace("seed = 0", "seed = 1"))
+    elif name == "run.json":
+        file.write_text(file.read_text().replace('"validation_dice": 0.', '"validation_dice": 0.9'))
+    else:
+        content = file.read_bytes()
+        file.write_bytes(content[:2000] + bytes([content[2000] ^ 1]) + content[2001:])
+
+    with pytest.raises(ConfigError, match=rf"{name} cannot be read: it (was changed|is another)"):
+        Run.open(place / NAME)
+
+
+def test_where_a_run_was_may_be_edited(place: Path) -> None:
+    file = place / NAME / "config.toml"
+    file.write_text(file.read_text().replace(str(place.parent), "/elsewhere").replace("threads = 1", "threads = 2"))
+    assert Run.open(place / NAME).config.threads == 2
+
+
+def test_images_that_were_learned_from_and_have_changed_since_are_told_in_the_report(
+    place: Path, change: Callable[..., None]
+) -> None:
+    learned = Run.open(place / NAME).split.train[0]
+    change(learned, image_digest=b"\xff" * 32)
+
+    run = Run.open(place / NAME)
+
+    assert run.changed_since == (learned,)
+    own = Exam(run.store, {NAME: run.split.test}, "", ())
+    told = cautions(own, configurations({NAME: run}))
+    assert any("1 of the images that were learned from have changed" in one and learned in one for one in told)
 
 
 def test_where_no_folder_is_there_is_no_run(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,17 @@ from nucseg.errors import ConfigError
 from nucseg.instances import InstanceRule
 from nucseg_cache import EmbeddingNotFound, Embeddings, Key, RowDamaged, Store, StoreNotFound
 from nucseg_pipeline import train as stage
-from nucseg_pipeline.checkpoint import TrainingError, load_checkpoint
+from nucseg_pipeline.checkpoint import TrainingError, load_checkpoint, save_checkpoint
 from nucseg_pipeline.config import TrainConfig, store_location
 from nucseg_pipeline.events import EpochDone, Event, Started, StepDone
 from nucseg_pipeline.inputs import divide
 from nucseg_pipeline.learner import learning_rate
 from nucseg_pipeline.recipe import load_recipe, resolve
+from nucseg_pipeline.reporting.cautions import cautions
+from nucseg_pipeline.reporting.configurations import configurations
+from nucseg_pipeline.reporting.exams import Exam
 from nucseg_pipeline.run_folder import RunFolder
+from nucseg_pipeline.runs import Run
 from nucseg_pipeline.step import Objective
 from nucseg_pipeline.train import train
 
@@ -535,11 +539,51 @@ def test_a_truncated_checkpoint_stops_the_resume_with_the_way_out(copied: TrainC
 
 
 def test_a_checkpoint_of_another_network_is_refused(copied: TrainConfig) -> None:
-    RunFolder(copied.folder).write_status("training")
+    folder = RunFolder(copied.folder)
+    folder.write_status("training")
     config = replace(copied, width=3)
-    RunFolder(copied.folder).write_config(config)
+    folder.write_config(config)
+    before = replace(folder.inputs(), split="", configuration="", code="")  # as the first runs of the format have it
+    checkpoint = {name: value for name, value in last(copied.folder).items() if name not in ("format", "inputs")}
+    (copied.folder / "inputs.json").write_text(before.to_json())
+    (copied.folder / "position.npy").unlink()
+    save_checkpoint(folder.file("last.pt"), checkpoint, before.fingerprint)
     with pytest.raises(ConfigError, match="of another network"):
         train(replace(config, resume=True))
+
+
+@pytest.mark.parametrize("name", ["split.json", "config.toml"])
+def test_going_on_after_a_file_of_the_run_was_edited_is_refused_by_its_name(stopped: TrainConfig, name: str) -> None:
+    folder = RunFolder(stopped.folder)
+    if name == "split.json":
+        parts = folder.split()
+        moved = replace(parts, train=parts.train[1:], test=(*parts.test, parts.train[0]))
+        folder.file(name).write_text(json.dumps(asdict(moved)))
+        edited = stopped
+    else:
+        edited = replace(stopped, learning_rate=1e-2)
+        folder.write_config(edited)
+
+    with pytest.raises(ConfigError, match=rf"{name} cannot be read: it was changed after the run was started"):
+        train(edited)
+
+
+def test_going_on_by_other_code_is_told_at_once_and_written_down(
+    stopped: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun_by = RunFolder(stopped.folder).inputs().code
+    monkeypatch.setattr("nucseg_pipeline.inputs.code_digest", lambda: "f" * 64)
+    told: list[Event] = []
+
+    train(stopped, told.append)
+
+    line = f"nucseg's code {begun_by[:8]} then, ffffffff now"
+    assert any(line in note for event in told if isinstance(event, Started) for note in event.notes)
+    assert RunFolder(stopped.folder).changed() == [line]
+    assert RunFolder(stopped.folder).inputs().code == begun_by
+    run = Run.open(stopped.folder)
+    told_later = cautions(Exam(run.store, {"run": run.split.test}, "", ()), configurations({"run": run}))
+    assert any(line in note for note in told_later)
 
 
 @pytest.mark.parametrize("name", ["split.json", "inputs.json", "run.json", "config.toml", "position.npy"])

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nucseg.errors import ConfigError
-from nucseg_cache import EmbeddingNotFound, Store, StoreNotFound
+from nucseg_cache import EmbeddingNotFound, StoreNotFound
 from nucseg_pipeline.augmentation import open_views
-from nucseg_pipeline.config import EmbedConfig, TrainConfig, store_location
+from nucseg_pipeline.config import EmbedConfig, TrainConfig
 from nucseg_pipeline.embed import NO_ENCODER, embed
 from nucseg_pipeline.inputs import find_key, open_embeddings
 from nucseg_pipeline.replaying import ENOUGH_EXACT_IMAGES, exact_rows, learns_mixing
 from nucseg_pipeline.sources import SYNTHETIC, find_folder, layout_name
+from nucseg_pipeline.stores import open_store
 from nucseg_pipeline.synchronise import Progress
 
 
@@ -21,7 +22,7 @@ def synchronise_images(training: TrainConfig, progress: Progress) -> None:
     An `embed` that was interrupted has left some of the images: a table on these would look like one on all.
     """
     try:
-        store = Store.open(store_location(training.cache, training.dataset))
+        store = open_store(training.cache, training.dataset)
     except StoreNotFound:
         embed(_embedding(training, encoder=NO_ENCODER), progress)
         return
@@ -58,7 +59,7 @@ def _embedding(training: TrainConfig, encoder: str | None = None) -> EmbedConfig
 
 
 def _is_there(training: TrainConfig, views: str) -> bool:
-    store = Store.open(store_location(training.cache, training.dataset))
+    store = open_store(training.cache, training.dataset)
     present = tuple(info.id for info in store.table if info.present)
     try:
         key = find_key(store, training)

@@ -20,12 +20,13 @@ from nucseg_cache import CacheError, Key, Store
 from nucseg_pipeline.ablation.needs import embed_what_is_missing, synchronise_images
 from nucseg_pipeline.ablation.recipe import Ablation, Row
 from nucseg_pipeline.augmentation import open_views
-from nucseg_pipeline.config import AblateConfig, TrainConfig, store_location
+from nucseg_pipeline.config import AblateConfig, TrainConfig
+from nucseg_pipeline.identity import FREE_FIELDS
 from nucseg_pipeline.inputs import divide, find_key, split_rows
 from nucseg_pipeline.network import build_network
 from nucseg_pipeline.recipe import resolve
 from nucseg_pipeline.replaying import images_to_learn_from
-from nucseg_pipeline.run_folder import FREE_FIELDS
+from nucseg_pipeline.stores import open_store
 from nucseg_pipeline.synchronise import Progress
 
 QUICK: Mapping[str, Any] = {
@@ -167,7 +168,7 @@ def _with_runs(
     training = planned.training
     if training is None:  # the draft has said why
         return planned
-    store = Store.open(store_location(training.cache, training.dataset))
+    store = open_store(training.cache, training.dataset)
     most = n_folds(split_rows(store), dataset=training.dataset, protocol=training.split)
     folds = config.folds or (1 if config.quick else ablation.folds_of(plain_name(training.dataset)))
     shared = _quick(training, store) if config.quick else training
@@ -193,7 +194,7 @@ def _check_same_tests(store: Store, runs: Sequence[TrainConfig], first: PlannedR
     """Refuse a row that is tested on other images than the first one, before hours go into it."""
     if first is None:
         return
-    other = Store.open(store_location(first.runs[0].cache, first.dataset))
+    other = open_store(first.runs[0].cache, first.dataset)
     for one, its in zip(runs, first.runs, strict=False):
         if set(divide(store, one).test) != set(divide(other, its).test):
             raise ConfigError(

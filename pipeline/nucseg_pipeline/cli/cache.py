@@ -43,7 +43,7 @@ def verify(
 ) -> None:
     """Read everything in a store and hold it against its records.
 
-    Clears the records of bad embeddings, which the next `nucseg embed` computes anew. Exits with 1 if there were any.
+    Clears the records of what is bad, which the next `nucseg embed` makes anew. Exits with 1 if there was any.
     """
     from nucseg_cache import verify as verify_store
 

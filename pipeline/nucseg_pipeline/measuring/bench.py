@@ -16,13 +16,14 @@ from nucseg.errors import ConfigError
 from nucseg.replay import Motions, fit_mixing, position_pattern
 from nucseg_cache import Embeddings, Key, Store
 from nucseg_pipeline.augmentation import D4_VIEWS
-from nucseg_pipeline.config import FidelityConfig, store_location
+from nucseg_pipeline.config import FidelityConfig
 from nucseg_pipeline.inputs import complete_embeddings, divide, find_key
 from nucseg_pipeline.measuring.moves import Move
 from nucseg_pipeline.measuring.natives import Image, read_natives
 from nucseg_pipeline.measuring.truths import Learned, Subject, Told, n_to_encode, orbit
 from nucseg_pipeline.rows import IDENTITY, READ_ROWS, batches, row_numbers
 from nucseg_pipeline.sources import open_source
+from nucseg_pipeline.stores import open_store
 
 LEAST_IMAGES = 2
 """Test images without which there is no interval."""
@@ -49,7 +50,7 @@ class Bench:
     @classmethod
     def open(cls, config: FidelityConfig) -> Bench:
         """Look everything up, and check what can be checked before anything takes long."""
-        store = Store.open(store_location(config.cache, config.dataset))
+        store = open_store(config.cache, config.dataset)
         key = cast(Key, find_key(store, config.training))  # None is for trainings without guidance
         parts = divide(store, config.training)
         measured = _spread(parts.test, config.images, config.seed)

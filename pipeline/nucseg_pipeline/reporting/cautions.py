@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nucseg.data.official import plain_name
+from nucseg_pipeline.identity import code_digest
+from nucseg_pipeline.inputs import SHOWN
 from nucseg_pipeline.reporting.configurations import Configuration
 from nucseg_pipeline.reporting.exams import Exam, image_file, seen_files
 from nucseg_pipeline.reporting.scores import RunScores
@@ -30,7 +32,7 @@ def cautions(exam: Exam, entrants: Sequence[Configuration]) -> tuple[str, ...]:
         )
     names_by_note: dict[str, list[str]] = {}
     for name, run in runs.items():
-        for note in (_encoder_note(run), _copies_note(run, exam, name)):
+        for note in (_encoder_note(run), _copies_note(run, exam, name), *_changes_notes(run)):
             names_by_note.setdefault(note, []).append(name)
     return (*warnings, *(f"{', '.join(names)}: {note}" for note, names in names_by_note.items() if note))
 
@@ -41,6 +43,24 @@ def _encoder_note(run: Run) -> str:
     if not note and run.provenance.get("embedding", {}).get("architecture") == "random":
         return "The encoder has random weights: its embeddings carry no knowledge of nuclei."
     return note
+
+
+def _changes_notes(run: Run) -> tuple[str, ...]:
+    """Say what is not as it was when the run was trained, or was not the same all the while."""
+    made = run.provenance
+    learned, resumed_by = made.get("changed_since", ()), made.get("changed_while_training", ())
+    code = made.get("code_digest") or code_digest()
+    return (
+        f"{len(learned)} of the images that were learned from have changed in the cache or vanished since (such as "
+        f"{learned[0]}): trained again, the network would be another one."
+        if learned
+        else "",
+        f"Training was resumed by others than had begun it: {'; '.join(resumed_by)}." if resumed_by else "",
+        f"The code of nucseg that trained ({code[:SHOWN]}) is not the one that makes this report ("
+        f"{code_digest()[:SHOWN]})."
+        if code != code_digest()
+        else "",
+    )
 
 
 def _copies_note(run: Run, exam: Exam, name: str) -> str:

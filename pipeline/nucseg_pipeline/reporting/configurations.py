@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from nucseg_pipeline.run_folder import FREE_FIELDS
+from nucseg_pipeline.identity import FREE_FIELDS
 from nucseg_pipeline.runs import Run
 
 REPEATED = frozenset({"fold", "seed"})

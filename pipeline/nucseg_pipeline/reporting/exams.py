@@ -17,6 +17,7 @@ from nucseg_pipeline.config import default_cache, store_location
 from nucseg_pipeline.reporting.configurations import Configuration
 from nucseg_pipeline.runs import Run
 from nucseg_pipeline.sources import layout_name
+from nucseg_pipeline.stores import of_dataset
 
 ALL_IMAGES = "all images in the store"
 """What stands for the protocol where no run was trained on the data set."""
@@ -159,7 +160,7 @@ def _open(dataset: str, entrants: Sequence[Configuration], cache: str | None) ->
     locations = list(dict.fromkeys(store_location(place, dataset) for place in caches))
     for location in locations:
         try:
-            return Store.open(location)
+            return of_dataset(Store.open(location), dataset)
         except StoreNotFound:
             continue
     guided = next((run for run in runs if run.config.fusion != "none"), None)
