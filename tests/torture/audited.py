@@ -7,6 +7,7 @@ FOLDER is where everything may be written, MARK a text that stands in the data; 
 
 import json
 import os
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,13 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 def watch(mark: str) -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "pickle.find_class":
-            SEEN["pickle"].append(f"{arguments[1]}.{arguments[2]}")
+            SEEN["pickle"].append(".".join(map(str, arguments[-2:])))
         elif event in ("socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo"):
             SEEN["socket"].append(f"{event} {arguments[-1] if event != 'socket.getaddrinfo' else arguments[0]}")
         elif event in PROCESSES:
             SEEN["process"].append(f"{event} {arguments[0] if arguments else ''}")
         elif event in CHANGES or event == "os.rename":
-            SEEN["written"] += [str(one) for one in arguments[: 2 if event == "os.rename" else 1]]
+            SEEN["written"] += [placed(one, arguments) for one in arguments[: 2 if event == "os.rename" else 1]]
         elif event == "open" and isinstance(arguments[2], int) and arguments[2] & WRITING:
             SEEN["written"].append(os.fsdecode(arguments[0]) if isinstance(arguments[0], str | bytes) else "")
         elif event in ("compile", "exec") and mark in str(arguments[0])[:100_000]:
@@ -35,8 +36,17 @@ def watch(mark: str) -> None:
     sys.addaudithook(hook)
 
 
+def placed(path: Any, arguments: tuple[Any, ...]) -> str:
+    """A path in full, also where it is told beside an open folder, as by `shutil.rmtree`."""
+    beside = arguments[-1] if len(arguments) > 1 and isinstance(arguments[-1], int) else -1
+    opened = Path(f"/proc/self/fd/{beside}")
+    folder = opened.readlink() if beside >= 0 and opened.exists() else Path()
+    return str(folder / os.fsdecode(path)) if isinstance(path, str | bytes | os.PathLike) else ""
+
+
 def main(folder: Path, mark: str, more: list[str]) -> None:
     watch(mark)  # before anything is imported
+    pickle.loads(pickle.dumps(len))  # shows that the hook sees what it is to see
     from typer.testing import CliRunner
 
     from nucseg_pipeline.cli import app
