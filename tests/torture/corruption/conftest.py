@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from nucseg.encoders import Encoder
-from nucseg_cache import CacheError, EmbeddingNotFound, Embeddings, Key, RowDamaged, RowInfo, SampleRow, Store, verify
+from nucseg_cache import CacheError, Embeddings, Key, RowDamaged, RowInfo, SampleRow, Store, verify
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.embed import embed
 
@@ -291,19 +291,23 @@ class Reading:
         if keys is None:
             return
         for key in keys:
-            if self.truth.keys.get(key.hash) != key:
-                raise Wrong(f"there is a key {key}")
-            recorded = self._try(lambda key=key: store.recorded(key))
-            if recorded is not None:
-                same(recorded, self.truth.recorded[key.hash], "what is recorded beside a key")
-            views = self._try(lambda key=key: store.views(key)) or ()
-            if not {(key.hash, view) for view in views} <= set(self.truth.described):
-                raise Wrong(f"{key.hash} has the views {views}")
-            found = self._try(lambda key=key: store.find(dict(key.fields)))
-            if found not in (None, key):
-                raise Wrong(f"asked for {key}, found {found}")
-        if {key.hash for key in keys} != set(self.truth.keys):
-            self.complaints.append(EmbeddingNotFound("some keys are not there"))
+            self._key(store, key)
+        for gone in set(self.truth.keys) - {key.hash for key in keys}:
+            if self._try(lambda gone=gone: store.find(dict(self.truth.keys[gone].fields))) is not None:
+                raise Wrong(f"{gone} is not there, and is found")
+
+    def _key(self, store: Store, key: Key) -> None:
+        if self.truth.keys.get(key.hash) != key:
+            raise Wrong(f"there is a key {key}")
+        recorded = self._try(lambda: store.recorded(key))
+        if recorded is not None:
+            same(recorded, self.truth.recorded[key.hash], "what is recorded beside a key")
+        views = self._try(lambda: store.views(key)) or ()
+        if not {(key.hash, view) for view in views} <= set(self.truth.described):
+            raise Wrong(f"{key.hash} has the views {views}")
+        found = self._try(lambda: store.find(dict(key.fields)))
+        if found not in (None, key):
+            raise Wrong(f"asked for {key}, found {found}")
 
     def _embeddings(self, store: Store, group: Group, described: Mapping[int, RowInfo]) -> None:
         key, view = group
