@@ -153,10 +153,8 @@ def test_the_cache_tells_how_many_images_and_embeddings_it_holds(cache: Path) ->
         ("zarr.json", None, "no store: it has no zarr.json"),
         ("zarr.json", b"{", "zarr.json of .* is unreadable"),
         ("zarr.json", b"\xff\x00", "zarr.json of .* is unreadable"),
-        ("samples/zarr.json", None, "the group samples of .* cannot be read"),
         ("samples/image/zarr.json", b"[]", "array metadata"),
         ("samples/image_digest/c/0/0", None, "row.s. of the samples in .* are not what was written"),
-        ("embeddings/zarr.json", None, "the group embeddings of .* cannot be read"),
         ("embeddings/*/identity/record/zarr.json", b"{}", "array metadata"),
     ],
 )

@@ -57,6 +57,7 @@ NEEDED: dict[str, list[object]] = {
     "ablate": ["nowhere.toml"],
     "datasets": [],
     "models": [],
+    "fetch": ["conic"],
     "cache info": ["nowhere.zarr"],
     "cache verify": ["nowhere.zarr"],
     "cache prune": ["nowhere.zarr"],
