@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.reporting.cautions import cautions
 from nucseg_pipeline.reporting.configurations import configurations
 from nucseg_pipeline.reporting.exams import Exam
+from nucseg_pipeline.run_folder import RunFolder
 from nucseg_pipeline.runs import Run
 from nucseg_pipeline.train import train
 
@@ -254,3 +256,66 @@ def test_a_cache_without_the_runs_own_store_leaves_it_where_it_was(place: Path, 
     shutil.rmtree(place / "cache")
     with pytest.raises(ConfigError, match=r"neither at .*another/synthetic\.zarr nor, .*cache/synthetic\.zarr"):
         Run.open(place / NAME, cache=str(tmp_path / "another"))
+
+
+# ---- files of a run that do not belong together, or hold what no network can be
+
+
+def rewritten(run: Path, name: str, content: dict[str, Any]) -> None:
+    """Write a checkpoint or JSON file anew, and have run.json vouch for it, as a program of others might."""
+    if name.endswith(".pt"):
+        torch.save(content, run / name)
+    else:
+        (run / name).write_text(json.dumps(content))
+    status = json.loads((run / "run.json").read_text())
+    status.pop("files", None)
+    status.pop("digest", None)
+    RunFolder(run).write_status(**{key: value for key, value in status.items() if key != "format"})
+
+
+def test_a_run_whose_inputs_are_of_other_images_than_its_split_is_refused(place: Path) -> None:
+    inputs = json.loads((place / NAME / "inputs.json").read_text())
+    del inputs["samples"]["image [3]"]
+    rewritten(place / NAME, "inputs.json", inputs)
+
+    with pytest.raises(ConfigError, match=r"do not belong together: inputs.json records no digests of image \[3\]"):
+        Run.open(place / NAME)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda weights: weights.popitem(), "is of another network than config.toml beside it says"),
+        (lambda weights: next(iter(weights.values())).fill_(float("nan")), "holds weights that are no finite numbers"),
+    ],
+)
+def test_a_network_that_is_not_that_of_the_run_is_refused(
+    place: Path, spoil: Callable[[dict[str, torch.Tensor]], object], told: str
+) -> None:
+    best = torch.load(place / NAME / "best.pt", weights_only=True)
+    spoil(best["model"])
+    rewritten(place / NAME, "best.pt", best)
+
+    with pytest.raises(ConfigError, match=told):
+        Run.open(place / NAME).network()
+
+
+def test_a_configuration_that_no_network_can_be_built_of_is_refused(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(config: TrainConfig) -> None:
+        raise ConfigError("width is 9 PiB.")
+
+    run = Run.open(trained / NAME)
+    monkeypatch.setattr("nucseg_pipeline.runs.build_network", refuse)
+    with pytest.raises(ConfigError, match=r"config\.toml asks for what cannot be: width is 9 PiB"):
+        run.network()
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ConfigError, match=r"folder .* cannot be made: Not a directory"),
+        RunFolder(tmp_path / "file" / "run").held(),
+    ):
+        pass

@@ -394,3 +394,21 @@ def test_the_real_patch_is_read_as_it_is(shared: Path) -> None:
     np.testing.assert_array_equal(sample.instances > 0, labels[0, ..., 1] > 0)
     assert len(np.unique(sample.instances)) == 146
     assert tuple(digests) == entry.digests()
+
+
+@pytest.mark.parametrize(
+    ("opens", "told"),
+    [
+        ("nucseg.data.patches.np.lib.format.open_memmap", r"images\.npy cannot be read: Permission denied"),
+        ("nucseg.data.conic.csv.DictReader", r"patch_info\.csv cannot be read: Permission denied"),
+    ],
+)
+def test_a_file_that_may_not_be_read_is_named(
+    release: Path, opens: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(opens, refuse)
+    with pytest.raises(DataError, match=told):
+        open_dataset("conic", release)

@@ -227,3 +227,16 @@ def test_a_source_whose_path_cannot_be_written_down_is_refused(source: Path) -> 
         open_dataset("folder", moved)
     with pytest.raises(ConfigError, match="in full"):
         open_dataset("folder", Path("~nobody-of-that-name/x"))
+
+
+def test_a_folder_that_may_not_be_listed_is_named_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=r"cannot be listed: Permission denied\. Mend that, or name another folder"):
+        open_dataset("folder", tmp_path)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nucseg.encoders import asked_identity, open_encoder
-from nucseg.encoders.onnx import run
+from nucseg.encoders.onnx import _providers, run
 from nucseg.encoders.onnx_graph import takes_batches
 from nucseg.errors import ConfigError, EncoderError
 
@@ -262,3 +262,20 @@ def test_without_onnxruntime_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
 
     with pytest.raises(EncoderError, match=r"pip install nucseg\[onnx\]"):
         open_encoder(f"onnx:{path}", device="cpu")
+
+
+def test_a_device_that_onnx_runtime_is_not_run_on_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="runs on auto, cpu or cuda, not on 'mps'"):
+        _providers("mps", ["CPUExecutionProvider"])
+
+
+def test_what_fails_inside_the_graph_is_told_as_the_encoders_failure(
+    instant_encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object) -> None:
+        raise RuntimeError("Non-zero status code returned while running Conv node")
+
+    encoder = open_encoder(instant_encoder, device="cpu")
+    monkeypatch.setattr("nucseg.encoders.onnx.run", fails)
+    with pytest.raises(EncoderError, match="failed on an image: Non-zero status code"):
+        encoder.run([np.zeros((16, 16, 3), np.uint8)])

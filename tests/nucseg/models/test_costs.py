@@ -100,3 +100,8 @@ def test_attention_is_counted_whether_or_not_gradients_are_wanted() -> None:
 def test_a_side_that_cannot_be_halved_four_times_is_refused(input_px: int, nearest: str) -> None:
     with pytest.raises(ConfigError, match=rf"got {input_px}\. Nearest valid sizes: {nearest}"):
         count_costs(build_model("unet", ModelConfig(width=2)), input_px)
+
+
+def test_a_size_beyond_all_images_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"input_px must be at most .*, got 1000000000"):
+        count_costs(build_model("unet", ModelConfig(width=2)), input_px=10**9)

@@ -261,3 +261,9 @@ def test_a_file_whose_name_begins_with_a_bracket_is_a_file(tmp_path: Path, monke
 def test_a_name_that_is_none_is_told() -> None:
     with pytest.raises(ConfigError, match="one of none, d4, papers, or a file with transforms, got 'rotation'"):
         Geometry.named("rotation")
+
+
+def test_a_transform_that_leaves_another_size_is_refused_when_it_is_drawn() -> None:
+    geometry = Geometry('[{"name": "Resize", "height": 8, "width": 4}]')
+    with pytest.raises(ConfigError, match="makes 4 x 8 pixels of 16 x 16"):
+        geometry.map_of(0, 0, "a", side=16)

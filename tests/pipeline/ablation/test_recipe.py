@@ -128,6 +128,9 @@ def test_a_grid_has_a_row_for_every_combination(tmp_path: Path) -> None:
         ("[ablation]\n[grid]\nwidth = 8\n", "list of values"),
         ("[ablation]\n[grid]\nwidth = []\n", "list of values"),
         ("[ablation]\nrow = 3\n", "Unknown name 'row'"),
+        ("[ablation]\n" + ROW + "published = 3\n", "published in .* must be data sets with their scores, got 3"),
+        ("ablation = 3\n" + ROW, "ablation must be a table, \\[ablation\\], got 3"),
+        ("[ablation]\ntitle = 3\n" + ROW, "title in .* must be a string, got 3"),
     ],
 )
 def test_a_recipe_that_makes_no_table_says_why(tmp_path: Path, text: str, message: str) -> None:
