@@ -168,5 +168,5 @@ def chosen(messages: set[str]) -> list[str]:
     """The shortest of those that differ in more than in numbers, names in quotation marks, and paths."""
     kinds: dict[str, str] = {}
     for message in sorted(messages, key=lambda one: (len(one), one)):
-        kinds.setdefault(re.sub(r"'[^']*'|/\S+|[\d.]+", "_", message), message)
+        kinds.setdefault(re.sub(r"'[^']*'|/\S+|0x[0-9a-f]+|[\d.]+", "_", message), message)
     return list(kinds.values())[:SHOWN]
