@@ -214,7 +214,7 @@ def test_each_row_gets_exactly_one_embedding(store: Store, key: Key, rows: list[
 
 
 def test_an_unknown_format_names_those_that_exist() -> None:
-    with pytest.raises(UnstorableEmbedding, match="'i4'; there are f16, f32, i8, i6"):
+    with pytest.raises(UnstorableEmbedding, match="'i4'. Known: f16, f32, i8, i6"):
         format_named("i4")
 
 
