@@ -176,11 +176,11 @@ def trial(ledger: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial
 
 
 @pytest.fixture
-def some_of(profile: Any) -> Callable[[Mapping[str, T], int], dict[str, T]]:
-    """All cases in the long profile, as many as said, drawn by chance, in the short one."""
+def some_of(profile: Any) -> Callable[..., dict[str, T]]:
+    """As many cases as said, drawn by chance; in the long profile all of them, unless another number is said for it."""
 
-    def chosen(cases: Mapping[str, T], short: int) -> dict[str, T]:
-        n = min(profile.trials(short=short, long=len(cases)), len(cases))
+    def chosen(cases: Mapping[str, T], short: int, long: int = 10**6) -> dict[str, T]:
+        n = min(profile.trials(short=short, long=long), len(cases))
         drawn = profile.random(len(cases)).choice(len(cases), n, replace=False)
         names = list(cases)
         return {names[i]: cases[names[i]] for i in sorted(drawn)}

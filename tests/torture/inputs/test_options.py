@@ -111,7 +111,7 @@ def without(needed: list[object], option: str) -> list[object]:
 def test_every_option_with_every_odd_value(trial: Any, some_of: Any, monkeypatch: Any) -> None:
     for variable in ("NUCSEG_DATA", "NUCSEG_WEIGHTS"):
         monkeypatch.delenv(variable, raising=False)
-    chosen: dict[str, tuple[str, str, str]] = some_of(cases(), 40)
+    chosen: dict[str, tuple[str, str, str]] = some_of(cases(), 40, long=500)
     for case, (command, option, value) in chosen.items():
         place = trial.fresh()
         monkeypatch.setenv("NUCSEG_CACHE", str(place / "cache"))
