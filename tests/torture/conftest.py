@@ -56,6 +56,15 @@ class Ledger:
         self.counts[fault, "lost"] += 1
         self.losses.append(f"{fault}: {why}")
 
+    def judge(self, fault: str, *, wrong: str, refused: bool) -> None:
+        """Count a fault as lost where something is wrong, else as detected or survived."""
+        if wrong:
+            self.lost(fault, wrong)
+        elif refused:
+            self.detected(fault)
+        else:
+            self.survived(fault)
+
 
 @pytest.fixture(scope="session")
 def profile(request: pytest.FixtureRequest) -> Profile:

@@ -88,27 +88,9 @@ EMBEDDING = """
         nucseg("cache", "prune", store)
         if not lost and (again.exit_code != 0 or digests(store) != digests(reference / "mine.zarr")):
             lost = f"once there is space the store is another: {again.output[-500:]}"
-        told(full=first.exit_code == 1, lost=lost, said=first.stderr[-300:])
+        told(refused=first.exit_code == 1, wrong=lost and f"{lost} (it said: {first.stderr[-300:]})")
         shutil.rmtree(cache, ignore_errors=True)
 """
-
-
-def test_embedding_on_a_disk_that_fills_up(
-    on_a_disk: tuple[str, ...],
-    program: Callable[..., list[dict[str, Any]]],
-    slides: Path,
-    profile: Any,
-    ledger: Any,
-    tmp_path: Path,
-) -> None:
-    n_trials = profile.trials(short=4, long=100)
-
-    trials = program(FILLING + EMBEDDING, tmp_path / "disk", slides, profile.seed, n_trials, tmp_path, before=on_a_disk)
-
-    assert len(trials) == n_trials
-    for trial in trials:
-        count(ledger, "disk that fills up while embedding", trial)
-    assert any(trial["full"] for trial in trials)
 
 
 TRAINING = """
@@ -138,33 +120,31 @@ TRAINING = """
             lost = f"once there is space: {again.output[-500:]}"
         if not lost and (one := weights(run)) and (other := weights(base / "run")):
             lost = ", ".join(name for name in one if not torch.equal(one[name], other[name]))
-        told(full=first.exit_code == 1, lost=lost, said=first.stderr[-300:])
+        told(refused=first.exit_code == 1, wrong=lost and f"{lost} (it said: {first.stderr[-300:]})")
         shutil.rmtree(run)
 """
 
 
-def test_training_on_a_disk_that_fills_up(
+@pytest.mark.parametrize(
+    ("doing", "source", "short", "long"), [("embedding", EMBEDDING, 4, 100), ("training", TRAINING, 1, 30)]
+)
+def test_on_a_disk_that_fills_up_what_is_finished_is_kept_and_the_rest_follows(
     on_a_disk: tuple[str, ...],
     program: Callable[..., list[dict[str, Any]]],
     slides: Path,
     profile: Any,
     ledger: Any,
     tmp_path: Path,
+    doing: str,
+    source: str,
+    short: int,
+    long: int,
 ) -> None:
-    n_trials = profile.trials(short=1, long=30)
+    n_trials = profile.trials(short=short, long=long)
 
-    trials = program(FILLING + TRAINING, tmp_path / "disk", slides, profile.seed, n_trials, tmp_path, before=on_a_disk)
+    trials = program(FILLING + source, tmp_path / "disk", slides, profile.seed, n_trials, tmp_path, before=on_a_disk)
 
     assert len(trials) == n_trials
     for trial in trials:
-        count(ledger, "disk that fills up while training", trial)
-    assert any(trial["full"] for trial in trials)
-
-
-def count(ledger: Any, fault: str, trial: dict[str, Any]) -> None:
-    if trial["lost"]:
-        ledger.lost(fault, f"{trial['lost']} (it said: {trial['said']})")
-    elif trial["full"]:
-        ledger.detected(fault)
-    else:
-        ledger.survived(fault)
+        ledger.judge(f"disk that fills up while {doing}", wrong=trial["wrong"], refused=trial["refused"])
+    assert any(trial["refused"] for trial in trials)

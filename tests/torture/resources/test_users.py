@@ -48,7 +48,7 @@ EVERYTHING = """
         again = nucseg(*arguments)
         if not lost and again.exit_code != 0:
             lost = f"with the permission: {again.output[-400:]}"
-        told(what=what, refused=first.exit_code == 1, lost=lost, said=said[-500:])
+        told(refused=first.exit_code == 1, wrong=lost and f"{what}: {lost} (it said: {said[-500:]})")
 
     cache.mkdir()
     copy = place / "slides"
@@ -93,9 +93,4 @@ def test_permissions_that_are_missing(
 
     assert len(trials) == 13
     for trial in trials:
-        if trial["lost"]:
-            ledger.lost("permission that is missing", f"{trial['what']}: {trial['lost']} (it said: {trial['said']})")
-        elif trial["refused"]:
-            ledger.detected("permission that is missing")
-        else:
-            ledger.survived("permission that is missing")
+        ledger.judge("permission that is missing", wrong=trial["wrong"], refused=trial["refused"])
