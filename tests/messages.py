@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,27 +59,34 @@ class Site:
 
 def sites() -> dict[tuple[str, int], Site]:
     """Each place in the packages that makes an error, by the file's path and each line of it."""
-    names = {error.__name__ for base in BASES for error in [base, *_below(base)]}
+    files = [(package, root, file) for package, root in _roots() for file in sorted(root.rglob("*.py"))]
+    trees = {file: ast.parse(file.read_text()) for _, _, file in files}
+    names = _errors(trees.values())
     found: dict[tuple[str, int], Site] = {}
-    for folder, package in PACKAGES.items():
-        root = REPOSITORY / folder
-        for file in sorted(root.rglob("*.py")):
-            module = ".".join([package, *file.relative_to(root).with_suffix("").parts]).removesuffix(".__init__")
-            found |= {(str(file), line): site for site, lines in _in_file(file, module, names) for line in lines}
+    for package, root, file in files:
+        module = ".".join([package, *file.relative_to(root).with_suffix("").parts]).removesuffix(".__init__")
+        found |= {(str(file), line): site for site, lines in _in_file(trees[file], module, names) for line in lines}
     return found
 
 
-def _below(error: type[Exception]) -> Iterator[type[Exception]]:
-    for subclass in error.__subclasses__():
-        yield subclass
-        yield from _below(subclass)
+def _roots() -> list[tuple[str, Path]]:
+    return [(package, REPOSITORY / folder) for folder, package in PACKAGES.items()]
 
 
-def _in_file(file: Path, module: str, names: set[str]) -> Iterator[tuple[Site, range]]:
+def _errors(trees: Iterable[ast.Module]) -> set[str]:
+    """The names of all classes that are errors for the user, from what they are derived from in the source."""
+    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    names = {base.__name__ for base in BASES}
+    while more := {one.name for one in classes if names & {getattr(base, "id", "") for base in one.bases}} - names:
+        names |= more
+    return names
+
+
+def _in_file(tree: ast.Module, module: str, names: set[str]) -> Iterator[tuple[Site, range]]:
     counts: dict[str, int] = {}
 
-    def visit(tree: ast.AST, function: str) -> Iterator[tuple[Site, range]]:
-        for node in ast.iter_child_nodes(tree):
+    def visit(inside_of: ast.AST, function: str) -> Iterator[tuple[Site, range]]:
+        for node in ast.iter_child_nodes(inside_of):
             inside = f"{function}.{node.name}".lstrip(".") if isinstance(node, _NAMED) else function
             if isinstance(node, ast.Call) and (error := _called(node)) in names:
                 counts[inside] = counts.get(inside, 0) + 1
@@ -87,7 +94,7 @@ def _in_file(file: Path, module: str, names: set[str]) -> Iterator[tuple[Site, r
                 yield site, range(node.lineno, (node.end_lineno or node.lineno) + 1)
             yield from visit(node, inside)
 
-    return visit(ast.parse(file.read_text()), "")
+    return visit(tree, "")
 
 
 _NAMED = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from nucseg.paths import home_expanded
 from nucseg_pipeline.fetching.answers import discard
 from nucseg_pipeline.fetching.archive import unpack
 from nucseg_pipeline.fetching.catalogue import CATALOGUE, Item, item_named
@@ -39,7 +40,7 @@ def fetch(name: str, given: Path | None = None, *, progress: Progress, patience:
     """
     item = item_named(name)
     if given is not None:
-        given = given.expanduser().absolute()
+        given = home_expanded(given).absolute()
         if not given.exists():
             raise FetchError(f"{given} is not there. Name the file or folder that you have downloaded (--from).")
     if found := item.find():

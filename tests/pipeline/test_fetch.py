@@ -144,8 +144,9 @@ class Published:
 @pytest.fixture
 def published(file_server, answer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Published:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NUCSEG_DATA", str(tmp_path / "data [sets]"))
-    monkeypatch.setenv("NUCSEG_WEIGHTS", str(tmp_path / "weights"))
+    for variable, name in (("NUCSEG_DATA", "data [sets]"), ("NUCSEG_WEIGHTS", "weights")):
+        (tmp_path / name).mkdir()
+        monkeypatch.setenv(variable, str(tmp_path / name))
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
@@ -248,6 +249,17 @@ def test_without_a_folder_of_ones_own_data_go_to_the_current_folder(published, g
     assert get("nuinsseg").place == tmp_path / "data" / "nuinsseg"
 
 
+def test_what_is_refused_leaves_no_folders_that_were_made_for_it(
+    published: Published, failed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUCSEG_DATA", str(tmp_path / "not" / "there"))
+    (tmp_path / "empty").mkdir()
+
+    failed("conic", tmp_path / "empty")
+
+    assert not (tmp_path / "not").exists()
+
+
 def test_an_empty_folder_in_its_place_is_taken(published: Published, get, tmp_path: Path) -> None:
     (tmp_path / "data [sets]" / "nuinsseg").mkdir(parents=True)
     (tmp_path / "data" / "nuinsseg" / "not where embed looks first").mkdir(parents=True)
@@ -312,7 +324,6 @@ def test_wrong_weights_are_deleted_and_told_with_both_digests(published: Publish
 
 
 def test_wrong_weights_that_are_there_are_told_and_left(published: Published, failed, tmp_path: Path) -> None:
-    (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "sam_vit_b_01ec64.pth").write_bytes(b"tuned")
 
     assert f"move {tmp_path / 'weights' / 'sam_vit_b_01ec64.pth'} away" in failed("vit_b")

@@ -7,6 +7,9 @@ from typing import Any
 
 from nucseg.errors import ConfigError
 
+MOST = 2**31
+"""What libraries count with ends here."""
+
 
 def check_names(names: tuple[str, ...], runs: tuple[Path, ...]) -> None:
     """Raise ConfigError unless every run has a name of its own, or none has."""
@@ -43,11 +46,11 @@ def check_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:
 
 
 def check_at_least(config: Any, minimum: int, names: Iterable[str]) -> None:
-    """Raise ConfigError where a field of these names is below the minimum; None is not."""
+    """Raise ConfigError where a field of these names is below the minimum, or beyond all use; None is neither."""
     for name in names:
         value = getattr(config, name)
-        if value is not None and value < minimum:
-            raise ConfigError(f"{name} must be at least {minimum}, got {value}.")
+        if value is not None and not minimum <= value < MOST:
+            raise ConfigError(f"{name} must be at least {minimum} and below {MOST:,}, got {value}.")
 
 
 def check_filled(config: Any, names: Iterable[str]) -> None:

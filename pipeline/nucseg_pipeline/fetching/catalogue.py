@@ -12,6 +12,7 @@ from nucseg.data import Release, release_named
 from nucseg.encoders.architectures import ARCHITECTURES
 from nucseg.encoders.weights import weights_folders
 from nucseg.errors import ConfigError, known
+from nucseg.paths import home_expanded
 from nucseg_pipeline.sources import FOLDER, SYNTHETIC, known_places
 
 GB = 10**9
@@ -58,13 +59,13 @@ class Item:
     def target(self) -> Path:
         """Where it is put: the first place in which the stages look for it."""
         if self.release is not None:
-            return known_places(self.name)[0].expanduser().absolute()
+            return home_expanded(known_places(self.name)[0]).absolute()
         return weights_folders()[0].absolute() / self.file_name
 
     def find(self) -> Path | None:
         """Where the stages find it now; not checked. None where they do not, or find an empty folder."""
         if self.release is not None:
-            places = [place.expanduser().absolute() for place in known_places(self.name)]
+            places = [home_expanded(place).absolute() for place in known_places(self.name)]
         else:
             places = [folder.absolute() / self.file_name for folder in weights_folders()]
         first = next((place for place in places if place.exists()), None)

@@ -21,12 +21,13 @@ _SYNCING = 16
 
 @contextlib.contextmanager
 def workplace(target: Path) -> Iterator[Path]:
-    """The folder in which `target` is fetched, held while inside; an empty one is taken away again.
+    """The folder in which `target` is fetched, held while inside; what is empty then is taken away.
 
     It lies beside the target, so that giving the target its name moves nothing. The lock is the kernel's and ends with
     the process, however it ends. Raises FetchError where another process holds it, or it cannot be made.
     """
     folder = _folder(target)
+    made = [parent for parent in folder.parents if not parent.exists()]
     descriptor = _opened(folder)
     try:
         _lock(descriptor, folder, target)
@@ -34,7 +35,8 @@ def workplace(target: Path) -> Iterator[Path]:
     finally:
         os.close(descriptor)
         with contextlib.suppress(OSError):
-            folder.rmdir()
+            for empty in (folder, *made):
+                empty.rmdir()
 
 
 def tidy(target: Path) -> None:

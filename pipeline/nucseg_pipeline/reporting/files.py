@@ -6,7 +6,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -23,11 +23,18 @@ def check_writable(folder: Path) -> None:
         ConfigError: it cannot.
     """
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    with _draft(folder):
-        pass
-    for parent in made:
-        with suppress(OSError):  # another process may have put something there
-            parent.rmdir()
+    try:
+        with _draft(folder):
+            pass
+    finally:
+        remove_empty(made)
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Delete folders that were made, those within others first, as far as they are there and still empty."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
