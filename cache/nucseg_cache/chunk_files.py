@@ -11,7 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import google_crc32c
 import numpy as np
@@ -22,7 +22,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, VLenUTF8Codec
 from zarr.core.metadata import ArrayV3Metadata
 from zarr.storage import LocalStore
 
-_CRC_BYTES = 4
+_CRC_BYTES = _COUNT_BYTES = 4
 _FRAME_HEADER_BYTES = 16
 
 
@@ -45,14 +45,10 @@ class ChunkFiles:
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> ChunkFiles | None:
         """Those of an array; None where zarr has to read: not in a folder, or not laid out as this package does."""
-        store, document = array.store, array.metadata
-        if not isinstance(store, LocalStore) or not isinstance(document, ArrayV3Metadata) or sys.byteorder != "little":
+        store, kind = array.store, kind_of(array)
+        if not isinstance(store, LocalStore) or kind is None or sys.byteorder != "little":
             return None
-        first, *others = (type(codec) for codec in document.codecs)
-        is_ours = others == [BloscCodec, Crc32cCodec] and first in (BytesCodec, VLenUTF8Codec)
-        if not is_ours or array.chunks[1:] != array.shape[1:] or document.encode_chunk_key((1,)) != "c/1":
-            return None
-        dtype = np.dtype(array.dtype) if first is BytesCodec else None
+        dtype = np.dtype(array.dtype) if kind == "numbers" else None
         return cls(os.fspath(store.root / array.path), array.shape, array.chunks[0], dtype)
 
     def read_row(self, row: int, out: npt.NDArray[Any]) -> None:
@@ -87,10 +83,7 @@ class ChunkFiles:
             self._decode(index, chunk)
             return chunk
         frame = self._frame(index)
-        texts = chunk if frame is None else VLenUTF8().decode(blosc.decompress(frame))
-        if texts.shape != chunk.shape:
-            raise ValueError(f"it holds {len(texts)} texts, expected {len(chunk)}")
-        return texts
+        return chunk if frame is None else texts_in(frame, len(chunk))
 
     def _filled(self, n_rows: int) -> npt.NDArray[Any]:
         shape = (n_rows, *self._row_shape)
@@ -114,7 +107,38 @@ class ChunkFiles:
                 content = np.frombuffer(file.readall(), np.uint8)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # what zarr takes for no file
             return None
-        frame, stored = content[:-_CRC_BYTES], content[-_CRC_BYTES:].tobytes()
-        if len(frame) < _FRAME_HEADER_BYTES or google_crc32c.value(frame) != int.from_bytes(stored, "little"):
-            raise ValueError(f"its {len(content)} bytes and their CRC-32C do not belong together")
-        return frame
+        return checked_frame(content)
+
+
+def kind_of(array: zarr.Array[Any]) -> Literal["numbers", "texts"] | None:
+    """What the chunk files of an array hold; None where they are not laid out as this package does."""
+    document = array.metadata
+    if not isinstance(document, ArrayV3Metadata):
+        return None
+    first, *others = (type(codec) for codec in document.codecs)
+    is_ours = others == [BloscCodec, Crc32cCodec] and first in (BytesCodec, VLenUTF8Codec)
+    if not is_ours or array.chunks[1:] != array.shape[1:] or document.encode_chunk_key((1,)) != "c/1":
+        return None
+    return "numbers" if first is BytesCodec else "texts"
+
+
+def checked_frame(content: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The Blosc frame in the content of a chunk file; ValueError where its CRC is wrong."""
+    frame, stored = content[:-_CRC_BYTES], content[-_CRC_BYTES:].tobytes()
+    if len(frame) < _FRAME_HEADER_BYTES or google_crc32c.value(frame) != int.from_bytes(stored, "little"):
+        raise ValueError(f"its {len(content)} bytes and their CRC-32C do not belong together")
+    return frame
+
+
+def texts_in(frame: npt.NDArray[np.uint8], n_texts: int) -> npt.NDArray[Any]:
+    """The texts in a Blosc frame; ValueError where there are not so many.
+
+    Their number is looked at first: the decoder makes room for as many as the frame says, and in one of another array
+    that may be more than there is memory.
+    """
+    content = blosc.decompress(frame)
+    found = int.from_bytes(content[:_COUNT_BYTES], "little")
+    if found != n_texts:
+        raise ValueError(f"it holds {found} texts, expected {n_texts}")
+    texts: npt.NDArray[Any] = VLenUTF8().decode(content)
+    return texts

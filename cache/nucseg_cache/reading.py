@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ import zarr
 
 from nucseg_cache.chunk_files import ChunkFiles
 from nucseg_cache.groups import together
+from nucseg_cache.texts import holds_texts, read_texts
 
 MOST_THREADS = 4
 """Rows read side by side at most: what takes time lets go of the interpreter lock."""
@@ -78,8 +79,13 @@ class Reader:
 
     def _through_zarr(self, names: Sequence[str], where: int | slice) -> list[npt.NDArray[Any]]:
         """Asked for all at once: on an object store one wait instead of many."""
-        requests = (self._arrays[name].async_array.getitem(where) for name in names)
-        return [np.asarray(found) for found in together(requests)]
+        return [np.asarray(found) for found in together(_request(self._arrays[name], where) for name in names)]
+
+
+def _request(array: zarr.Array[Any], where: int | slice) -> Coroutine[Any, Any, Any]:
+    if isinstance(where, slice) and holds_texts(array):
+        return read_texts(array, where)
+    return array.async_array.getitem(where)
 
 
 def _readable_through_zarr(array: zarr.Array[Any], where: slice) -> npt.NDArray[Any]:

@@ -159,7 +159,8 @@ class Samples:
         """Row and id of rows of which something cannot be decoded; no id where that is it."""
         rows = range(where.start, where.stop)
         with suppress(ValueError, RuntimeError, TypeError, EOFError):  # what the codecs raise
-            return [(row, str(name)) for row, name in zip(rows, np.asarray(self._arrays["id"][where]), strict=True)]
+            (names,) = self._reader.columns(("id",), where)
+            return [(row, str(name)) for row, name in zip(rows, names, strict=True)]
         return [(row, "") for row in rows]
 
     def vouches(self, info: RowInfo) -> bool:

@@ -3,6 +3,8 @@
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
+import google_crc32c
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -172,6 +174,22 @@ class TestEmbeddings:
 
         assert embeddings.missing() == [0, 2]
         assert not embeddings.read([1]).any()
+
+    @pytest.mark.parametrize("name", ["id", "stratum"])
+    def test_a_block_of_texts_that_claims_more_than_there_is_memory_is_damage(
+        self, store: Store, files: Files, sample: MakeSample, name: str
+    ) -> None:
+        frame = numcodecs.Blosc().encode((2**32 - 1).to_bytes(4, "little") + bytes(400))
+        files[f"samples/{name}/c/0"] = frame + google_crc32c.value(frame).to_bytes(4, "little")
+
+        found = Store.open(store.location, mode="r+")
+        assert [bad.row for bad in found.damaged()] == [0, 1, 2]
+        with pytest.raises(RowDamaged, match=r"row 1 \(.*\): its description .* \(it holds 4294967295 texts"):
+            found.read_samples([1])
+
+        for row in range(3):
+            found.replace(row, sample(row))
+        assert Store.open(store.location).table == tuple(sample(row).info(row) for row in range(3))
 
     def test_a_row_that_does_not_exist_is_named(self, embedded: Store, key: Key) -> None:
         with pytest.raises(RowDamaged, match=r"row 7 .*no sample in this row"):
