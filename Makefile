@@ -26,7 +26,7 @@ torture: $(READY)
 
 messages: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
-	  --messages docs/messages.md --deselect tests/test_messages.py
+	  tests --messages docs/messages.md --deselect tests/test_messages.py
 
 lint: $(READY)
 	$(BIN)/ruff check $(PACKAGES)
