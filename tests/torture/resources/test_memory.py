@@ -65,7 +65,7 @@ LIMITED = """
 def test_embedding_with_little_memory(
     program: Callable[..., list[dict[str, Any]]], slides: Path, profile: Any, ledger: Any, tmp_path: Path
 ) -> None:
-    n_trials = profile.trials(short=3, long=50)
+    n_trials = profile.trials(short=2, long=50)
 
     trials = program(LIMITED, slides, tmp_path, profile.seed, n_trials, MOST_MIB)
 
