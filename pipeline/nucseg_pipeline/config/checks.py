@@ -7,7 +7,7 @@ from typing import Any
 
 from nucseg.errors import ConfigError
 
-MOST = 2**31
+MOST = 2**63
 """What libraries count with ends here."""
 
 
