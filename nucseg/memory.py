@@ -20,8 +20,7 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 """How torch says it on CUDA, on Apple's GPUs and on a CPU, where it has no exception of its own for it; how cuBLAS and
-cuDNN say it through torch; how ONNX Runtime does; how
-Python and the loader of libraries do."""
+cuDNN say it through torch; how ONNX Runtime, Python and the loader of libraries do."""
 
 
 def lacks_memory(error: BaseException) -> bool:

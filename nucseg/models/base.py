@@ -26,12 +26,11 @@ Part = TypeVar("Part")
 INSTANCE_HEADS = ("none", "distance")
 """What a network may predict beside the classes, to tell touching nuclei apart."""
 
-
 MOST_WIDTH = 4096
 """Sixteen times as many channels at the bottleneck: tens of gigabytes in a single convolution."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """What the networks have in common."""
 

@@ -64,7 +64,7 @@ def load_checkpoint(path: Path, inputs: str) -> dict[str, Any]:
     except Exception as error:  # torch raises whatever the damaged bytes lead to
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         raise ConfigError(
-            f"The checkpoint {path} cannot be read: {reason[0].rstrip('.')}. It is truncated or not a checkpoint. "
+            f"The checkpoint {path} cannot be read: {reason}. It is truncated or not a checkpoint. "
             "Bring the file back from a copy, or delete the folder of the run and train again."
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
