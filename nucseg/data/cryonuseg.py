@@ -70,7 +70,7 @@ def _images(root: Path) -> dict[str, Path]:
 
 def _labels_folder(root: Path) -> tuple[Path, str]:
     """Where the labels lie, and a note that says whose they are."""
-    annotators = [folder.name for folder in subfolders(root) if folder.name.startswith("Annotator")]
+    annotators = [folder.name for folder in subfolders(root).values() if folder.name.startswith("Annotator")]
     if not annotators and (root / _LABELS).is_dir():
         note = f"CryoNuSeg: labels from `{_LABELS}` beside the images, as in old releases; they name no annotator."
         return root / _LABELS, note

@@ -108,16 +108,16 @@ def _nucleus_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _holds_images(folder: Path) -> bool:
-    return any(_image_file(child).exists() for child in subfolders(folder))
+    return any(_image_file(child).exists() for child in subfolders(folder).values())
 
 
 def _holds_labelled(folder: Path) -> bool:
-    return any(_image_file(child).exists() and _nucleus_files(child) for child in subfolders(folder))
+    return any(_image_file(child).exists() and _nucleus_files(child) for child in subfolders(folder).values())
 
 
 def _entries(root: Path) -> list[NucleusFilesEntry]:
     folders = subfolders(root)
-    without_image = [folder.name for folder in folders if not _image_file(folder).exists()]
+    without_image = [name for name, folder in folders.items() if not _image_file(folder).exists()]
     if without_image:
         raise DataError(
             f"{len(without_image)} of {len(folders)} folders in {root} have no image in `<id>/images/<id>.png`: "
@@ -125,13 +125,13 @@ def _entries(root: Path) -> list[NucleusFilesEntry]:
         )
     return [
         NucleusFilesEntry(
-            id=folder.name,
-            group=folder.name,
+            id=name,
+            group=name,
             stratum="all",
             image_file=_image_file(folder),
             nucleus_files=_nucleus_files(folder),
         )
-        for folder in folders
+        for name, folder in folders.items()
     ]
 
 

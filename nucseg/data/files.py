@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import stat
 import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from nucseg.data.images import decode_image, decode_values
 from nucseg.data.masks import instances_from
 from nucseg.data.sample import Entry, Sample
 from nucseg.errors import DataError
+from nucseg.paths import opened_file
 
 MAX_BYTES = 1 << 30
 """More than an image of the most pixels takes when nothing of it is packed."""
@@ -126,18 +126,15 @@ def listed(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, 
     return files
 
 
-def subfolders(folder: Path) -> list[Path]:
-    """Folders in a folder, in plain string order; hidden ones and what macOS adds to archives are passed over."""
-    folders = [child for child in _children(folder) if child.is_dir() and child.name != "__MACOSX"]
-    for child in folders:
-        _name(child, child.name)
-    return folders
+def subfolders(folder: Path) -> dict[str, Path]:
+    """Name -> folder in a folder, in plain string order; hidden ones and what macOS adds to archives are passed over.
 
-
-def named_subfolders(folder: Path) -> dict[str, Path]:
-    """As `subfolders`, by their names, of which the same holds as of those of files, see `listed`."""
+    Of the names the same holds as of those of files, see `listed`.
+    """
     folders: dict[str, Path] = {}
-    for child in subfolders(folder):
+    for child in _children(folder):
+        if not child.is_dir() or child.name == "__MACOSX":
+            continue
         name = _name(child, child.name)
         if name in folders:
             raise DataError(f"{folders[name]} and {child} have one name: which is meant? Move one of them away.")
@@ -184,23 +181,16 @@ def _file_digest(file: Path) -> bytes:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[BufferedReader]:
-    """Open a regular file of a size that an image can have; a pipe would be waited for, a device may have no end."""
+    """Open a file of a size that an image can have."""
     try:
-        with open(file, "rb", opener=_without_waiting) as stream:
-            status = os.fstat(stream.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise DataError(f"{file} is a pipe or a device, and a file is expected. Move it away.")
-            if status.st_size > MAX_BYTES:
+        with opened_file(file) as stream:
+            if (n_bytes := os.fstat(stream.fileno()).st_size) > MAX_BYTES:
                 raise DataError(
-                    f"{file} has {status.st_size:,} bytes, more than the {MAX_BYTES:,} that an image or a mask may "
-                    "have. Cut it into tiles first."
+                    f"{file} has {n_bytes:,} bytes, more than the {MAX_BYTES:,} that an image or a mask may have. Cut "
+                    "it into tiles first."
                 )
             yield stream
     except OSError as cause:
         raise DataError(
             f"{file} cannot be read: {cause.strerror}. Mend that, or move it and what belongs to it away."
         ) from cause
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)

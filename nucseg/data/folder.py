@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nucseg.data.files import FileEntry, listed, named_subfolders, some, subfolders
+from nucseg.data.files import FileEntry, listed, some, subfolders
 from nucseg.data.release import Release
 from nucseg.data.sample import DataSet
 from nucseg.errors import DataError
@@ -48,7 +48,7 @@ def open_folder(source: Path) -> DataSet:
     """
     images = source / "images"
     if not (images.is_dir() and (source / "masks").is_dir()):
-        found = [child.name for child in subfolders(source)]
+        found = list(subfolders(source))
         raise DataError(
             f"{source} holds {f'the folders {some(found)}' if found else 'no folders'}; expected are {_LAYOUT}."
         )
@@ -70,7 +70,7 @@ def open_folder(source: Path) -> DataSet:
 
 def _groups(images: Path) -> dict[str, Path]:
     """Name -> folder of the sub-folders; one empty name where images lie directly in images/."""
-    groups, direct = named_subfolders(images), listed(images)
+    groups, direct = subfolders(images), listed(images)
     if groups and direct:
         raise DataError(
             f"{images} holds {len(direct)} images beside the sub-folders {some(list(groups))}. Either all images lie "
@@ -84,7 +84,7 @@ def _groups(images: Path) -> dict[str, Path]:
 
 def _named(folder: Path) -> dict[str, Path]:
     """The sub-folders by name, and with an empty name the folder itself."""
-    return {"": folder, **named_subfolders(folder)} if folder.is_dir() else {}
+    return {"": folder, **subfolders(folder)} if folder.is_dir() else {}
 
 
 def _entries(group: str, images: Path, masks: Path, ignored: Path | None) -> list[FileEntry]:

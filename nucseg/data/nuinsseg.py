@@ -41,7 +41,9 @@ def open_nuinsseg(source: Path) -> DataSet:
     The release itself may lack a label: up to one image in a hundred is left out for that, and named in a note.
     Raises DataError if the folder is not NuInsSeg, an organ has no images, or more images than that have no label.
     """
-    root = release_folder(RELEASE, source, lambda folder: any(_has_images(organ) for organ in subfolders(folder)))
+    root = release_folder(
+        RELEASE, source, lambda folder: any(_has_images(organ) for organ in subfolders(folder).values())
+    )
     organs = _organ_folders(root)
     entries = [entry for organ in organs for entry in _entries(organ)]
     where = f"`{root / '<organ>' / _LABELS / '<name>.tif'}`"
@@ -51,7 +53,9 @@ def open_nuinsseg(source: Path) -> DataSet:
 
 
 def _organ_folders(root: Path) -> list[Path]:
-    organs = [folder for folder in subfolders(root) if (folder / _IMAGES).is_dir() or (folder / _LABELS).is_dir()]
+    organs = [
+        folder for folder in subfolders(root).values() if (folder / _IMAGES).is_dir() or (folder / _LABELS).is_dir()
+    ]
     empty = [organ.name for organ in organs if not _has_images(organ)]
     if empty:
         raise DataError(

@@ -50,7 +50,7 @@ def folders_with(source: Path, holds: Callable[[Path], bool]) -> list[Path]:
     """
     if holds(source):
         return [source]
-    nested = [[child, child / child.name] for child in subfolders(source)]
+    nested = [[child, child / child.name] for child in subfolders(source).values()]
     found = [next((folder for folder in pair if folder.is_dir() and holds(folder)), None) for pair in nested]
     return [folder for folder in found if folder is not None]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from nucseg.encoders.onnx_graph import check_graph, takes_batches
 from nucseg.encoders.preprocess import PREPROCESSING
 from nucseg.errors import ConfigError, EncoderError
 from nucseg.memory import lacks_memory
+from nucseg.paths import opened_file
 
 GPU_PROVIDER = ("CUDAExecutionProvider", {"use_tf32": "0"})
 """On a GPU float32 stays float32: the identity says so."""
@@ -106,9 +106,8 @@ def _onnxruntime() -> Any:
 def _read(path: Path) -> bytes:
     # read once: the digest is that of the very bytes that are run
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise OSError(errno.EINVAL, "It is a pipe or a device")
-        return path.read_bytes()
+        with opened_file(path) as stream:
+            return stream.read()
     except OSError as error:
         raise EncoderError(f"Cannot read the ONNX file {path}: {error.strerror}. Give onnx:FILE.") from error
 

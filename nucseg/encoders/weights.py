@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from platformdirs import user_cache_path
 
 from nucseg.encoders.architectures import ARCHITECTURES, PublishedVit
 from nucseg.errors import EncoderError
-from nucseg.paths import home_expanded
+from nucseg.paths import home_expanded, opened_file
 
 READ_BYTES = 1 << 24
 """How much of a file is digested at a time."""
@@ -35,8 +34,6 @@ class WeightsFile:
     def of(cls, path: Path) -> WeightsFile:
         """Digest a file; EncoderError where it is missing, a folder or unreadable."""
         try:
-            if path.exists() and not path.is_file() and not path.is_dir():
-                raise OSError(errno.EINVAL, "It is a pipe or a device")
             stamp = _stamp(path)
             return cls(path, _digest(path), stamp)
         except OSError as error:
@@ -99,7 +96,7 @@ def _not_found(architecture: str, published: PublishedVit) -> str:
 
 def _digest(path: Path) -> str:
     digest = xxhash.xxh128()
-    with path.open("rb") as file:
+    with opened_file(path) as file:
         while block := file.read(READ_BYTES):
             digest.update(block)
     return str(digest.hexdigest())

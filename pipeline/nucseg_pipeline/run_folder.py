@@ -20,6 +20,7 @@ from nucseg.instances import InstanceRule
 from nucseg_pipeline.checkpoint import write_whole
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.events import EpochRow
+from nucseg_pipeline.folders import missing_folders, remove_empty
 from nucseg_pipeline.identity import FREE_FIELDS, recipe_digest, split_digest
 from nucseg_pipeline.inputs import Inputs
 from nucseg_pipeline.json_fields import misfit
@@ -73,14 +74,12 @@ class RunFolder:
 
         The lock is the kernel's and ends with the process, however it ends.
         """
-        made = [folder for folder in self.path.parents if not folder.exists()]
+        made = missing_folders(self.path.parent)
         descriptor = self._locked()
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):
-                for folder in (self.path, *made):
-                    folder.rmdir()  # while nobody else can hold it
+            remove_empty([self.path, *made])  # while nobody else can hold it
             os.close(descriptor)
 
     def _locked(self) -> int:

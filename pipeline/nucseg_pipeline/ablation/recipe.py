@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -96,10 +96,10 @@ def load_ablation(name_or_path: str) -> Ablation:
         title=_text(about, "title", where) or names[0],
         source=_text(about, "source", where),
         published_note=_text(about, "published", where),
-        datasets=_datasets(about, where) or ("nuinsseg",),
+        datasets=_each(_list(about, "datasets", str, where), check_dataset, where) or ("nuinsseg",),
         baseline=baseline,
         folds=_folds(about, where),
-        seeds=_seeds(about, where) or (0,),
+        seeds=_each(_list(about, "seeds", int, where), check_seed, where) or (0,),
         rows=rows,
         train=_settings(_table(tables, "train", str(name_or_path)), f"{name_or_path}, [train]"),
     )
@@ -176,24 +176,14 @@ def _folds(about: Mapping[str, Any], where: str) -> Mapping[str, int]:
     return values
 
 
-def _datasets(about: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    names: tuple[str, ...] = tuple(_list(about, "datasets", str, where))
-    for name in names:
+def _each(values: Sequence[Any], check: Callable[[Any], None], where: str) -> tuple[Any, ...]:
+    """The values, without repetition. ConfigError if one does not pass the check."""
+    for value in values:
         try:
-            check_dataset(name)
+            check(value)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
-    return names
-
-
-def _seeds(about: Mapping[str, Any], where: str) -> tuple[int, ...]:
-    seeds: tuple[int, ...] = tuple(dict.fromkeys(_list(about, "seeds", int, where)))
-    for seed in seeds:
-        try:
-            check_seed(seed)
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from None
-    return seeds
+    return tuple(dict.fromkeys(values))
 
 
 def _table(tables: Mapping[str, Any], name: str, where: str) -> dict[str, Any]:

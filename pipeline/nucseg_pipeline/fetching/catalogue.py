@@ -58,17 +58,18 @@ class Item:
     @property
     def target(self) -> Path:
         """Where it is put: the first place in which the stages look for it."""
+        return self._places[0]
+
+    @property
+    def _places(self) -> list[Path]:
+        """Where the stages look for it, in their order."""
         if self.release is not None:
-            return home_expanded(known_places(self.name)[0]).absolute()
-        return weights_folders()[0].absolute() / self.file_name
+            return [home_expanded(place).absolute() for place in known_places(self.name)]
+        return [folder.absolute() / self.file_name for folder in weights_folders()]
 
     def find(self) -> Path | None:
         """Where the stages find it now; not checked. None where they do not, or find an empty folder."""
-        if self.release is not None:
-            places = [home_expanded(place).absolute() for place in known_places(self.name)]
-        else:
-            places = [folder.absolute() / self.file_name for folder in weights_folders()]
-        first = next((place for place in places if place.exists()), None)
+        first = next((place for place in self._places if place.exists()), None)
         return None if first is None or _is_empty_folder(first) else first
 
 

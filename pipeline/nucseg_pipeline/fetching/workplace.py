@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nucseg_pipeline.fetching.errors import FetchError
+from nucseg_pipeline.folders import missing_folders, remove_empty
 
 _GIB = 1 << 30
 
@@ -27,16 +28,14 @@ def workplace(target: Path) -> Iterator[Path]:
     the process, however it ends. Raises FetchError where another process holds it, or it cannot be made.
     """
     folder = _folder(target)
-    made = [parent for parent in folder.parents if not parent.exists()]
+    made = missing_folders(folder.parent)
     descriptor = _opened(folder)
     try:
         _lock(descriptor, folder, target)
         yield folder
     finally:
         os.close(descriptor)
-        with contextlib.suppress(OSError):
-            for empty in (folder, *made):
-                empty.rmdir()
+        remove_empty([folder, *made])
 
 
 def tidy(target: Path) -> None:

@@ -6,11 +6,12 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nucseg.errors import ConfigError
+from nucseg_pipeline.folders import missing_folders, remove_empty
 
 _DRAFT = ".report-"
 """How the name of a folder begins whose files are not yet in their places."""
@@ -22,19 +23,12 @@ def check_writable(folder: Path) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    made = missing_folders(folder)
     try:
         with _draft(folder):
             pass
     finally:
         remove_empty(made)
-
-
-def remove_empty(folders: Sequence[Path]) -> None:
-    """Delete folders that were made, those within others first, as far as they are there and still empty."""
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
