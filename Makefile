@@ -25,6 +25,7 @@ torture: $(READY)
 	  --torture long --torture-table docs/reliability.md
 
 messages: $(READY)
+	rm -f docs/messages.md
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
 	  tests --messages docs/messages.md --deselect tests/test_messages.py
 

@@ -36,7 +36,7 @@ INTRODUCTION = """\
 
 Every error message that nucseg can give, as the tests provoke them, by the place in the source that gives it. Paths and
 names are those of the tests. Each is meant to say what was found, what was expected, and the way out. `make messages`
-writes this list anew.
+writes this list anew; `pytest SOME_TESTS --messages docs/messages.md` adds what these provoke.
 """
 
 
@@ -105,11 +105,12 @@ def _called(node: ast.Call) -> str:
 
 
 class Messages:
-    """While the tests run, note what each error says; at their end, write the list."""
+    """While the tests run, note what each error says; at their end, bring the list up to date."""
 
     def __init__(self, file: Path) -> None:
         self.file, self.sites = file, sites()
         self.said: dict[Site, set[str]] = {}
+        """What was said in this run. Of places that it does not come by, what stands in the list stays there."""
 
     def listen(self) -> None:
         """Let every error tell us where it was made."""
@@ -137,7 +138,10 @@ class Messages:
         if output is not None:
             output["messages"] = mine
         else:
-            self.file.write_text(page(self.said, set(self.sites.values())))
+            known = set(self.sites.values())
+            before = listed(self.file.read_text()) if self.file.exists() else {}
+            kept = {site: set(before[site.module, site.title]) for site in known if (site.module, site.title) in before}
+            self.file.write_text(page(kept | self.said, known))
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
@@ -148,7 +152,7 @@ class Messages:
 
 def plain(message: str) -> str:
     """The message without what differs from one run of the tests to the next."""
-    message = message.replace(str(REPOSITORY), "/nucseg")
+    message = re.sub(r"\n\s*\n", "\n", message).replace(str(REPOSITORY), "/nucseg")
     message = re.sub(
         r"/\S*?/pytest-of-[^/]+/pytest-\d+/(popen-gw\d+/)?[^/\s]*?\d+(?=[/\s.,:;)'\"]|$)", "/work", message
     )
@@ -169,6 +173,17 @@ def page(said: dict[Site, set[str]], known: set[Site]) -> str:
         if not examples:
             lines.append(f"{UNPROVOKED}\n")
     return "\n".join(lines)
+
+
+def listed(text: str) -> dict[tuple[str, str], list[str]]:
+    """What stands in a list: module and title of each entry, and its messages."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for chapter in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        module, _, entries = chapter.partition("\n")
+        for title, body in re.findall(r"^\*\*([^\n]+)\*\*\n(.*?)(?=^\*\*|\Z)", entries, re.MULTILINE | re.DOTALL):
+            examples = re.split(r"\n\n(?=    )", body.strip("\n"))
+            found[module, title] = [re.sub(r"^    ", "", one, flags=re.MULTILINE) for one in examples if one[:1] == " "]
+    return found
 
 
 def chosen(messages: set[str]) -> list[str]:

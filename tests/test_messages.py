@@ -1,36 +1,47 @@
-"""docs/messages.md holds error messages that are still given, and each of them is provoked by a test."""
+"""docs/messages.md holds the message of every place that makes an error, as a test provokes it."""
 
-import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from nucseg.errors import DataError
-from tests.messages import REPOSITORY, UNPROVOKED, Messages, Site, chosen, page, plain, sites
+from tests.messages import REPOSITORY, Messages, Site, chosen, listed, page, plain, sites
 
 LIST = REPOSITORY / "docs" / "messages.md"
 
-ANEW = "Run `make messages`, which writes the list anew, and read what has changed in it."
+ANEW = "Provoke it in a test, run that with --messages docs/messages.md, and read what it says."
 
 
-def listed() -> list[tuple[str, str]]:
-    """Module and title of each entry of the list."""
-    found, module = [], ""
-    for line in LIST.read_text().splitlines():
-        if heading := re.fullmatch(r"## (\S+)", line):
-            module = heading[1]
-        elif title := re.fullmatch(r"\*\*(.+)\*\*", line):
-            found.append((module, title[1]))
-    return found
-
-
-def test_what_the_list_names_is_still_there() -> None:
-    assert set(listed()) <= {(site.module, site.title) for site in sites().values()}, ANEW
+def test_every_place_that_makes_an_error_is_listed_and_no_other() -> None:
+    assert set(listed(LIST.read_text())) == {(site.module, site.title) for site in sites().values()}, ANEW
 
 
 def test_every_error_is_provoked_by_a_test() -> None:
-    entries = LIST.read_text().split("\n**")
-    assert [entry.partition("**")[0] for entry in entries if UNPROVOKED in entry] == [], ANEW
+    assert [entry for entry, messages in listed(LIST.read_text()).items() if not messages] == [], ANEW
+
+
+def test_a_list_is_read_as_it_was_written() -> None:
+    one, other = Site("a.b", 1, "f", 1, "DataError"), Site("a.b", 9, "C.g", 2, "ConfigError")
+    said = {one: {"it is\n  too small", "and so\non"}}
+
+    assert listed(page(said, {one, other})) == {
+        ("a.b", one.title): ["and so\non", "it is\n  too small"],
+        ("a.b", other.title): [],
+    }
+
+
+def test_a_run_of_some_tests_keeps_what_others_have_provoked(tmp_path: Path) -> None:
+    one, other, gone = (Site("a", line, "f", line, "DataError") for line in (1, 2, 3))
+    file = tmp_path / "list.md"
+    file.write_text(page({one: {"one, before"}, other: {"other, before"}, gone: {"gone"}}, {one, other, gone}))
+    messages = Messages(file)
+    messages.sites = {("a.py", site.line): site for site in (one, other)}
+    messages.said = {one: {"one, now"}}
+
+    messages.pytest_sessionfinish(SimpleNamespace(config=None))  # type: ignore[arg-type]
+
+    assert listed(file.read_text()) == {("a", one.title): ["one, now"], ("a", other.title): ["other, before"]}
 
 
 def test_an_error_is_noted_with_the_place_that_made_it(tmp_path: Path) -> None:

@@ -124,6 +124,18 @@ def test_workers_make_the_store_of_one_process_and_listen_to_it_alone(
     assert workers_of(psutil.Process()) == []
 
 
+def test_processes_that_do_not_come_up_are_told_with_the_way_out(
+    source: Path, instant_encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clusters, "START_S", 0.001)
+    config = configured(source, instant_encoder, tmp_path, workers=1)
+
+    with pytest.raises(ClusterError, match=r"1 worker processes did not start: .*Start fewer \(--workers\)"):
+        embed(config, silent)
+
+    assert workers_of(psutil.Process()) == []
+
+
 # ---- the user's cluster: one for all of these, which takes seconds to start
 
 
@@ -243,6 +255,16 @@ def test_workers_that_cannot_do_the_work_are_named(
     monkeypatch.setattr("nucseg_pipeline.workers.asked_identity", lambda *args, **options: {"weights": "0123"})
     with pytest.raises(EncoderError, match=r"weights: expected 0123, on tcp://127\.0\.0\.1:\d+ [0-9a-f]{32}"):
         embed(on_cluster(), silent)
+
+
+def test_of_workers_that_are_told_apart_each_that_cannot_is_named() -> None:
+    failed = {
+        "tcp://10.0.0.2:1": tasks.Failed(EncoderError, "no weights"),
+        "tcp://10.0.0.3:1": tasks.Failed(DataError, "x"),
+    }
+
+    with pytest.raises(ClusterError, match=r"2 of 3 workers(?s:.*)2:1: no weights\n  tcp://10\.0\.0\.3:1: x\n.*"):
+        workers._raise(failed, 3, local=False)
 
 
 def test_a_scheduler_file_names_the_cluster(

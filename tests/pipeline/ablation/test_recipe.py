@@ -119,6 +119,8 @@ def test_a_grid_has_a_row_for_every_combination(tmp_path: Path) -> None:
         ("[ablation]\nfolds = { nuinsseg = 0 }\n" + ROW, "folds.*0"),
         ("[ablation]\nfolds = 5\n" + ROW, "folds.*got 5"),
         ("[ablation]\nseeds = ['a']\n" + ROW, "seeds.*list of numbers"),
+        ("[ablation]\nseeds = [0, -1]\n" + ROW, r"\[ablation\]: .*seed"),
+        ("[ablation]\ndatasets = ['../x']\n" + ROW, r"\[ablation\]: .*'\.\./x'"),
         ("[ablation]\ndatasets = 'nuinsseg'\n" + ROW, "datasets.*list of names"),
         ("[ablation]\n" + ROW + "fusoin = 'none'\n", "Unknown key 'fusoin'.*row 1.*'fusion'"),
         ("[ablation]\n" + ROW + "fold = 1\n", "'fold'.*a table sets it itself"),

@@ -1,6 +1,8 @@
 """What the tests of fetching share."""
 
-from collections.abc import Iterator
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,3 +36,19 @@ def shown() -> Iterator[list[tuple[int, int, str]]]:
 def part(tmp_path: Path) -> Path:
     """Where a download goes."""
     return tmp_path / "file.zip.part"
+
+
+@pytest.fixture
+def files_of_at_most() -> Callable[[int], AbstractContextManager[None]]:
+    """While the block runs no file can grow beyond so many bytes: writing fails as on a disk that is full."""
+
+    @contextmanager
+    def limited(n_bytes: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited

@@ -170,6 +170,13 @@ def test_too_many_entries_are_refused(archive, tmp_path: Path, monkeypatch: pyte
         unpack(archive(GOOD), tmp_path / "out", ROOM, lambda *_: None)
 
 
+def test_a_disk_that_takes_no_more_is_told_with_the_entry(archive, tmp_path: Path, files_of_at_most) -> None:
+    large = archive(made(("small", b"x"), ("large", bytes(100_000))))
+
+    with files_of_at_most(50_000), pytest.raises(FetchError, match=r"'large' of .* cannot be written: File too large"):
+        unpack(large, tmp_path / "out", ROOM, lambda *_: None)
+
+
 def test_too_little_room_is_told_and_is_no_fault_of_the_archive(archive, tmp_path: Path, monkeypatch) -> None:
     import shutil
 

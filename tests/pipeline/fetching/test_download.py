@@ -1,7 +1,6 @@
 """Downloads from a server that stalls, breaks off, lies, or has another file by now."""
 
 import json
-import resource
 import shutil
 import signal
 import socket
@@ -294,19 +293,21 @@ def test_too_little_room_is_told_before_anything_comes(
     assert not part.exists()
 
 
-def test_a_disk_that_takes_no_more_keeps_what_has_come(file_server, answer, get, part) -> None:
+def test_a_disk_that_takes_no_more_keeps_what_has_come(file_server, answer, get, part, files_of_at_most) -> None:
     url = file_server.put("/file.zip", answer(content=CONTENT))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (HALF, before[1]))
-    try:
-        with pytest.raises(FetchError, match=r"cannot be written: File too large\. What has come is kept"):
-            get(url)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with files_of_at_most(HALF), pytest.raises(FetchError, match=r"written: File too large\. What has come is kept"):
+        get(url)
     assert part.read_bytes() == CONTENT[:HALF]
 
     assert get(url) == CONTENT
     assert ranges(file_server) == [None, f"bytes={HALF}-"]
+
+
+def test_a_server_that_cannot_prove_who_it_is_is_not_believed(file_server, answer, failed, part) -> None:
+    url = file_server.put("/file.zip", answer(content=CONTENT)).replace("http:", "https:")
+
+    assert "cannot prove who it is" in failed(url)
+    assert not part.exists()
 
 
 def test_no_network_is_told_with_the_proxy_that_was_asked(failed, monkeypatch: pytest.MonkeyPatch) -> None:
