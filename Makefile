@@ -1,11 +1,11 @@
-# Each of demo, test, torture, messages, lint and bench does all the set-up it needs.
+# Each of demo, test, torture, messages, lint, docs and bench does all the set-up it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PACKAGES := nucseg cache pipeline tests
 
-.PHONY: demo test torture messages lint bench setup clean
+.PHONY: demo test torture messages lint docs bench setup clean
 
 setup: $(READY)
 
@@ -22,12 +22,12 @@ test: $(READY)
 
 torture: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/torture --numprocesses auto --dist loadfile --no-loadscope-reorder --timeout 0 \
-	  --torture long --torture-table docs/reliability.md
+	  --torture long --torture-table docs/pages/reliability.md
 
 messages: $(READY)
-	rm -f docs/messages.md
+	rm -f docs/pages/messages.md
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
-	  tests --messages docs/messages.md --deselect tests/test_messages.py
+	  tests --messages docs/pages/messages.md --deselect tests/test_messages.py
 
 lint: $(READY)
 	$(BIN)/ruff check $(PACKAGES)
@@ -35,8 +35,12 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file docs/mkdocs.yml
+	@echo "open docs/site/index.html"
+
 bench: $(READY)
 	for bench in tests/bench/bench_*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo docs/site

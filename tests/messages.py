@@ -36,7 +36,7 @@ INTRODUCTION = """\
 
 Every error message that nucseg can give, as the tests provoke them, by the place in the source that gives it. Paths and
 names are those of the tests. Each is meant to say what was found, what was expected, and the way out. `make messages`
-writes this list anew; `pytest SOME_TESTS --messages docs/messages.md` adds what these provoke.
+writes this list anew; `pytest SOME_TESTS --messages docs/pages/messages.md` adds what these provoke.
 """
 
 

@@ -1,4 +1,4 @@
-"""docs/messages.md holds the message of every place that makes an error, as a test provokes it."""
+"""docs/pages/messages.md holds the message of every place that makes an error, as a test provokes it."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,9 +8,9 @@ import pytest
 from nucseg.errors import DataError
 from tests.messages import REPOSITORY, Messages, Site, chosen, listed, page, plain, sites
 
-LIST = REPOSITORY / "docs" / "messages.md"
+LIST = REPOSITORY / "docs" / "pages" / "messages.md"
 
-ANEW = "Provoke it in a test, run that with --messages docs/messages.md, and read what it says."
+ANEW = "Provoke it in a test, run that with --messages docs/pages/messages.md, and read what it says."
 
 
 def test_every_place_that_makes_an_error_is_listed_and_no_other() -> None:

@@ -23,7 +23,7 @@ def open_accelerator(config: TrainConfig) -> Accelerator:
 
     Each process normalises over its own share of a batch (BatchNorm), draws its own dropout and means its loss over the
     pixels of its own share, and the gradients of all are averaged: several end with other weights than one, and but for
-    these three with the same (docs/clusters.md).
+    these three with the same (docs/pages/clusters.md).
 
     Raises ConfigError where the machine does not have what is asked for.
     """

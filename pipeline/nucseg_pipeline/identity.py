@@ -16,7 +16,7 @@ from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.recipe import to_toml
 
 FREE_FIELDS = frozenset(
-    {"cache", "encoder", "weights", "precision", "format", "device", "threads", "preload", "run", "resume"}
+    {"cache", "encoder", "weights", "precision", "format", "device", "threads", "preload", "log", "run", "resume"}
 )
 """Fields in which a resumed run may differ: where and on what it runs. Whether the embeddings are still the same is
 asked of their key."""

@@ -53,6 +53,7 @@ class RunFolder:
     last.pt         checkpoint after the last finished epoch
     best.pt         network of the epoch with the highest validation Dice
     rule.json       how a probability map becomes nuclei, chosen on the validation part
+    tensorboard/    event files, where they were asked for
 
     Beside them a killed training leaves `.NAME.part`, a file that it was writing; the one that goes on writes over it.
     """

@@ -27,6 +27,7 @@ from nucseg_pipeline.replaying import images_to_learn_from, open_replay
 from nucseg_pipeline.rows import Rows, spread_evenly
 from nucseg_pipeline.run_folder import RunFolder, State
 from nucseg_pipeline.stores import open_store
+from nucseg_pipeline.tensorboard import check_log, logged
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,13 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         TrainingError: the loss left the finite numbers, or a file could not be written; what was finished is kept.
         nucseg_cache.CacheError: the store or its embeddings are missing, ambiguous or damaged.
     """
+    check_log(config.log)
     check_network(config)  # before what takes long, and before anything else is said to be missing
     accelerator = open_accelerator(config)
     is_main = accelerator.is_main_process
     store = open_store(config.cache, config.dataset)
     folder = RunFolder(config.folder)
-    with folder.held() if is_main else nullcontext():
+    with folder.held() if is_main else nullcontext(), logged(progress, config.log) as tell:
         state = folder.state(config)
         if state == "finished":
             folder.check_finished()
@@ -97,14 +99,14 @@ def train(config: TrainConfig, progress: Progress = lambda event: None) -> Train
         epochs_before = len(learner.history)
         if is_main:
             note = store.recorded(key).get("note", "") if key else ""
-            progress(_started(learner, folder, parts, (note, _shown(augmentation), _made_by(others))))
+            tell(_started(learner, folder, parts, (note, _shown(augmentation), _made_by(others))))
 
         while len(learner.history) < config.epochs:
-            report = partial(_report_step, progress, len(learner.history) + 1) if is_main else _silent
+            report = partial(_report_step, tell, len(learner.history) + 1) if is_main else _silent
             row = learner.learn(rows, watched, augmentation, report)
             if is_main:
                 _keep(learner, folder, inputs)
-                progress(EpochDone(row, is_best=learner.best is row))
+                tell(EpochDone(row, is_best=learner.best is row))
 
         if is_main:
             _finish(learner, folder, validation)

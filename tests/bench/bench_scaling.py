@@ -2,10 +2,10 @@
 
     python tests/bench/bench_scaling.py
 
-The model is linear in the tiles; docs/scaling.md says where that ends. Its points are measured here on a few tiles
-(drawn ones where there are no real ones in $NUCSEG_SHARED), and checked on more of them: what the few foretell stands
-beside what the many took. How long a store of many rows takes to open, and the memory for it, are checked on simulated
-stores (bench_store.py). Rates of encoders and prices are options; the defaults say where they come from.
+The model is linear in the tiles; docs/pages/scaling.md says where that ends. Its points are measured here on a few
+tiles (drawn ones where there are no real ones in $NUCSEG_SHARED), and checked on more of them: what the few foretell
+stands beside what the many took. How long a store of many rows takes to open, and the memory for it, are checked on
+simulated stores (bench_store.py). Rates of encoders and prices are options; the defaults say where they come from.
 """
 
 import argparse
@@ -58,7 +58,7 @@ ENCODERS = (
     Encoder("ViT-B, bfloat16, A100, published", 92.0, 2.0),
     Encoder("MobileSAM in ONNX, two CPU cores", 0.82, 0.10),
 )
-"""Segment-anything-fast's figure for an A100; docs/benchmarks.md for two cores. Prices are of the order of a rental."""
+"""Segment-anything-fast's figure for an A100; docs/pages/benchmarks.md for two cores. Prices are those of a rental."""
 
 
 def parse_arguments() -> argparse.Namespace:

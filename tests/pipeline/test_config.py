@@ -30,6 +30,7 @@ from nucseg_pipeline.config.train import GEOMETRIES
         ("mixed_precision", "fp8"),
         ("device", "gpu"),
         ("preload", "maybe"),
+        ("log", "wandb"),
         ("augmentation", "rotate"),
         ("encoder", ""),
         ("dataset", "../elsewhere"),

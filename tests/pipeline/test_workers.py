@@ -35,7 +35,7 @@ N_IMAGES = 70
 
 PATIENCE_S = 60.0
 
-DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "clusters.md"
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "pages" / "clusters.md"
 
 pytestmark = pytest.mark.timeout(180)
 

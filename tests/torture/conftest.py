@@ -17,7 +17,7 @@ import pytest
 OUTCOMES = ("survived", "detected", "lost")
 
 TABLE = re.compile(r"(?<=<!-- faults -->\n).*?(?=<!-- end of faults -->)", re.DOTALL)
-"""Where the table stands in docs/reliability.md."""
+"""Where the table stands in docs/pages/reliability.md."""
 
 
 @dataclass(frozen=True)

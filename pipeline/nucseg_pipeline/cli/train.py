@@ -76,6 +76,9 @@ def train(
     preload: Annotated[
         str | None, typer.Option(help="Keep rows in memory: on, off, auto (default: when they fit in half of it).")
     ] = None,
+    log: Annotated[
+        str | None, typer.Option(help="none (default), or tensorboard: event files in the run's folder.")
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="Name or file of a recipe; options beat it.")] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/WHAT-IS-TRAINED.")] = None,
     resume: Annotated[bool | None, typer.Option("--resume", help="Go on with a run that was interrupted.")] = None,
@@ -98,7 +101,8 @@ def train(
         "batch_size": batch_size, "learning_rate": learning_rate, "schedule": schedule, "augmentation": augmentation,
         "replay": replay, "views": views,
         "deep_supervision": deep_supervision, "seed": seed, "mixed_precision": mixed_precision,
-        "device": device, "threads": threads, "preload": preload, "run": run, "resume": resume, "cache": cache,
+        "device": device, "threads": threads, "preload": preload, "log": log,
+        "run": run, "resume": resume, "cache": cache,
     }  # fmt: skip
     config = resolve(TrainConfig, load_recipe(recipe, "train") if recipe else {}, options)
     run_train(config)

@@ -88,6 +88,8 @@ class TrainConfig:
     preload: str = "auto"
     """Whether rows stay in memory, in that of a CUDA device where they fit: on, off, or auto (on when they fit in half
     of what is free)."""
+    log: str = "none"
+    """none, or tensorboard: write event files to the run's folder for TensorBoard to show."""
     run: Path | None = None
     """Folder of the run; None makes one in ./runs named after what is trained."""
     resume: bool = False
@@ -103,6 +105,7 @@ class TrainConfig:
         check_choice(self, "schedule", ("constant", "cosine"))
         check_choice(self, "mixed_precision", ("no", "bf16", "fp16"))
         check_choice(self, "preload", ("auto", "on", "off"))
+        check_choice(self, "log", ("none", "tensorboard"))
         check_device(self.device)
         check_at_least(self, 1, ("width", "epochs", "epoch_images", "validation_images", "batch_size", "threads"))
         check_at_least(self, 0, ("fold",))

@@ -1,0 +1,52 @@
+"""The commands that the documents show."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+PAGES = sorted(
+    path
+    for path in (REPOSITORY / "README.md", *REPOSITORY.glob("docs/pages/*.md"), *REPOSITORY.glob("*/README.md"))
+    if not path.is_symlink() and path.name != "messages.md"
+)
+
+BLOCK = re.compile(r"^```(?:bash|console)?\n(.*?)^```|((?:^    \S.*\n(?:^\s*\n)*)+)", re.MULTILINE | re.DOTALL)
+"""A fenced block without a language, or of the shell; or an indented one."""
+
+TABLE = re.compile(r" *nucseg {2}")
+"""A line of a table that is drawn with spaces, and no command."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A command as a page shows it."""
+
+    page: str
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.page}: {shlex.join(self.words)}"
+
+
+def commands(page: Path) -> Iterator[Shown]:
+    """Every command of nucseg in the blocks of a page, without comments; those joined by && one by one."""
+    for block in BLOCK.finditer(page.read_text("utf-8")):
+        lines = (block[1] or block[2]).replace("\\\n", " ").splitlines()
+        for command in (part for line in lines if not TABLE.match(line) for part in _split(line)):
+            if command[:1] == ["nucseg"]:
+                yield Shown(str(page.relative_to(REPOSITORY)), tuple(command))
+
+
+def _split(line: str) -> Iterator[list[str]]:
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError:  # a drawing, not a command
+        return
+    while "&&" in words:
+        yield words[: words.index("&&")]
+        words = words[words.index("&&") + 1 :]
+    yield words

@@ -1,0 +1,58 @@
+"""The first page for newcomers leads from a folder of images to a report: its commands are run, in their order."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from nucseg.data import synthetic_dataset
+from nucseg_pipeline.cli import app
+from tests.docs.pages import REPOSITORY, commands
+
+START = REPOSITORY / "docs" / "pages" / "start.md"
+
+ELSEWHERE = {
+    "--help": "tests/pipeline/cli",
+    "demo": "tests/pipeline/cli/test_commands.py",
+    "fetch": "tests/pipeline/test_fetch.py, from a server of its own",
+}
+"""Commands of the page that other tests run."""
+
+SMALLER = {
+    "embed": ("--encoder", "random", "--threads", "1"),
+    "train": ("--encoder", "random", "--threads", "1", "--width", "2", "--epochs", "1"),
+    "report": (),
+    "datasets": (),
+}
+"""What is added to a command, so that it needs neither weights nor minutes."""
+
+
+@pytest.fixture
+def my_slides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder as the page describes it, in the folder that the commands are run in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NUCSEG_CACHE", str(tmp_path / "cache"))
+    for number, entry in enumerate(synthetic_dataset(7, side_px=96).entries):
+        sample, *_ = entry.read()
+        for kind, pixels in (("images", sample.image), ("masks", sample.instances.astype(np.uint16))):
+            folder = tmp_path / "my-slides" / kind / f"patient-{number % 6}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path
+
+
+def test_from_nothing_to_a_report_on_own_images(my_slides: Path) -> None:
+    shown = [command.words for command in commands(START)]
+    run = [words for words in shown if words[1] not in ELSEWHERE]
+
+    for _, name, *arguments in run:
+        done = CliRunner().invoke(app, [name, *arguments, *SMALLER[name]])
+        assert done.exit_code == 0, f"nucseg {name}: {done.output}"
+
+    assert [words[1] for words in run][:5] == ["datasets", "embed", "train", "train", "report"]
+    summary = json.loads((my_slides / "reports" / "first" / "summary.json").read_text())
+    assert set(summary["runs"]) == {"guided", "unguided"}
+    assert (my_slides / "reports" / "first" / "report.html").is_file()
