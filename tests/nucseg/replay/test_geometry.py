@@ -174,17 +174,6 @@ def test_a_file_is_written_down_as_what_stands_in_it(tmp_path: Path) -> None:
     assert geometry_names() == ("none", "d4", "papers")
 
 
-def test_the_readmes_file_can_be_drawn(tmp_path: Path) -> None:
-    readme = (Path(__file__).resolve().parents[3] / "README.md").read_text("utf-8")
-    file = tmp_path / "mine.toml"
-    file.write_text(readme.split("```toml\n")[1].split("```")[0])
-
-    motions = Geometry.named(str(file)).motions(0, 0, [str(number) for number in range(16)], side=64)
-
-    assert len(set(motions.elements)) > 3
-    assert 2 < len(motions.bent) < 14
-
-
 @pytest.mark.parametrize("name", ["CLAHE", "RandomGamma", "HEStain", "GaussianBlur", "ColorJitter"])
 def test_a_photometric_transform_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name}.*changes colours.*another embedding than the cached one"):

@@ -106,11 +106,3 @@ def test_an_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
         views_named("stian")
     with pytest.raises(ConfigError, match="cannot be read"):
         views_named(str(tmp_path))
-
-
-def test_the_recipe_in_the_readme_is_one(mine: Path) -> None:
-    readme = (Path(__file__).resolve().parents[3] / "README.md").read_text("utf-8")
-    recipes = [block.split("```")[0] for block in readme.split("```toml\n")[1:]]
-    mine.write_text(next(recipe for recipe in recipes if "variants" in recipe))
-
-    assert views_named(str(mine))[0].described["transform 1"].startswith("HEDJitter 1, p 1.0")
