@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import FAILED, clock, notes, out, progress_bar, table
 
 if TYPE_CHECKING:
@@ -23,16 +24,30 @@ PRINTED = ("dice", "aji", "pq", "dice_weighted")
 
 def ablate(
     recipe: Annotated[
-        str, typer.Argument(help="Name or file of a table's recipe: models, activations, fusion, encoders, instances.")
+        str,
+        typer.Argument(
+            autocompletion=completion.tables,
+            help="Name or file of a table's recipe: models, activations, fusion, encoders, instances.",
+        ),
     ],
     quick: Annotated[
         bool, typer.Option("--quick", help="Small networks, at most 4 minutes each on two cores, one fold.")
     ] = False,
     datasets: Annotated[
-        list[str] | None, typer.Option("--dataset", metavar="NAME", help="Data set; repeat it. Default: the recipe's.")
+        list[str] | None,
+        typer.Option(
+            "--dataset",
+            autocompletion=completion.datasets,
+            metavar="NAME",
+            help="Data set; repeat it. Default: the recipe's.",
+        ),
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Encoder of the rows that name none: vit_b (default), vit_l, vit_h, onnx:FILE.")
+        str | None,
+        typer.Option(
+            autocompletion=completion.encoders,
+            help="Encoder of the rows that name none: vit_b (default), vit_l, vit_h, onnx:FILE.",
+        ),
     ] = None,
     stain: Annotated[
         str | None,

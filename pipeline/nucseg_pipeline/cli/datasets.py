@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import FAILED, err, notes, out, progress_bar, table
 
 if TYPE_CHECKING:
@@ -25,7 +26,12 @@ _STATE_LETTERS, _PATH_LETTERS, _LABEL_LETTERS, _SHOWN_BAD = 100, 40, 14, 8
 
 def datasets(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="nuinsseg, cryonuseg, ... or the name of a store of yours.")
+        str | None,
+        typer.Argument(
+            autocompletion=completion.datasets,
+            metavar="NAME",
+            help="nuinsseg, cryonuseg, ... or the name of a store of yours.",
+        ),
     ] = None,
     source: Annotated[
         Path | None,

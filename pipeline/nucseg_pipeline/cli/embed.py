@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import clock, notes, out, progress_bar
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ def embed(
     dataset: Annotated[
         str | None,
         typer.Option(
+            autocompletion=completion.datasets,
             help="nuinsseg, cryonuseg, conic, dsb2018, synthetic, or your name for a folder of images/ and masks/. "
-            "Needed, unless a recipe names it."
+            "Needed, unless a recipe names it.",
         ),
     ] = None,
     source: Annotated[
@@ -29,7 +31,10 @@ def embed(
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="vit_b (default), vit_l, vit_h, onnx:FILE, random, or none: images and masks alone."),
+        typer.Option(
+            autocompletion=completion.encoders,
+            help="vit_b (default), vit_l, vit_h, onnx:FILE, random, or none: images and masks alone.",
+        ),
     ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Checkpoint of the encoder. Default: $NUCSEG_WEIGHTS, user cache.")
@@ -75,7 +80,9 @@ def embed(
         typer.Option(help="Encode on your Dask cluster: its address (tcp://HOST:PORT, tls://...) or scheduler file."),
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N images.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="Name or file of a recipe; options beat it.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(autocompletion=completion.recipes, help="Name or file of a recipe; options beat it.")
+    ] = None,
     cache: Annotated[
         str | None, typer.Option(help="Folder or URL of the cache. Default: $NUCSEG_CACHE, user cache.")
     ] = None,

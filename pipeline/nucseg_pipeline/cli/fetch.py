@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import out, progress_bar, table
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ _MB, _GB = 10**6, 10**9
 
 def fetch(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="nuinsseg, vit_b, ...; without it, what there is.")
+        str | None,
+        typer.Argument(
+            autocompletion=completion.fetched, metavar="NAME", help="nuinsseg, vit_b, ...; without it, what there is."
+        ),
     ] = None,
     given: Annotated[
         Path | None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import notes, out, progress_bar, table
 
 if TYPE_CHECKING:
@@ -15,12 +16,21 @@ if TYPE_CHECKING:
 
 
 def fidelity(
-    dataset: Annotated[str, typer.Option(metavar="NAME", help="Name of the data set, as it was embedded.")],
+    dataset: Annotated[
+        str,
+        typer.Option(
+            autocompletion=completion.datasets, metavar="NAME", help="Name of the data set, as it was embedded."
+        ),
+    ],
     source: Annotated[
         Path | None, typer.Option(help="Folder of the native images. Default: where the store was made from.")
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="The encoder of the embeddings: vit_b, vit_l, vit_h, onnx:FILE, random.")
+        str,
+        typer.Option(
+            autocompletion=completion.encoders,
+            help="The encoder of the embeddings: vit_b, vit_l, vit_h, onnx:FILE, random.",
+        ),
     ] = "vit_b",
     weights: Annotated[Path | None, typer.Option(help="Its checkpoint. Default: $NUCSEG_WEIGHTS, user cache.")] = None,
     precision: Annotated[str, typer.Option(help="Precision of the embeddings; auto takes any.")] = "auto",

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import notes, out, progress_bar
 
 
@@ -32,6 +33,7 @@ def figures(
     dataset: Annotated[
         str | None,
         typer.Option(
+            autocompletion=completion.datasets,
             metavar="NAME",
             help="Data set in the cache whose images are shown, also one that the runs were not trained on. Default: "
             "the test part of each run.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import notes, out, progress_bar, table
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def report(
         list[str] | None,
         typer.Option(
             "--dataset",
+            autocompletion=completion.datasets,
             metavar="NAME",
             help="Data set in the cache to score on, also one that the runs were not trained on; several make a "
             "matrix. Default: the test part of each run.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import clock, notes, out, table
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ SHOWN_EPOCHS = 12
 
 
 def train(
-    dataset: Annotated[str | None, typer.Option(help="Name of the data set, as it was embedded.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(autocompletion=completion.datasets, help="Name of the data set, as it was embedded.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Architecture: unet, ddunet, unet3plus, eunet3plus (default).")
     ] = None,
@@ -33,7 +36,9 @@ def train(
     activation: Annotated[
         str | None, typer.Option(help="relu, leaky_relu, swish, glu. Default: glu in eunet3plus, relu in the others.")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="Whose embeddings to use; vit_b by default.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(autocompletion=completion.encoders, help="Whose embeddings to use; vit_b by default.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="Ask for embeddings of this checkpoint.")] = None,
     precision: Annotated[str | None, typer.Option(help="Ask for embeddings of this precision.")] = None,
     format: Annotated[  # noqa: A002 - the option's name
@@ -79,7 +84,9 @@ def train(
     log: Annotated[
         str | None, typer.Option(help="none (default), or tensorboard: event files in the run's folder.")
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="Name or file of a recipe; options beat it.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(autocompletion=completion.recipes, help="Name or file of a recipe; options beat it.")
+    ] = None,
     run: Annotated[Path | None, typer.Option(help="Folder of the run. Default: runs/WHAT-IS-TRAINED.")] = None,
     resume: Annotated[bool | None, typer.Option("--resume", help="Go on with a run that was interrupted.")] = None,
     cache: Annotated[

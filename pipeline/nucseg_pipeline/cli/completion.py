@@ -1,0 +1,48 @@
+"""What the Tab key offers for names: data sets and stores, encoders, recipes, what can be fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+ENCODERS = ("vit_b", "vit_l", "vit_h", "random", "onnx:")
+
+
+def datasets(incomplete: str) -> list[str]:
+    """Data sets that are known, and stores in the default cache."""
+    from nucseg.data import dataset_names
+    from nucseg_pipeline.config import default_cache
+    from nucseg_pipeline.holdings import store_names
+
+    return _beginning(incomplete, {*dataset_names(), *store_names(default_cache())} - {"folder"})
+
+
+def encoders(incomplete: str) -> list[str]:
+    """Encoders by name."""
+    return _beginning(incomplete, ENCODERS)
+
+
+def recipes(incomplete: str) -> list[str]:
+    """Recipes of the stages."""
+    return _beginning(incomplete, _recipes(of_tables=False))
+
+
+def tables(incomplete: str) -> list[str]:
+    """Recipes of tables."""
+    return _beginning(incomplete, _recipes(of_tables=True))
+
+
+def fetched(incomplete: str) -> list[str]:
+    """What can be fetched."""
+    from nucseg_pipeline.fetching.catalogue import CATALOGUE
+
+    return _beginning(incomplete, CATALOGUE)
+
+
+def _recipes(*, of_tables: bool) -> list[str]:
+    from nucseg_pipeline.recipe import read_recipe, recipe_names
+
+    return [name for name in recipe_names() if ("ablation" in read_recipe(name)) == of_tables]
+
+
+def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
+    return sorted(name for name in names if name.startswith(incomplete))
