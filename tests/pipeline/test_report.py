@@ -1,4 +1,6 @@
+import base64
 import csv
+import hashlib
 import json
 import re
 import shlex
@@ -16,14 +18,14 @@ from sklearn.metrics import f1_score
 
 from nucseg.errors import ConfigError
 from nucseg.instances import InstanceRule
-from nucseg_cache import SampleRow
+from nucseg_cache import Key, SampleRow
 from nucseg_pipeline import report as stage
 from nucseg_pipeline.config import ReportConfig, TrainConfig
 from nucseg_pipeline.inference import Prediction
 from nucseg_pipeline.report import Progress, ReportResult, report
 
 SIDE, N_IMAGES = 48, 6
-VOID = frozenset({"meta", "img", "br"})
+VOID = frozenset({"meta", "img", "br", "input"})
 
 
 def nuclei_row(number: int) -> SampleRow:
@@ -62,8 +64,19 @@ def drawn_store(dataset: str) -> SimpleNamespace:
     ]
     return SimpleNamespace(
         dataset=dataset, preparation={"side_px": str(SIDE)}, location=f"cache/{dataset}.zarr", source="", table=table,
-        notes=("left out: one",),
+        notes=("left out: one",), find=lambda asked: Key({**asked, "format": "f16"}), embeddings=lambda key: DrawnEmbeddings(),
+        row_of=list(ROWS).index, info=lambda row: SimpleNamespace(size=(SIDE, SIDE)),
     )  # fmt: skip
+
+
+class DrawnEmbeddings:
+    """Embeddings in which the nuclei can be seen, of a grid of (SIDE / 4) cells a side."""
+
+    def read(self, rows: Sequence[int]) -> list[np.ndarray]:
+        drawn = [list(ROWS.values())[row] for row in rows]
+        cells = [(row.instances > 0)[::4, ::4] for row in drawn]
+        noise = [np.random.default_rng(row.image_digest[-1]).normal(size=(5, *cells[0].shape)) for row in drawn]
+        return [np.concatenate([grid[None], rough]).astype(np.float16) for grid, rough in zip(cells, noise, strict=True)]
 
 
 class DrawnRun:
@@ -127,7 +140,7 @@ def drawn_report(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "Run", SimpleNamespace(open=lambda path, cache: runs[path.name]))
         if not page:
-            patch.setattr(stage, "page_text", lambda *_: "")
+            patch.setattr(stage, "page_text", lambda findings, columns, album: "".join("" for _ in album.shown))
         return report(config, progress)
 
 
@@ -166,7 +179,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
     @property
@@ -248,18 +261,30 @@ def test_the_page_is_well_formed_and_asks_nothing_of_a_network(two: ReportResult
 
     assert page.open == []
     assert addresses
-    assert all(address and address.startswith("data:image/") for address in addresses)
-    assert not re.search(r"url\(|@import|<script|<link", text)
-    assert "default-src 'none'" in text
+    assert all(address and address.startswith(("data:image/", "#")) for address in addresses)
+    assert not re.search(r"url\((?!#)|@import|<link|https?://(?!www.w3.org/)", text)
+    assert "default-src 'none'; img-src data:" in text
+
+
+def test_the_only_script_that_may_run_is_that_of_the_page(two: ReportResult) -> None:
+    text = two.page.read_text()
+    (code,) = re.findall("<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+
+    assert text.count("<script") == 2  # the other one is data
+    assert f"script-src 'sha256-{digest}';" in text
+    assert not [name for _, attributes in Page(text).elements for name in attributes if name.startswith("on")]
 
 
 def test_pictures_have_words_and_tables_have_captions(two: ReportResult) -> None:
     page = Page(two.page.read_text())
     tags = [tag for tag, _ in page.elements]
-    alts = [attributes.get("alt") for tag, attributes in page.elements if tag == "img"]
+    alts = [attributes.get("aria-label") for _, attributes in page.elements if attributes.get("role") == "img"]
+    in_viewer = 3
 
-    assert all(alts)
-    assert len(set(alts)) == len(alts) == 3 + 4
+    assert all(alts[:-in_viewer])
+    # four charts; of the image: itself, its truth, two predictions, what guidance changed, the embedding
+    assert len(set(alts[:-in_viewer])) == len(alts[:-in_viewer]) == 4 + 6
     assert tags.count("caption") == tags.count("table") > 4
 
 
@@ -267,7 +292,7 @@ def test_the_page_gives_the_headline_and_the_score_of_finding_nothing(two: Repor
     dice = two.findings[0].runs[0].metrics["dice"]
     text = Page(two.page.read_text()).text
 
-    assert f"guided {dice.value:.3f} 95 % interval {dice.low:.3f} to {dice.high:.3f}" in text
+    assert f"guided guided, xgfb {dice.value:.3f} 95 % interval {dice.low:.3f} to {dice.high:.3f}" in text
     assert f"scores {two.findings[0].all_background['dice_weighted'].value:.3f} on these images" in text
     assert "slides leak" in text
     assert f"{SIDE} px grid" in text
@@ -298,7 +323,7 @@ def test_the_median_the_worst_and_the_best_image_are_shown_before_others(make: R
     with (result.folder / "per_image.csv").open(newline="") as file:
         ranked = [line["id"] for line in sorted(csv.DictReader(file), key=lambda line: float(line["dice"]))]
     page = result.page.read_text()
-    headings = re.findall(r"<h3>(organ/.*?) <span class=\"soft\">· ([a-z ]+)", page)
+    headings = re.findall(r"<h3 id=\"image-\d+-title\">(organ/.*?) <span class=\"soft\">([a-z ]+)", page)
 
     assert [one.replace("&lt;", "<").replace("&gt;", ">") for one, _ in headings[:3]] == [
         ranked[3],
@@ -573,4 +598,5 @@ def test_a_report_of_many_configurations_draws_the_first_and_says_so(make: Repor
 def test_the_report_of_a_single_image_shows_it_as_what_it_is(make: Report) -> None:
     result = make({"run": DrawnRun("", error=1.0, ids=list(ROWS)[:1])}, page=True, n_overlays=3)
 
-    assert re.findall(r"<h3>organ/.*? <span class=\"soft\">· ([a-z ]+)", result.page.read_text()) == ["the only image "]
+    whys = re.findall(r"<h3 id=\"image-0-title\">organ/.*? <span class=\"soft\">([a-z ]+)", result.page.read_text())
+    assert whys == ["the only image "]
