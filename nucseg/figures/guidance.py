@@ -31,7 +31,7 @@ class GuidanceEffect:
 
 
 def guidance_effect(truth: InstanceMap, guided: InstanceMap, unguided: InstanceMap, ignore: Mask) -> GuidanceEffect:
-    """Judge two instance maps by the truth, all (H, W), pixel by pixel and nucleus by nucleus; ignored pixels in neither.
+    """Judge two instance maps by the truth, all (H, W), pixel by pixel and nucleus by nucleus; `ignore` counts in none.
 
     Raises:
         DataError: the maps differ in shape.

@@ -43,15 +43,15 @@ def image_scatter(points: NDArray[np.float64], strata: Sequence[str], explained:
     axes = figure.subplots()
     marked = marked_strata(strata)
     own = np.array([marked.index(name) if name in marked else -1 for name in strata])
-    for position in (-1, *range(len(marked))):
-        chosen = points[own == position]
-        if len(chosen):
-            name = marked[position] or "no stratum" if position >= 0 else OTHERS
-            axes.scatter(*chosen.T, s=34 if position >= 0 else 16, label=name, linewidths=0.6, edgecolors=INK,
-                         marker=MARKERS[position] if position >= 0 else "o",
-                         color=CYCLE[position] if position >= 0 else OTHER_COLOUR, alpha=0.85)  # fmt: skip
-    tidy(axes, **{f"{axis}label": f"component {number}, {100 * share:.0f} % of the variance"
-                  for axis, number, share in zip("xy", (1, 2), explained, strict=True)})  # fmt: skip
+    for position, marker in ((-1, "o"), *enumerate(MARKERS[: len(marked)])):
+        x, y = points[own == position].T
+        if not x.size:
+            continue
+        name = OTHERS if position < 0 else marked[position] or "no stratum"
+        colour, area = (OTHER_COLOUR, 16) if position < 0 else (CYCLE[position], 34)
+        axes.scatter(x, y, s=area, marker=marker, color=colour, label=name, alpha=0.85, linewidths=0.6, edgecolors=INK)
+    first, second = (f"component {n}, {100 * share:.0f} % of the variance" for n, share in enumerate(explained, 1))
+    tidy(axes, xlabel=first, ylabel=second)
     axes.margins(0.08)
     if len(set(strata)) > 1:
         figure.legend(loc="outside upper left", ncols=2, fontsize=8, frameon=False)

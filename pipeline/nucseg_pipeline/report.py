@@ -171,7 +171,7 @@ class _Examination:
     def album(
         self, columns: Sequence[RunScores], scores: Mapping[str, RunScores], findings: Findings, meter: _Meter
     ) -> Album:
-        """Choose the images to show, and what else is to be seen of them; they are predicted when they are looked at."""
+        """Choose the images to show, and what else is seen of them; they are predicted when they are looked at."""
         beside = unguided_beside(self.entrants, findings.baseline)
         gains = _gains({one.name: one.values("dice") for one in columns}, beside, findings.baseline)
         chosen = choose_images(columns[0].values("dice"), self.n_overlays, self.seed, gains)
@@ -187,7 +187,7 @@ class _Examination:
         scores: Mapping[str, RunScores],
         meter: _Meter,
     ) -> Iterator[Shown]:
-        """Predict the images once more, a few at a time, by the first run of each configuration that was scored on them.
+        """Predict the images once more, a few at a time, by the first run of each configuration scored on them.
 
         Holding the maps of all images from the scoring on would take gigabytes.
         """
@@ -271,7 +271,9 @@ def _made(config: ReportConfig, folder: Path) -> Made:
     words += [word for name in config.names for word in ("--name", name)]
     words += [word for dataset in config.datasets for word in ("--dataset", dataset)]
     grid = config.grid if config.grid == NATIVE else ""
-    options = {"--grid": grid, "--source": config.source, "--cache": config.cache, "--baseline": config.baseline}
+    n_images = "" if config.n_overlays == ReportConfig.n_overlays else str(config.n_overlays)
+    options = {"--grid": grid, "--source": config.source, "--n-images": n_images, "--cache": config.cache,
+               "--baseline": config.baseline}  # fmt: skip
     return Made(
         command=shlex.join([*words, *(str(word) for pair in options.items() if pair[1] for word in pair)]),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

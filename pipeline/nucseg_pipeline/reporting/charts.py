@@ -131,8 +131,7 @@ def _curves(findings: Findings) -> Chart:
 
 
 def _means(guide: Guide, means: ImageMap, is_one_of_several: bool) -> Chart:
-    named = {name for name in marked_strata(means.strata)}
-    left = len(set(means.strata)) - len(named)
+    left = len(set(means.strata)) - len(marked_strata(means.strata))
     others = f" The {len(MARKERS)} largest strata have a marker of their own, {left} have not." if left > 0 else ""
     drawn = f", {len(means.ids)} of {means.n_images} drawn by chance" if len(means.ids) < means.n_images else ""
     both = 100 * sum(means.explained)

@@ -14,6 +14,7 @@ PAGE_ROWS = 100
 """Rows that the script shows at a time."""
 N_FOUND = "n_predicted"
 """Name of the number of nuclei found, which can be looked at like a score."""
+N_FOUND_WORDS = ("Nuclei found", "number of predicted nuclei")
 DIGITS = 5
 """Decimals of a score in the data; more are in per_image.csv."""
 
@@ -57,21 +58,25 @@ def image_data(
         "configurations": names,
         "baseline": names.index(baseline) if len(names) > 1 else None,
         "pageRows": PAGE_ROWS,
-        "metrics": [
-            {"key": key, "name": words[key][0], "meaning": words[key][1], "decimals": 1 if key == "hd95" else 3,
-             "less": key in LOWER_IS_BETTER}
-            for key in IMAGE_METRICS
-        ] + [{"key": N_FOUND, "name": "Nuclei found", "meaning": "number of predicted nuclei", "decimals": 0, "less": False}],
+        "metrics": [*(_metric(key, *words[key]) for key in IMAGE_METRICS), _metric(N_FOUND, *N_FOUND_WORDS)],
         "ids": [image.id for image in images],
         "strata": [image.stratum for image in images],
         "nuclei": [image.n_true for image in images],
         "sheets": [pictured.get(image.id) for image in images],
         "values": {
-            **{key: [[_rounded(of[image.id].values[key]) for image in images] for of in by_id] for key in IMAGE_METRICS},
-            N_FOUND: [[_rounded(of[image.id].n_predicted) for image in images] for of in by_id],
+            **{
+                key: [[_rounded(own[image.id].values[key]) for image in images] for own in by_id]
+                for key in IMAGE_METRICS
+            },
+            N_FOUND: [[_rounded(own[image.id].n_predicted) for image in images] for own in by_id],
         },
         "pictures": [_sheet(sheet) for sheet in sheets],
-    }  # fmt: skip
+    }
+
+
+def _metric(key: str, name: str, meaning: str) -> dict[str, Any]:
+    decimals = {"hd95": 1, N_FOUND: 0}.get(key, 3)
+    return {"key": key, "name": name, "meaning": meaning, "decimals": decimals, "less": key in LOWER_IS_BETTER}
 
 
 def _sheet(sheet: Sheet) -> dict[str, Any]:

@@ -100,7 +100,7 @@ function chooseMetric(key) {
 for (const metric of data.metrics) byId("metric").append(make("option", { value: metric.key, textContent: metric.name }));
 const strata = [...new Set(data.strata)].sort(letters.compare);
 for (const name of strata) byId("stratum").append(make("option", { value: "=" + name, textContent: name || "(none)" }));
-byId("stratum-label").hidden = strata.length < 2;
+byId("by-stratum").hidden = strata.length < 2;
 byId("metric").addEventListener("change", (event) => chooseMetric(event.target.value));
 byId("find").addEventListener("input", arrange);
 byId("stratum").addEventListener("change", arrange);
