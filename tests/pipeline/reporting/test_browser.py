@@ -229,7 +229,7 @@ def test_the_viewer_lays_the_layers_over_the_image_that_are_chosen(visit: Open) 
     assert not page.get_by_role("button", name="Where guidance helped").is_visible()
     page.locator("#viewer-choices button", has_text="multiscale").click()
     page.get_by_role("button", name="Where guidance helped").click()
-    page.get_by_role("button", name="Missed and added").click()
+    assert page.get_by_role("button", name="Missed and added").get_attribute("aria-pressed") == "false"
     assert layers() == {"image", "found2", "guidance2", "gained2", "lost2"}
     assert "Against unguided, right with guidance alone" in page.locator("#viewer-caption").inner_text()
     assert page.locator("#viewer-embedding").is_visible()

@@ -7,6 +7,8 @@ const LAYERS = [
   ["truth", "True nuclei"],
   ["found", "Predicted nuclei"],
 ];
+/** Fills cover each other: only one of them is drawn at a time. */
+const FILLS = ["differences", "guidance"];
 const look = { image: null, position: 0, layers: new Set(["differences", "found"]) };
 
 /** Lay layers over the image: pixels as they are, outlines twice, with a rim that is seen on any tissue. */
@@ -28,12 +30,14 @@ function draw(svg, sheet, names) {
   );
 }
 
-function layerNames(picture) {
-  const own = picture.predictions[look.position];
-  const names = LAYERS.filter(([name]) => look.layers.has(name) && (name !== "guidance" || own.guidance)).flatMap(([name]) => {
+/** The layers that are asked for and that a prediction has. */
+const layersOf = (prediction) => LAYERS.filter(([name]) => look.layers.has(name) && (name !== "guidance" || prediction.guidance));
+
+function layerNames(prediction) {
+  const names = layersOf(prediction).flatMap(([name]) => {
     if (name === "truth") return ["truth"];
-    if (name === "guidance") return [`guidance${look.position}`, `gained${look.position}`, `lost${look.position}`];
-    return [`${name}${look.position}`];
+    const parts = name === "guidance" ? ["guidance", "gained", "lost"] : [name];
+    return parts.map((part) => part + look.position);
   });
   return ["image", ...names];
 }
@@ -41,10 +45,9 @@ function layerNames(picture) {
 const counted = (value) => value.toLocaleString("en");
 
 function drawStage(sheet, id) {
-  const picture = data.pictures[sheet];
-  const own = picture.predictions[look.position];
-  draw(byId("viewer-stage"), sheet, layerNames(picture));
-  const drawn = LAYERS.filter(([name]) => look.layers.has(name) && (name !== "guidance" || own.guidance)).map(([, words]) => words.toLowerCase());
+  const own = data.pictures[sheet].predictions[look.position];
+  draw(byId("viewer-stage"), sheet, layerNames(own));
+  const drawn = layersOf(own).map(([, words]) => words.toLowerCase());
   byId("viewer-stage").setAttribute("aria-label", `${id} with ${drawn.join(", ") || "nothing drawn on it"}: ${own.name}`);
   const caption = [make("b", { textContent: own.name }), own.run === own.name ? "" : ` (${own.run})`,
     `: Dice ${own.dice.toFixed(3)}, AJI ${own.aji.toFixed(3)}, ${counted(own.nuclei)} nuclei.`];
@@ -93,16 +96,18 @@ function drawChoices(sheet, id) {
 
 function drawToggles(sheet, id) {
   const hasGuidance = Boolean(data.pictures[sheet].predictions[look.position].guidance);
-  const buttons = LAYERS.filter(([name]) => name !== "guidance" || hasGuidance).map(([name, words]) => {
+  const buttons = new Map();
+  for (const [name, words] of LAYERS.filter(([layer]) => layer !== "guidance" || hasGuidance)) {
     const button = make("button", { type: "button", textContent: words, "aria-pressed": String(look.layers.has(name)) });
     button.addEventListener("click", () => {
       if (!look.layers.delete(name)) look.layers.add(name);
-      button.setAttribute("aria-pressed", String(look.layers.has(name)));
+      if (FILLS.includes(name)) FILLS.filter((fill) => fill !== name).forEach((fill) => look.layers.delete(fill));
+      buttons.forEach((other, layer) => other.setAttribute("aria-pressed", String(look.layers.has(layer))));
       drawStage(sheet, id);
     });
-    return button;
-  });
-  byId("viewer-toggles").replaceChildren(...buttons);
+    buttons.set(name, button);
+  }
+  byId("viewer-toggles").replaceChildren(...buttons.values());
 }
 
 /** Images with pictures, in the order of the table. */
