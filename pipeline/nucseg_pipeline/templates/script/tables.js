@@ -10,8 +10,7 @@ function compare(one, other, direction) {
 /** Put a button into every heading of a row; it tells `sort` the column and the direction. */
 function addSortButtons(headings, sort) {
   headings.forEach((heading, column) => {
-    const button = make("button", { type: "button" });
-    button.append(...heading.childNodes);
+    const button = make("button", { type: "button" }, make("span", {}, ...heading.childNodes));
     heading.append(button);
     button.addEventListener("click", () => {
       const direction = heading.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
