@@ -4,21 +4,28 @@ from nucseg.figures.components import PrincipalColours, principal_colours, witho
 from nucseg.figures.curves import Epoch, training_curves
 from nucseg.figures.features import FeaturePanel, feature_caption, feature_panels
 from nucseg.figures.fidelity import fidelity_bars
+from nucseg.figures.guidance import HARMED, HELPED, GuidanceEffect, guidance_effect
 from nucseg.figures.layers import encoder_panels, network_panels
 from nucseg.figures.nuclei import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH
 from nucseg.figures.overlay import Panels, Scene, overlay, overlays, panels
 from nucseg.figures.reliability import Calibration, reliability_diagram
+from nucseg.figures.scatter import image_scatter, marked_strata
+from nucseg.figures.vector import STEPS_PER_PX, outline_path
 from nucseg.figures.violin import violin
 
 __all__ = [
     "EXTRA",
+    "HARMED",
+    "HELPED",
     "IGNORED",
     "MISSED",
     "OUTLINE",
+    "STEPS_PER_PX",
     "TRUTH",
     "Calibration",
     "Epoch",
     "FeaturePanel",
+    "GuidanceEffect",
     "Panels",
     "PrincipalColours",
     "Scene",
@@ -26,7 +33,11 @@ __all__ = [
     "feature_caption",
     "feature_panels",
     "fidelity_bars",
+    "guidance_effect",
+    "image_scatter",
+    "marked_strata",
     "network_panels",
+    "outline_path",
     "overlay",
     "overlays",
     "panels",

@@ -10,7 +10,7 @@ from nucseg.metrics.calibration import (
     expected_calibration_error,
     reliability_row,
 )
-from nucseg.metrics.comparison import PairedDifference, check_same_images, paired_difference, paired_differences
+from nucseg.metrics.comparison import PairedDifference, check_same_images, holm, paired_difference, paired_differences
 from nucseg.metrics.instances import Overlaps, PanopticQuality, aji, matched, overlaps, panoptic_quality
 from nucseg.metrics.overlap import (
     PixelCounts,
@@ -58,6 +58,7 @@ __all__ = [
     "dice_weighted",
     "expected_calibration_error",
     "hausdorff95",
+    "holm",
     "iou",
     "iou_weighted",
     "matched",

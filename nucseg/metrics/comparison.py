@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +102,19 @@ def check_same_images(
         f"both, {len(alone)} only in {names[0]}, {len(other_alone)} only in {names[1]} (such as {shown}). "
         "Compare runs of one split and fold, or report on each of them alone."
     )
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Adjust the p values of several tests so that the chance of any false finding stays what one test's would be.
+
+    The step-down procedure of Holm (1979, Scandinavian Journal of Statistics 6, 65-70); the order is kept.
+    """
+    ranked = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for n_before, position in enumerate(ranked):
+        highest = max(highest, min(1.0, (len(p_values) - n_before) * p_values[position]))
+        adjusted[position] = highest
+    return tuple(adjusted)
 
 
 def _signed_rank_p(differences: NDArray[np.float64]) -> float:

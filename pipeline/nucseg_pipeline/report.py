@@ -19,17 +19,21 @@ from nucseg.metrics.instances import InstanceMap
 from nucseg_pipeline.config import ReportConfig
 from nucseg_pipeline.reporting.cases import NATIVE, Case, Grid, native_grid, prepared_grid
 from nucseg_pipeline.reporting.compare import check_same_truth
-from nucseg_pipeline.reporting.configurations import Configuration, configurations, run_names
+from nucseg_pipeline.reporting.configurations import Configuration, configurations, run_names, unguided_beside
+from nucseg_pipeline.reporting.embeddings import Guide, guides
 from nucseg_pipeline.reporting.exams import Exam, choose_images, exam_on, own_exam
 from nucseg_pipeline.reporting.files import check_writable, write_files
 from nucseg_pipeline.reporting.findings import Findings, Made, conclude
 from nucseg_pipeline.reporting.matrix import Matrix, matrix
-from nucseg_pipeline.reporting.page import matrix_page, page_text
+from nucseg_pipeline.reporting.page import Album, matrix_page, page_text
 from nucseg_pipeline.reporting.pictures import Shown
 from nucseg_pipeline.reporting.scores import RunScores, score_image
 from nucseg_pipeline.reporting.text import csv_text, json_text, markdown_text, matrix_markdown
 from nucseg_pipeline.runs import Run
 from nucseg_pipeline.synchronise import Progress
+
+SHOWN_AT_ONCE = 16
+"""Images whose maps are held at a time while they are drawn: of 1000 px about 20 MB each and configuration."""
 
 MOST_NAMES = 3
 """A report of more configurations or data sets than this is not named after every one of them."""
@@ -75,7 +79,7 @@ def report(config: ReportConfig, progress: Progress = lambda done, total, what: 
     for one in examined:
         scores = one.score(meter)
         findings, columns = conclude(one.exam, entrants, _folders(runs, config), scores, one.grid_name, made)
-        shown = one.draw(columns[0], scores, meter)
+        album = one.album(columns, scores, findings, meter)
         place = folder if len(examined) == 1 else folder / findings.dataset
         write_files(
             place,
@@ -83,7 +87,7 @@ def report(config: ReportConfig, progress: Progress = lambda done, total, what: 
                 "per_image.csv": csv_text({findings.dataset: scores}, _by_run(entrants)),
                 "summary.json": json_text(findings),
                 "summary.md": markdown_text(findings),
-                "report.html": page_text(findings, columns, shown),
+                "report.html": page_text(findings, columns, album),
             },
         )
         told.append((findings, scores))
@@ -164,25 +168,48 @@ class _Examination:
             check_same_truth(first, second)
         return scores
 
-    def draw(self, first: RunScores, scores: Mapping[str, RunScores], meter: _Meter) -> list[Shown]:
-        """Predict some images once more, by the first run of each configuration that was scored on them.
+    def album(
+        self, columns: Sequence[RunScores], scores: Mapping[str, RunScores], findings: Findings, meter: _Meter
+    ) -> Album:
+        """Choose the images to show, and what else is seen of them; they are predicted when they are looked at."""
+        beside = unguided_beside(self.entrants, findings.baseline)
+        gains = _gains({one.name: one.values("dice") for one in columns}, beside, findings.baseline)
+        chosen = choose_images(columns[0].values("dice"), self.n_overlays, self.seed, gains)
+        strata = {image.id: image.stratum for image in columns[0].images}
+        found = guides(self.exam, self.entrants, list(chosen), strata, self.seed) if chosen else []
+        return Album(chosen, tuple(found), beside, self._shown(chosen, found, beside, scores, meter))
+
+    def _shown(
+        self,
+        chosen: Mapping[str, str],
+        found: Sequence[Guide],
+        beside: Mapping[str, str],
+        scores: Mapping[str, RunScores],
+        meter: _Meter,
+    ) -> Iterator[Shown]:
+        """Predict the images once more, a few at a time, by the first run of each configuration scored on them.
 
         Holding the maps of all images from the scoring on would take gigabytes.
         """
-        chosen = choose_images(first.values("dice"), self.n_overlays, self.seed)
-        cases: dict[str, Case] = {}
-        instances: dict[str, dict[str, InstanceMap]] = {one: {} for one in chosen}
-        drawn: dict[str, dict[str, RunScores]] = {one: {} for one in chosen}
-        for entrant in self.entrants:
-            for name, run, ids in self._shares(entrant, chosen):
-                for case in self._cases(run, ids):
-                    cases[case.id] = case
-                    drawn[case.id][entrant.name] = scores[name]
-                    instances[case.id][entrant.name] = separate(
-                        case.probability, run.rule.scaled(case.scale), case.distance
-                    )
-                    meter.tick("drawing")
-        return [Shown(cases[one], why, instances[one], drawn[one]) for one, why in chosen.items()]
+        ids = list(chosen)
+        for start in range(0, len(ids), SHOWN_AT_ONCE):
+            part = ids[start : start + SHOWN_AT_ONCE]
+            painted = {name: guide.paint(part) for guide in found for name in guide.names}
+            cases: dict[str, Case] = {}
+            instances: dict[str, dict[str, InstanceMap]] = {one: {} for one in part}
+            drawn: dict[str, dict[str, RunScores]] = {one: {} for one in part}
+            for entrant in self.entrants:
+                for name, run, own in self._shares(entrant, part):
+                    for case in self._cases(run, own):
+                        cases[case.id] = case
+                        drawn[case.id][entrant.name] = scores[name]
+                        instances[case.id][entrant.name] = separate(
+                            case.probability, run.rule.scaled(case.scale), case.distance
+                        )
+                        meter.tick("drawing")
+            for one in part:
+                embeddings = {name: colours[one] for name, colours in painted.items()}
+                yield Shown(cases[one], chosen[one], instances[one], drawn[one], beside, embeddings)
 
     def _shares(self, entrant: Configuration, chosen: Iterable[str]) -> Iterator[tuple[str, Run, list[str]]]:
         """Give each of some images to the first run that was scored on it."""
@@ -195,6 +222,15 @@ class _Examination:
 
     def _cases(self, run: Run, ids: Sequence[str]) -> Iterator[Case]:
         return map(self.grid, run.predict(ids, store=self.exam.store_for(run)))
+
+
+def _gains(
+    dice: Mapping[str, Mapping[str, float]], beside: Mapping[str, str], baseline: str
+) -> dict[str, float] | None:
+    """What the first guided configuration gains over the one without guidance, else the first over the baseline."""
+    others = [(name, baseline) for name in dice if name != baseline]
+    pair = next(iter((*beside.items(), *others)), None)
+    return pair and {one: value - dice[pair[1]][one] for one, value in dice[pair[0]].items()}
 
 
 def _sitting(exam: Exam, entrants: Sequence[Configuration]) -> Iterator[tuple[Configuration, str, Run]]:
@@ -235,7 +271,9 @@ def _made(config: ReportConfig, folder: Path) -> Made:
     words += [word for name in config.names for word in ("--name", name)]
     words += [word for dataset in config.datasets for word in ("--dataset", dataset)]
     grid = config.grid if config.grid == NATIVE else ""
-    options = {"--grid": grid, "--source": config.source, "--cache": config.cache, "--baseline": config.baseline}
+    n_images = "" if config.n_overlays == ReportConfig.n_overlays else str(config.n_overlays)
+    options = {"--grid": grid, "--source": config.source, "--n-images": n_images, "--cache": config.cache,
+               "--baseline": config.baseline}  # fmt: skip
     return Made(
         command=shlex.join([*words, *(str(word) for pair in options.items() if pair[1] for word in pair)]),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -141,7 +141,7 @@ def compare(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
     def make() -> tuple[ReportResult, Shown]:
         shown: list[Shown] = []
-        monkeypatch.setattr(report_stage, "page_text", lambda findings, columns, given: shown.extend(given) or "")
+        monkeypatch.setattr(report_stage, "page_text", lambda *given: shown.extend(given[-1].shown) or "")
         config = ReportConfig(
             runs=(place / "plain", place / "deep"), out=tmp_path / "report", n_overlays=1, n_resamples=50
         )

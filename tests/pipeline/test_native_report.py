@@ -57,7 +57,8 @@ def test_the_native_report_is_what_is_computed_by_hand_at_full_size(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shown: list[Shown] = []
-    monkeypatch.setattr(page, "shown_image", lambda one: shown.append(one))
+    draw = page.shown_image
+    monkeypatch.setattr(page, "shown_image", lambda one: shown.append(one) or draw(one))
     monkeypatch.setattr(page, "environment", lambda: Nothing())
     report(ReportConfig(runs=(place / "run",), grid="native", out=tmp_path, n_overlays=2, n_resamples=50))
 

@@ -1,4 +1,6 @@
+import base64
 import csv
+import hashlib
 import json
 import re
 import shlex
@@ -16,14 +18,14 @@ from sklearn.metrics import f1_score
 
 from nucseg.errors import ConfigError
 from nucseg.instances import InstanceRule
-from nucseg_cache import SampleRow
+from nucseg_cache import Key, SampleRow
 from nucseg_pipeline import report as stage
 from nucseg_pipeline.config import ReportConfig, TrainConfig
 from nucseg_pipeline.inference import Prediction
 from nucseg_pipeline.report import Progress, ReportResult, report
 
 SIDE, N_IMAGES = 48, 6
-VOID = frozenset({"meta", "img", "br"})
+VOID = frozenset({"meta", "img", "br", "input"})
 
 
 def nuclei_row(number: int) -> SampleRow:
@@ -62,8 +64,22 @@ def drawn_store(dataset: str) -> SimpleNamespace:
     ]
     return SimpleNamespace(
         dataset=dataset, preparation={"side_px": str(SIDE)}, location=f"cache/{dataset}.zarr", source="", table=table,
-        notes=("left out: one",),
+        notes=("left out: one",), find=lambda asked: Key({**asked, "format": "f16"}),
+        embeddings=lambda key: DrawnEmbeddings(), row_of=list(ROWS).index,
+        info=lambda row: SimpleNamespace(size=(SIDE, SIDE)),
     )  # fmt: skip
+
+
+class DrawnEmbeddings:
+    """Embeddings in which the nuclei can be seen, of a grid of (SIDE / 4) cells a side."""
+
+    def read(self, rows: Sequence[int]) -> list[np.ndarray]:
+        drawn = [list(ROWS.values())[row] for row in rows]
+        cells = [(row.instances > 0)[::4, ::4] for row in drawn]
+        noise = [np.random.default_rng(row.image_digest[-1]).normal(size=(5, *cells[0].shape)) for row in drawn]
+        return [
+            np.concatenate([grid[None], rough]).astype(np.float16) for grid, rough in zip(cells, noise, strict=True)
+        ]
 
 
 class DrawnRun:
@@ -127,7 +143,7 @@ def drawn_report(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "Run", SimpleNamespace(open=lambda path, cache: runs[path.name]))
         if not page:
-            patch.setattr(stage, "page_text", lambda *_: "")
+            patch.setattr(stage, "page_text", lambda findings, columns, album: "".join("" for _ in album.shown))
         return report(config, progress)
 
 
@@ -166,7 +182,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] not in ("style", "script"):
             self.words.append(data)
 
     @property
@@ -248,18 +264,30 @@ def test_the_page_is_well_formed_and_asks_nothing_of_a_network(two: ReportResult
 
     assert page.open == []
     assert addresses
-    assert all(address and address.startswith("data:image/") for address in addresses)
-    assert not re.search(r"url\(|@import|<script|<link", text)
-    assert "default-src 'none'" in text
+    assert all(address and address.startswith(("data:image/", "#")) for address in addresses)
+    assert not re.search(r"url\((?!#)|@import|<link|https?://(?!www.w3.org/)", text)
+    assert "default-src 'none'; img-src data:" in text
+
+
+def test_the_only_script_that_may_run_is_that_of_the_page(two: ReportResult) -> None:
+    text = two.page.read_text()
+    (code,) = re.findall("<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+
+    assert text.count("<script") == 2  # the other one is data
+    assert f"script-src 'sha256-{digest}';" in text
+    assert not [name for _, attributes in Page(text).elements for name in attributes if name.startswith("on")]
 
 
 def test_pictures_have_words_and_tables_have_captions(two: ReportResult) -> None:
     page = Page(two.page.read_text())
     tags = [tag for tag, _ in page.elements]
-    alts = [attributes.get("alt") for tag, attributes in page.elements if tag == "img"]
+    alts = [attributes.get("aria-label") for _, attributes in page.elements if attributes.get("role") == "img"]
+    in_viewer = 3
 
-    assert all(alts)
-    assert len(set(alts)) == len(alts) == 3 + 4
+    assert all(alts[:-in_viewer])
+    # four charts; of the image: itself, its truth, two predictions, what guidance changed, the embedding
+    assert len(set(alts[:-in_viewer])) == len(alts[:-in_viewer]) == 4 + 6
     assert tags.count("caption") == tags.count("table") > 4
 
 
@@ -267,7 +295,7 @@ def test_the_page_gives_the_headline_and_the_score_of_finding_nothing(two: Repor
     dice = two.findings[0].runs[0].metrics["dice"]
     text = Page(two.page.read_text()).text
 
-    assert f"guided {dice.value:.3f} 95 % interval {dice.low:.3f} to {dice.high:.3f}" in text
+    assert f"guided guided, xgfb baseline {dice.value:.3f} 95 % interval {dice.low:.3f} to {dice.high:.3f}" in text
     assert f"scores {two.findings[0].all_background['dice_weighted'].value:.3f} on these images" in text
     assert "slides leak" in text
     assert f"{SIDE} px grid" in text
@@ -298,7 +326,7 @@ def test_the_median_the_worst_and_the_best_image_are_shown_before_others(make: R
     with (result.folder / "per_image.csv").open(newline="") as file:
         ranked = [line["id"] for line in sorted(csv.DictReader(file), key=lambda line: float(line["dice"]))]
     page = result.page.read_text()
-    headings = re.findall(r"<h3>(organ/.*?) <span class=\"soft\">· ([a-z ]+)", page)
+    headings = re.findall(r"<h3 id=\"image-\d+-title\">(organ/.*?) <span class=\"soft\">([a-z ]+)", page)
 
     assert [one.replace("&lt;", "<").replace("&gt;", ">") for one, _ in headings[:3]] == [
         ranked[3],
@@ -359,7 +387,7 @@ def test_the_command_in_the_report_makes_it_again(make: Report, tmp_path: Path) 
 
     assert shlex.split(command) == [
         *("nucseg", "report", str(tmp_path / "guided"), str(tmp_path / "unguided")),
-        *("--out", str(tmp_path / "report"), "--cache", "/moved cache", "--baseline", "unguided"),
+        *("--out", str(tmp_path / "report"), "--n-images", "0", "--cache", "/moved cache", "--baseline", "unguided"),
     ]
 
 
@@ -515,7 +543,8 @@ def test_several_data_sets_make_a_matrix_and_a_report_each(make: Report, monkeyp
         for name in runs:
             assert summary["matrix"][name][dataset] == alone["configurations"][name]["metrics"]
         assert summary["matrix"]["all background"][dataset] == alone["all_background"]
-    links = [attributes["href"] for tag, attributes in page.elements if tag == "a"]
+    hrefs = [attributes["href"] or "" for tag, attributes in page.elements if tag == "a"]
+    links = [href for href in hrefs if not href.startswith("#")]
     assert summary["kind"] == "matrix"
     assert links == [f"{dataset}/report.html" for dataset in summary["datasets"]]
     assert page.open == []
@@ -573,4 +602,64 @@ def test_a_report_of_many_configurations_draws_the_first_and_says_so(make: Repor
 def test_the_report_of_a_single_image_shows_it_as_what_it_is(make: Report) -> None:
     result = make({"run": DrawnRun("", error=1.0, ids=list(ROWS)[:1])}, page=True, n_overlays=3)
 
-    assert re.findall(r"<h3>organ/.*? <span class=\"soft\">· ([a-z ]+)", result.page.read_text()) == ["the only image "]
+    whys = re.findall(r"<h3 id=\"image-0-title\">organ/.*? <span class=\"soft\">([a-z ]+)", result.page.read_text())
+    assert whys == ["the only image "]
+
+
+def test_p_values_are_corrected_for_the_number_of_comparisons(make: Report) -> None:
+    runs = {**two_runs(), "third": DrawnRun("third", error=1.5)}
+    result = make(runs, baseline="unguided")
+    told = json.loads((result.folder / "summary.json").read_text())["comparisons"]
+
+    for metric in ("dice", "aji"):
+        alone = sorted(one["differences"][metric]["wilcoxon_p"] for one in told.values())
+        expected = [min(1, 2 * alone[0]), max(min(1, 2 * alone[0]), alone[1])]
+        assert sorted(one["holm_p"][metric] for one in told.values()) == pytest.approx(expected)
+    assert "| after Holm |" in (result.folder / "summary.md").read_text()
+
+
+def test_the_images_of_the_largest_gain_and_loss_by_guidance_are_shown(make: Report) -> None:
+    result = make(two_runs(), page=True, n_overlays=6)
+    with (result.folder / "per_image.csv").open(newline="") as file:
+        dice = {(line["run"], line["id"]): float(line["dice"]) for line in csv.DictReader(file)}
+    gains = {one: dice["guided", one] - dice["unguided", one] for one in ROWS}
+    headings = re.findall(
+        r"<h3 id=\"image-\d+-title\">(.*?) <span class=\"soft\">(.*?) · organ", result.page.read_text()
+    )
+    reasons = {one.replace("&lt;", "<").replace("&gt;", ">"): why for one, why in headings}
+
+    assert "largest gain" in reasons[max(gains, key=gains.__getitem__)]
+    assert all(gains[one] < 0 for one, why in reasons.items() if "largest loss" in why)
+
+
+def test_what_guidance_changed_is_counted_in_pixels_and_nuclei(two: ReportResult) -> None:
+    data = json.loads(
+        re.findall('(?s)<script type="application/json" id="data">(.*?)</script>', two.page.read_text())[0]
+    )
+    (picture,) = data["pictures"]
+    shown = data["ids"][data["sheets"].index(0)]
+    row, runs = ROWS[shown], two_runs()
+    counted = ~row.ignore
+    right = {name: ((run.probability(row) >= 0.5) == (row.instances > 0))[counted] for name, run in runs.items()}
+    told = {one["name"]: one["guidance"] for one in picture["predictions"]}
+
+    assert told["unguided"] is None
+    assert told["guided"]["against"] == "unguided"
+    # small nuclei are dropped after the threshold, which moves a few pixels
+    assert told["guided"]["helped"] == pytest.approx((right["guided"] & ~right["unguided"]).sum(), abs=12)
+    assert told["guided"]["harmed"] == pytest.approx((right["unguided"] & ~right["guided"]).sum(), abs=12)
+
+
+def test_the_data_of_the_page_are_the_scores_of_the_table(two: ReportResult) -> None:
+    data = json.loads(
+        re.findall('(?s)<script type="application/json" id="data">(.*?)</script>', two.page.read_text())[0]
+    )
+    with (two.folder / "per_image.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+
+    for position, name in enumerate(data["configurations"]):
+        own = [line for line in lines if line["configuration"] == name]
+        assert [line["id"] for line in own] == data["ids"]
+        for metric in ("dice", "hd95", "brier"):
+            assert data["values"][metric][position] == pytest.approx([float(line[metric]) for line in own], abs=1e-5)
+    assert sum(sheet is not None for sheet in data["sheets"]) == 1

@@ -57,6 +57,9 @@ def report(
         str | None,
         typer.Option(help="Name of the run or configuration that others are compared with. Default: the first."),
     ] = None,
+    n_images: Annotated[
+        int | None, typer.Option(help="Images that the page has pictures of, at most. Default: 60.")
+    ] = None,
     cache: Annotated[
         str | None, typer.Option(help="Folder or URL of the cache, where it has moved since the training.")
     ] = None,
@@ -78,6 +81,7 @@ def report(
         "source": source,
         "out": out_folder,
         "baseline": baseline,
+        "n_overlays": n_images,
         "cache": cache,
     }
     config = resolve(ReportConfig, {}, options)

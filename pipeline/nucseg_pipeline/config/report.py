@@ -30,8 +30,8 @@ class ReportConfig:
     """Seed of the bootstrap and of the overlays drawn by chance."""
     n_resamples: int = 10_000
     """Bootstrap resamples behind an interval."""
-    n_overlays: int = 8
-    """How many images are shown with their outlines."""
+    n_overlays: int = 60
+    """How many images the page has pictures of, at most; each takes about 25 kB and 15 kB more a configuration."""
     cache: str | None = None
     """Where the stores are now, if they were moved; None takes the places the runs were trained from."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from nucseg.errors import ConfigError
-from nucseg.metrics import PairedDifference, Resampling, paired_differences
+from nucseg.metrics import PairedDifference, Resampling, holm, paired_differences
 from nucseg_pipeline.reporting.scores import IMAGE_METRICS, LOWER_IS_BETTER, RunScores
 
 
@@ -21,6 +21,8 @@ class Comparison:
     baseline: str
     differences: Mapping[str, PairedDifference]
     """Configuration minus baseline, for each of `IMAGE_METRICS`."""
+    holm_p: Mapping[str, float] = field(default_factory=dict)
+    """Metric -> p after Holm's correction for the number of configurations that are compared with the baseline."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,20 @@ def compare(baseline: RunScores, other: RunScores, draws: Resampling) -> Compari
     first, second = ({name: run.values(name) for name in IMAGE_METRICS} for run in (baseline, other))
     differences = paired_differences(first, second, baseline.groups, draws, lower_is_better=LOWER_IS_BETTER)
     return Comparison(name=other.name, baseline=baseline.name, differences=differences)
+
+
+def compare_all(baseline: RunScores, others: Sequence[RunScores], draws: Resampling) -> tuple[Comparison, ...]:
+    """Compare several configurations with the baseline; p is corrected, metric by metric, for their number.
+
+    Raises:
+        ConfigError: their images, or the true masks of an image, differ.
+    """
+    alone = [compare(baseline, other, draws) for other in others]
+    corrected = {name: holm([one.differences[name].wilcoxon_p for one in alone]) for name in IMAGE_METRICS}
+    return tuple(
+        replace(one, holm_p={name: p_values[position] for name, p_values in corrected.items()})
+        for position, one in enumerate(alone)
+    )
 
 
 def check_same_truth(first: RunScores, second: RunScores) -> None:

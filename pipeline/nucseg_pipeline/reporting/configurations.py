@@ -36,6 +36,11 @@ class Configuration:
         return self.first.store.dataset
 
     @property
+    def is_guided(self) -> bool:
+        """Whether embeddings guide it."""
+        return self.first.config.fusion != "none"
+
+    @property
     def repeats(self) -> str:
         """Which folds and seeds, in words; empty where it was trained once."""
         if len(self.runs) == 1:
@@ -80,6 +85,18 @@ def run_names(paths: Sequence[Path]) -> list[str]:
     depths = range(1, max(map(len, parts)) + 1)
     candidates = (["/".join(part[-depth:]) for part in parts] for depth in depths)
     return next(names for names in candidates if len(set(names)) == len(names))
+
+
+def unguided_beside(entrants: Sequence[Configuration], baseline: str) -> dict[str, str]:
+    """Name each guided configuration with the one without guidance that it is held against.
+
+    That is the baseline, where it is not guided, else the first without guidance; without any the answer is empty.
+    """
+    unguided = [one.name for one in entrants if not one.is_guided]
+    if not unguided:
+        return {}
+    against = baseline if baseline in unguided else unguided[0]
+    return {one.name: against for one in entrants if one.is_guided}
 
 
 def _what(run: Run) -> object:

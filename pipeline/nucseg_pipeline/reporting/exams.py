@@ -19,6 +19,9 @@ from nucseg_pipeline.runs import Run
 from nucseg_pipeline.sources import layout_name
 from nucseg_pipeline.stores import of_dataset
 
+BY_CHANCE = "drawn by chance"
+"""Why an image is shown that stands for the others."""
+
 ALL_IMAGES = "all images in the store"
 """What stands for the protocol where no run was trained on the data set."""
 
@@ -114,14 +117,27 @@ def exam_on(dataset: str, entrants: Sequence[Configuration], cache: str | None) 
     )
 
 
-def choose_images(dice: Mapping[str, float], n_images: int, seed: int) -> dict[str, str]:
-    """Choose the images to show, id -> why: the median, the worst and the best, then some by chance."""
+def choose_images(
+    dice: Mapping[str, float], n_images: int, seed: int, gains: Mapping[str, float] | None = None
+) -> dict[str, str]:
+    """Choose the images to show, id -> why: the median, the worst and the best, then some by chance.
+
+    With `gains`, the difference of two configurations on each image, the largest gain and loss come before chance.
+    """
     ranked = sorted(dice, key=lambda one: (dice[one], one))
-    reasons = {ranked[-1]: "best", ranked[0]: "worst", ranked[len(ranked) // 2]: "median"}
-    reasons = dict(reversed(reasons.items())) if len(ranked) > 1 else {ranked[0]: "the only image"}
+    if len(ranked) == 1:
+        return dict(list({ranked[0]: "the only image"}.items())[:n_images])
+    marked = [(ranked[len(ranked) // 2], "median"), (ranked[0], "worst"), (ranked[-1], "best")]
+    if gains:
+        most, least = max(gains, key=lambda one: (gains[one], one)), min(gains, key=lambda one: (gains[one], one))
+        marked += [(most, "largest gain")] if gains[most] > 0 else []
+        marked += [(least, "largest loss")] if gains[least] < 0 else []
+    reasons: dict[str, str] = {}
+    for one, why in marked:
+        reasons[one] = f"{reasons[one]}, {why}" if one in reasons else why
     others = [one for one in ranked if one not in reasons]
     drawn = np.random.default_rng(seed).permutation(len(others))
-    chosen = reasons | {others[position]: "drawn by chance" for position in drawn}
+    chosen = reasons | {others[position]: BY_CHANCE for position in drawn}
     return dict(list(chosen.items())[:n_images])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from nucseg.figures import Epoch
 from nucseg.metrics import Interval, Reliability, Resampling, SizeBin, Spread, spread
 from nucseg_pipeline.reporting.cautions import cautions, few_groups_note, finds_little
-from nucseg_pipeline.reporting.compare import Comparison, Stratum, by_stratum, compare
+from nucseg_pipeline.reporting.compare import Comparison, Stratum, by_stratum, compare_all
 from nucseg_pipeline.reporting.configurations import Configuration
 from nucseg_pipeline.reporting.exams import Exam
 from nucseg_pipeline.reporting.scores import METRICS, RunScores, averaged
@@ -94,6 +94,8 @@ class Findings:
     """The same metrics of a prediction that finds nothing."""
     n_one_empty_background: int
     """Images with nuclei: a prediction that finds nothing counts their diagonal in hd95."""
+    baseline: str
+    """Name of the configuration that the others are compared with."""
     comparisons: tuple[Comparison, ...]
     strata: tuple[Stratum, ...]
     resampling: Resampling
@@ -175,7 +177,8 @@ def conclude(
         ),
         all_background=nothing.intervals(draws),
         n_one_empty_background=nothing.n_one_empty,
-        comparisons=tuple(compare(baseline, column, draws) for column in columns if column is not baseline),
+        baseline=baseline.name,
+        comparisons=compare_all(baseline, [column for column in columns if column is not baseline], draws),
         strata=by_stratum(columns),
         resampling=draws,
         command=made.command,

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import base64
+import hashlib
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from nucseg.figures import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH
+from nucseg.figures import EXTRA, HARMED, HELPED, IGNORED, MISSED, OUTLINE, TRUTH
+from nucseg_pipeline.reporting.charts import charts
+from nucseg_pipeline.reporting.embeddings import Guide
+from nucseg_pipeline.reporting.exams import BY_CHANCE
 from nucseg_pipeline.reporting.findings import Findings
+from nucseg_pipeline.reporting.image_table import PAGE_ROWS, image_data, image_rows
 from nucseg_pipeline.reporting.matrix import MATRIX_METRICS, Matrix
-from nucseg_pipeline.reporting.pictures import Shown, charts, shown_image
+from nucseg_pipeline.reporting.pictures import Shown, shown_image
 from nucseg_pipeline.reporting.scores import ALL_BACKGROUND, METRICS, RunScores
 from nucseg_pipeline.reporting.text import at_home, bounds, number, p_value, signed, size_words, spread_cells
 
@@ -37,15 +46,40 @@ WORDS = {
 }
 """Metric -> its name on the page and what it means."""
 
+COLOURS = {
+    "truth": TRUTH,
+    "outline": OUTLINE,
+    "missed": MISSED,
+    "extra": EXTRA,
+    "ignored": IGNORED,
+    "helped": HELPED,
+    "harmed": HARMED,
+}
 
-def page_text(findings: Findings, columns: Sequence[RunScores], shown: Sequence[Shown]) -> str:
+
+@dataclass(frozen=True, eq=False)
+class Album:
+    """The images to show."""
+
+    why: Mapping[str, str]
+    """Id -> why this one, in the order in which they are shown."""
+    guides: tuple[Guide, ...] = ()
+    """The encoders that guide; empty where none does, or no image is shown."""
+    unguided: Mapping[str, str] = field(default_factory=dict)
+    """Name of a guided configuration -> the one without guidance that it is held against."""
+    shown: Iterable[Shown] = ()
+    """The images, one at a time: their maps take memory only while they are drawn."""
+
+
+def page_text(findings: Findings, columns: Sequence[RunScores], album: Album) -> str:
     """Write the page: self-contained HTML with a table of every metric, pictures and what the figures rest on.
 
     Args:
         findings: what is said.
         columns: the scores of each configuration, averaged over its runs.
-        shown: the images to show.
+        album: the images to show.
     """
+    sheets = [shown_image(one) for one in album.shown]
     return (
         environment()
         .get_template("report.html.j2")
@@ -54,10 +88,15 @@ def page_text(findings: Findings, columns: Sequence[RunScores], shown: Sequence[
             metrics=METRICS,
             words=WORDS,
             all_background=ALL_BACKGROUND,
-            colours={"truth": TRUTH, "outline": OUTLINE, "missed": MISSED, "extra": EXTRA, "ignored": IGNORED},
-            figures=charts(findings, columns),
-            shown=[shown_image(one) for one in shown],
-            images=_image_rows(columns),
+            colours=COLOURS,
+            charts=charts(findings, columns, album.guides),
+            sheets=sheets,
+            album=album,
+            by_chance=BY_CHANCE,
+            guided=_guided(findings),
+            images=image_rows(columns, findings.baseline, sheets),
+            page_rows=PAGE_ROWS,
+            data=image_data(columns, findings.baseline, sheets, WORDS),
             settings=_settings(findings),
             provenance=[(run.name, list(_flat(run.provenance))) for run in findings.runs],
         )
@@ -82,6 +121,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     environment.filters |= {
         "number": number,
         "signed": signed,
@@ -90,13 +130,29 @@ def environment() -> Environment:
         "p_value": p_value,
         "size_words": size_words,
         "spread_cells": spread_cells,
+        "sources": partial(_sources, environment),
+        "digest": _digest,
+        "shell": shlex.join,
     }
     return environment
 
 
-def _image_rows(scores: Sequence[RunScores]) -> list[dict[str, Any]]:
-    by_name = [{image.id: image for image in column.images} for column in scores]
-    return [{"image": image, "scores": [column[image.id] for column in by_name]} for image in scores[0].images]
+def _sources(environment: Environment, names: Sequence[str]) -> Markup:
+    """The style sheets or scripts of these names, one after the other, as they are."""
+    assert environment.loader is not None  # noqa: S101 - set where the environment is made
+    return Markup("\n".join(environment.loader.get_source(environment, name)[0] for name in names))  # noqa: S704
+
+
+def _digest(script: str) -> str:
+    """What a Content-Security-Policy calls a script by: only a script of this very text is run."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _guided(findings: Findings) -> dict[str, str]:
+    """Name of a configuration -> its fusion in words."""
+    fusions = {run.name: run.configuration.get("fusion", "none") for run in findings.runs}
+    told = {one.name: fusions[one.runs[0]] for one in findings.configurations}
+    return {name: "no guidance" if fusion == "none" else f"guided, {fusion}" for name, fusion in told.items()}
 
 
 def _settings(findings: Findings) -> dict[str, list[tuple[str, list[Any]]]]:

@@ -1,28 +1,38 @@
-"""The pictures of a report, made to lie inside the page."""
+"""The images of a report, as layers that a page lays over one another: pixels, outlines, differences, embeddings."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
+from PIL import Image
 
-from nucseg.figures import panels, reliability_diagram, training_curves, violin
+from nucseg.figures import (
+    EXTRA,
+    HARMED,
+    HELPED,
+    IGNORED,
+    MISSED,
+    STEPS_PER_PX,
+    guidance_effect,
+    outline_path,
+)
 from nucseg_pipeline.reporting.cases import Case
-from nucseg_pipeline.reporting.findings import Findings
-from nucseg_pipeline.reporting.scores import RunScores
+from nucseg_pipeline.reporting.scores import ImageScores, RunScores
 
-PANEL_DPI = 180
-"""Panels are 2.56 inches wide: 460 px on the page, enough for a sharp outline on a phone."""
+MOST_PX = 512
+"""Longest side of an image on the page; larger ones are made smaller."""
+WEBP_QUALITY = 82
+FILLED = 178
+"""Opacity of what is filled, of 255."""
 
-MOST_CURVES = 8
-"""More lines than this in one chart cannot be told apart."""
+InstanceMap = NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,104 +41,162 @@ class Shown:
 
     case: Case
     why: str
-    """Why this one: median, worst, best, or drawn by chance."""
-    instances: Mapping[str, NDArray[np.int32]]
+    """Why this one: median, worst, best, largest gain or loss, or drawn by chance."""
+    instances: Mapping[str, InstanceMap]
     """Name of the configuration -> (H, W) instance map."""
     scores: Mapping[str, RunScores]
     """Name of the configuration -> scores of the run whose prediction is shown: the first one, of repeats."""
+    unguided: Mapping[str, str] = field(default_factory=dict)
+    """Name of a guided configuration -> the one without guidance that it is held against."""
+    embeddings: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    """Name of a guided configuration -> (h, w, 3) its embedding as colours."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture inside the page."""
+class GuidanceSheet:
+    """What guidance changed in one image."""
 
-    title: str
-    alt: str
-    uri: str
+    against: str
+    """Name of the configuration without guidance."""
+    pixels: str
+    """Address of the picture that fills what is right with one of the two alone."""
+    helped_px: int
+    """Pixels of the evaluated grid that are right with guidance alone."""
+    harmed_px: int
+    n_gained: int
+    """True nuclei that are found with guidance alone."""
+    n_lost: int
+    gained: str
+    """Path around them."""
+    lost: str
 
 
-def charts(findings: Findings, columns: Sequence[RunScores]) -> list[Picture]:
-    """Draw how scores spread over images, how good probabilities are, and how training went."""
-    return [_violin(columns), _reliability(findings), _curves(findings)]
+@dataclass(frozen=True)
+class PredictionSheet:
+    """What a run of one configuration finds in one image."""
+
+    name: str
+    run: str
+    scores: ImageScores
+    outlines: str
+    """Path around the predicted nuclei."""
+    differences: str
+    """Address of the picture that fills what was missed, added and not counted."""
+    guidance: GuidanceSheet | None
+    embedding: str
+    """Address of the embedding as colours; empty without guidance."""
 
 
-def shown_image(shown: Shown) -> dict[str, Any]:
-    """Draw one image: itself, its truth, and what a run of each configuration finds, with the scores of that run."""
-    case = shown.case
-    drawn = panels(case.image, case.instances, shown.instances, case.ignore)
-    by_name = {
-        name: (run.name, next(image for image in run.images if image.id == case.id))
-        for name, run in shown.scores.items()
+@dataclass(frozen=True)
+class Sheet:
+    """One image with all its layers, which have one size."""
+
+    id: str
+    stratum: str
+    why: str
+    width: int
+    """In units of the paths."""
+    height: int
+    image: str
+    """Address of the H&E image."""
+    n_true: int
+    truth: str
+    """Path around the true nuclei."""
+    predictions: tuple[PredictionSheet, ...]
+
+
+def shown_image(shown: Shown) -> Sheet:
+    """Draw the layers of one image: itself, its truth, and what a run of each configuration finds, with its scores."""
+    case, size = shown.case, _page_size(shown.case.instances.shape)
+    predictions = tuple(_prediction(shown, name, size) for name in shown.instances)
+    return Sheet(
+        id=case.id,
+        stratum=case.stratum,
+        why=shown.why,
+        width=STEPS_PER_PX * size[1],
+        height=STEPS_PER_PX * size[0],
+        image=_webp(_resized_image(case.image, size)),
+        n_true=predictions[0].scores.n_true,
+        truth=outline_path(_resized(case.instances, size)),
+        predictions=predictions,
+    )
+
+
+def _prediction(shown: Shown, name: str, size: tuple[int, int]) -> PredictionSheet:
+    case, found, run = shown.case, shown.instances[name], shown.scores[name]
+    fills = {
+        MISSED: (case.instances > 0) & (found == 0) & ~case.ignore,
+        EXTRA: (case.instances == 0) & (found > 0) & ~case.ignore,
+        IGNORED: case.ignore,
     }
-    return {
-        "id": case.id,
-        "stratum": case.stratum,
-        "why": shown.why,
-        "image": Picture("image", f"H&E image {case.id}", _webp(drawn.image)),
-        "truth": Picture("truth", f"true nuclei of {case.id}, outlined", _webp(drawn.truth)),
-        "n_true": next(iter(by_name.values()))[1].n_true,
-        "predictions": [
-            (Picture(name, f"nuclei that {name} finds in {case.id}, outlined", _webp(figure)), *by_name[name])
-            for name, figure in drawn.predictions.items()
-        ],
-    }
-
-
-def _violin(scores: Sequence[RunScores]) -> Picture:
-    values = {run.name: list(run.values("dice").values()) for run in scores}
-    alt = "; ".join(f"{name}: from {min(dice):.3f} to {max(dice):.3f}" for name, dice in values.items())
-    return Picture(
-        "Foreground Dice, image by image. A dot is an image, the bar their mean.",
-        f"Violins of the foreground Dice per image. {alt}",
-        _svg(violin(values)),
+    return PredictionSheet(
+        name=name,
+        run=run.name,
+        scores=next(image for image in run.images if image.id == case.id),
+        outlines=outline_path(_resized(found, size)),
+        differences=_fills(fills, size),
+        guidance=_guidance(shown, name, size),
+        embedding=_webp(shown.embeddings[name], lossless=True) if name in shown.embeddings else "",
     )
 
 
-def _reliability(findings: Findings) -> Picture:
-    drawn = findings.configurations[:MOST_CURVES]
-    curves = {one.name: one.reliability for one in drawn}
-    errors = "; ".join(f"{one.name}: {one.metrics['ece'].value:.3f}" for one in findings.configurations)
-    which = " Of repeats all predictions are counted together." if findings.repeated else ""
-    return Picture(
-        f"Calibration, all pixels: a probability is right if it lies on the diagonal.{which}{_left_out(findings)}",
-        f"Share of nucleus pixels against the predicted probability. Calibration errors: {errors}",
-        _svg(reliability_diagram(curves)),
+def _guidance(shown: Shown, name: str, size: tuple[int, int]) -> GuidanceSheet | None:
+    if name not in shown.unguided:
+        return None
+    case, against = shown.case, shown.unguided[name]
+    effect = guidance_effect(case.instances, shown.instances[name], shown.instances[against], case.ignore)
+    return GuidanceSheet(
+        against=against,
+        pixels=_fills({HELPED: effect.helped, HARMED: effect.harmed}, size),
+        helped_px=int(effect.helped.sum()),
+        harmed_px=int(effect.harmed.sum()),
+        n_gained=np.unique(effect.gained[effect.gained > 0]).size,
+        n_lost=np.unique(effect.lost[effect.lost > 0]).size,
+        gained=outline_path(_resized(effect.gained, size)),
+        lost=outline_path(_resized(effect.lost, size)),
     )
 
 
-def _left_out(findings: Findings) -> str:
-    n_left_out = len(findings.configurations) - MOST_CURVES
-    return f" The first {MOST_CURVES} configurations are drawn, {n_left_out} are not." if n_left_out > 0 else ""
+def _page_size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(H, W) on the page."""
+    shrink = min(1.0, MOST_PX / max(shape))
+    return max(1, round(shape[0] * shrink)), max(1, round(shape[1] * shrink))
 
 
-def _curves(findings: Findings) -> Picture:
-    """Draw the training of every run; where there are repeats, of the first run of each configuration."""
-    first = {one.runs[0] for one in findings.configurations[:MOST_CURVES]}
-    histories = {run.name: run.history for run in findings.runs if run.name in first}
-    best = "; ".join(
-        f"{name}: best validation Dice {max(epoch.validation_dice for epoch in history):.3f}"
-        for name, history in histories.items()
-        if history
-    )
-    which = (" Of repeats the first run is drawn." if findings.repeated else "") + _left_out(findings)
-    return Picture(
-        f"Training. The dot marks the epoch with the highest validation Dice, whose network was scored.{which}",
-        f"Training loss and validation Dice by epoch. {best}",
-        _svg(training_curves(histories)),
-    )
+def _resized(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Make labels or marks smaller, each pixel that of the nearest."""
+    if array.shape == size:
+        return array
+    rows, columns = (
+        ((np.arange(small) + 0.5) * large / small).astype(int)
+        for small, large in zip(size, array.shape, strict=True)
+    )  # fmt: skip
+    return np.ascontiguousarray(array[np.ix_(rows, columns)])
 
 
-def _svg(figure: Figure) -> str:
-    # a fixed salt and no date: the same figure gives the same bytes
-    with mpl.rc_context({"svg.hashsalt": "nucseg"}):
-        return _uri(figure, "svg+xml", format="svg", metadata={"Date": None})
+def _resized_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS))
 
 
-def _webp(figure: Figure) -> str:
-    return _uri(figure, "webp", format="webp", dpi=PANEL_DPI, pil_kwargs={"quality": 80})
+def _fills(masks: Mapping[str, NDArray[np.bool_]], size: tuple[int, int]) -> str:
+    """A picture of at most three colours on nothing, two bits a pixel."""
+    codes = np.zeros(size, np.uint8)
+    for code, mask in enumerate(masks.values(), start=1):
+        codes[_resized(mask, size)] = code
+    picture = Image.fromarray(codes)
+    colours = [round(255 * part) for colour in ("#000000", *masks) for part in to_rgb(colour)]
+    picture.putpalette(colours)
+    return _address(picture, "png", bits=2, optimize=True, transparency=bytes([0, *[FILLED] * len(masks)]))
 
 
-def _uri(figure: Figure, kind: str, **how: Any) -> str:
+def _webp(image: NDArray[np.uint8], *, lossless: bool = False) -> str:
+    how = {"lossless": True} if lossless else {"quality": WEBP_QUALITY}
+    return _address(Image.fromarray(image), "webp", method=4, **how)
+
+
+def _address(picture: Image.Image, kind: str, **how: Any) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, **how)
+    picture.save(buffer, kind, **how)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

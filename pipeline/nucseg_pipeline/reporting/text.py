@@ -227,26 +227,32 @@ def _comparison_lines(comparisons: Sequence[Comparison]) -> list[str]:
     if not comparisons:
         return []
     table = [
-        _row([c.name, c.baseline, metric, *_difference_cells(difference, metric)])
+        _row([c.name, c.baseline, metric, *_difference_cells(difference, c.holm_p[metric], metric)])
         for c in comparisons
         for metric, difference in c.differences.items()
     ]
     return [
         "## Differences on the same images",
         "",
-        _row(["configuration", "minus", "metric", "difference", "95 % interval", "Wilcoxon", "better on", "worse on"]),
-        _row(["---"] * 3 + ["---:"] * 5),
+        _row(
+            [
+                *("configuration", "minus", "metric", "difference", "95 % interval", "Wilcoxon", "after Holm"),
+                *("better on", "worse on"),
+            ]
+        ),
+        _row(["---"] * 3 + ["---:"] * 6),
         *table,
         "",
     ]
 
 
-def _difference_cells(difference: PairedDifference, metric: str) -> list[str]:
+def _difference_cells(difference: PairedDifference, corrected: float, metric: str) -> list[str]:
     ends = difference.difference
     return [
         signed(ends.value, metric),
         bounds(ends, metric, signed),
         p_value(difference.wilcoxon_p),
+        p_value(corrected),
         str(difference.n_better),
         str(difference.n_worse),
     ]

@@ -4,7 +4,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from nucseg.errors import ConfigError
-from nucseg.metrics import PairedDifference, paired_difference, paired_differences
+from nucseg.metrics import PairedDifference, holm, paired_difference, paired_differences
 
 SCORES = np.random.default_rng(0).beta(8, 3, size=40)
 
@@ -112,3 +112,14 @@ def test_several_scores_are_compared_as_each_alone() -> None:
 
     assert together["dice"] == paired_difference(first["dice"], second["dice"])
     assert together["hd95"] == paired_difference(first["hd95"], second["hd95"], lower_is_better=True)
+
+
+def test_holm_adjusts_as_r_does() -> None:
+    # R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
+
+
+def test_holm_of_one_test_changes_nothing_and_no_p_exceeds_one() -> None:
+    assert holm([0.2]) == (0.2,)
+    assert holm([]) == ()
+    assert holm([0.9, 0.8]) == (1.0, 1.0)

@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from nucseg_pipeline.config import TrainConfig
-from nucseg_pipeline.reporting.configurations import Configuration, configurations, run_names
+from nucseg_pipeline.reporting.configurations import Configuration, configurations, run_names, unguided_beside
 from nucseg_pipeline.runs import Run
 
 DIVIDED = {"a": ("00", "01"), "b": ("02", "03")}
@@ -91,3 +91,16 @@ def test_repeats_are_told_in_words() -> None:
 def test_runs_are_named_after_as_many_folders_as_it_takes() -> None:
     assert run_names([Path("/x/a/s0"), Path("/x/b/s0")]) == ["a/s0", "b/s0"]
     assert run_names([Path("/x/a/s0"), Path("/x/b/s1")]) == ["s0", "s1"]
+
+
+@pytest.mark.parametrize(("baseline", "against"), [("a", "a"), ("d", "d"), ("b", "a")])
+def test_guided_configurations_are_held_against_the_baseline_or_the_first_without_guidance(
+    baseline: str, against: str
+) -> None:
+    runs = {"a": run(fusion="none"), "b": run(), "c": run(width=8), "d": run(fusion="none", width=8)}
+
+    assert unguided_beside(configurations(runs), baseline) == {"b": against, "c": against}
+
+
+def test_without_an_unguided_configuration_nothing_is_held_against_it() -> None:
+    assert unguided_beside(configurations({"a": run(), "b": run(width=8)}), "a") == {}

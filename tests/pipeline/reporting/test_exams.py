@@ -11,7 +11,7 @@ from nucseg_cache import Store, StoreNotFound
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.reporting import exams
 from nucseg_pipeline.reporting.configurations import configurations
-from nucseg_pipeline.reporting.exams import ALL_IMAGES, Exam, exam_on, own_exam
+from nucseg_pipeline.reporting.exams import ALL_IMAGES, BY_CHANCE, Exam, choose_images, exam_on, own_exam
 from nucseg_pipeline.runs import Run
 
 IDS = {"home": [f"h{n}" for n in range(10)], "away": [f"a{n}" for n in range(6)]}
@@ -187,3 +187,31 @@ def test_images_prepared_in_another_way_are_refused(opened: dict[str, Store]) ->
 
     with pytest.raises(ConfigError, match=r"a was trained on images prepared as .*256.*512"):
         examined("away", {"a": run()})
+
+
+DICE = {f"i{n}": n / 10 for n in range(7)}
+
+
+def test_gain_and_loss_are_chosen_after_the_ranks_and_an_image_may_have_two_reasons() -> None:
+    gains = {**dict.fromkeys(DICE, 0.0), "i0": 0.4, "i5": -0.2}
+
+    assert dict(list(choose_images(DICE, 5, 0, gains).items())[:4]) == {
+        "i3": "median",
+        "i0": "worst, largest gain",
+        "i6": "best",
+        "i5": "largest loss",
+    }
+    assert list(choose_images(DICE, 7, 0, gains).values()).count(BY_CHANCE) == 3
+
+
+def test_where_nothing_is_gained_or_lost_no_image_is_chosen_for_it() -> None:
+    reasons = " ".join(choose_images(DICE, 7, 0, dict.fromkeys(DICE, 0.0)).values())
+
+    assert "gain" not in reasons
+    assert "loss" not in reasons
+
+
+def test_no_more_images_are_chosen_than_asked_for() -> None:
+    assert choose_images(DICE, 0, 0) == {}
+    assert list(choose_images(DICE, 2, 0).values()) == ["median", "worst"]
+    assert choose_images({"only": 0.5}, 3, 0) == {"only": "the only image"}
