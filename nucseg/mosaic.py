@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -42,10 +43,7 @@ def spans(extent: int, block: int, margin: int, shift: int = 0) -> list[Span]:
     """Divide an axis into blocks with windows; `shift` moves the borders down, which must change nothing."""
     first = range((block - shift % block) % block, extent, block)
     borders = sorted({0, *first, extent})
-    return [
-        Span(start, stop, max(start - margin, 0), min(stop + margin, extent))
-        for start, stop in zip(borders, borders[1:], strict=False)
-    ]
+    return [Span(start, stop, max(start - margin, 0), min(stop + margin, extent)) for start, stop in pairwise(borders)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +99,7 @@ def owned(instances: InstanceMap, rows: Span, columns: Span, size: tuple[int, in
 
 
 def _at_edges(instances: InstanceMap, rows: Span, columns: Span, size: tuple[int, int]) -> set[int]:
-    edges = [
+    edges: list[InstanceMap | None] = [
         instances[0] if rows.from_ > 0 else None,
         instances[-1] if rows.to < size[0] else None,
         instances[:, 0] if columns.from_ > 0 else None,
