@@ -1,7 +1,7 @@
 """Nuclei of an image of any size, found window by window and put together to one instance map.
 
-The image is divided into blocks. Each is looked at in a window that reaches a margin further, wider than any nucleus, so
-that what lies at its border is seen whole. A nucleus belongs to the block that its centre of mass lies in, wherever
+The image is divided into blocks. Each is looked at in a window that reaches a margin further, wider than any nucleus,
+so that what lies at its border is seen whole. A nucleus belongs to the block that its centre of mass lies in, wherever
 else its pixels are, so it is taken once and whole. What reaches the edge of its window is larger than the margin and
 no single nucleus: it is cut along the borders of the blocks.
 """
@@ -67,7 +67,7 @@ class Piece:
         return self.y + float(y.mean()) + 0.5, self.x + float(x.mean()) + 0.5
 
     def masked(self, mask: Mask) -> Piece | None:
-        """The largest part, connected by edges, of the pixels that a mask of the same size leaves; None if it is gone."""
+        """The largest part, connected by edges, of a mask within this one; None where it is empty."""
         parts, n_parts = ndimage.label(mask)
         if not n_parts:
             return None

@@ -1,7 +1,7 @@
 """An image larger than what a network was trained on, as overlapping tiles whose answers are blended.
 
-Two grids lie over the image. On the *reading grid* it has the resolution of the training images, and a tile is as large as
-one of them was; there the tiles are cut out. The *network's grid* is what is left after preparation: a tile has
+Two grids lie over the image. On the *reading grid* it has the resolution of the training images, and a tile is as large
+as one of them was; there the tiles are cut out. The *network's grid* is what is left after preparation: a tile has
 `side_px` pixels there, and there the answers are added up.
 """
 

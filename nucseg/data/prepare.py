@@ -115,7 +115,7 @@ def resized(image: npt.NDArray[np.uint8], h: int, w: int) -> npt.NDArray[np.uint
         return _block_mean(image, factor)
     rows = area_mean(image.astype(np.float64), np.arange(h + 1) * image.shape[0] / h, axis=0)
     mean = area_mean(rows, np.arange(w + 1) * image.shape[1] / w, axis=1)
-    return np.floor(mean + 0.5).astype(np.uint8)
+    return np.asarray(np.floor(mean + 0.5), np.uint8)
 
 
 def _block_mean(image: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:

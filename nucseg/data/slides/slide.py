@@ -61,7 +61,7 @@ class Slide(ABC):
         values = self._locked(level, top, left, bottom - top, right - left).astype(np.float32)
         rows = resampled(values, y * step_y - top, step_y, h, axis=0)
         both = resampled(rows, x * step_x - left, step_x, w, axis=1)
-        return np.floor(both + 0.5).astype(np.uint8)
+        return np.asarray(np.floor(both + 0.5), np.uint8)
 
     def close(self) -> None:  # noqa: B027 - an array has nothing to close
         """Let go of the file."""
