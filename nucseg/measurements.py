@@ -26,9 +26,13 @@ class Measurements:
     probability_mean: float
     """Mean probability of nucleus over its pixels."""
     hematoxylin_od_mean: float
-    """Mean amount of hematoxylin, in optical density, as skimage's rgb2hed separates it (Ruifrok and Johnston 2001)."""
+    """Mean optical density (base 10) of hematoxylin, as skimage's rgb2hed separates it (Ruifrok and Johnston 2001)."""
     eosin_od_mean: float
     """Likewise of eosin."""
+
+
+_OD = 6.0
+"""skimage gives amounts of stain as a share of six decades of absorbance."""
 
 
 def measure(piece: Piece, image: NDArray[np.uint8], probability: NDArray[np.float32]) -> Measurements:
@@ -37,7 +41,7 @@ def measure(piece: Piece, image: NDArray[np.uint8], probability: NDArray[np.floa
     from skimage.measure import regionprops
 
     (region,) = regionprops(piece.mask.astype(np.uint8))
-    stains = rgb2hed(image[piece.mask][None])[0].mean(axis=0)
+    stains = _OD * rgb2hed(image[piece.mask][None])[0].mean(axis=0)
     y, x = region.centroid
     return Measurements(
         centroid_x=piece.x + float(x) + 0.5,

@@ -64,6 +64,17 @@ class TileGrid:
         """(H, W) of the image on the network's grid."""
         return self._extent(0), self._extent(1)
 
+    def network_px(self, axis: int) -> float:
+        """Pixels of the reading grid to one of the network's grid, along an axis."""
+        if self.size[axis] <= self.tile_px:
+            return self.size[axis] / self._extent(axis)
+        return self.tile_px / self.side_px
+
+    @property
+    def n_tiles(self) -> int:
+        """How many tiles there are."""
+        return len(self.starts(0)) * len(self.starts(1))
+
     def starts(self, axis: int) -> list[int]:
         """First pixels of the tiles on the network's grid along an axis; the last tile ends where the image does."""
         last = max(self._extent(axis) - self.side_px, 0)

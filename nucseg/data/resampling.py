@@ -1,4 +1,4 @@
-"""Arrays brought from one pixel grid to another, axis by axis, in a way that does not depend on where a cut-out begins."""
+"""Arrays brought from one pixel grid to another, axis by axis, wherever a cut-out begins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the identity of an encoder, as embeddings record it, back to the encoder: its weights are found by their digest."""
+"""From the identity of an encoder, as embeddings record it, back to the encoder, by the digest of its weights."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def _file(identity: Mapping[str, str], given: Path | None, hints: Sequence[Path]
     folders = ", ".join(str(folder) for folder in weights_folders())
     raise EncoderError(
         f"The weights of the encoder {identity.get('architecture')} with the xxh128 {digest} are in none of {folders} "
-        f"({len(looked)} files looked at). Put the file there ($NUCSEG_WEIGHTS names the first folder), or give it with "
-        "--weights FILE."
+        f"({len(looked)} files looked at). Put the file there ($NUCSEG_WEIGHTS names the first folder), or give it "
+        "with --weights FILE."
     )
 
 

@@ -23,6 +23,7 @@ CACHE_BYTES = 1 << 27
 """Decoded chunks that are kept: neighbouring regions have some in common."""
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
+_COLOUR_MODELS = (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR)
 _JPEGS = (6, 7, 34892, 33007)
 _PREMULTIPLIED, _ALPHA = 1, 2
 
@@ -152,16 +153,16 @@ def _page(level: Any, file: Path) -> Any:
         4,
     ):
         raise DataError(
-            f"{file} holds {frame.samplesperpixel} channels of colour model {frame.photometric.name}; 8-bit RGB or gray "
-            "expected. Export it as RGB."
+            f"{file} holds {frame.samplesperpixel} channels of colour model {frame.photometric.name}; 8-bit RGB "
+            "or gray expected. Export it as RGB."
         )
     if frame.photometric == _YCBCR and frame.compression not in _JPEGS:
         raise DataError(f"{file} holds YCbCr that is not JPEG; 8-bit RGB or gray expected. Export it as RGB.")
     n_bytes = math.prod(_chunk_size(frame)) * frame.samplesperpixel
     if n_bytes > MOST_CHUNK_BYTES and not _is_raw(page):
         raise DataError(
-            f"{file} is packed in chunks of {_chunk_size(frame)[1]} x {_chunk_size(frame)[0]} pixels, which can only be "
-            f"decoded whole, and take {n_bytes:,} bytes each (at most {MOST_CHUNK_BYTES:,}). Convert it to a tiled TIFF "
+            f"{file} is packed in chunks of {_chunk_size(frame)[1]} x {_chunk_size(frame)[0]} pixels, which can only "
+            f"be decoded whole, and take {n_bytes:,} bytes each (at most {MOST_CHUNK_BYTES:,}). Convert it to a tiled TIFF "
             "(`vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg`, or QuPath's export)."
         )
     _check_codec(frame, file)
@@ -177,7 +178,7 @@ def _check_codec(frame: Any, file: Path) -> None:
     except Exception as cause:
         raise DataError(
             f"{file} is packed as {frame.compression.name}, which cannot be unpacked here ({cause}). "
-            "`pip install 'nucseg[slides]'` brings imagecodecs, which can; or export it as JPEG- or deflate-packed TIFF."
+            "`pip install 'nucseg[slides]'` brings imagecodecs, which can; or export it anew, deflate-packed."
         ) from cause
 
 
