@@ -153,8 +153,8 @@ def _page(level: Any, file: Path) -> Any:
         4,
     ):
         raise DataError(
-            f"{file} holds {frame.samplesperpixel} channels of colour model {frame.photometric.name}; 8-bit RGB "
-            "or gray expected. Export it as RGB."
+            f"{file} holds {frame.samplesperpixel} channels of colour model {frame.photometric.name}; 8-bit RGB or "
+            "gray is expected. Export it as RGB."
         )
     if frame.photometric == _YCBCR and frame.compression not in _JPEGS:
         raise DataError(f"{file} holds YCbCr that is not JPEG; 8-bit RGB or gray expected. Export it as RGB.")

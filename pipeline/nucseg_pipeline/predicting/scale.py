@@ -34,8 +34,9 @@ def choose_scale(mpp: float | None, trained_mpp: float | None) -> Scale:
         unknown = {name: option for name, (option, value) in said.items() if value is None}
         return Scale(
             1.0,
-            f"The microns a pixel of {' and of '.join(unknown)} are not known, so the image is taken to be as magnified as those of the "
-            f"training. Where it is not, counts and outlines are wrong: say it with {' and '.join(unknown.values())}.",
+            f"The microns a pixel of {' and of '.join(unknown)} are not known, so the image is taken to be as "
+            "magnified as those of the training. Where it is not, counts and outlines are wrong: say it with "
+            f"{' and '.join(unknown.values())}.",
         )
     ratio = mpp / trained_mpp
     if not 1 / MOST <= ratio <= MOST:
