@@ -2,8 +2,8 @@
 
     python tests/bench/bench_predict.py [--side 10000] [--encoder instant|random|onnx:FILE] [--run RUN]
 
-Without --run a small network is trained on drawn images first. The slide is a tiled pyramid, written block by block from
-drawings with a stripe of glass. Memory is the VmHWM of a process that does nothing else.
+Without --run a small network is trained on drawn images first. The slide is a tiled pyramid, written block by block
+from drawings, with stripes of glass. Memory is the VmHWM of a process that does nothing else.
 """
 
 import argparse
@@ -78,12 +78,12 @@ def drawn_slide(file: Path, side_px: int, *, tile: int = 512, n_drawings: int = 
 def trained_run(place: Path, encoder: str) -> Path:
     """A small network on drawn images."""
     embed(
-        EmbedConfig(dataset="synthetic", encoder=encoder, cache=str(place / "cache"), limit=12, threads=2),
+        EmbedConfig(dataset="synthetic", encoder=encoder, cache=str(place / "cache"), limit=12, threads=1),
         lambda done, total, what: None,
     )
     train(
         TrainConfig(
-            dataset="synthetic", cache=str(place / "cache"), encoder=encoder, fusion="multiscale", width=4, epochs=6,
+            dataset="synthetic", cache=str(place / "cache"), encoder=encoder, fusion="multiscale", width=4, epochs=3,
             batch_size=4, learning_rate=3e-3, schedule="cosine", threads=2, run=place / "run",
         )
     )  # fmt: skip
@@ -134,9 +134,8 @@ def main() -> None:
         )
         peak, seconds = map(float, child.stdout.split()[-2:])
         summary = json.loads((place / "out" / "slide" / "summary.json").read_bytes())
-        print(
-            f"peak memory: {peak:.0f} MiB; {seconds:.0f} s for {summary['tiles']} tiles, {summary['tiles_without_tissue']} of glass"
-        )
+        n_tiles, n_glass = summary["tiles"], summary["tiles_without_tissue"]
+        print(f"peak memory: {peak:.0f} MiB; {seconds:.0f} s for {n_tiles} tiles, {n_glass} of them glass")
         print(checked(place / "out" / "slide"))
         if options.shifts:
             for overlap in map(float, options.overlaps.split(",")):

@@ -14,6 +14,7 @@ import tifffile
 import torch
 from PIL import Image
 from scipy import ndimage
+from typer.testing import CliRunner
 
 from nucseg.data import Sample, normalise, prepare, restore, stain_identity, synthetic_dataset
 from nucseg.data.slides import ArraySlide
@@ -21,6 +22,7 @@ from nucseg.encoders import open_encoder
 from nucseg.errors import ConfigError, EncoderError
 from nucseg.instances import InstanceRule, separate
 from nucseg_cache import Key, SampleRow, Store
+from nucseg_pipeline.cli import app
 from nucseg_pipeline.config import PredictConfig, TrainConfig
 from nucseg_pipeline.predict import Predictor, predict
 from nucseg_pipeline.predicting import nuclei, results
@@ -446,3 +448,32 @@ def test_options_that_cannot_be_are_refused(
 def test_nothing_to_predict_is_refused(configure: Callable[..., PredictConfig]) -> None:
     with pytest.raises(ConfigError, match="nothing to predict"):
         configure()
+
+
+# ---- the command
+
+
+def command(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["predict", *map(str, arguments), "--device", "cpu", "--threads", "1"])
+
+
+def test_the_command_tells_what_it_found_and_what_it_left(
+    place: Path, pyramid: Path, tmp_path: Path, knowing: None
+) -> None:
+    given = (pyramid, "--run", place / "unguided", "--out", tmp_path / "out")
+    first, second = command(*given), command(*given)
+    assert first.exit_code == second.exit_code == 0, first.output
+    n = json.loads((tmp_path / "out" / "a [slide]" / "summary.json").read_text())["n_nuclei"]
+    assert f"a [slide]: {n} nuclei (" in first.stdout
+    assert "The microns a pixel of the training images are not known" in " ".join(first.stderr.split())
+    assert f"a [slide]: already there, {n} nuclei" in second.stdout
+
+
+def test_the_command_fails_once_all_others_are_done(place: Path, pyramid: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.png").write_bytes(b"nothing")
+    result = command(tmp_path / "b.png", pyramid, "--run", place / "unguided", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "a [slide]: " in result.stdout
+    assert "error: 1 of 2 images could not be predicted:" in result.stderr
+    assert "b.png is no image" in result.stderr
+    assert "Traceback" not in result.output

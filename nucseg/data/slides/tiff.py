@@ -162,8 +162,8 @@ def _page(level: Any, file: Path) -> Any:
     if n_bytes > MOST_CHUNK_BYTES and not _is_raw(page):
         raise DataError(
             f"{file} is packed in chunks of {_chunk_size(frame)[1]} x {_chunk_size(frame)[0]} pixels, which can only "
-            f"be decoded whole, and take {n_bytes:,} bytes each (at most {MOST_CHUNK_BYTES:,}). Convert it to a tiled TIFF "
-            "(`vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg`, or QuPath's export)."
+            f"be decoded whole, and take {n_bytes:,} bytes each (at most {MOST_CHUNK_BYTES:,}). Convert it to a tiled "
+            "TIFF (`vips tiffsave IN OUT.tif --tile --pyramid --compression jpeg`, or QuPath's export)."
         )
     _check_codec(frame, file)
     return page
