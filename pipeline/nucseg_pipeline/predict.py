@@ -98,7 +98,7 @@ class Predictor:
     run: TrainedRun
     engine: Engine
     native: Native
-    overlap: float = 0.25
+    overlap: float = 0.5
     everything: bool = False
 
     @classmethod
@@ -109,10 +109,10 @@ class Predictor:
         weights: Path | None = None,
         device: str = "auto",
         threads: int | None = None,
-        batch_size: int = 8,
+        batch_size: int | None = None,
         tile_px: int | None = None,
         trained_mpp: float | None = None,
-        overlap: float = 0.25,
+        overlap: float = 0.5,
         everything: bool = False,
     ) -> Predictor:
         """Open a finished run.

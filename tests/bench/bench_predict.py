@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="instant")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--shifts", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--overlaps", default="0.25", help="of the comparison of shifted grids")
+    parser.add_argument("--overlaps", default="0.5", help="of the comparison of shifted grids")
     parser.add_argument("--keep", type=Path, help="where to leave slide and results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:

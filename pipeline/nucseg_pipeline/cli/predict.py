@@ -29,11 +29,13 @@ def predict(
     tile_px: Annotated[
         int | None, typer.Option(help="Longest side of the training images. Default: what the run records.")
     ] = None,
-    overlap: Annotated[float, typer.Option(help="Share of its side that a tile shares with a neighbour.")] = 0.25,
+    overlap: Annotated[float, typer.Option(help="Share of its side that a tile shares with a neighbour.")] = 0.5,
     everything: Annotated[bool, typer.Option("--everything", help="Predict tiles without tissue, too.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads. Default: torch's choice.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Most tiles that the network sees at once.")] = 8,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Most tiles that the network sees at once. Default: by device.")
+    ] = None,
 ) -> None:
     """Find nuclei in new images of any size.
 

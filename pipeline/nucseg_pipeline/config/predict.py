@@ -29,16 +29,16 @@ class PredictConfig:
     """Microns a pixel of the images that the run was trained on; None takes what the run records."""
     tile_px: int | None = None
     """Longest side of the images that the run was trained on, in pixels; None takes what the run records."""
-    overlap: float = 0.25
-    """Share of its side that a tile has in common with each neighbour."""
+    overlap: float = 0.5
+    """Share of its side that a tile has in common with each neighbour; less is faster, and depends more on the grid."""
     everything: bool = False
     """Whether tiles without tissue are predicted too."""
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     threads: int | None = None
     """CPU threads; None leaves the choice to torch."""
-    batch_size: int = 8
-    """Most tiles that the network sees at once."""
+    batch_size: int | None = None
+    """Most tiles that the network sees at once; None takes 8 on a GPU and 2 on a CPU, which gains nothing by more."""
 
     def __post_init__(self) -> None:
         if not self.images:

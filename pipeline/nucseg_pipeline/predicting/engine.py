@@ -25,6 +25,9 @@ from nucseg_pipeline.accelerators import choose_device
 from nucseg_pipeline.inputs import native_mpp, native_px
 from nucseg_pipeline.runs import TrainedRun
 
+CPU_BATCH, GPU_BATCH = 2, 8
+"""Tiles at once, where nobody says how many: an encoder's guard compares two at least."""
+
 Image = npt.NDArray[np.uint8]
 
 
@@ -72,7 +75,9 @@ class Engine:
         self._format = format_named(run.inputs.embedding["format"]) if encoder is not None else None
 
     @classmethod
-    def of(cls, run: TrainedRun, *, weights: Path | None, device: str, threads: int | None, batch_size: int) -> Engine:
+    def of(
+        cls, run: TrainedRun, *, weights: Path | None, device: str, threads: int | None, batch_size: int | None
+    ) -> Engine:
         """Load the network and find the encoder.
 
         Raises:
@@ -90,7 +95,8 @@ class Engine:
             )  # fmt: skip
         elif weights is not None:
             raise ConfigError(f"{run.name} was trained without guidance: it has no encoder, and takes no --weights.")
-        return cls(run, run.network().to(chosen), encoder, batch_size)
+        at_once = batch_size or (CPU_BATCH if chosen.type == "cpu" else GPU_BATCH)
+        return cls(run, run.network().to(chosen), encoder, at_once)
 
     def maps(self, tiles: Sequence[Tile], regions: Sequence[Image], tile_px: int) -> list[Maps]:
         """What the network says of tiles, (C, to_h, to_w) each, without padding.
