@@ -1,12 +1,12 @@
 """Samples of any size -> one square grid. Image, instance map and ignore mask keep one geometry."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from nucseg.data.resampling import area_mean
 from nucseg.errors import ConfigError, DataError
 
 _BLOCK_FACTORS = range(2, 16)
@@ -69,7 +69,7 @@ def prepare_image(image: npt.NDArray[np.uint8], *, side_px: int = 256) -> npt.ND
     """Bring an image (H, W, 3) alone to (side_px, side_px, 3), as `prepare` does."""
     h, w = content_size((image.shape[0], image.shape[1]), side_px)
     square = np.zeros((side_px, side_px, 3), np.uint8)
-    square[:h, :w] = _resized(image, h, w)
+    square[:h, :w] = resized(image, h, w)
     return square
 
 
@@ -104,7 +104,8 @@ def _centres(n_native: int, n: int) -> npt.NDArray[np.int64]:
     return (2 * np.arange(n) + 1) * n_native // (2 * n)
 
 
-def _resized(image: npt.NDArray[np.uint8], h: int, w: int) -> npt.NDArray[np.uint8]:
+def resized(image: npt.NDArray[np.uint8], h: int, w: int) -> npt.NDArray[np.uint8]:
+    """Bring an image (H, W, 3) to (h, w, 3) as `prepare` does, without any padding."""
     if image.shape[:2] == (h, w):
         return image
     if max(image.shape[:2]) <= max(h, w):
@@ -112,8 +113,9 @@ def _resized(image: npt.NDArray[np.uint8], h: int, w: int) -> npt.NDArray[np.uin
     factor = image.shape[0] // h
     if factor in _BLOCK_FACTORS and image.shape[:2] == (h * factor, w * factor):
         return _block_mean(image, factor)
-    mean = _area_mean(_area_mean(image.astype(np.float64), h, axis=0), w, axis=1)
-    return np.floor(mean + 0.5).astype(np.uint8)
+    rows = area_mean(image.astype(np.float64), np.arange(h + 1) * image.shape[0] / h, axis=0)
+    mean = area_mean(rows, np.arange(w + 1) * image.shape[1] / w, axis=1)
+    return np.asarray(np.floor(mean + 0.5), np.uint8)
 
 
 def _block_mean(image: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
@@ -123,16 +125,3 @@ def _block_mean(image: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uin
     for part in parts:
         total += part
     return (total // (factor * factor)).astype(np.uint8)
-
-
-def _area_mean(values: npt.NDArray[np.float64], n: int, axis: int) -> npt.NDArray[np.float64]:
-    """Mean over n equal intervals of an axis of (H, W, 3); pixels that a border cuts count by their share."""
-    n_native = values.shape[axis]
-    edges = np.arange(n + 1) * n_native / n
-    first = edges[:-1].astype(np.int64)
-    total: npt.NDArray[np.float64] = np.zeros_like(np.take(values, first, axis))
-    for pixel in (first + step for step in range(math.ceil(n_native / n) + 1)):
-        share = (np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)).clip(0)
-        total += np.take(values, pixel, axis, mode="clip") * np.expand_dims(share, (1 - axis, 2))
-    total *= n / n_native
-    return total

@@ -66,6 +66,33 @@ def stain_identity(stain: str) -> dict[str, str]:
     return {"stain": stain, "stain_version": _VERSION, "stain_target": target}
 
 
+@dataclass(frozen=True, eq=False)
+class Normaliser:
+    """A normalisation that was estimated once, for all parts of an image."""
+
+    change: Callable[[Image], _Floats] | None
+    unchanged: str = ""
+    """Why nothing could be estimated, so that images stay as they are."""
+
+    def __call__(self, image: Image) -> Image:
+        """Bring an image (H, W, 3) to the colours of the reference."""
+        return image if self.change is None else _in_blocks(image, self.change)
+
+
+def fit_normaliser(image: Image, stain: str) -> Normaliser:
+    """Estimate on an image (H, W, 3), or a sample of it, what `normalise` does to it.
+
+    Raises ConfigError for an unknown stain.
+    """
+    _check(stain)
+    return {"none": lambda image: Normaliser(None), "macenko": _macenko, "reinhard": _reinhard}[stain](image)
+
+
+def tissue_share(image: Image) -> float:
+    """The share of an image's pixels (H, W, 3) that are no glass, by Macenko's limit on the densest channel."""
+    return float((_density(image, np.minimum) >= _GLASS).mean())
+
+
 def normalise(image: Image, stain: str) -> Normalised:
     """Bring an H&E image (H, W, 3) to the colours of the reference; the same image always gives the same bytes.
 
@@ -80,8 +107,8 @@ def normalise(image: Image, stain: str) -> Normalised:
     An image in which nothing can be estimated comes back as it is, with the reason: too little tissue, one colour, one
     stain. Raises ConfigError for an unknown stain.
     """
-    _check(stain)
-    return {"none": Normalised, "macenko": _macenko, "reinhard": _reinhard}[stain](image)
+    fitted = fit_normaliser(image, stain)
+    return Normalised(fitted(image), fitted.unchanged)
 
 
 def _check(stain: str) -> None:
@@ -89,21 +116,21 @@ def _check(stain: str) -> None:
         raise ConfigError(f"stain must be {', '.join(STAINS[:-1])} or {STAINS[-1]}, got {stain!r}.")
 
 
-def _macenko(image: Image) -> Normalised:
+def _macenko(image: Image) -> Normaliser:
     from torchstain.numpy.normalizers import NumpyMacenkoNormalizer
 
     sample = _sampled(image)
     if (_density(sample, np.maximum) >= _GLASS).sum() < LEAST_TISSUE:
-        return Normalised(image, "too little tissue")
+        return Normaliser(None, "too little tissue")
     estimate = NumpyMacenkoNormalizer()
     estimate.fit(sample, Io=_LIGHT, beta=_GLASS)
     # rounded: the last bits of its sums depend on the number of threads
     stains, concentrations = estimate.HERef.round(6), estimate.maxCRef.round(6)
     cosine = stains[:, 0] @ stains[:, 1]
     if not (cosine < np.cos(np.radians(_LEAST_DEGREES)) and stains.min() > _LEAST_ABSORBANCE):
-        return Normalised(image, "no two stains")
+        return Normaliser(None, "no two stains")
     if not concentrations.min() >= _GLASS:
-        return Normalised(image, "too little stain")
+        return Normaliser(None, "too little stain")
     matrix = MACENKO_STAINS * (MACENKO_CONCENTRATIONS / concentrations) @ np.linalg.pinv(stains)
     transposed = matrix.T.astype(np.float32)
 
@@ -113,20 +140,20 @@ def _macenko(image: Image) -> Normalised:
         shown = absorbed @ transposed + (density - absorbed)
         return np.asarray(_LIGHT * np.exp(-shown.clip(_DENSITY[255], _DENSITY[0])) - 1, np.float32)
 
-    return Normalised(_in_blocks(image, in_reference))
+    return Normaliser(in_reference)
 
 
-def _reinhard(image: Image) -> Normalised:
+def _reinhard(image: Image) -> Normaliser:
     from skimage.color import lab2rgb, rgb2lab
 
     sample = _sampled(image)
     tissue = sample[_density(sample, np.minimum) >= _GLASS]
     if len(tissue) < LEAST_TISSUE:
-        return Normalised(image, "too little tissue")
+        return Normaliser(None, "too little tissue")
     lab = rgb2lab(tissue.astype(np.float32) / 255)
     means, stds = (part.round(4) for part in (lab.mean(axis=0, dtype=np.float64), lab.std(axis=0, dtype=np.float64)))
     if stds.min() < _LEAST_LAB_STD:
-        return Normalised(image, "one colour")
+        return Normaliser(None, "one colour")
     scale = (REINHARD_STDS / stds).astype(np.float32)
     shift = (REINHARD_MEANS - means * REINHARD_STDS / stds).astype(np.float32)
 
@@ -137,7 +164,7 @@ def _reinhard(image: Image) -> Normalised:
         share = (_density(block, np.minimum) / _GLASS).clip(0, 1)[..., np.newaxis]
         return np.asarray(share * 255 * lab2rgb(moved) + (1 - share) * block, np.float32)
 
-    return Normalised(_in_blocks(image, in_reference))
+    return Normaliser(in_reference)
 
 
 def _density(image: Image, choose: np.ufunc) -> _Floats:

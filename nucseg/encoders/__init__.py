@@ -6,6 +6,7 @@ encoder of the family), `random` or `random:SEED` (no knowledge, for tests and d
 
 from nucseg.encoders.architectures import ARCHITECTURES, EMBEDDING_SHAPE, PublishedVit, VitShape
 from nucseg.encoders.base import Encoder, guard
+from nucseg.encoders.finding import open_recorded
 from nucseg.encoders.opening import asked_identity, check_asked, encoder_names, open_encoder
 from nucseg.encoders.weights import weights_folders
 
@@ -20,5 +21,6 @@ __all__ = [
     "encoder_names",
     "guard",
     "open_encoder",
+    "open_recorded",
     "weights_folders",
 ]

@@ -21,6 +21,9 @@ from nucseg_pipeline.identity import code_digest, configuration_digest, split_di
 SHOWN = 8
 """Digits of a digest that are shown."""
 
+MPP_SPREAD = 1.05
+"""Resolutions that are no further apart than this count as one."""
+
 LIBRARIES = ("nucseg", "torch", "numpy", "zarr", "monai", "accelerate")
 
 
@@ -50,6 +53,10 @@ class Inputs:
     """Digest of config.toml but for what says where and how long the run runs."""
     code: str = ""
     """Digest of nucseg's own source files."""
+    native_px: int = 0
+    """Longest side of the native training images, their median; 0 in runs that did not record it."""
+    mpp: float = 0.0
+    """Microns a pixel of the native training images; 0 where that is not known, or is not the same for all."""
 
     @property
     def fingerprint(self) -> str:
@@ -113,8 +120,24 @@ def gather(
         split=split_digest(parts),
         configuration="" if config is None else configuration_digest(config),
         code=code_digest(),
+        native_px=native_px(store, parts.train),
+        mpp=native_mpp(store, parts.train),
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
     )
+
+
+def native_px(store: Store, ids: Sequence[str]) -> int:
+    """The median of the longest sides of some native images, in pixels; 0 where there is none."""
+    asked = set(ids)
+    sides = sorted(max(info.size) for info in store.table if info.id in asked)
+    return sides[len(sides) // 2] if sides else 0
+
+
+def native_mpp(store: Store, ids: Sequence[str]) -> float:
+    """Microns a pixel of some native images; 0 where one's are not known, or they are not within 5 % of one another."""
+    asked = set(ids)
+    said = sorted(info.mpp or 0.0 for info in store.table if info.id in asked)
+    return said[len(said) // 2] if said and said[-1] <= MPP_SPREAD * said[0] else 0.0
 
 
 def find_key(store: Store, config: TrainConfig) -> Key | None:

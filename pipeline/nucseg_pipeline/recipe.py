@@ -11,12 +11,17 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from nucseg.errors import ConfigError, known
 from nucseg.toml import parse_toml, read_toml
-from nucseg_pipeline.config import AblateConfig, EmbedConfig, ReportConfig, TrainConfig
+from nucseg_pipeline.config import AblateConfig, EmbedConfig, PredictConfig, ReportConfig, TrainConfig
 
-STAGES: dict[str, type[Any]] = {"embed": EmbedConfig, "train": TrainConfig, "report": ReportConfig}
+STAGES: dict[str, type[Any]] = {
+    "embed": EmbedConfig,
+    "train": TrainConfig,
+    "report": ReportConfig,
+    "predict": PredictConfig,
+}
 """The table of a recipe that speaks to a stage, and what the stage is configured by."""
 
-C = TypeVar("C", EmbedConfig, TrainConfig, ReportConfig, AblateConfig)
+C = TypeVar("C", EmbedConfig, TrainConfig, ReportConfig, PredictConfig, AblateConfig)
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -61,7 +66,7 @@ def resolve(stage: type[C], recipe: Mapping[str, object], options: Mapping[str, 
     return stage(**checked(stage, given, "the options"))
 
 
-def to_toml(config: EmbedConfig | TrainConfig | ReportConfig, *, without: Iterable[str] = ()) -> str:
+def to_toml(config: EmbedConfig | TrainConfig | ReportConfig | PredictConfig, *, without: Iterable[str] = ()) -> str:
     """A configuration as the recipe that gives it: one table, one line a field, None left out."""
     table = next(name for name, stage in STAGES.items() if isinstance(config, stage))
     given = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in set(without)}

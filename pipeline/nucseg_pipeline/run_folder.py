@@ -31,7 +31,7 @@ FORMAT = 1
 
 State = Literal["new", "unfinished", "finished"]
 
-ADDED = frozenset({"views", "learned_from", "split", "configuration", "code"})
+ADDED = frozenset({"views", "learned_from", "split", "configuration", "code", "native_px", "mpp"})
 """Fields of inputs.json that the first runs of this format did not have."""
 
 VOUCHED = ("best.pt", "rule.json", "position.npy", "mixing.npy")

@@ -23,23 +23,84 @@ from nucseg_pipeline.network import build_network
 from nucseg_pipeline.rows import Rows
 from nucseg_pipeline.run_folder import RunFolder
 
-__all__ = ["Prediction", "Run"]
+__all__ = ["Prediction", "Run", "TrainedRun"]
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """What a training left behind, together with the store it was trained from.
-
-    Made by `Run.open`, which checks that the images of the test part are still those of the training's time.
-    """
+class TrainedRun:
+    """What a training left behind, by itself: the store that it was trained from need not be there any more."""
 
     folder: RunFolder
     config: TrainConfig
     split: Split
-    store: Store
     inputs: Inputs
     rule: InstanceRule
     """How probabilities become nuclei, chosen on the validation part."""
+
+    @classmethod
+    def opened(cls, path: Path) -> TrainedRun:
+        """Open the finished run in a folder.
+
+        Raises:
+            ConfigError: no run there, an unfinished or a damaged one.
+        """
+        folder = _finished(path)
+        folder.check_finished()
+        config, parts, inputs = folder.config(), folder.split(), folder.inputs()
+        unknown = set(used_ids(parts)) - set(inputs.samples)
+        if unknown:
+            raise ConfigError(
+                f"split.json and inputs.json in {path} do not belong together: inputs.json records no digests of "
+                f"{some(sorted(unknown))}. Bring the files back from a copy, or train again in another folder (--run)."
+            )
+        return TrainedRun(folder, config, parts, inputs, folder.rule())
+
+    @property
+    def name(self) -> str:
+        """Name of the run, that is of its folder."""
+        return self.folder.name
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The rows of epochs.csv."""
+        return self.folder.history()
+
+    def network(self) -> SegmentationModel:
+        """Load the best network, on the CPU and in evaluation mode.
+
+        Raises:
+            ConfigError: the checkpoint cannot be read.
+        """
+        try:
+            model = build_network(self.config)
+        except ConfigError as error:
+            raise ConfigError(f"{self.folder.file('config.toml')} asks for what cannot be: {error}") from None
+        file = self.folder.file("best.pt")
+        best = load_checkpoint(file, self.inputs.fingerprint)
+        try:
+            model.load_state_dict(best["model"])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ConfigError(
+                f"The checkpoint {file} is of another network than config.toml beside it says: "
+                f"{str(error).splitlines()[0]} Bring the right files back from a copy, or train again in another "
+                "folder (--run)."
+            ) from None
+        if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
+            raise ConfigError(
+                f"The checkpoint {file} holds weights that are no finite numbers. Bring the file back from a copy, or "
+                "train again in another folder (--run)."
+            )
+        return model.eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Run(TrainedRun):
+    """A trained run together with the store it was trained from.
+
+    Made by `Run.open`, which checks that the images of the test part are still those of the training's time.
+    """
+
+    store: Store
     changed_since: tuple[str, ...]
     """Training and validation images of the store that are not those that the run was trained on any more."""
 
@@ -56,15 +117,8 @@ class Run:
                 prepared, have changed since.
             nucseg_cache.CacheError: the store is gone, or damaged.
         """
-        folder = _finished(path)
-        folder.check_finished()
-        config, parts, inputs = folder.config(), folder.split(), folder.inputs()
-        unknown = set(used_ids(parts)) - set(inputs.samples)
-        if unknown:
-            raise ConfigError(
-                f"split.json and inputs.json in {path} do not belong together: inputs.json records no digests of "
-                f"{some(sorted(unknown))}. Bring the files back from a copy, or train again in another folder (--run)."
-            )
+        trained = TrainedRun.opened(path)
+        folder, config, parts, inputs = trained.folder, trained.config, trained.split, trained.inputs
         store = _store(inputs, config, cache)
         if dict(store.preparation) != dict(inputs.preparation):
             raise ConfigError(
@@ -81,17 +135,7 @@ class Run:
                 "train anew."
             )
         learned = tuple(one for one in (*parts.train, *parts.validation) if one in differing)
-        return cls(folder, config, parts, store, inputs, folder.rule(), learned)
-
-    @property
-    def name(self) -> str:
-        """Name of the run, that is of its folder."""
-        return self.folder.name
-
-    @property
-    def history(self) -> list[dict[str, float]]:
-        """The rows of epochs.csv."""
-        return self.folder.history()
+        return cls(folder, config, parts, inputs, trained.rule, store, learned)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -142,33 +186,6 @@ class Run:
         rows = self.rows(ids, store=store)
         chosen = choose_device(device)
         return predict(self.network().to(chosen), rows, device=chosen)
-
-    def network(self) -> SegmentationModel:
-        """Load the best network, on the CPU and in evaluation mode.
-
-        Raises:
-            ConfigError: the checkpoint cannot be read.
-        """
-        try:
-            model = build_network(self.config)
-        except ConfigError as error:
-            raise ConfigError(f"{self.folder.file('config.toml')} asks for what cannot be: {error}") from None
-        file = self.folder.file("best.pt")
-        best = load_checkpoint(file, self.inputs.fingerprint)
-        try:
-            model.load_state_dict(best["model"])
-        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise ConfigError(
-                f"The checkpoint {file} is of another network than config.toml beside it says: "
-                f"{str(error).splitlines()[0]} Bring the right files back from a copy, or train again in another "
-                "folder (--run)."
-            ) from None
-        if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
-            raise ConfigError(
-                f"The checkpoint {file} holds weights that are no finite numbers. Bring the file back from a copy, or "
-                "train again in another folder (--run)."
-            )
-        return model.eval()
 
 
 def _store(inputs: Inputs, config: TrainConfig, cache: str | None) -> Store:

@@ -26,6 +26,7 @@ SMALLER = {
     "train": ("--encoder", "random", "--threads", "1", "--width", "2", "--epochs", "1"),
     "report": (),
     "datasets": (),
+    "predict": ("--threads", "1"),
 }
 """What is added to a command, so that it needs neither weights nor minutes."""
 
@@ -41,6 +42,8 @@ def my_slides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             folder = tmp_path / "my-slides" / kind / f"patient-{number % 6}"
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(folder / f"{number}.png")
+    (tmp_path / "new-slides").mkdir()
+    Image.fromarray(sample.image).save(tmp_path / "new-slides" / "new.png")
     return tmp_path
 
 
@@ -52,7 +55,8 @@ def test_from_nothing_to_a_report_on_own_images(my_slides: Path) -> None:
         done = CliRunner().invoke(app, [name, *arguments, *SMALLER[name]])
         assert done.exit_code == 0, f"nucseg {name}: {done.output}"
 
-    assert [words[1] for words in run][:5] == ["datasets", "embed", "train", "train", "report"]
+    assert [words[1] for words in run] == ["datasets", "embed", "train", "train", "report", "predict"]
     summary = json.loads((my_slides / "reports" / "first" / "summary.json").read_text())
     assert set(summary["runs"]) == {"guided", "unguided"}
     assert (my_slides / "reports" / "first" / "report.html").is_file()
+    assert (my_slides / "predictions" / "new" / "nuclei.geojson").is_file()

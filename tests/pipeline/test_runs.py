@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ from nucseg.errors import ConfigError
 from nucseg.models import ModelConfig, build_model
 from nucseg_cache import EmbeddingNotFound, Store, StoreNotFound
 from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.inputs import native_mpp, native_px
 from nucseg_pipeline.reporting.cautions import cautions
 from nucseg_pipeline.reporting.configurations import configurations
 from nucseg_pipeline.reporting.exams import Exam
 from nucseg_pipeline.run_folder import RunFolder
-from nucseg_pipeline.runs import Run
+from nucseg_pipeline.runs import Run, TrainedRun
 from nucseg_pipeline.train import train
 
 NAME = "a [run] of ours"
@@ -319,3 +321,37 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
         RunFolder(tmp_path / "file" / "run").held(),
     ):
         pass
+
+
+# ---- a run by itself
+
+
+def test_a_run_opens_and_loads_its_network_without_its_store(place: Path) -> None:
+    shutil.rmtree(place / "cache")
+    run = TrainedRun.opened(place / NAME)
+    assert (run.name, run.inputs.dataset) == (NAME, "synthetic")
+    assert run.network().training is False
+
+
+def test_a_run_records_how_large_and_how_magnified_its_training_images_were(trained: Path) -> None:
+    inputs = TrainedRun.opened(trained / NAME).inputs
+    assert (inputs.native_px, inputs.mpp) == (32, 0.5)
+
+
+def test_a_run_that_did_not_record_it_still_opens(place: Path) -> None:
+    file = place / NAME / "inputs.json"
+    content = json.loads(file.read_text())
+    del content["native_px"], content["mpp"]
+    file.write_text(json.dumps(content))
+    assert TrainedRun.opened(place / NAME).inputs.native_px == 0
+    TrainedRun.opened(place / NAME).network()
+
+
+@pytest.mark.parametrize(
+    ("said", "mpp"), [((0.25, 0.25, 0.26), 0.25), ((0.25, 0.5, 0.5), 0.0), ((None, 0.5, 0.5), 0.0)]
+)
+def test_the_resolution_of_images_is_known_where_it_is_one(said: tuple[float | None, ...], mpp: float) -> None:
+    table = [SimpleNamespace(id=str(i), mpp=one, size=(10, 20 + i)) for i, one in enumerate(said)]
+    assert native_mpp(SimpleNamespace(table=table), ["0", "1", "2"]) == mpp
+    assert native_px(SimpleNamespace(table=table), ["0", "1", "2"]) == 21
+    assert native_px(SimpleNamespace(table=table), []) == 0

@@ -16,6 +16,7 @@ from nucseg_pipeline.cli.fetch import fetch
 from nucseg_pipeline.cli.fidelity import fidelity
 from nucseg_pipeline.cli.figures import figures
 from nucseg_pipeline.cli.models import models
+from nucseg_pipeline.cli.predict import predict
 from nucseg_pipeline.cli.report import report
 from nucseg_pipeline.cli.train import train
 
@@ -52,6 +53,7 @@ app.command()(fetch)
 app.command()(embed)
 app.command()(train)
 app.command()(report)
+app.command()(predict)
 app.command()(ablate)
 app.command()(figures)
 app.command()(fidelity)

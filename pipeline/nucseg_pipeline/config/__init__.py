@@ -5,6 +5,7 @@ from nucseg_pipeline.config.embed import EmbedConfig
 from nucseg_pipeline.config.fidelity import FidelityConfig
 from nucseg_pipeline.config.figures import FiguresConfig
 from nucseg_pipeline.config.places import default_cache, store_location
+from nucseg_pipeline.config.predict import PredictConfig
 from nucseg_pipeline.config.report import ReportConfig
 from nucseg_pipeline.config.train import TrainConfig
 
@@ -13,6 +14,7 @@ __all__ = [
     "EmbedConfig",
     "FidelityConfig",
     "FiguresConfig",
+    "PredictConfig",
     "ReportConfig",
     "TrainConfig",
     "default_cache",

@@ -9,8 +9,15 @@ from skimage.color import rgb2lab
 from threadpoolctl import threadpool_limits
 from torchstain.numpy.normalizers import NumpyMacenkoNormalizer, NumpyReinhardNormalizer
 
-from nucseg.data import STAINS, normalise, open_dataset, stain_identity
-from nucseg.data.stain import MACENKO_CONCENTRATIONS, MACENKO_STAINS, REINHARD_MEANS, REINHARD_STDS
+from nucseg.data import STAINS, normalise, open_dataset, stain_identity, synthetic_dataset
+from nucseg.data.stain import (
+    MACENKO_CONCENTRATIONS,
+    MACENKO_STAINS,
+    REINHARD_MEANS,
+    REINHARD_STDS,
+    fit_normaliser,
+    tissue_share,
+)
 from nucseg.errors import ConfigError
 
 BLUISH = np.array([[0.65, 0.25], [0.70, 0.87], [0.30, 0.43]])
@@ -258,3 +265,18 @@ def test_reinhards_target_is_cryonuseg_in_the_colours_of_macenkos(shared: Path) 
         found.append([tissue.mean(axis=0), tissue.std(axis=0)])
 
     assert np.mean(found, axis=0) == pytest.approx(np.array([REINHARD_MEANS, REINHARD_STDS]), abs=0.06)
+
+
+@pytest.mark.parametrize("stain", ["macenko", "reinhard"])
+def test_a_normalisation_that_was_fitted_once_changes_parts_as_it_changes_the_whole(stain: str) -> None:
+    image = synthetic_dataset(1, side_px=128).entries[0].read_image()[0]
+    fitted = fit_normaliser(image, stain)
+    whole = normalise(image, stain).image
+    assert (whole != image).any()
+    np.testing.assert_array_equal(fitted(image[:50, 30:]), whole[:50, 30:])
+
+
+def test_the_share_of_tissue_is_that_of_pixels_darker_than_glass() -> None:
+    image = np.full((10, 10, 3), 245, np.uint8)
+    image[:3] = [220, 160, 200]
+    assert tissue_share(image) == 0.3

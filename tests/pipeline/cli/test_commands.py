@@ -23,7 +23,18 @@ from nucseg_cache import Store
 from nucseg_pipeline.cli import app
 
 COMMANDS = (
-    *(["fetch"], ["embed"], ["train"], ["report"], ["ablate"], ["figures"], ["fidelity"], ["models"], ["datasets"]),
+    *(
+        ["fetch"],
+        ["embed"],
+        ["train"],
+        ["report"],
+        ["predict"],
+        ["ablate"],
+        ["figures"],
+        ["fidelity"],
+        ["models"],
+        ["datasets"],
+    ),
     ["demo"],
     *(["cache", "info"], ["cache", "verify"], ["cache", "prune"]),
 )

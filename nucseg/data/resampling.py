@@ -1,0 +1,56 @@
+"""Arrays brought from one pixel grid to another, axis by axis, wherever a cut-out begins."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating]
+
+
+def area_mean(values: Floats, edges: npt.NDArray[np.float64], axis: int) -> Floats:
+    """Mean over intervals of an axis: interval i goes from edges[i] to edges[i + 1].
+
+    Pixel p covers [p, p + 1); one that a border cuts counts by its share. The intervals are equally long and lie within
+    the axis, but for rounding.
+    """
+    n_native, n = values.shape[axis], len(edges) - 1
+    first = np.minimum(edges[:-1].astype(np.int64), n_native - 1)
+    length = edges[-1] - edges[0]
+    total: Floats = np.zeros_like(np.take(values, first, axis))
+    others = tuple(other for other in range(values.ndim) if other != axis)
+    for pixel in (first + step for step in range(math.ceil(length / n) + 1)):
+        share = (np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)).clip(0)
+        total += np.take(values, pixel, axis, mode="clip") * np.expand_dims(share.astype(values.dtype), others)
+    total *= n / length
+    return total
+
+
+def linear(values: Floats, positions: npt.NDArray[np.float64], axis: int) -> Floats:
+    """Linear interpolation along an axis at positions in pixels, the centre of pixel p being p + 1/2.
+
+    Beyond the first and the last centre it is their value.
+    """
+    last = values.shape[axis] - 1
+    centred = (positions - 0.5).clip(0, last)
+    below = np.minimum(centred.astype(np.int64), last)
+    others = tuple(other for other in range(values.ndim) if other != axis)
+    share = np.expand_dims((centred - below).astype(values.dtype), others)
+    lower = np.take(values, below, axis)
+    return np.asarray(lower + share * (np.take(values, np.minimum(below + 1, last), axis) - lower))
+
+
+def resampled(values: Floats, start: float, step: float, n: int, axis: int) -> Floats:
+    """The n pixels of another grid along an axis, pixel i of which covers [start + i step, start + (i + 1) step).
+
+    Larger pixels take the mean over what they cover, smaller ones are interpolated between centres.
+    """
+    edges = start + step * np.arange(n + 1)
+    if step > 1:
+        inside = edges.clip(0, values.shape[axis])
+        others = tuple(other for other in range(values.ndim) if other != axis)
+        share = np.diff(inside) * n / max(inside[-1] - inside[0], step / 2)  # of a whole interval: one may reach beyond
+        return np.asarray(area_mean(values, inside, axis) / np.expand_dims(share.astype(values.dtype), others))
+    return linear(values, (edges[:-1] + edges[1:]) / 2, axis)

@@ -1,0 +1,75 @@
+"""Microns a pixel, as files say it in their several ways."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+PLAUSIBLE = (0.05, 20.0)
+"""What microscopes give; anything else, such as 72 dots an inch (353), says nothing of the magnification."""
+
+_MICRONS = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
+_INCH, _CENTIMETRE = 2, 3
+_MICRONS_OF_UNIT = {_INCH: 25_400.0, _CENTIMETRE: 10_000.0}
+
+
+def plausible(mpp: float | None) -> float | None:
+    """The value where a microscope could give it, else None."""
+    low, high = PLAUSIBLE
+    return mpp if mpp is not None and math.isfinite(mpp) and low <= mpp <= high else None
+
+
+def tiff_mpp(tiff: Any) -> float | None:
+    """What an open tifffile.TiffFile says: OME-XML, Aperio's description, ImageJ's unit, then the resolution tags."""
+    page = tiff.pages.first
+    description = str(page.description or "")
+    for said in (_ome(tiff.ome_metadata or ""), _aperio(description), _imagej(page, description), _tags(page)):
+        if (mpp := plausible(said)) is not None:
+            return mpp
+    return None
+
+
+def number(text: str | None) -> float | None:
+    """A number from a text, None where it is none."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _ome(xml: str) -> float | None:
+    # by the attribute's name alone: the text comes from others, and a parser of XML can be led astray
+    size = number(_first(r'\bPhysicalSizeX="([^"]{1,40})"', xml))
+    unit = _first(r'\bPhysicalSizeXUnit="([^"]{1,20})"', xml) or "µm"
+    factor = _MICRONS.get(unit.replace("&#181;", "µ").replace("&#xB5;", "µ"))
+    return None if size is None or factor is None else size * factor
+
+
+def _aperio(description: str) -> float | None:
+    return number(_first(r"\bMPP *= *([0-9.eE+-]{1,40})", description))
+
+
+def _imagej(page: Any, description: str) -> float | None:
+    if not description.startswith("ImageJ="):
+        return None
+    unit = (_first(r"^unit=(\S{1,20})", description) or "").replace("\\u00B5", "µ")
+    return _per_pixel(page, _MICRONS.get(unit))
+
+
+def _tags(page: Any) -> float | None:
+    unit = page.tags.get("ResolutionUnit")
+    return _per_pixel(page, _MICRONS_OF_UNIT.get(int(unit.value)) if unit is not None else None)
+
+
+def _per_pixel(page: Any, microns_of_unit: float | None) -> float | None:
+    resolution = page.tags.get("XResolution")
+    if microns_of_unit is None or resolution is None:
+        return None
+    above, below = resolution.value
+    return microns_of_unit * below / above if above else None
+
+
+def _first(pattern: str, text: str) -> str | None:
+    found = re.search(pattern, text, re.MULTILINE)
+    return found[1] if found else None

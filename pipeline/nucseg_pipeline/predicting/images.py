@@ -1,0 +1,45 @@
+"""Which images are asked for, and what their results are called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nucseg.data.files import found_in, listed
+from nucseg.data.slides import SLIDE_SUFFIXES
+from nucseg.errors import ConfigError
+
+_OME = ".ome"
+
+
+def named_images(places: Sequence[Path]) -> dict[str, Path]:
+    """Name -> file of all images: files as they are, and the images that lie in folders (not in folders in them).
+
+    Raises:
+        ConfigError: a place is not there, a folder holds no image, or two images would have one name.
+        DataError: a folder cannot be listed.
+    """
+    named: dict[str, Path] = {}
+    for file in (file for place in places for file in _files(place)):
+        name = file.stem.removesuffix(_OME) or file.stem
+        if name in named and named[name].resolve() != file.resolve():
+            raise ConfigError(
+                f"{named[name]} and {file} would both be written to a folder {name}. Predict them one after the other, "
+                "with another --out each."
+            )
+        named[name] = file
+    return named
+
+
+def _files(place: Path) -> list[Path]:
+    if place.is_dir():
+        files = list(listed(place, SLIDE_SUFFIXES).values())
+        if not files:
+            raise ConfigError(
+                f"There is no image in {place}: found {found_in(place)}, expected {', '.join(SLIDE_SUFFIXES)}. Name "
+                "another folder, or a file."
+            )
+        return files
+    if not place.exists():
+        raise ConfigError(f"There is no image {place}. Name an image, or a folder of images.")
+    return [place]

@@ -1,0 +1,161 @@
+"""A drawn whole slide through `nucseg predict`: peak memory, time, and whether results depend on how it is cut up.
+
+    python tests/bench/bench_predict.py [--side 10000] [--encoder instant|random|onnx:FILE] [--run RUN]
+
+Without --run a small network is trained on drawn images first. The slide is a tiled pyramid, written block by block
+from drawings, with stripes of glass. Memory is the VmHWM of a process that does nothing else.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import shapely
+import tifffile
+
+from nucseg.data.slides import open_slide
+from nucseg.data.synthetic import synthetic_dataset
+from nucseg_pipeline.config import EmbedConfig, TrainConfig
+from nucseg_pipeline.embed import embed
+from nucseg_pipeline.predict import Predictor
+from nucseg_pipeline.predicting.maps import map_rows
+from nucseg_pipeline.predicting.nuclei import bands
+from nucseg_pipeline.train import train
+
+SHOWN = {"run": "the same", "tiles": "tiles shifted by 57 and 101 network px", "blocks": "blocks shifted by 333 px"}
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from nucseg_pipeline.config import PredictConfig
+from nucseg_pipeline.predict import predict
+begin = time.perf_counter()
+result = predict(PredictConfig(images=(Path(sys.argv[1]),), run=Path(sys.argv[2]), out=Path(sys.argv[3]), threads=2))
+assert not result.failures, result.failures
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak.split()[1]) / 1024, time.perf_counter() - begin)
+"""
+
+
+def drawn_slide(file: Path, side_px: int, *, tile: int = 512, n_drawings: int = 24) -> Path:
+    """Write a pyramid of drawings block by block; every eighth column of blocks is glass."""
+    drawings = [entry.read_image()[0] for entry in synthetic_dataset(n_drawings, side_px=tile, seed=7).entries]
+    order = np.random.default_rng(0)
+    n = -(-side_px // tile)
+    chosen = order.integers(0, n_drawings, (n, n))
+
+    def tiles(reduced: int) -> Iterator[np.ndarray]:
+        """Tiles of a level, each of which shows reduced x reduced blocks."""
+        for row in range(-(-n // reduced)):
+            for column in range(-(-n // reduced)):
+                shown = np.full((tile, tile, 3), 243, np.uint8)
+                size = tile // reduced
+                for i, j in np.ndindex(reduced, reduced):
+                    y, x = row * reduced + i, column * reduced + j
+                    if y < n and x < n and x % 8 != 5:
+                        block = drawings[chosen[y, x]].reshape(size, reduced, size, reduced, 3).mean((1, 3))
+                        shown[i * size : (i + 1) * size, j * size : (j + 1) * size] = block
+                yield shown
+
+    options = {"tile": (tile, tile), "photometric": "rgb", "compression": "zlib", "dtype": np.uint8, "maxworkers": 1}
+    with tifffile.TiffWriter(file, ome=True) as tiff:
+        tiff.write(
+            tiles(1), shape=(side_px, side_px, 3), subifds=2,
+            metadata={"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}, **options,
+        )  # fmt: skip
+        for reduced in (2, 4):
+            side = -(-side_px // reduced)
+            tiff.write(tiles(reduced), shape=(side, side, 3), subfiletype=1, metadata=None, **options)
+    return file
+
+
+def trained_run(place: Path, encoder: str) -> Path:
+    """A small network on drawn images."""
+    embed(
+        EmbedConfig(dataset="synthetic", encoder=encoder, cache=str(place / "cache"), limit=12, threads=1),
+        lambda done, total, what: None,
+    )
+    train(
+        TrainConfig(
+            dataset="synthetic", cache=str(place / "cache"), encoder=encoder, fusion="multiscale", width=4, epochs=3,
+            batch_size=4, learning_rate=3e-3, schedule="cosine", threads=2, run=place / "run",
+        )
+    )  # fmt: skip
+    return place / "run"
+
+
+def checked(folder: Path) -> str:
+    """Hold GeoJSON, table and instance map against one another."""
+    features = json.loads((folder / "nuclei.geojson").read_bytes())["features"]
+    polygons = shapely.from_geojson([json.dumps(feature["geometry"]) for feature in features])
+    areas = np.array([feature["properties"]["measurements"]["area_px2"] for feature in features])
+    counted = np.bincount(tifffile.imread(folder / "instances.tif").ravel())
+    assert shapely.is_valid(polygons).all()
+    assert len(counted) - 1 == len(features) == len((folder / "nuclei.csv").read_text().splitlines()) - 1
+    np.testing.assert_array_equal(counted[1:], areas)
+    np.testing.assert_array_equal(shapely.area(polygons), areas)
+    return f"{len(features)} polygons, all valid, each of the area of its pixels in the instance map"
+
+
+def main() -> None:
+    """Print what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=10_000)
+    parser.add_argument("--encoder", default="instant")
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--shifts", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--overlaps", default="0.5", help="of the comparison of shifted grids")
+    parser.add_argument("--keep", type=Path, help="where to leave slide and results")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        place = options.keep or Path(temporary)
+        place.mkdir(exist_ok=True, parents=True)
+        encoder = options.encoder
+        if encoder == "instant":
+            sys.path.insert(0, str(Path(__file__).parents[1]))
+            from instant_encoder import instant_graph
+
+            (place / "instant.onnx").write_bytes(instant_graph())
+            encoder = f"onnx:{place / 'instant.onnx'}"
+        run = options.run or (place / "run" if (place / "run").exists() else trained_run(place, encoder))
+        begin = time.perf_counter()
+        slide = drawn_slide(place / "slide.ome.tif", options.side)
+        print(
+            f"slide: {options.side} px a side, {slide.stat().st_size / 1e6:.0f} MB, {time.perf_counter() - begin:.0f} s"
+        )
+        child = subprocess.run(
+            [sys.executable, "-P", "-c", CHILD, slide, run, place / "out"], check=True, capture_output=True, text=True
+        )
+        peak, seconds = map(float, child.stdout.split()[-2:])
+        summary = json.loads((place / "out" / "slide" / "summary.json").read_bytes())
+        n_tiles, n_glass = summary["tiles"], summary["tiles_without_tissue"]
+        print(f"peak memory: {peak:.0f} MiB; {seconds:.0f} s for {n_tiles} tiles, {n_glass} of them glass")
+        print(checked(place / "out" / "slide"))
+        if options.shifts:
+            for overlap in map(float, options.overlaps.split(",")):
+                shifted(run, slide, overlap)
+
+
+def shifted(run: Path, slide: Path, overlap: float) -> None:
+    """Count nuclei with tiles and blocks elsewhere."""
+    predictor = Predictor.open(run, threads=2, overlap=overlap)
+    shifts = {"run": ((0, 0), (0, 0)), "tiles": ((57, 101), (0, 0)), "blocks": ((0, 0), (333, 500))}
+    first = 0
+    for what, (tiles, blocks) in shifts.items():
+        opened = open_slide(slide)
+        look = predictor.looking(opened, shift=tiles)
+        rows = map_rows(look.scene, predictor.engine, everything=False, progress=lambda done: None)
+        n = sum(len(band.nuclei) for band in bands(look.scene, rows, predictor.run.rule, blocks))
+        opened.close()
+        first = first or n
+        print(f"overlap {overlap}, {SHOWN[what]}: {n} nuclei ({n / first - 1:+.2%})")
+
+
+if __name__ == "__main__":
+    main()
