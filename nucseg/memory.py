@@ -16,11 +16,12 @@ logger = logging.getLogger(__name__)
 
 _SAID = re.compile(
     "out of memory|DefaultCPUAllocator|_ALLOC_FAILED|(can't|cannot|failed to) allocate memory|bad allocation|bad_alloc|"
-    "can't start new thread|failed to map segment",
+    "can't start new thread|failed to map segment|could not (create a primitive|create a memory object)$",
     re.IGNORECASE,
 )
 """How torch says it on CUDA, on Apple's GPUs and on a CPU, where it has no exception of its own for it; how cuBLAS and
-cuDNN say it through torch; how ONNX Runtime, Python and the loader of libraries do."""
+cuDNN say it through torch; how ONNX Runtime, Python, the loader of libraries and, in its words for any allocation that
+fails while it sets a layer up, oneDNN do."""
 
 
 def lacks_memory(error: BaseException) -> bool:

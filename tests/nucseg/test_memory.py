@@ -92,6 +92,7 @@ def test_what_torch_and_numpy_really_say_is_understood() -> None:
         "MPS backend out of memory (MPS allocated: 9.05 GB)",
         "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory for requested buffer of size 42949",
         "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc",
+        "could not create a primitive",  # oneDNN, on a CPU
     ],
 )
 def test_what_other_devices_say_is_understood(said: str) -> None:
