@@ -25,9 +25,10 @@ torture: $(READY)
 	  --torture long --torture-table docs/pages/reliability.md
 
 messages: $(READY)
-	rm -f docs/pages/messages.md
+	rm -f $(VENV)/messages.md
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
-	  tests --messages docs/pages/messages.md --deselect tests/test_messages.py
+	  tests --messages $(VENV)/messages.md --deselect tests/test_messages.py
+	mv $(VENV)/messages.md docs/pages/messages.md
 
 lint: $(READY)
 	$(BIN)/ruff check $(PACKAGES)

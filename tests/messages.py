@@ -119,14 +119,14 @@ class Messages:
 
             def noted(error: Any, *args: Any, made: Any = made, **kwargs: Any) -> None:
                 made(error, *args, **kwargs)
-                self.note(str(error) or str(getattr(error, "message", "")))
+                self.note(str(error) or str(getattr(error, "message", "")), error)
 
             base.__init__ = noted  # type: ignore[method-assign]
 
-    def note(self, message: str) -> None:
-        """Remember a message with the nearest place on the stack that makes errors."""
+    def note(self, message: str, error: object = None) -> None:
+        """Remember a message with the nearest place on the stack that makes errors, outside of the error itself."""
         frame = sys._getframe(2)
-        while frame is not None and frame.f_code.co_name == "__init__":
+        while frame is not None and error is not None and frame.f_locals.get("self") is error:
             frame = frame.f_back
         if frame is not None and (site := self.sites.get((frame.f_code.co_filename, frame.f_lineno))):
             self.said.setdefault(site, set()).add(plain(message))

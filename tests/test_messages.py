@@ -55,7 +55,7 @@ def test_an_error_is_noted_with_the_place_that_made_it(tmp_path: Path) -> None:
     class Noted(DataError):
         def __init__(self, message: str) -> None:
             super().__init__(message)
-            messages.note(message)
+            messages.note(message, self)
 
     with pytest.raises(Noted):
         names["refuse"](Noted)  # type: ignore[operator]

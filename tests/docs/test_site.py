@@ -83,7 +83,7 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     nbclient.NotebookClient(book, timeout=500, kernel_name="python3").execute(cwd=str(tmp_path))
 
     said = "".join(map(text, book.cells))
-    assert "12 images encoded" in said
+    assert "10 images encoded" in said
     assert re.search(r"xgfb best validation Dice 0\.\d{3}", said)
     assert said.count("image/png") == 2
     assert list(tmp_path.glob("tmp*")) == [], "it tidies up"

@@ -39,10 +39,12 @@ def nucseg(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_a_set_in_the_layout_of_conic_goes_from_files_to_report(conic: Path, tmp_path: Path) -> None:
+def test_a_set_in_the_layout_of_conic_goes_from_files_to_report(
+    conic: Path, instant_encoder: str, tmp_path: Path
+) -> None:
     cache, run, out = tmp_path / "cache", tmp_path / "run", tmp_path / "report"
-    embed = ("embed", "--dataset", "conic", "--source", conic, "--cache", cache, "--encoder", "random")
-    options = ("--encoder", "random", "--width", 2, "--epochs", 1, "--batch-size", 8, "--threads", 2)
+    embed = ("embed", "--dataset", "conic", "--source", conic, "--cache", cache, "--encoder", instant_encoder)
+    options = ("--encoder", instant_encoder, "--width", 2, "--epochs", 1, "--batch-size", 8, "--threads", 2)
     for command in (
         embed,
         ("train", "--dataset", "conic", "--cache", cache, "--run", run, *options),

@@ -3,9 +3,6 @@
 import errno
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Sequence
@@ -456,41 +453,3 @@ def test_a_known_data_set_that_is_nowhere_names_what_gets_it(
 
     with pytest.raises(ConfigError, match=rf"`nucseg fetch {name.partition('@')[0]}` gets it\. Or name the folder"):
         run(tmp_path, dataset=name, source=None)
-
-
-def command(source: Path, cache: Path) -> list[str]:
-    options = ["--dataset", "mine", "--source", str(source), "--encoder", "random", "--threads", "1"]
-    return [sys.executable, "-m", "nucseg_pipeline", "embed", *options, "--cache", str(cache)]
-
-
-def test_a_killed_run_continues_and_ends_bit_equal_to_an_undisturbed_one(source: Path, tmp_path: Path) -> None:
-    subprocess.run(command(source, tmp_path / "undisturbed"), check=True, capture_output=True)
-    killed_at = []
-    for n_rows in range(1, N_IMAGES + 1):  # five moments: each time one more chunk has appeared
-        process = subprocess.Popen(command(source, tmp_path / "killed"), stdout=subprocess.DEVNULL)
-        values = tmp_path / "killed" / "mine.zarr" / "embeddings"
-        while process.poll() is None and len(list(values.glob("*/identity/values/c/*"))) < n_rows:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        killed_at.append(process.wait() == -signal.SIGKILL)
-
-    last = subprocess.run(command(source, tmp_path / "killed"), check=True, capture_output=True, text=True)
-
-    left = {name: content for name, content in files_of(tmp_path / "killed" / "mine.zarr").items()
-            if not name.endswith(".partial")}  # fmt: skip
-    assert sum(killed_at) >= N_IMAGES - 1  # the last kill may come too late
-    assert "5 embedded" in last.stdout
-    assert left == files_of(tmp_path / "undisturbed" / "mine.zarr")
-    assert verify(tmp_path / "killed" / "mine.zarr").findings == ()
-
-
-def test_two_runs_at_once_share_the_work_and_end_bit_equal(source: Path, tmp_path: Path) -> None:
-    subprocess.run(command(source, tmp_path / "alone"), check=True, capture_output=True)
-
-    both = [subprocess.Popen(command(source, tmp_path / "both"), stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    printed = [process.communicate()[0] for process in both]
-
-    encoded = [int(line.split()[0]) for text in printed for line in text.splitlines() if " encoded" in line]
-    assert [process.returncode for process in both] == [0, 0]
-    assert sum(encoded) == N_IMAGES
-    assert files_of(tmp_path / "both" / "mine.zarr") == files_of(tmp_path / "alone" / "mine.zarr")

@@ -43,7 +43,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (place / "slides" / kind).mkdir(parents=True, exist_ok=True)
             Image.fromarray(values).save(place / "slides" / kind / f"{number}.png")
     cache = str(place / "cache")
-    embed(EmbedConfig(dataset="own", source=place / "slides", encoder="random", cache=cache), lambda *_: None)
+    embed(EmbedConfig(dataset="own", source=place / "slides", encoder="none", cache=cache), lambda *_: None)
     train(
         TrainConfig(
             dataset="own", cache=cache, fusion="none", width=4, epochs=6, batch_size=2, learning_rate=1e-2, dropout=0,

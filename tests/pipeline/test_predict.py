@@ -297,6 +297,13 @@ def test_a_stain_is_normalised_alike_over_all_tiles(place: Path, drawing: np.nda
     assert (canvas != drawing).any()
 
 
+def test_a_stain_that_was_normalised_in_another_way_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nucseg.data.stain._VERSION", "0")
+
+    with pytest.raises(ConfigError, match=r"normalised by macenko in another way .*\(stain_version\)"):
+        Predictor.open(place / "stained", device="cpu", threads=1)
+
+
 # ---- what is written
 
 

@@ -289,7 +289,7 @@ def test_a_scheduler_that_does_not_answer_is_told(
 # ---- the command
 
 
-@pytest.mark.parametrize("how", ["interrupted", "told to end", "killed"])
+@pytest.mark.parametrize("how", ["told to end", "killed"])
 def test_a_command_that_is_stopped_leaves_no_worker_and_keeps_what_is_finished(
     source: Path, instant_encoder: str, alone: Path, tmp_path: Path, how: str
 ) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from nucseg.data import prepare_image
 from nucseg.data.slides import ArraySlide, open_slide
+from nucseg.data.slides.scanner import ScannerSlide
 from nucseg.data.slides.tiff import TiffSlide
 from nucseg.errors import DataError
 
@@ -242,3 +244,35 @@ def test_without_openslide_a_slide_that_is_a_tiff_is_read_by_tifffile(
 def test_an_array_that_is_no_image_is_refused(image: np.ndarray) -> None:
     with pytest.raises(DataError, match="An image"):
         ArraySlide(image)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"photometric": "separated"}, "4 channels of colour model SEPARATED"),
+        ({"photometric": "ycbcr"}, "YCbCr that is not JPEG"),
+    ],
+)
+def test_a_tiff_in_other_colours_is_refused(options: dict[str, str], told: str, tmp_path: Path) -> None:
+    channels = 4 if "separated" in options.values() else 3
+    file = written(tmp_path / "a.tif", np.zeros((64, 64, channels), np.uint8), tile=(64, 64), **options)
+
+    with pytest.raises(DataError, match=told):
+        TiffSlide(file)
+
+
+def test_a_way_of_packing_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.tif", SMOOTH, tile=(64, 64), compression="zlib")
+    with tifffile.TiffFile(file, mode="r+") as tiff:
+        tiff.pages[0].tags["Compression"].overwrite(34661)  # JBIG, which is for black and white
+
+    with pytest.raises(DataError, match=r"packed as JBIG, which cannot be unpacked.*imagecodecs"):
+        TiffSlide(file)
+
+
+def test_what_openslide_cannot_read_is_told(tmp_path: Path) -> None:
+    def fail(name: str) -> None:
+        raise RuntimeError("the index is damaged")
+
+    with pytest.raises(DataError, match=r"OpenSlide cannot read .*a\.mrxs \(the index is damaged\)"):
+        ScannerSlide(tmp_path / "a.mrxs", SimpleNamespace(OpenSlide=fail))

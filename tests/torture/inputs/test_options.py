@@ -55,6 +55,7 @@ NEEDED: dict[str, list[object]] = {
     "report": ["nowhere/run"],
     "figures": ["nowhere/run"],
     "ablate": ["nowhere.toml"],
+    "predict": ["nowhere.png", "--run", "nowhere/run", "--out", "out"],
     "datasets": [],
     "models": [],
     "fetch": ["conic"],

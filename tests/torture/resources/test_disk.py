@@ -126,7 +126,7 @@ TRAINING = """
 
 
 @pytest.mark.parametrize(
-    ("doing", "source", "short", "long"), [("embedding", EMBEDDING, 4, 100), ("training", TRAINING, 0, 30)]
+    ("doing", "source", "short", "long"), [("embedding", EMBEDDING, 2, 100), ("training", TRAINING, 0, 30)]
 )
 def test_on_a_disk_that_fills_up_what_is_finished_is_kept_and_the_rest_follows(
     on_a_disk: tuple[str, ...],

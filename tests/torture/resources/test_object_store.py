@@ -84,9 +84,10 @@ FAILING = """
         refused = 1 in (first.exit_code, info.exit_code)
         told(refused=refused, n_failed=n_failed, wrong=lost and f"{lost} (it said: {first.stderr[-400:]})")
 
-    with share_fails(1.0, n_trials):
-        never = embed("s3://bucket/never")
-    told(refused=never.exit_code == 1, wrong=wrong(never), said=never.stderr)
+    if n_trials > 1:  # it asks again and again for a while
+        with share_fails(1.0, n_trials):
+            never = embed("s3://bucket/never")
+        told(refused=never.exit_code == 1, wrong=wrong(never), said=never.stderr)
 """
 
 
@@ -96,11 +97,12 @@ def test_an_s3_server_that_fails_one_request_in_ten(
     pytest.importorskip("moto.server")
     n_trials = profile.trials(short=1, long=20)
 
-    *trials, never = program(FAILING, slides, tmp_path, profile.seed, n_trials)
-    assert len(trials) == n_trials
-    for trial in trials:
+    told = program(FAILING, slides, tmp_path, profile.seed, n_trials)
+    assert len(told) == n_trials + (n_trials > 1)
+    for trial in told[:n_trials]:
         assert trial["n_failed"] > 0
         ledger.judge("S3 server that fails one request in ten", wrong=trial["wrong"], refused=trial["refused"])
-    assert never["refused"]
-    assert not never["wrong"]
-    assert "Look at the network" in never["said"]
+    for never in told[n_trials:]:
+        assert never["refused"]
+        assert not never["wrong"]
+        assert "Look at the network" in never["said"]
