@@ -1,13 +1,15 @@
-"""A drawn whole slide through `nucseg predict`: peak memory, time, and whether results depend on how it is cut up.
+"""A whole slide through `nucseg predict`: peak memory, time, and whether results depend on how it is cut up.
 
     python tests/bench/bench_predict.py [--side 10000] [--encoder instant|random|onnx:FILE] [--run RUN]
 
 Without --run a small network is trained on drawn images first. The slide is a tiled pyramid, written block by block
-from drawings, with stripes of glass. Memory is the VmHWM of a process that does nothing else.
+from the images of NuInsSeg in $NUCSEG_SHARED, else from drawings, with stripes of glass. Memory is the VmHWM of a
+process that does nothing else.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,6 +21,7 @@ import numpy as np
 import shapely
 import tifffile
 
+from nucseg.data import open_dataset
 from nucseg.data.slides import open_slide
 from nucseg.data.synthetic import synthetic_dataset
 from nucseg_pipeline.config import EmbedConfig, TrainConfig
@@ -27,6 +30,8 @@ from nucseg_pipeline.predict import Predictor
 from nucseg_pipeline.predicting.maps import map_rows
 from nucseg_pipeline.predicting.nuclei import bands
 from nucseg_pipeline.train import train
+
+TILE_PX = 512
 
 SHOWN = {"run": "the same", "tiles": "tiles shifted by 57 and 101 network px", "blocks": "blocks shifted by 333 px"}
 
@@ -43,12 +48,21 @@ print(int(peak.split()[1]) / 1024, time.perf_counter() - begin)
 """
 
 
-def drawn_slide(file: Path, side_px: int, *, tile: int = 512, n_drawings: int = 24) -> Path:
-    """Write a pyramid of drawings block by block; every eighth column of blocks is glass."""
-    drawings = [entry.read_image()[0] for entry in synthetic_dataset(n_drawings, side_px=tile, seed=7).entries]
+def pictures(n: int) -> list[np.ndarray]:
+    """Images of TILE_PX a side, real ones where they are at hand."""
+    real = Path(os.environ.get("NUCSEG_SHARED", "../shared")) / "data" / "nuinsseg"
+    if not real.is_dir():
+        return [entry.read_image()[0] for entry in synthetic_dataset(n, side_px=TILE_PX, seed=7).entries]
+    entries = open_dataset("nuinsseg", real).entries
+    return [entries[i].read_image()[0] for i in np.linspace(0, len(entries) - 1, n).astype(int)]
+
+
+def pieced_slide(file: Path, side_px: int, *, n_pictures: int = 24) -> Path:
+    """Write a pyramid of pictures block by block; every eighth column of blocks is glass."""
+    tile, shown_pictures = TILE_PX, pictures(n_pictures)
     order = np.random.default_rng(0)
     n = -(-side_px // tile)
-    chosen = order.integers(0, n_drawings, (n, n))
+    chosen = order.integers(0, n_pictures, (n, n))
 
     def tiles(reduced: int) -> Iterator[np.ndarray]:
         """Tiles of a level, each of which shows reduced x reduced blocks."""
@@ -59,7 +73,7 @@ def drawn_slide(file: Path, side_px: int, *, tile: int = 512, n_drawings: int = 
                 for i, j in np.ndindex(reduced, reduced):
                     y, x = row * reduced + i, column * reduced + j
                     if y < n and x < n and x % 8 != 5:
-                        block = drawings[chosen[y, x]].reshape(size, reduced, size, reduced, 3).mean((1, 3))
+                        block = shown_pictures[chosen[y, x]].reshape(size, reduced, size, reduced, 3).mean((1, 3))
                         shown[i * size : (i + 1) * size, j * size : (j + 1) * size] = block
                 yield shown
 
@@ -125,7 +139,7 @@ def main() -> None:
             encoder = f"onnx:{place / 'instant.onnx'}"
         run = options.run or (place / "run" if (place / "run").exists() else trained_run(place, encoder))
         begin = time.perf_counter()
-        slide = drawn_slide(place / "slide.ome.tif", options.side)
+        slide = pieced_slide(place / "slide.ome.tif", options.side)
         print(
             f"slide: {options.side} px a side, {slide.stat().st_size / 1e6:.0f} MB, {time.perf_counter() - begin:.0f} s"
         )
