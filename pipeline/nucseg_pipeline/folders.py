@@ -1,7 +1,9 @@
-"""Folders that are made for something that may then not come about."""
+"""Folders that one process at a time writes to, and that are made for something that may then not come about."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -15,3 +17,24 @@ def remove_empty(folders: Sequence[Path]) -> None:
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
+
+
+@contextmanager
+def locked(folder: Path, busy: Exception | None = None) -> Iterator[None]:
+    """Hold the kernel's lock on a folder, which ends with the process that has it.
+
+    Where another process has it this raises `busy`; None waits. On a file system without locks the user is trusted to
+    write one thing at a time.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            if busy:
+                raise busy from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)

@@ -24,6 +24,7 @@ from nucseg.instances import InstanceRule, separate
 from nucseg_cache import Key, SampleRow, Store
 from nucseg_pipeline.cli import app
 from nucseg_pipeline.config import PredictConfig, TrainConfig
+from nucseg_pipeline.folders import locked
 from nucseg_pipeline.predict import Predictor, predict
 from nucseg_pipeline.predicting import nuclei, results
 from nucseg_pipeline.predicting.maps import map_rows
@@ -428,7 +429,7 @@ def test_a_disk_that_is_full_leaves_nothing_by_halves(
 def test_another_process_at_the_same_image_is_told(tmp_path: Path) -> None:
     (tmp_path / ".a.part").mkdir()
     with (
-        results._alone(tmp_path / ".a.part"),
+        locked(tmp_path / ".a.part"),
         pytest.raises(ConfigError, match="Another process predicts into"),
         results.drafted(tmp_path / "a"),
     ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from nucseg.data.slides import Slide
 from nucseg.errors import ConfigError
 from nucseg.mosaic import Band
+from nucseg_pipeline.folders import locked
 from nucseg_pipeline.predicting.nuclei import Nucleus
 from nucseg_pipeline.predicting.overlay import Overlay
 from nucseg_pipeline.predicting.tables import Tables
@@ -93,9 +93,10 @@ def drafted(folder: Path) -> Iterator[Path]:
         ConfigError: they cannot be written, or another process writes them.
     """
     draft = folder.with_name(f".{folder.name}.part")
+    busy = ConfigError(f"Another process predicts into {folder}. Wait for it, or choose another folder with --out.")
     try:
         draft.mkdir(parents=True, exist_ok=True)
-        with _alone(draft):
+        with locked(draft, busy):
             for leftover in draft.iterdir():  # of a process that was killed
                 leftover.unlink()
             try:
@@ -108,24 +109,6 @@ def drafted(folder: Path) -> Iterator[Path]:
             f"The results cannot be written to {folder}: {error.strerror or error}. Make room, or choose another "
             "folder with --out."
         ) from error
-
-
-@contextmanager
-def _alone(draft: Path) -> Iterator[None]:
-    descriptor = os.open(draft, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"Another process predicts into {draft.parent / draft.name[1:-5]}. Wait for it, or choose another "
-                "folder with --out."
-            ) from None
-        except OSError:
-            pass  # a file system without locks: the user is trusted to predict an image once at a time
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _publish(draft: Path, folder: Path) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from nucseg.errors import ConfigError
-from nucseg_pipeline.folders import missing_folders, remove_empty
+from nucseg_pipeline.folders import locked, missing_folders, remove_empty
 
 _DRAFT = ".report-"
 """How the name of a folder begins whose files are not yet in their places."""
@@ -54,7 +53,7 @@ def _draft(folder: Path) -> Iterator[Path]:
     """Give an empty folder inside the other one, for the time of the block, to one process at a time."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with locked(folder):
             for leftover in folder.glob(f"{_DRAFT}*"):  # of a process that was killed: nobody else can be writing
                 shutil.rmtree(leftover, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=_DRAFT, dir=folder) as draft:
@@ -64,15 +63,3 @@ def _draft(folder: Path) -> Iterator[Path]:
             f"The files cannot be written to {folder}: {error.strerror or error}. "
             "Choose another folder with --out, or make room."
         ) from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Wait for the kernel's lock on a folder, which ends with the process that has it."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks: the user is trusted to write one report at a time
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
