@@ -56,7 +56,8 @@ def predict(
     notes(list(dict.fromkeys(note for image in result.images for note in image.summary.get("notes", ()))))
     for image in result.images:
         out.print(_told(image))
-    out.print(f"results: {out_folder}")
+    if result.images:
+        out.print(f"results: {out_folder}")
     if result.failures:
         raise DataError(_failed(result))
 
@@ -77,7 +78,9 @@ def _failed(result: PredictResult) -> str:
     n_images = len(result.images) + len(result.failures)
     shown = "".join(f"\n  {name}: {reason}" for name, reason in list(result.failures.items())[:8])
     more = f"\n  and {len(result.failures) - 8} more" if len(result.failures) > 8 else ""
-    return (
-        f"{len(result.failures)} of {n_images} images could not be predicted:{shown}{more}\nThe others are done. Mend "
-        "or leave out these, and run the command again: what is done is kept."
+    way_out = (
+        "The others are done. Mend or leave out these, and run the command again: what is done is kept."
+        if result.images
+        else "Mend them, or name others."
     )
+    return f"{len(result.failures)} of {n_images} images could not be predicted:{shown}{more}\n{way_out}"
