@@ -1,0 +1,47 @@
+"""The three stages of the README run on real images as they stand there, but for the encoder, and smaller."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nucseg_pipeline.cli import app
+from tests.docs.pages import REPOSITORY, commands
+
+SMALLER = {
+    "embed": ("--limit", "10", "--threads", "1"),
+    "train": ("--threads", "1", "--width", "2", "--epochs", "1", "--batch-size", "4"),
+    "report": (),
+    "figures": (),
+}
+
+
+@pytest.mark.shared
+def test_the_three_stages_and_their_figures(
+    shared: Path, instant_encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NUCSEG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NUCSEG_DATA", str(shared / "data"))
+    shown = [command.words[1:] for command in commands(REPOSITORY / "README.md")]
+    wanted = [
+        ("embed", "--dataset", "nuinsseg"),
+        ("train", "--dataset", "nuinsseg", "--run", "runs/guided"),
+        ("train", "--dataset", "nuinsseg", "--fusion", "none", "--run", "runs/unguided"),
+        ("report", "runs/guided", "runs/unguided", "--baseline", "unguided"),
+        ("report", "runs/guided", "--grid", "native"),
+        ("figures", "runs/guided", "runs/unguided"),
+    ]
+    assert [words for words in shown if words in wanted] == wanted, "the README shows them in this order"
+
+    for name, *arguments in wanted:
+        encoder = ("--encoder", instant_encoder) if name in ("embed", "train") else ()
+        done = CliRunner().invoke(app, [name, *arguments, *encoder, *SMALLER[name]])
+        assert done.exit_code == 0, f"nucseg {name}: {done.output}"
+
+    both, native = (json.loads((tmp_path / "reports" / name / "summary.json").read_text())
+                    for name in ("guided-vs-unguided", "guided-native"))  # fmt: skip
+    assert set(both["runs"]) == {"guided", "unguided"}
+    assert native["grid"] == "native grid"
+    assert list((tmp_path / "figures").rglob("*.png"))
