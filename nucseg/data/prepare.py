@@ -1,6 +1,7 @@
 """Samples of any size -> one square grid. Image, instance map and ignore mask keep one geometry."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +9,8 @@ from PIL import Image
 
 from nucseg.data.resampling import area_mean
 from nucseg.errors import ConfigError, DataError
+
+Value = TypeVar("Value", bound=np.generic)
 
 _BLOCK_FACTORS = range(2, 16)
 """Reductions by these whole numbers are sums of blocks; a larger block's sum may not fit 16 bits."""
@@ -59,9 +62,8 @@ def prepare(
         ignore=np.ones((side_px, side_px), np.bool_),
         size=(native_h, native_w),
     )
-    under_centres = np.ix_(_centres(native_h, h), _centres(native_w, w))
-    square.instances[:h, :w] = instances[under_centres]
-    square.ignore[:h, :w] = ignore[under_centres]
+    square.instances[:h, :w] = under_centres(instances, h, w)
+    square.ignore[:h, :w] = under_centres(ignore, h, w)
     return square
 
 
@@ -97,6 +99,11 @@ def restore(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArr
     h, w = content_size(size, len(values))
     content = Image.fromarray(np.ascontiguousarray(values[:h, :w], np.float32))
     return np.asarray(content.resize((size[1], size[0]), Image.Resampling.BILINEAR), np.float32)
+
+
+def under_centres(values: npt.NDArray[Value], h: int, w: int) -> npt.NDArray[Value]:
+    """Bring labels or marks (H, W) to (h, w): each pixel takes the value under its centre, so that none is mixed."""
+    return np.ascontiguousarray(values[np.ix_(_centres(values.shape[0], h), _centres(values.shape[1], w))])
 
 
 def _centres(n_native: int, n: int) -> npt.NDArray[np.int64]:

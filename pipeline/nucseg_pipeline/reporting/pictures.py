@@ -13,6 +13,7 @@ from matplotlib.colors import to_rgb
 from numpy.typing import NDArray
 from PIL import Image
 
+from nucseg.data.prepare import under_centres
 from nucseg.figures import (
     EXTRA,
     HARMED,
@@ -117,7 +118,7 @@ def shown_image(shown: Shown) -> Sheet:
         height=STEPS_PER_PX * size[0],
         image=_webp(_resized_image(case.image, size)),
         n_true=predictions[0].scores.n_true,
-        truth=outline_path(_resized(case.instances, size)),
+        truth=outline_path(under_centres(case.instances, *size)),
         predictions=predictions,
     )
 
@@ -133,7 +134,7 @@ def _prediction(shown: Shown, name: str, size: tuple[int, int]) -> PredictionShe
         name=name,
         run=run.name,
         scores=next(image for image in run.images if image.id == case.id),
-        outlines=outline_path(_resized(found, size)),
+        outlines=outline_path(under_centres(found, *size)),
         differences=_fills(fills, size),
         guidance=_guidance(shown, name, size),
         embedding=_webp(shown.embeddings[name], lossless=True) if name in shown.embeddings else "",
@@ -152,8 +153,8 @@ def _guidance(shown: Shown, name: str, size: tuple[int, int]) -> GuidanceSheet |
         harmed_px=int(effect.harmed.sum()),
         n_gained=np.unique(effect.gained[effect.gained > 0]).size,
         n_lost=np.unique(effect.lost[effect.lost > 0]).size,
-        gained=outline_path(_resized(effect.gained, size)),
-        lost=outline_path(_resized(effect.lost, size)),
+        gained=outline_path(under_centres(effect.gained, *size)),
+        lost=outline_path(under_centres(effect.lost, *size)),
     )
 
 
@@ -161,17 +162,6 @@ def _page_size(shape: tuple[int, ...]) -> tuple[int, int]:
     """(H, W) on the page."""
     shrink = min(1.0, MOST_PX / max(shape))
     return max(1, round(shape[0] * shrink)), max(1, round(shape[1] * shrink))
-
-
-def _resized(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Make labels or marks smaller, each pixel that of the nearest."""
-    if array.shape == size:
-        return array
-    rows, columns = (
-        ((np.arange(small) + 0.5) * large / small).astype(int)
-        for small, large in zip(size, array.shape, strict=True)
-    )  # fmt: skip
-    return np.ascontiguousarray(array[np.ix_(rows, columns)])
 
 
 def _resized_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -184,7 +174,7 @@ def _fills(masks: Mapping[str, NDArray[np.bool_]], size: tuple[int, int]) -> str
     """A picture of at most three colours on nothing, two bits a pixel."""
     codes = np.zeros(size, np.uint8)
     for code, mask in enumerate(masks.values(), start=1):
-        codes[_resized(mask, size)] = code
+        codes[under_centres(mask, *size)] = code
     picture = Image.fromarray(codes)
     colours = [round(255 * part) for colour in ("#000000", *masks) for part in to_rgb(colour)]
     picture.putpalette(colours)
