@@ -34,7 +34,7 @@ class Orientation(View):
 
     element: int
     """1 to 7."""
-    changes_colours: ClassVar[bool] = False
+    has_own_image: ClassVar[bool] = False
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""Photometric variants of an image: the transforms of a recipe in turn, their parameters drawn for each image anew."""
+"""Variants of an image: the crop and the transforms of a recipe in turn, their parameters drawn for each image anew."""
 
 import json
 import random
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from nucseg.views.crop import CROP
 from nucseg.views.recipe import PhotometricRecipe
 from nucseg.views.view import Image, View
 
@@ -17,7 +18,7 @@ class PhotometricVariant(View):
     recipe: PhotometricRecipe
     number: int
     """Counted from 1."""
-    changes_colours: ClassVar[bool] = True
+    has_own_image: ClassVar[bool] = True
 
     @property
     def name(self) -> str:
@@ -26,17 +27,20 @@ class PhotometricVariant(View):
 
     @property
     def described(self) -> Mapping[str, str]:
-        """Seed, number, and every transform with all its parameters; how many variants there are changes none."""
+        """Seed, number, crop, and every transform with all its parameters; how many variants there are changes none."""
         steps = {
             f"transform {i}": f"{step.transform.label}, p {step.p}, {json.dumps(step.parameters, sort_keys=True)}"
             for i, step in enumerate(self.recipe.steps, 1)
         }
-        return {"seed": str(self.recipe.seed), "variant": str(self.number), **steps}
+        crop = {} if self.recipe.crop is None else {CROP: self.recipe.crop.described}
+        return {"seed": str(self.recipe.seed), "variant": str(self.number), **crop, **steps}
 
     def apply(self, image: Image, sample_id: str) -> Image:
         """Return (H, W, 3): the draws depend on seed, variant and id alone, in every process and every order."""
         # Python promises the same random() for the same seed in every version; numpy promises that for none
         draws = random.Random(f"{self.recipe.seed}/{self.number}/{sample_id}")  # noqa: S311 - no secret
+        if self.recipe.crop is not None:
+            image = self.recipe.crop.draw(draws)(image)
         for step in self.recipe.steps:
             # drawn also where it is not applied, so that a step's draws do not depend on another's chance
             is_applied = draws.random() < step.p

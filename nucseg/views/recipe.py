@@ -1,7 +1,10 @@
-"""A photometric recipe: which transforms in which order, with which chance and ranges, in how many variants.
+"""A recipe of views: which transforms in which order, with which chance and ranges, in how many variants.
 
 variants = 4
 seed = 0
+
+[crop]                # only where the views are to teach a student: masks do not follow
+scale = [0.35, 1.0]
 
 [[transform]]
 name = "HEDJitter"
@@ -18,9 +21,13 @@ from typing import Any
 
 from nucseg.errors import ConfigError, known
 from nucseg.toml import parse_toml, read_toml
+from nucseg.views.crop import Crop
 from nucseg.views.transforms import TRANSFORMS, Bounded, Range, Transform
 
 MOST_VARIANTS = 999
+
+CROP_SCALE = Bounded((0.35, 1.0), 0.05, 1.0)
+"""Side of a crop, in shorter sides of the image."""
 
 _GEOMETRIC = re.compile(
     "rotat|flip|transpos|affine|elastic|crop|randomscale|maxsize|perspective|distort|d4|symmetr|pad|resiz|translat"
@@ -48,6 +55,8 @@ class PhotometricRecipe:
     variants: int
     seed: int
     steps: tuple[Step, ...]
+    crop: Crop | None = None
+    """The part of the image that is shown; None shows all of it."""
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -97,7 +106,7 @@ def _check_name(name: str, path: str) -> None:
 
 
 def _recipe(name: str, written: Mapping[str, Any], where: str) -> PhotometricRecipe:
-    _check_keys(written, ("variants", "seed", "transform"), where)
+    _check_keys(written, ("variants", "seed", "crop", "transform"), where)
     steps = written.get("transform")
     if not isinstance(steps, list) or not steps or not all(isinstance(step, dict) for step in steps):
         raise ConfigError(f"{where} names no transform. Add a table [[transform]] with name = {_listed(TRANSFORMS)}.")
@@ -106,7 +115,17 @@ def _recipe(name: str, written: Mapping[str, Any], where: str) -> PhotometricRec
         variants=_whole(written.get("variants", 4), 1, MOST_VARIANTS, f"{where}: variants"),
         seed=_whole(written.get("seed", 0), 0, 2**32 - 1, f"{where}: seed"),
         steps=tuple(_step(step, f"{where}, transform {i}") for i, step in enumerate(steps, 1)),
+        crop=_crop(written.get("crop"), f"{where}, crop"),
     )
+
+
+def _crop(written: object, where: str) -> Crop | None:
+    if written is None:
+        return None
+    if not isinstance(written, dict):
+        raise ConfigError(f"{where} must be a table, [crop] with scale = {list(CROP_SCALE.default)}, got {written!r}.")
+    _check_keys(written, ("scale",), where)
+    return Crop(_range(written.get("scale", list(CROP_SCALE.default)), CROP_SCALE, f"{where}: scale"))
 
 
 def _step(written: Mapping[str, Any], where: str) -> Step:
@@ -129,8 +148,8 @@ def _why_not(name: str) -> str:
     if _GEOMETRIC.search(name):
         return (
             f"{name!r} moves or covers pixels, and masks would have to move with it. It belongs into the training's "
-            "augmentation, where image, masks and embedding are moved as one; a view here changes colours alone. Take "
-            f"{_listed(TRANSFORMS)}."
+            "augmentation, where image, masks and embedding are moved as one; a view here changes colours alone, or "
+            f"shows a part of the image by a table [crop]. Take {_listed(TRANSFORMS)}."
         )
     return f"no transform is called {name!r}. {known(name, TRANSFORMS)}"
 

@@ -15,8 +15,8 @@ Image = npt.NDArray[np.uint8]
 class View(ABC):
     """One way to show every image of a data set: the same image always gives the same pixels."""
 
-    changes_colours: ClassVar[bool]
-    """Whether the colours are others; if not, pixels were only moved."""
+    has_own_image: ClassVar[bool]
+    """Whether its prepared image is kept beside its embedding; if not, pixels of the sample's were only moved."""
 
     @property
     @abstractmethod

@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 import xxhash
 from torch import Tensor
 
+from nucseg.data.files import some
 from nucseg.errors import ConfigError
 from nucseg.replay import Geometry, Motions, Replay
 from nucseg.replay.geometry import NONE
 from nucseg.views import views_named
+from nucseg.views.crop import CROP
 from nucseg_cache import Embeddings, Key, Store
 from nucseg_pipeline.batch import Batch, Row
 from nucseg_pipeline.config import TrainConfig
@@ -81,7 +83,8 @@ def open_views(
         names: the very views that a run was started with; by default all that there are.
 
     Raises:
-        ConfigError: there are no such views, some are missing between others, or they are not there for all ids.
+        ConfigError: there are no such views, some are missing between others, they are not there for all ids, or they
+            show parts of the images alone.
     """
     if config.views == IDENTITY or key is None:
         return {}
@@ -95,7 +98,14 @@ def open_views(
             f"asks for {config.views}. Run `nucseg embed --dataset {store.dataset} {views_option(config.views)}` with "
             "the same encoder."
         )
-    return {name: complete_embeddings(store, key, ids, name) for name in wanted}
+    views = {name: store.embeddings(key, name) for name in wanted}
+    cropped = [name for name, view in views.items() if CROP in view.described]
+    if cropped:
+        raise ConfigError(
+            f"The views {some(cropped)} in {store.location} show parts of the images, and the masks are of the whole: "
+            "no network can be trained on them, only an encoder distilled (`nucseg distill`). Take other --views."
+        )
+    return {name: complete_embeddings(store, key, ids, name) for name in views}
 
 
 def _variants(there: Sequence[str], recipe: str) -> tuple[str, ...]:

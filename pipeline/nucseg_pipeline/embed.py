@@ -214,7 +214,7 @@ def _targets(
     chosen = _chosen(wanted, n_images)
     of_views = [
         Target(
-            store.embeddings(key, view.name, recorded=recorded, described=view.described, images=view.changes_colours),
+            store.embeddings(key, view.name, recorded=recorded, described=view.described, images=view.has_own_image),
             chosen,
             view,
         )

@@ -32,7 +32,7 @@ class Target:
     @property
     def keeps_images(self) -> bool:
         """Whether the prepared images of the view are stored beside their embeddings."""
-        return self.view is not None and self.view.changes_colours
+        return self.view is not None and self.view.has_own_image
 
     def missing(self, within: range | None = None) -> list[int]:
         """The wanted rows without an embedding in this view, those with a damaged file too."""

@@ -180,7 +180,7 @@ def _target(store: Store, key: Key, part: Part) -> Target:
     if view is None:
         embeddings = store.embeddings(key)
     else:
-        embeddings = store.embeddings(key, view.name, described=view.described, images=view.changes_colours)
+        embeddings = store.embeddings(key, view.name, described=view.described, images=view.has_own_image)
     if embeddings.view not in store.views(key):
         raise EmbeddingNotFound(
             f"{store.location} has no embeddings {key.hash}/{embeddings.view} here, where a worker runs, and they were "

@@ -11,6 +11,7 @@ import torch
 
 from nucseg.errors import ConfigError
 from nucseg.replay import Geometry, Replay, d4
+from nucseg.views import views_named
 from nucseg_cache import Store
 from nucseg_pipeline.augmentation import D4_VIEWS, Augmentation, open_views
 from nucseg_pipeline.batch import Batch
@@ -184,6 +185,15 @@ def test_a_variant_that_is_missing_between_others_is_told(with_views: Store, tra
     (key,) = with_views.keys()
     with pytest.raises(ConfigError, match=r"without gap-3, .*--views path/to/gap.toml"):
         open_views(with_views, key, training(views="folder/gap.toml"), IDS[:1])
+
+
+def test_no_network_is_trained_on_parts_of_images(cache: Path, training: Configure) -> None:
+    store = Store.open(cache / "synthetic.zarr", mode="r+")
+    (key,) = store.keys()
+    part = views_named("crops")[0]
+    store.embeddings(key, part.name, described=part.described).write(range(12), constant(1))
+    with pytest.raises(ConfigError, match=r"crops-1 in .* show parts of the images.*`nucseg distill`"):
+        open_views(store, key, training(views="crops"), IDS)
 
 
 def test_views_of_some_images_alone_are_not_enough_to_train_on(cache: Path, training: Configure) -> None:

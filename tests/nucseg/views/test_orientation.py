@@ -44,7 +44,7 @@ def test_the_pixels_of_a_square_image_are_moved_as_numpy_moves_them(view) -> Non
 
 def test_there_are_seven_orientations_beside_the_image_as_it_is() -> None:
     assert [view.name for view in VIEWS] == list(BY_NUMPY)
-    assert not any(view.changes_colours for view in VIEWS)
+    assert not any(view.has_own_image for view in VIEWS)
     assert len({str(view.described) for view in VIEWS}) == 7
     assert views_named("identity") == ()
 

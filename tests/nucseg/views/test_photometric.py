@@ -87,7 +87,7 @@ def test_variants_and_images_are_each_drawn_for_themselves(recipe: str) -> None:
     again = [view.apply(STAINED, sample_id).tobytes() for view in reversed(views) for sample_id in ("c", "b", "a")]
 
     assert [view.name for view in views] == [f"{recipe}-{number}" for number in range(1, 5)]
-    assert all(view.changes_colours for view in views)
+    assert all(view.has_own_image for view in views)
     assert again[::-1] == shown  # whatever the order
     assert len(set(shown)) > len(shown) // 2
 

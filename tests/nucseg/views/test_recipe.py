@@ -6,6 +6,7 @@ import pytest
 
 from nucseg.errors import ConfigError
 from nucseg.views import view_names, views_named
+from nucseg.views.crop import Crop
 from nucseg.views.recipe import load_recipe, recipe_names
 
 JITTER = '[[transform]]\nname = "HEDJitter"\n'
@@ -17,10 +18,12 @@ def mine(tmp_path: Path) -> Path:
 
 
 def test_the_recipes_of_the_package_are_what_their_comments_say() -> None:
-    stain, papers = load_recipe("stain"), load_recipe("papers")
+    stain, papers, crops = load_recipe("stain"), load_recipe("papers"), load_recipe("crops")
 
-    assert recipe_names() == ("papers", "stain")
-    assert view_names() == ("identity", "d4", "papers", "stain")
+    assert recipe_names() == ("crops", "papers", "stain")
+    assert view_names() == ("identity", "d4", "crops", "papers", "stain")
+    assert crops.crop == Crop((0.35, 1.0))
+    assert (stain.crop, papers.crop) == (None, None)
     assert [step.transform.name for step in stain.steps] == ["HEDJitter"]
     assert [step.transform.name for step in papers.steps] == ["RandomGamma", "RandomBrightnessContrast", "CLAHE"]
     assert (stain.variants, papers.variants) == (4, 4)
@@ -55,6 +58,9 @@ def test_what_a_recipe_leaves_out_is_the_default(mine: Path) -> None:
         (JITTER + 'scale = ["a", 0.8]', r"scale must be a number from 0.0 to 4.0, got 'a'"),
         (JITTER + "scales = [1, 2]", r"\(HEDJitter\) has an unknown key 'scales'. Did you mean 'scale'\?"),
         ("[[transform]\n", r"is not TOML"),
+        ("crop = 0.5\n" + JITTER, r"crop must be a table, \[crop\] with scale = \[0.35, 1.0\], got 0.5"),
+        ("[crop]\nsize = 3\n" + JITTER, r"crop has an unknown key 'size'. Known: scale"),
+        ("[crop]\nscale = [0.5, 1.5]\n" + JITTER, r"crop: scale must be from 0.05 to 1.0, got 1.5"),
     ],
 )
 def test_a_mistake_is_named_with_what_was_expected(mine: Path, written: str, told: str) -> None:

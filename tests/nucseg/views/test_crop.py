@@ -1,0 +1,87 @@
+"""Crops: which part of an image is shown, against what can be counted by hand."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nucseg.views import View, views_named
+
+HEIGHT, WIDTH = 60, 80
+PLACES = np.stack([*np.indices((HEIGHT, WIDTH)), np.zeros((HEIGHT, WIDTH))], axis=-1).astype(np.uint8)
+"""Each pixel tells its row and its column."""
+
+
+def cropped(folder: Path, scale: str, variants: int = 1) -> tuple[View, ...]:
+    file = folder / "parts.toml"
+    still = '[[transform]]\nname = "HEDJitter"\np = 0.0'
+    file.write_text(f"variants = {variants}\n[crop]\nscale = {scale}\n{still}")
+    return views_named(str(file))
+
+
+def test_a_part_is_a_square_of_neighbouring_pixels_in_one_of_eight_orientations(tmp_path: Path) -> None:
+    seen = Counter()
+    for view in cropped(tmp_path, "[0.3, 0.6]", variants=80):
+        part = view.apply(PLACES, "a")
+        side = part.shape[0]
+        assert part.shape == (side, side, 3)
+        assert 0.3 * HEIGHT - 1 <= side <= 0.6 * HEIGHT + 1
+        rows, columns = part[..., 0].astype(int), part[..., 1].astype(int)
+        top, left = rows.min(), columns.min()
+        upright = PLACES[top : top + side, left : left + side]
+        turns = [np.rot90(one, k) for one in (upright, upright.transpose(1, 0, 2)) for k in range(4)]
+        (found,) = [i for i, one in enumerate(turns) if np.array_equal(one, part)]
+        seen[found] += 1
+    assert set(seen) == set(range(8))
+
+
+def test_parts_come_from_everywhere_and_of_every_size(tmp_path: Path) -> None:
+    parts = [view.apply(PLACES, "a") for view in cropped(tmp_path, "[0.25, 1.0]", variants=300)]
+    sides = np.array([len(part) for part in parts])
+    covered = np.zeros((HEIGHT, WIDTH))
+    for part in parts:
+        covered[part[..., 0], part[..., 1]] += 1
+
+    # fairly even but at the edges, which few squares touch; two of four corners at least
+    assert (covered > 0).mean() > 0.99
+    assert covered[5:-5, 5:-5].min() > 10
+    # its logarithm is drawn evenly, so half of them are smaller than the geometric mean of both ends
+    assert 0.4 < (sides < 0.5 * HEIGHT).mean() < 0.6
+
+
+def test_the_whole_of_a_square_image_can_be_shown(tmp_path: Path) -> None:
+    square = PLACES[:, :HEIGHT]
+
+    part = cropped(tmp_path, "[1.0, 1.0]")[0].apply(square, "a")
+
+    assert sorted(part.reshape(-1, 3).tolist()) == sorted(square.reshape(-1, 3).tolist())
+
+
+def test_an_image_of_one_pixel_has_a_part(tmp_path: Path) -> None:
+    assert cropped(tmp_path, "[0.05, 0.05]")[0].apply(PLACES[:1, :1], "a").shape == (1, 1, 3)
+
+
+def test_the_part_is_described_and_depends_on_image_and_variant(tmp_path: Path) -> None:
+    first, second = cropped(tmp_path, "[0.3, 0.6]", variants=2)
+    shown = {
+        first.apply(PLACES, "a").tobytes(),
+        first.apply(PLACES, "b").tobytes(),
+        second.apply(PLACES, "a").tobytes(),
+    }
+
+    assert first.described["crop"] == "a square of 0.3 to 0.6 of the shorter side, one of 8 orientations"
+    assert first.has_own_image
+    assert len(shown) == 3
+    assert cropped(tmp_path, "[0.3, 0.7]")[0].described != first.described
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_the_share_and_place_do_not_depend_on_the_resolution(tmp_path: Path, factor: int) -> None:
+    larger = PLACES.repeat(factor, axis=0).repeat(factor, axis=1)
+    (view,) = cropped(tmp_path, "[0.5, 0.5]")
+
+    small, large = (np.unique(view.apply(image, "a")[..., 0]) for image in (PLACES, larger))
+
+    assert abs(int(small.min()) - int(large.min())) <= 1
+    assert abs(int(small.max()) - int(large.max())) <= 1
