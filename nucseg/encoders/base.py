@@ -10,8 +10,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from nucseg.encoders import preprocess
 from nucseg.encoders.architectures import EMBEDDING_SHAPE
-from nucseg.encoders.preprocess import check_image, resize, to_input
+from nucseg.encoders.preprocess import check_image, to_input
 from nucseg.errors import EncoderError
 from nucseg.memory import AtOnce
 
@@ -68,6 +69,13 @@ class Encoder(ABC):
         self.batch_size = at_once.size
         return rows
 
+    def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bring (H, W, 3) to the size that the network is shown; what has it comes back as it is.
+
+        `encode` does so itself: this is for those who keep images only until they are encoded.
+        """
+        return preprocess.resize(image)
+
     def _prepare(self, images: Sequence[NDArray[np.uint8]]) -> Any:
         """Make of images what `_embed` reads, one entry an image: (B, 3, 1024, 1024) float32 unless overridden."""
         return np.stack([to_input(image) for image in images])
@@ -107,7 +115,7 @@ def _check_distinct(images: Sequence[NDArray[np.uint8]], rows: NDArray[np.float3
 
 def _differ(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
     """Whether two images look different to the encoder, beyond what rounding of its input may hide."""
-    a, b = resize(one).astype(np.float32), resize(other).astype(np.float32)
+    a, b = (preprocess.resize(image).astype(np.float32) for image in (one, other))
     return a.shape != b.shape or float(np.abs(a - b).mean()) > CLEARLY_DIFFERENT
 
 

@@ -7,11 +7,15 @@ from pathlib import Path
 
 from nucseg.encoders.architectures import ARCHITECTURES
 from nucseg.encoders.base import Encoder
-from nucseg.encoders.opening import open_encoder
+from nucseg.encoders.opening import BY_FILE, open_encoder
+from nucseg.encoders.student import shipped_student
+from nucseg.encoders.student.origin import read_origin
 from nucseg.encoders.weights import WeightsFile, weights_folders
 from nucseg.errors import EncoderError
 
-_SUFFIXES = {"onnx": ("*.onnx",)}
+_SUFFIXES = {"onnx": ("*.onnx",), "student": ("*.safetensors",)}
+"""What the files of encoders other than checkpoints are called."""
+
 _CHECKPOINTS = ("*.pth", "*.pt")
 
 
@@ -44,15 +48,28 @@ def open_recorded(
         spec, file = f"random:{identity.get('seed', '0')}", None
     else:
         file = _file(identity, weights, hints)
-        spec = f"onnx:{file}" if architecture == "onnx" else architecture
+        spec = f"{architecture}:{file}" if architecture in BY_FILE else architecture
     encoder = open_encoder(
         spec,
-        weights=None if architecture == "onnx" else file,
+        weights=None if architecture in BY_FILE else file,
         precision=precision,
         **options,  # type: ignore[arg-type]
     )
     _check_same(identity, encoder.identity)
     return encoder
+
+
+def images_learned(identity: Mapping[str, str], hints: Sequence[Path] = ()) -> frozenset[str]:
+    """What a student was distilled from: the first `IMAGE_DIGITS` hexadecimal digits of each image's digest.
+
+    Empty for other encoders, which have seen none of our images, and where the student's file is not found.
+    """
+    if identity.get("architecture") != "student":
+        return frozenset()
+    try:
+        return read_origin(_file(identity, None, hints)).learned_images
+    except EncoderError:
+        return frozenset()
 
 
 def _file(identity: Mapping[str, str], given: Path | None, hints: Sequence[Path]) -> Path:
@@ -82,6 +99,8 @@ def _candidates(architecture: str, hints: Sequence[Path]) -> Iterator[Path]:
     """Files that may be it, the likeliest first: reading gigabytes for a digest takes seconds."""
     published = ARCHITECTURES.get(architecture)
     official = [folder / published.file_name for folder in weights_folders()] if published else []
+    if architecture == "student":
+        official = [shipped_student()]
     others = [
         path
         for folder in weights_folders()

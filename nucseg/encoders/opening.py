@@ -7,20 +7,24 @@ from pathlib import Path
 
 from nucseg.encoders.architectures import ARCHITECTURES, PRECISIONS
 from nucseg.encoders.base import Encoder
+from nucseg.encoders.student import shipped_student
 from nucseg.encoders.weights import WeightsFile
 from nucseg.errors import ConfigError
 from nucseg.paths import home_expanded
 
+BY_FILE = ("onnx", "student")
+"""Encoders that are named with their file after a colon."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
-    """What `vit_b`, `onnx:FILE` or `random:SEED` asks for, taken apart and checked."""
+    """What `vit_b`, `onnx:FILE`, `student` or `random:SEED` asks for, taken apart and checked."""
 
     architecture: str
-    """A published encoder, `onnx` or `random`."""
+    """A published encoder, `onnx`, `student` or `random`."""
 
     weights: Path | None
-    """The file of weights given, if any; always there for `onnx`."""
+    """The file of weights given, if any; always there for `onnx` and `student`."""
 
     seed: int = 0
     """Of `random` alone."""
@@ -35,6 +39,8 @@ class EncoderSpec:
         name, _, argument = spec.partition(":")
         if name == "onnx":
             return cls(architecture=name, weights=_onnx_file(argument, weights))
+        if name == "student":
+            return cls(architecture=name, weights=_student_file(argument, weights))
         if name not in ARCHITECTURES and name != "random":
             raise ConfigError(f"Encoder {spec!r} is not known. Known: {', '.join(encoder_names())}.")
         if name == "random":
@@ -46,7 +52,13 @@ class EncoderSpec:
 
 def encoder_names() -> tuple[str, ...]:
     """Return the specs that can be asked for; FILE and SEED stand for the user's own."""
-    return (*ARCHITECTURES, "onnx:FILE", "random", "random:SEED")
+    return (*ARCHITECTURES, "student", "student:FILE", "onnx:FILE", "random", "random:SEED")
+
+
+def named_file(spec: str) -> str:
+    """The FILE of `onnx:FILE` or `student:FILE`; empty where a spec names none."""
+    name, _, file = spec.partition(":")
+    return file if name in BY_FILE else ""
 
 
 def asked_identity(spec: str, *, weights: Path | None = None, precision: str = "auto") -> dict[str, str]:
@@ -88,8 +100,8 @@ def open_encoder(
     """Open an encoder, ready to encode.
 
     Args:
-        spec: `vit_b`, `vit_l`, `vit_h`, `onnx:FILE`, `random` or `random:SEED`.
-        weights: checkpoint of a ViT in place of the official one; for `onnx` the same as `onnx:FILE`.
+        spec: `vit_b`, `vit_l`, `vit_h`, `student`, `student:FILE`, `onnx:FILE`, `random` or `random:SEED`.
+        weights: checkpoint of a ViT in place of the official one; for `onnx` and `student` the same as after the colon.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `float32`, `bfloat16` or `float16`; auto is bfloat16 on CUDA, else float32.
         threads: of the CPU, for the whole process in the case of torch; None leaves them as they are.
@@ -107,28 +119,40 @@ def open_encoder(
         from nucseg.encoders.onnx import open_onnx
 
         return open_onnx(asked.weights, device=device, precision=precision, threads=threads, batch_size=batch_size)
-    return _open_vit(asked, device, precision, threads, batch_size)
+    return _open_torch(asked, device, precision, threads, batch_size)
 
 
-def _open_vit(asked: EncoderSpec, device: str, precision: str, threads: int | None, batch_size: int | None) -> Encoder:
+def _open_torch(
+    asked: EncoderSpec, device: str, precision: str, threads: int | None, batch_size: int | None
+) -> Encoder:
     # here, not above: torch takes seconds to import, and an identity needs none of it
     import torch
 
     from nucseg.encoders.device import choose_hardware
     from nucseg.encoders.random_vit import open_random
     from nucseg.encoders.sam import open_sam
+    from nucseg.encoders.student.encoder import open_student
 
     if threads is not None:
         torch.set_num_threads(threads)
     hardware = choose_hardware(device, precision)
     if asked.architecture == "random":
         return open_random(asked.seed, hardware=hardware, batch_size=batch_size)
+    if asked.architecture == "student":
+        return open_student(asked.weights, hardware=hardware, batch_size=batch_size)
     return open_sam(asked.architecture, weights=asked.weights, hardware=hardware, batch_size=batch_size)
 
 
 def _onnx_file(argument: str, weights: Path | None) -> Path:
     _refuse(bool(argument) == (weights is not None), "Encoder 'onnx' needs one file: onnx:FILE, or --weights FILE.")
     return home_expanded(weights or argument)
+
+
+def _student_file(argument: str, weights: Path | None) -> Path:
+    _refuse(
+        bool(argument) and weights is not None, "Encoder 'student' reads one file: student:FILE, or --weights FILE."
+    )
+    return home_expanded(weights or argument) if weights or argument else shipped_student()
 
 
 def _seed(argument: str) -> int:

@@ -12,13 +12,13 @@ from accelerate.utils import broadcast
 from torch import nn
 
 from nucseg.errors import ConfigError
-from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.config import DistillConfig, TrainConfig
 
 WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 """Where accelerate looks for the number of processes: torchrun's variable first, then those of MPI."""
 
 
-def open_accelerator(config: TrainConfig) -> Accelerator:
+def open_accelerator(config: TrainConfig | DistillConfig) -> Accelerator:
     """Take the device and the precision of a configuration; several processes come from `accelerate launch`.
 
     Each process normalises over its own share of a batch (BatchNorm), draws its own dropout and means its loss over the
@@ -54,7 +54,7 @@ def _n_processes() -> int:
     if told is None and "MASTER_ADDR" in os.environ and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true":
         raise ConfigError(
             "`accelerate launch --cpu` was asked for several processes and starts one alone, unless it is given "
-            "--mpirun_hostfile. Use `torchrun --nproc_per_node N -m -- nucseg_pipeline train ... --device cpu`."
+            "--mpirun_hostfile. Use `torchrun --nproc_per_node N -m -- nucseg_pipeline ... --device cpu`."
         )
     return int(told or 1)
 

@@ -98,22 +98,28 @@ def collate(rows: Sequence[Row], device: torch.device = CPU) -> Batch:
     What is moved there is what is stored: bytes for pixels, codes for embeddings that are. They become floats there.
     """
     parts = [row.parts for row in rows]
-    block = _whole_block(rows)
-    stacked = {
-        name: _moved(block, device)
-        if name == "embedding" and block is not None
-        else _stacked([part[name] for part in parts], device)
-        for name in parts[0]
-    }
-    embedding, scale = stacked.get("embedding"), stacked.get("scale")
+    names = [name for name in parts[0] if name not in ("embedding", "scale")]
+    stacked = {name: _stacked([part[name] for part in parts], device) for name in names}
     return Batch(
         ids=tuple(row.sample.id for row in rows),
         image=stacked["image"].permute(0, 3, 1, 2).contiguous().float() / 255,
         target=stacked["target"].long(),
         ignore=stacked["ignore"],
-        embedding=embedding if embedding is None or scale is None else embedding * scale[:, :, None, None],
+        embedding=None if rows[0].embedding is None else embeddings_of(rows, device),
         distance=stacked.get("distance"),
     )
+
+
+def embeddings_of(rows: Sequence[Row], device: torch.device = CPU) -> Tensor:
+    """Stack the embeddings of rows of one format, all of which have one: (B, 256, 64, 64) on a device."""
+    block = _whole_block(rows)
+    stored = (
+        _moved(block, device)
+        if block is not None
+        else _stacked([row.embedding for row in rows if row.embedding is not None], device)
+    )
+    scales = [row.scale for row in rows if row.scale is not None]
+    return stored * _stacked(scales, device)[:, :, None, None] if scales else stored
 
 
 def _whole_block(rows: Sequence[Row]) -> Tensor | None:

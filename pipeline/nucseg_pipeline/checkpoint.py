@@ -39,7 +39,7 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         raise TrainingError(
             f"{path} cannot be written: {error.strerror or error}. Free some space or mend the permission, then "
-            "run the same command with --resume: the last checkpoint is whole."
+            "run the same command again (`nucseg train` with --resume): the last checkpoint is whole."
         ) from error
 
 
@@ -50,17 +50,23 @@ def save_checkpoint(path: Path, content: Mapping[str, Any], inputs: str) -> None
     write_whole(path, buffer.getvalue())
 
 
-def load_checkpoint(path: Path, inputs: str) -> dict[str, Any]:
+def load_checkpoint(path: Path, inputs: str, option: str = "--run") -> dict[str, Any]:
     """Read a checkpoint of a run made from these inputs onto the CPU.
 
-    Raises ConfigError where the file is missing, truncated, of another format or run, or holds more than plain values.
+    Args:
+        path: of the file.
+        inputs: digest of what the run is made from.
+        option: of the command line, that names another folder.
+
+    Raises:
+        ConfigError: the file is missing, truncated, of another format or run, or holds more than plain values.
     """
     try:
         whole = BytesIO(path.read_bytes())
         _check_crcs(whole)
         content = torch.load(whole, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ConfigError(f"There is no {path}. Train the run again in another folder (--run).") from None
+        raise ConfigError(f"There is no {path}. Train the run again in another folder ({option}).") from None
     except Exception as error:  # torch raises whatever the damaged bytes lead to
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         raise ConfigError(
@@ -71,12 +77,12 @@ def load_checkpoint(path: Path, inputs: str) -> dict[str, Any]:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise ConfigError(
             f"The checkpoint {path} has format {found!r}, this version reads {FORMAT}. "
-            "Read it with the version that wrote it, or train the run again in another folder (--run)."
+            f"Read it with the version that wrote it, or train the run again in another folder ({option})."
         )
     if content.get("inputs") != inputs:
         raise ConfigError(
             f"The checkpoint {path} is of another run: it was trained on other inputs than inputs.json beside it "
-            "records. Bring the right file back, or train the run again in another folder (--run)."
+            f"records. Bring the right file back, or train the run again in another folder ({option})."
         )
     return content
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from nucseg_pipeline.config import EmbedConfig, ReportConfig, TrainConfig
 from nucseg_pipeline.recipe import load_recipe, resolve
 
-DATASET, ENCODER, RECIPE = "synthetic", "random", "demo"
+DATASET, ENCODER, RECIPE = "synthetic", "student", "demo"
 
 QUICK_IMAGES, QUICK_TRAINING = 15, {"epochs": 1, "width": 2}
 """What `--quick` changes."""

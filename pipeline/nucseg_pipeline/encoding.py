@@ -129,7 +129,7 @@ class Encoding:
                     yield from self._batches(block)
 
             try:
-                with Reader(self._store, self._wanted) as reader:
+                with Reader(self._store, self._wanted, self._encoder.resize) as reader:
                     self._encode(_read_ahead(reader, batches()), store_thread)
             finally:
                 store_thread.submit(_release, held).result()

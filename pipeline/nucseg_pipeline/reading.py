@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg.data import Entry, prepare_image
-from nucseg.encoders.preprocess import resize
 from nucseg.errors import DataError
 from nucseg_cache import Store
 from nucseg_pipeline.synchronise import READERS
@@ -48,8 +47,14 @@ class Unusable:
 class Reader:
     """Threads that read what is asked for, each native image once for all views that follow one another."""
 
-    def __init__(self, store: Store, wanted: Mapping[int, Entry]) -> None:
-        self._store, self._wanted = store, wanted
+    def __init__(
+        self,
+        store: Store,
+        wanted: Mapping[int, Entry],
+        resize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+    ) -> None:
+        """Read the wanted rows of a store, and bring their images to the encoder's size by `resize`."""
+        self._store, self._wanted, self._resize = store, wanted, resize
         self._threads = ThreadPoolExecutor(READERS, "read")
         self._last: tuple[int, Future[NDArray[np.uint8]]] = (-1, Future())
 
@@ -82,4 +87,4 @@ class Reader:
         except DataError as error:
             return Unusable(sample_id, str(error))
         prepared = prepare_image(image, side_px=SIDE_PX) if job.target.keeps_images else None
-        return Shown(job, resize(image), prepared)
+        return Shown(job, self._resize(image), prepared)

@@ -11,17 +11,29 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from nucseg.errors import ConfigError, known
 from nucseg.toml import parse_toml, read_toml
-from nucseg_pipeline.config import AblateConfig, EmbedConfig, PredictConfig, ReportConfig, TrainConfig
+from nucseg_pipeline.config import (
+    AblateConfig,
+    DistillConfig,
+    EmbedConfig,
+    PredictConfig,
+    Record,
+    ReportConfig,
+    TrainConfig,
+)
 
 STAGES: dict[str, type[Any]] = {
     "embed": EmbedConfig,
     "train": TrainConfig,
     "report": ReportConfig,
     "predict": PredictConfig,
+    "distill": DistillConfig,
 }
 """The table of a recipe that speaks to a stage, and what the stage is configured by."""
 
-C = TypeVar("C", EmbedConfig, TrainConfig, ReportConfig, PredictConfig, AblateConfig)
+TABLES: dict[str, type[Any]] = {**STAGES, "record": Record}
+"""All tables that a recipe may have."""
+
+C = TypeVar("C", EmbedConfig, TrainConfig, ReportConfig, PredictConfig, AblateConfig, DistillConfig)
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -42,10 +54,15 @@ def load_recipe(name_or_path: str | Path, stage: str) -> dict[str, object]:
     for table, values in tables.items():
         if not isinstance(values, dict):
             raise ConfigError(f"{name_or_path}: {table!r} stands outside a table. Put it under [train] or [embed].")
-        if table not in STAGES:
-            raise ConfigError(f"{name_or_path}: unknown table [{table}]. {known(table, sorted(STAGES))}")
-        checked(STAGES[table], values, f"{name_or_path}, [{table}]")
+        if table not in TABLES:
+            raise ConfigError(f"{name_or_path}: unknown table [{table}]. {known(table, sorted(TABLES))}")
+        checked(TABLES[table], values, f"{name_or_path}, [{table}]")
     return dict(tables.get(stage, {}))
+
+
+def load_record(name_or_path: str | Path) -> str:
+    """The xxh128, hexadecimal, of the student that a recipe made for the package; empty where it records none."""
+    return str(read_recipe(name_or_path).get("record", {}).get("weights", ""))
 
 
 def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
@@ -66,7 +83,9 @@ def resolve(stage: type[C], recipe: Mapping[str, object], options: Mapping[str, 
     return stage(**checked(stage, given, "the options"))
 
 
-def to_toml(config: EmbedConfig | TrainConfig | ReportConfig | PredictConfig, *, without: Iterable[str] = ()) -> str:
+def to_toml(
+    config: EmbedConfig | TrainConfig | ReportConfig | PredictConfig | DistillConfig, *, without: Iterable[str] = ()
+) -> str:
     """A configuration as the recipe that gives it: one table, one line a field, None left out."""
     table = next(name for name, stage in STAGES.items() if isinstance(config, stage))
     given = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in set(without)}
@@ -116,7 +135,9 @@ def _convert(value: object, hint: Any, what: str) -> Any:
 
 def _spoken(kind: Any) -> str:
     names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-    return names.get(kind, "a list of paths")
+    if kind in names:
+        return names[kind]
+    return f"a list of {'paths' if get_args(kind)[:1] == (Path,) else 'texts'}"
 
 
 def _literal(name: str, value: object) -> str:

@@ -14,7 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from nucseg.data import Entry
 from nucseg.data.files import some
-from nucseg.encoders import Encoder, open_encoder
+from nucseg.encoders import Encoder, named_file, open_encoder
 from nucseg.errors import DataError, EncoderError, NucsegError
 from nucseg.paths import home_expanded
 from nucseg.views import View
@@ -42,13 +42,13 @@ class Work:
     @classmethod
     def of(cls, run: str, config: EmbedConfig, location: str, source: str) -> Work:
         """The work of a configuration, whose places do not depend on where a worker was started."""
-        kind, _, file = config.encoder.partition(":")
+        name, file = config.encoder.partition(":")[0], named_file(config.encoder)
         return cls(
             run,
             replace(
                 config,
                 source=Path(source) if source else None,
-                encoder=f"onnx:{_absolute(file)}" if kind == "onnx" and file else config.encoder,
+                encoder=f"{name}:{_absolute(file)}" if file else config.encoder,
                 weights=config.weights and Path(_absolute(config.weights)),
             ),
             location if "://" in location else _absolute(location),

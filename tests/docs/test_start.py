@@ -22,8 +22,8 @@ ELSEWHERE = {
 """Commands of the page that other tests run."""
 
 SMALLER = {
-    "embed": ("--encoder", "random", "--threads", "1"),
-    "train": ("--encoder", "random", "--threads", "1", "--width", "2", "--epochs", "1"),
+    "embed": ("--encoder", "student", "--threads", "1"),
+    "train": ("--encoder", "student", "--threads", "1", "--width", "2", "--epochs", "1"),
     "report": (),
     "datasets": (),
     "predict": ("--threads", "1"),

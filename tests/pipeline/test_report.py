@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,9 +13,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import xxhash
+from safetensors.numpy import save as safetensors_of
 from scipy import ndimage
 from sklearn.metrics import f1_score
 
+from nucseg.encoders.student.origin import FORMAT, Origin
 from nucseg.errors import ConfigError
 from nucseg.instances import InstanceRule
 from nucseg_cache import Key, SampleRow
@@ -66,7 +69,7 @@ def drawn_store(dataset: str) -> SimpleNamespace:
         dataset=dataset, preparation={"side_px": str(SIDE)}, location=f"cache/{dataset}.zarr", source="", table=table,
         notes=("left out: one",), find=lambda asked: Key({**asked, "format": "f16"}),
         embeddings=lambda key: DrawnEmbeddings(), row_of=list(ROWS).index,
-        info=lambda row: SimpleNamespace(size=(SIDE, SIDE)),
+        info=lambda row: SimpleNamespace(size=(SIDE, SIDE), image_digest=list(ROWS.values())[row].image_digest),
     )  # fmt: skip
 
 
@@ -319,6 +322,27 @@ def test_synthetic_images_and_a_random_encoder_are_warned_of(make: Report) -> No
     assert "The images are synthetic" in text
     assert "random weights" in text
     assert (result.folder / "summary.md").read_text().count("**Warning.**") == 2
+
+
+def test_a_student_that_learned_from_test_images_is_warned_of(
+    make: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUCSEG_WEIGHTS", str(tmp_path))
+    runs = {"told": DrawnRun("told", error=0.5), "untold": DrawnRun("untold", error=0.5)}
+    beginning = {"told": next(iter(ROWS.values())).image_digest.hex()[:16], "untold": "f" * 16}
+    for name, run in runs.items():
+        origin = Origin("small", {"architecture": "vit_b"}, {"mine": {"learned_images": [beginning[name]]}}, "")
+        content = safetensors_of({"place": np.zeros(3, np.float32)}, {FORMAT: json.dumps(asdict(origin))})
+        (tmp_path / f"{name}.safetensors").write_bytes(content)
+        run.inputs.embedding = {"architecture": "student", "weights": xxhash.xxh128_hexdigest(content)}
+
+    (findings,) = make(runs).findings
+
+    (warning,) = [one for one in findings.warnings if "distilled" in one]
+    # the digests of the drawn images all begin alike
+    assert warning.startswith(
+        f"told: The encoder was distilled from {N_IMAGES} of {N_IMAGES} test images (such as organ"
+    )
 
 
 def test_the_median_the_worst_and_the_best_image_are_shown_before_others(make: Report) -> None:

@@ -432,3 +432,13 @@ def test_a_source_folder_that_is_another_where_a_worker_runs_is_told_by_the_imag
     assert isinstance(refused.error(), DataError)
     assert "1 images that are to be embedded are not in" in str(refused.error())
     assert "the same source folder under the same path" in str(refused.error())
+
+
+@pytest.mark.parametrize("kind", ["onnx", "student"])
+def test_an_encoders_file_is_named_so_that_a_worker_elsewhere_finds_it(
+    source: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    work = tasks.Work.of("a run", configured(source, f"{kind}:o/n", tmp_path), "mine.zarr", str(source))
+
+    assert work.config.encoder == f"{kind}:{tmp_path}/o/n"

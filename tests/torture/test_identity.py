@@ -42,6 +42,9 @@ class WeighedEncoder(Encoder):
     def __init__(self, identity: dict[str, str]) -> None:
         self.identity = identity
 
+    def resize(self, image: Any) -> Any:
+        return image
+
     def run(self, images: Sequence[Any]) -> Any:
         return np.stack([expected(image, self.identity) for image in images])
 
@@ -85,7 +88,6 @@ class Bench:
                     "preprocessing": "as sam", "precision": "float32", **self.fields}  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("nucseg_pipeline.embed.open_encoder", lambda *a, **o: WeighedEncoder(identity))
-            patch.setattr("nucseg_pipeline.reading.resize", lambda image: image)
             for module in ("embed", "reading"):  # smaller, so that trainings take seconds
                 patch.setattr(f"nucseg_pipeline.{module}.SIDE_PX", SIDE_PX)
             patch.setattr("nucseg_pipeline.synchronise.prepare", partial(prepare, side_px=SIDE_PX))

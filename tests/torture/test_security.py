@@ -218,7 +218,12 @@ def test_names_cannot_leave_their_folder(
     fault = "name of a data set or run that leaves its folder"
     before = sorted(str(one) for one in tmp_path.rglob("*"))
     for name in NAMES:
-        for command in (["embed", "--encoder", "none", "--source", source / "source"], ["train"], ["fidelity"]):
+        for command in (
+            ["embed", "--encoder", "none", "--source", source / "source"],
+            ["train"],
+            ["fidelity"],
+            ["distill"],
+        ):
             refused(ledger, fault, nucseg(*command, f"--dataset={name}", "--cache", tmp_path / "cache"), "dataset")
     assert sorted(str(one) for one in tmp_path.rglob("*")) == before
 

@@ -11,6 +11,7 @@ from nucseg_pipeline.cli.cache import app as cache_app
 from nucseg_pipeline.cli.console import Commands, out
 from nucseg_pipeline.cli.datasets import datasets
 from nucseg_pipeline.cli.demo import demo
+from nucseg_pipeline.cli.distill import distill
 from nucseg_pipeline.cli.embed import embed
 from nucseg_pipeline.cli.fetch import fetch
 from nucseg_pipeline.cli.fidelity import fidelity
@@ -57,6 +58,7 @@ app.command()(predict)
 app.command()(ablate)
 app.command()(figures)
 app.command()(fidelity)
+app.command()(distill)
 app.command()(datasets)
 app.command()(models)
 app.command()(demo)

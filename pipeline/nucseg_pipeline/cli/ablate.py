@@ -46,7 +46,7 @@ def ablate(
         str | None,
         typer.Option(
             autocompletion=completion.encoders,
-            help="Encoder of the rows that name none: vit_b (default), vit_l, vit_h, onnx:FILE.",
+            help="Encoder of the rows that name none: vit_b (default), vit_l, vit_h, student, onnx:FILE.",
         ),
     ] = None,
     stain: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-ENCODERS = ("vit_b", "vit_l", "vit_h", "random", "onnx:")
+ENCODERS = ("vit_b", "vit_l", "vit_h", "student", "student:", "random", "onnx:")
 
 
 def datasets(incomplete: str) -> list[str]:

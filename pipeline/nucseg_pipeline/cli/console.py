@@ -52,7 +52,10 @@ KEPT = "Everything finished so far is kept; the same command goes on from there.
 KEPT_BY_TRAIN = "Every finished epoch is kept; the same command with --resume goes on from there."
 NOT_KEPT = "Nothing was written by halves; the same command begins again."
 
-RESUMING = {"fetch": KEPT, "embed": KEPT, "train": KEPT_BY_TRAIN, "ablate": KEPT, "demo": KEPT, "predict": KEPT}
+RESUMING = {
+    **dict.fromkeys(("fetch", "embed", "ablate", "distill", "demo", "predict"), KEPT),
+    "train": KEPT_BY_TRAIN,
+}
 """What commands say that go on where they stopped; the others write all of their result at the end."""
 
 Progress = Callable[[int, int, str], None]

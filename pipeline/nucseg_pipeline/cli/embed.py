@@ -33,7 +33,8 @@ def embed(
         str | None,
         typer.Option(
             autocompletion=completion.encoders,
-            help="vit_b (default), vit_l, vit_h, onnx:FILE, random, or none: images and masks alone.",
+            help="vit_b (default), vit_l, vit_h, student (small, comes with the package), student:FILE, onnx:FILE, "
+            "random, or none: images and masks alone.",
         ),
     ] = None,
     weights: Annotated[

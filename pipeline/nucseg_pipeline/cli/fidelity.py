@@ -29,7 +29,7 @@ def fidelity(
         str,
         typer.Option(
             autocompletion=completion.encoders,
-            help="The encoder of the embeddings: vit_b, vit_l, vit_h, onnx:FILE, random.",
+            help="The encoder of the embeddings: vit_b, vit_l, vit_h, student, onnx:FILE, random.",
         ),
     ] = "vit_b",
     weights: Annotated[Path | None, typer.Option(help="Its checkpoint. Default: $NUCSEG_WEIGHTS, user cache.")] = None,

@@ -1,6 +1,7 @@
 """What each stage is told to do: one frozen dataclass a stage, checked when it is made."""
 
 from nucseg_pipeline.config.ablate import AblateConfig
+from nucseg_pipeline.config.distill import DistillConfig, Record
 from nucseg_pipeline.config.embed import EmbedConfig
 from nucseg_pipeline.config.fidelity import FidelityConfig
 from nucseg_pipeline.config.figures import FiguresConfig
@@ -11,10 +12,12 @@ from nucseg_pipeline.config.train import TrainConfig
 
 __all__ = [
     "AblateConfig",
+    "DistillConfig",
     "EmbedConfig",
     "FidelityConfig",
     "FiguresConfig",
     "PredictConfig",
+    "Record",
     "ReportConfig",
     "TrainConfig",
     "default_cache",

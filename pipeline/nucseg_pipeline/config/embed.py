@@ -19,7 +19,7 @@ class EmbedConfig:
     source: Path | None = None
     """Folder the data set lies in; None takes the one that the store remembers."""
     encoder: str = "vit_b"
-    """vit_b, vit_l, vit_h, onnx:FILE, random, or none for images and masks alone."""
+    """vit_b, vit_l, vit_h, student, student:FILE, onnx:FILE, random, or none for images and masks alone."""
     weights: Path | None = None
     """Checkpoint of the encoder; None looks in the known places."""
     format: str = "f16"

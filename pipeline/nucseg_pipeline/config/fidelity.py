@@ -20,7 +20,7 @@ class FidelityConfig:
     cache: str = field(default_factory=default_cache)
     """Folder or URL that holds the stores."""
     encoder: str = "vit_b"
-    """The encoder of the embeddings: vit_b, vit_l, vit_h, onnx:FILE or random."""
+    """The encoder of the embeddings: vit_b, vit_l, vit_h, student, onnx:FILE or random."""
     weights: Path | None = None
     """Its checkpoint; None looks in the known places."""
     precision: str = "auto"

@@ -29,7 +29,7 @@ class TrainConfig:
     cache: str = field(default_factory=default_cache)
     """Folder or URL that holds the stores."""
     encoder: str = "vit_b"
-    """Whose embeddings guide: vit_b, vit_l, vit_h, onnx:FILE or random. Unused with fusion none."""
+    """Whose embeddings guide: vit_b, vit_l, vit_h, student, onnx:FILE or random. Unused with fusion none."""
     weights: Path | None = None
     """Checkpoint of that encoder, asked for by its digest; None looks in the known places."""
     precision: str = "auto"

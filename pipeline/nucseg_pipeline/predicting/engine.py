@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nucseg.data.prepare import resized
 from nucseg.data.stain import stain_identity
-from nucseg.encoders import Encoder, open_recorded
+from nucseg.encoders import Encoder, named_file, open_recorded
 from nucseg.encoders.preprocess import PIXEL_MEAN
 from nucseg.errors import ConfigError
 from nucseg.memory import AtOnce
@@ -148,8 +148,7 @@ def _known_stain(run: TrainedRun) -> str:
 
 def _hints(run: TrainedRun) -> list[Path]:
     """Where the encoder's file was when the run was trained."""
-    named = run.config.encoder.partition(":")[2] if run.config.encoder.startswith("onnx:") else ""
-    return [Path(place) for place in (named, run.config.weights) if place]
+    return [Path(place) for place in (named_file(run.config.encoder), run.config.weights) if place]
 
 
 def _encoder_device(architecture: str, device: str) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from nucseg.data.official import plain_name
+from nucseg.encoders import images_learned, named_file
+from nucseg.encoders.student.origin import IMAGE_DIGITS
 from nucseg_pipeline.identity import code_digest
 from nucseg_pipeline.inputs import SHOWN
 from nucseg_pipeline.reporting.configurations import Configuration
@@ -32,7 +35,12 @@ def cautions(exam: Exam, entrants: Sequence[Configuration]) -> tuple[str, ...]:
         )
     names_by_note: dict[str, list[str]] = {}
     for name, run in runs.items():
-        for note in (_encoder_note(run), _copies_note(run, exam, name), *_changes_notes(run)):
+        for note in (
+            _encoder_note(run),
+            _copies_note(run, exam, name),
+            _student_note(run, exam, name),
+            *_changes_notes(run),
+        ):
             names_by_note.setdefault(note, []).append(name)
     return (*warnings, *(f"{', '.join(names)}: {note}" for note, names in names_by_note.items() if note))
 
@@ -74,6 +82,23 @@ def _copies_note(run: Run, exam: Exam, name: str) -> str:
     return (
         f"{len(copies)} of {len(tested)} test images (such as {copies[0]}) are the very files of training or "
         "validation images under other names: the scores promise too much."
+    )
+
+
+def _student_note(run: Run, exam: Exam, name: str) -> str:
+    """Say whether the encoder of a run is a student that has learned from images of the test part."""
+    hints = [Path(place) for place in (named_file(run.config.encoder), run.config.weights) if place]
+    learned, tested = images_learned(run.inputs.embedding, hints), exam.ids.get(name, ())
+    if not learned:
+        return ""
+    store = exam.store_for(run)
+    seen = [one for one in tested if store.info(store.row_of(one)).image_digest.hex()[:IMAGE_DIGITS] in learned]
+    if not seen:
+        return ""
+    return (
+        f"The encoder was distilled from {len(seen)} of {len(tested)} test images (such as {seen[0]}), which it "
+        "imitates better than others: the scores promise too much. Distill one that leaves them out, or take its "
+        "teacher."
     )
 
 

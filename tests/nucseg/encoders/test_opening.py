@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nucseg.encoders import asked_identity, encoder_names, open_encoder
+from nucseg.encoders import asked_identity, encoder_names, named_file, open_encoder
 from nucseg.errors import ConfigError
 
 FIELDS = {"architecture", "weights", "layer", "input_px", "preprocessing", "precision"}
@@ -19,8 +19,9 @@ def threads_kept() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_the_known_names_are_sams_encoders_onnx_and_random() -> None:
-    assert encoder_names() == ("vit_b", "vit_l", "vit_h", "onnx:FILE", "random", "random:SEED")
+def test_the_known_names_are_sams_encoders_students_onnx_and_random() -> None:
+    known = ("vit_b", "vit_l", "vit_h", "student", "student:FILE", "onnx:FILE", "random", "random:SEED")
+    assert encoder_names() == known
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_a_batch_size_given_is_taken() -> None:
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("vit_x", {}, r"'vit_x' is not known\. Known: vit_b, vit_l, vit_h, onnx:FILE, random"),
+        ("vit_x", {}, r"'vit_x' is not known\. Known: vit_b, vit_l, vit_h, student, student:FILE, onnx:FILE"),
         ("", {}, "is not known"),
         ("vit_b:FILE", {}, "--weights"),
         ("onnx", {}, "onnx:FILE"),
@@ -87,3 +88,11 @@ def test_a_batch_size_given_is_taken() -> None:
 def test_an_option_that_cannot_be_is_refused(spec: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         open_encoder(spec, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("spec", "file"),
+    [("onnx:a:b.onnx", "a:b.onnx"), ("student:s/x.safetensors", "s/x.safetensors"), ("student", ""), ("random:3", "")],
+)
+def test_the_file_that_a_spec_names_is_known(spec: str, file: str) -> None:
+    assert named_file(spec) == file

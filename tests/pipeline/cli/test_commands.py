@@ -32,6 +32,7 @@ COMMANDS = (
         ["ablate"],
         ["figures"],
         ["fidelity"],
+        ["distill"],
         ["models"],
         ["datasets"],
     ),

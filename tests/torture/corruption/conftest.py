@@ -28,6 +28,9 @@ class ChannelEncoder(Encoder):
     provenance = {"device": "cpu"}  # noqa: RUF012
     batch_size = 8
 
+    def resize(self, image: Any) -> Any:
+        return image
+
     def run(self, images: Sequence[Any]) -> Any:
         ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(1, 64, 64)
         channels = np.arange(256, dtype=np.float32)[:, None, None] % 5
@@ -146,11 +149,10 @@ class Shelf:
 
 
 def embedded(source: Path, location: Path, wanted: Mapping[str, Any]) -> int:
-    """Embed with the encoder above, which is shown the images as they are instead of 1024 pixels wide."""
+    """Embed with the encoder above, which is shown the images as they are."""
     config = EmbedConfig(dataset=location.stem, source=source, encoder="random", cache=str(location.parent), **wanted)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("nucseg_pipeline.embed.open_encoder", lambda *args, **options: ChannelEncoder())
-        patch.setattr("nucseg_pipeline.reading.resize", lambda image: image)
         return embed(config, lambda done, total, what: None).n_encoded
 
 

@@ -52,6 +52,7 @@ NEEDED: dict[str, list[object]] = {
     "embed": ["--dataset", "mine", "--encoder", "none"],
     "train": ["--dataset", "mine", "--fusion", "none", "--model", "unet", "--epochs", "1", "--width", "1"],
     "fidelity": ["--dataset", "mine"],
+    "distill": ["--dataset", "mine"],
     "report": ["nowhere/run"],
     "figures": ["nowhere/run"],
     "ablate": ["nowhere.toml"],
@@ -136,7 +137,7 @@ def test_every_option_with_every_odd_value(trial: Any, some_of: Any, monkeypatch
 
 def test_a_cache_that_is_a_file(trial: Any, slides: Any) -> None:
     fault = "cache or result in a place that cannot be"
-    for command in ("embed", "train", "report", "fidelity", "figures"):
+    for command in ("embed", "train", "report", "fidelity", "distill", "figures"):
         data = slides()
         data.cache.write_text("a file")
         words = data.embed if command == "embed" else [command, *NEEDED[command], "--cache", data.cache]
@@ -158,6 +159,7 @@ def test_names_that_are_nearly_right_are_suggested(trial: Any) -> None:
         ("augmentation", ["train", "--dataset", "synthetic", "--augmentation", "paper"], "papers"),
         ("recipe", ["train", "--dataset", "synthetic", "--recipe", "nuinseg"], "nuinsseg"),
         ("table", ["ablate", "fusoin"], "fusion"),
+        ("size", ["distill", "--dataset", "synthetic", "--size", "smal"], "small"),
         ("model to look up", ["models", "--model", "unett"], "unet"),
         ("option", ["train", "--datset", "synthetic"], "--dataset"),
         ("command", ["trian"], "train"),
