@@ -330,7 +330,7 @@ def test_data_sets_of_two_teachers_are_not_mixed(distilling: Configure, tmp_path
         embed(asked, silent)
 
     with pytest.raises(ConfigError, match=r"of one and other are not of one teacher(.|\n)*float32.*bfloat16"):
-        distill(distilling(dataset=("one", "other"), cache=str(cache), teacher="random"), silent)
+        distill(distilling(dataset=("one", "other"), cache=str(cache), teacher="random", views=()), silent)
 
 
 @pytest.mark.parametrize(

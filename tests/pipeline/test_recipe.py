@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nucseg.errors import ConfigError
-from nucseg_pipeline.config import EmbedConfig, ReportConfig, TrainConfig
-from nucseg_pipeline.recipe import load_recipe, read_recipe, recipe_names, resolve, to_toml
+from nucseg_pipeline.config import ReportConfig, TrainConfig
+from nucseg_pipeline.recipe import STAGES, load_recipe, read_recipe, recipe_names, resolve, to_toml
 
 TEXT = st.text(min_size=1).filter(lambda text: "\0" not in text)
 TRAININGS = st.builds(
@@ -62,9 +62,12 @@ def test_a_folder_called_tilde_survives_being_written_and_read() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in recipe_names() if "ablation" not in read_recipe(name)])
-def test_every_recipe_of_the_package_configures_both_stages(name: str) -> None:
-    resolve(EmbedConfig, load_recipe(name, "embed"), {})
-    resolve(TrainConfig, load_recipe(name, "train"), {})
+def test_every_recipe_of_the_package_configures_what_it_names(name: str) -> None:
+    tables = set(read_recipe(name))
+
+    assert tables in ({"embed", "train"}, {"distill", "record"})
+    for stage in tables - {"record"}:
+        resolve(STAGES[stage], load_recipe(name, stage), {})
 
 
 def test_the_package_has_the_recipes_of_the_demonstration_and_of_the_data_sets() -> None:

@@ -10,7 +10,7 @@ from nucseg_pipeline.ablation.recipe import load_ablation
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.recipe import load_recipe, recipe_names
 
-TABLES = ("activations", "encoders", "formats", "fusion", "instances", "models", "replay")
+TABLES = ("activations", "encoders", "formats", "fusion", "instances", "models", "replay", "student-guidance")
 
 PUBLISHED = {
     "models": {
