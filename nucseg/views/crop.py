@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nucseg.views.orientation import turned
 from nucseg.views.transforms import Change, Range
 from nucseg.views.view import Image
 
@@ -34,12 +35,7 @@ class Crop:
 
 
 def _part(image: Image, share: float, down: float, right: float, element: int) -> Image:
-    import torch
-
-    from nucseg.replay import d4
-
     height, width = image.shape[:2]
     side = max(1, round(share * min(height, width)))
     top, left = int(down * (height - side + 1)), int(right * (width - side + 1))
-    part = torch.from_numpy(np.ascontiguousarray(image[top : top + side, left : left + side]))
-    return np.ascontiguousarray(d4.apply(part.movedim(-1, 0), element).movedim(0, -1).numpy())
+    return turned(np.ascontiguousarray(image[top : top + side, left : left + side]), element)

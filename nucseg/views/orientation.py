@@ -49,12 +49,17 @@ class Orientation(View):
 
     def apply(self, image: Image, sample_id: str) -> Image:
         """Return the moved square (max(H, W), max(H, W), 3)."""
-        import torch
+        return turned(squared(image), self.element)
 
-        from nucseg.replay import d4
 
-        moved = d4.apply(torch.from_numpy(squared(image)).movedim(-1, 0), self.element)
-        return np.ascontiguousarray(moved.movedim(0, -1).numpy())
+def turned(square: Image, element: int) -> Image:
+    """Flip or turn a square (H, H, 3) as `nucseg.replay.d4` numbers it; a copy."""
+    import torch
+
+    from nucseg.replay import d4
+
+    moved = d4.apply(torch.from_numpy(square).movedim(-1, 0), element)
+    return np.ascontiguousarray(moved.movedim(0, -1).numpy())
 
 
 def squared(image: Image) -> Image:

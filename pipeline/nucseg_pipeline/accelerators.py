@@ -88,6 +88,15 @@ def total(accelerator: Accelerator, values: Iterable[float]) -> list[float]:
     return summed
 
 
+def sharing(accelerator: Accelerator, batch_size: int) -> dict[str, int]:
+    """What `nucseg_pipeline.rows.batches` is told: how an order is cut into batches and shared by the processes."""
+    return {
+        "batch_size": batch_size,
+        "process": accelerator.process_index,
+        "n_processes": accelerator.num_processes,
+    }
+
+
 def share_buffers(accelerator: Accelerator, model: nn.Module) -> None:
     """Give every process the norms' statistics of the first, whose network is the one that is kept."""
     if accelerator.num_processes > 1:

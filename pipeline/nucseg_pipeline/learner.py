@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from nucseg.errors import ConfigError
 from nucseg.memory import lacks_memory, reason
 from nucseg.replay import Motions
-from nucseg_pipeline.accelerators import share_buffers, total
+from nucseg_pipeline.accelerators import share_buffers, sharing, total
 from nucseg_pipeline.ahead import ahead
 from nucseg_pipeline.augmentation import Augmentation
 from nucseg_pipeline.batch import Batch, Row, collate
@@ -66,7 +66,9 @@ class Learner:
         began, epoch = time.monotonic(), len(self.history)
         train_loss = self._pass(rows, epoch, augmentation, stepped)
         share_buffers(self.accelerator, self.model)
-        scores = validate(self.model, validation, device=self.accelerator.device, **self._shares())
+        scores = validate(
+            self.model, validation, device=self.accelerator.device, **sharing(self.accelerator, self.config.batch_size)
+        )
         loss, dice, n_images = total(self.accelerator, (scores.loss, scores.dice, scores.n_images))
         row = EpochRow(
             epoch=epoch + 1,
@@ -110,7 +112,7 @@ class Learner:
         torch.manual_seed(_dropout_seed(self.config.seed, epoch, self.accelerator.process_index))
         self.objective.train()
         order = epoch_order(rows.ids, self.config.seed, epoch)[: self.config.epoch_images]
-        shares = batches(order, **self._shares())
+        shares = batches(order, **sharing(self.accelerator, self.config.batch_size))
         loss_sum, n_shown = 0.0, 0
         for step, (share, motions) in enumerate(self._shown(rows, shares, epoch, augmentation)):
             batch = augmentation.moved(collate(share, self.accelerator.device), motions)
@@ -146,15 +148,6 @@ class Learner:
                 raise
             raise _too_large(len(batch.image), reason(error)) from None
         return float(loss.detach())
-
-    def _shares(self) -> dict[str, int]:
-        """How an order is cut into batches and shared by the processes."""
-        accelerator = self.accelerator
-        return {
-            "batch_size": self.config.batch_size,
-            "process": accelerator.process_index,
-            "n_processes": accelerator.num_processes,
-        }
 
 
 def learning_rate(config: TrainConfig, epochs_done: float) -> float:

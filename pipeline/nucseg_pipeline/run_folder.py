@@ -181,11 +181,7 @@ class RunFolder:
 
     def write_epochs(self, history: Sequence[Mapping[str, float]]) -> None:
         """Write epochs.csv anew."""
-        table = io.StringIO()
-        writer = csv.DictWriter(table, list(history[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        write_whole(self.file("epochs.csv"), table.getvalue().encode())
+        write_whole(self.file("epochs.csv"), table_text(history).encode())
 
     def write_rule(self, rule: InstanceRule) -> None:
         """Write rule.json."""
@@ -262,6 +258,15 @@ class RunFolder:
         if kind is not None and (wrong := misfit(content, kind)):
             raise _damaged(self.file(name), f"it does not hold what belongs there: {wrong}")
         return content
+
+
+def table_text(rows: Sequence[Mapping[str, float]]) -> str:
+    """CSV with a header, of at least one row."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()
 
 
 def _digest(content: Mapping[str, object]) -> str:

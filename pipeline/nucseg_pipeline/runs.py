@@ -10,6 +10,7 @@ from typing import Any
 
 from nucseg.data.files import some
 from nucseg.data.splits import Split
+from nucseg.encoders import named_file
 from nucseg.errors import ConfigError
 from nucseg.instances import InstanceRule
 from nucseg.models import SegmentationModel
@@ -23,7 +24,12 @@ from nucseg_pipeline.network import build_network
 from nucseg_pipeline.rows import Rows
 from nucseg_pipeline.run_folder import RunFolder
 
-__all__ = ["Prediction", "Run", "TrainedRun"]
+__all__ = ["Prediction", "Run", "TrainedRun", "encoder_files"]
+
+
+def encoder_files(config: TrainConfig) -> list[Path]:
+    """Where the file of a run's encoder was when the run was trained, if its configuration names one."""
+    return [Path(place) for place in (named_file(config.encoder), config.weights) if place]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,9 +20,6 @@ from nucseg_pipeline.augmentation import D4_VIEWS
 from nucseg_pipeline.batch import Row, embeddings_of
 from nucseg_pipeline.distilling.courses import Course
 from nucseg_pipeline.rows import Rows
-
-LEAST_INSIDE = 0.5
-"""Share of a cell that has to lie inside the image for it to count."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +111,11 @@ class Lessons:
 
 
 def _inside(height: int, width: int) -> Tensor:
-    """(1, 64, 64) float32: the cells of which at least half lies inside the image."""
-    pixels = torch.zeros(1, 1, STUDENT_PX, STUDENT_PX)
-    pixels[..., :height, :width] = 1
-    return (F.avg_pool2d(pixels, STUDENT_PX // GRID)[0] >= LEAST_INSIDE).float()
+    """(1, 64, 64) float32: the cells of which at least half lies inside the image, whose longer side is 256 px."""
+    rows, columns = content_size((height, width), GRID)
+    inside = torch.zeros(1, GRID, GRID)
+    inside[:, :rows, :columns] = 1
+    return inside
 
 
 def content(row: Row) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from nucseg.encoders.student.network import StudentNetwork
 from nucseg.encoders.student.shape import SIZES
 from nucseg.errors import ConfigError
 from nucseg.memory import lacks_memory, reason
-from nucseg_pipeline.accelerators import share_buffers, total
+from nucseg_pipeline.accelerators import share_buffers, sharing, total
 from nucseg_pipeline.ahead import ahead
 from nucseg_pipeline.checkpoint import TrainingError
 from nucseg_pipeline.config import DistillConfig
@@ -100,7 +100,7 @@ class Pupil:
         began, epoch = time.monotonic(), len(self.history)
         self.imitation.train()
         order = epoch_order(lessons.names, self.config.seed, epoch)
-        shares = batches(order, **self._shares())
+        shares = batches(order, **sharing(self.accelerator, self.config.batch_size))
         errors, n_shown = 0.0, 0
         for step, shown in enumerate(self._given(lessons, shares)):
             error = self._step(shown, _rate(self.config, (epoch + step / len(shares)) / self.config.epochs))
@@ -162,7 +162,7 @@ class Pupil:
     @torch.no_grad()
     def _validate(self, validation: Lessons) -> float:
         self.imitation.eval()
-        shares = batches(range(len(validation)), **self._shares())
+        shares = batches(range(len(validation)), **sharing(self.accelerator, self.config.batch_size))
         weighted = [
             (float(self.imitation(*self._moved(shown))) * len(shown.images), len(shown.images))
             for shown in self._given(validation, shares)
@@ -176,15 +176,6 @@ class Pupil:
     def _given(self, lessons: Lessons, shares: Sequence[Sequence[int]]) -> Iterator[Shown]:
         """The lessons of each batch; the next one is read while the last is learned."""
         return ahead(lessons.read, shares)
-
-    def _shares(self) -> dict[str, int]:
-        """How an order is cut into batches and shared by the processes."""
-        accelerator = self.accelerator
-        return {
-            "batch_size": self.config.batch_size,
-            "process": accelerator.process_index,
-            "n_processes": accelerator.num_processes,
-        }
 
 
 def _attention(device: torch.device) -> AbstractContextManager[Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
 import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ from nucseg_pipeline.config import DistillConfig
 from nucseg_pipeline.distilling.pupil import EpochTold
 from nucseg_pipeline.folders import locked, missing_folders, remove_empty
 from nucseg_pipeline.recipe import to_toml
+from nucseg_pipeline.run_folder import table_text
 
 FREE_FIELDS = frozenset({"cache", "teacher", "weights", "precision", "format", "device", "threads", "out"})
 """Fields in which a distillation that goes on may differ: whether the embeddings are the same is asked of their key."""
@@ -118,11 +117,7 @@ class StudentFolder:
 
     def write_epochs(self, history: Sequence[EpochTold]) -> None:
         """Write epochs.csv anew."""
-        table = io.StringIO()
-        writer = csv.DictWriter(table, list(asdict(history[0])), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in history)
-        write_whole(self.file("epochs.csv"), table.getvalue().encode())
+        write_whole(self.file("epochs.csv"), table_text([asdict(row) for row in history]).encode())
 
     def _is_new(self) -> bool:
         """Whether nothing was begun in it: it is empty, or a distillation was killed while it set it up."""

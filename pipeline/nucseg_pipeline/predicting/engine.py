@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nucseg.data.prepare import resized
 from nucseg.data.stain import stain_identity
-from nucseg.encoders import Encoder, named_file, open_recorded
+from nucseg.encoders import Encoder, open_recorded
 from nucseg.encoders.preprocess import PIXEL_MEAN
 from nucseg.errors import ConfigError
 from nucseg.memory import AtOnce
@@ -23,7 +23,7 @@ from nucseg_cache import CacheError, Store
 from nucseg_cache.formats import checked, format_named
 from nucseg_pipeline.accelerators import choose_device
 from nucseg_pipeline.inputs import native_mpp, native_px
-from nucseg_pipeline.runs import TrainedRun
+from nucseg_pipeline.runs import TrainedRun, encoder_files
 
 CPU_BATCH, GPU_BATCH = 2, 8
 """Tiles at once, where nobody says how many: an encoder's guard compares two at least."""
@@ -90,8 +90,8 @@ class Engine:
         identity, encoder = run.inputs.embedding, None
         if identity:
             encoder = open_recorded(
-                identity, weights=weights, hints=_hints(run), device=_encoder_device(identity["architecture"], device),
-                threads=threads,
+                identity, weights=weights, hints=encoder_files(run.config),
+                device=_encoder_device(identity["architecture"], device), threads=threads,
             )  # fmt: skip
         elif weights is not None:
             raise ConfigError(f"{run.name} was trained without guidance: it has no encoder, and takes no --weights.")
@@ -144,11 +144,6 @@ def _known_stain(run: TrainedRun) -> str:
             f"({', '.join(sorted(differing))}). Use the version that embedded them, or embed and train anew."
         )
     return stain
-
-
-def _hints(run: TrainedRun) -> list[Path]:
-    """Where the encoder's file was when the run was trained."""
-    return [Path(place) for place in (named_file(run.config.encoder), run.config.weights) if place]
 
 
 def _encoder_device(architecture: str, device: str) -> str:

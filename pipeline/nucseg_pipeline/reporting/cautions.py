@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from nucseg.data.official import plain_name
-from nucseg.encoders import images_learned, named_file
+from nucseg.encoders import images_learned
 from nucseg.encoders.student.origin import IMAGE_DIGITS
 from nucseg_pipeline.identity import code_digest
 from nucseg_pipeline.inputs import SHOWN
 from nucseg_pipeline.reporting.configurations import Configuration
 from nucseg_pipeline.reporting.exams import Exam, image_file, seen_files
 from nucseg_pipeline.reporting.scores import RunScores
-from nucseg_pipeline.runs import Run
+from nucseg_pipeline.runs import Run, encoder_files
 from nucseg_pipeline.sources import SYNTHETIC
 
 FINDS_LITTLE = 0.1
@@ -87,8 +86,7 @@ def _copies_note(run: Run, exam: Exam, name: str) -> str:
 
 def _student_note(run: Run, exam: Exam, name: str) -> str:
     """Say whether the encoder of a run is a student that has learned from images of the test part."""
-    hints = [Path(place) for place in (named_file(run.config.encoder), run.config.weights) if place]
-    learned, tested = images_learned(run.inputs.embedding, hints), exam.ids.get(name, ())
+    learned, tested = images_learned(run.inputs.embedding, encoder_files(run.config)), exam.ids.get(name, ())
     if not learned:
         return ""
     store = exam.store_for(run)
