@@ -29,3 +29,7 @@ def known(name: str, valid: Iterable[str]) -> str:
     names = list(valid)
     near = difflib.get_close_matches(name, names, n=1)
     return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."
+
+
+class TrainingError(NucsegError):
+    """Training cannot go on; what was finished is kept."""

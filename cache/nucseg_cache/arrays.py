@@ -10,10 +10,10 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.core.array_spec import ArrayConfigParams
 
-from nucseg_cache.groups import read_documents, together, write_documents
+from nucseg_cache.groups import read_documents, run_all, write_documents
 from nucseg_cache.location import delete_chunk
 from nucseg_cache.reading import chunk_rows
-from nucseg_cache.texts import discard_illegible, holds_texts
+from nucseg_cache.strings import discard_illegible, holds_texts
 
 BLOCK_ROWS = 64
 """Rows in one chunk file of every small array: the least that one writer owns."""
@@ -73,7 +73,7 @@ def write_together(first: int, columns: Sequence[tuple[zarr.Array[Any], npt.NDAr
     for array, _ in columns:
         if holds_texts(array):
             discard_illegible(array, slice(first, first + n_rows))
-    written = together(
+    written = run_all(
         (array.async_array.setitem(slice(first, first + n_rows), values) for array, values in columns),
         tolerated=lambda error: not isinstance(error, (OSError, MemoryError)),
     )

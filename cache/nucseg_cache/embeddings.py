@@ -21,7 +21,7 @@ from nucseg_cache.errors import BadRow, EmbeddingNotFound, RowDamaged, Unstorabl
 from nucseg_cache.formats import EMBEDDING_SHAPE, Floats, Stored, checked, format_named
 from nucseg_cache.key import Key, label
 from nucseg_cache.locks import StoreLocks, block_slot
-from nucseg_cache.reading import side_by_side
+from nucseg_cache.reading import parallel_map
 from nucseg_cache.rows import RowInfo
 from nucseg_cache.views import ViewSpec
 
@@ -168,7 +168,7 @@ class Embeddings:
         stored = self.room(len(rows)) if out is None else out
         with self._reading():
             records = self._refresh() if self._records is None else self._records
-            reasons = side_by_side(lambda i: self._read_row(rows[i], records, stored[i : i + 1]), range(len(rows)))
+            reasons = parallel_map(lambda i: self._read_row(rows[i], records, stored[i : i + 1]), range(len(rows)))
             again = [i for i, reason in enumerate(reasons) if reason]
             if again:  # a writer may have replaced the row between record and values: its new record is read once
                 records = self._refresh()

@@ -117,7 +117,7 @@ def read_documents(group: zarr.Group, names: Sequence[str]) -> dict[str, dict[st
         ValueError: one is no JSON.
     """
     read = (group.store.get(_document(group, name), prototype=default_buffer_prototype()) for name in names)
-    found = dict(zip(names, together(read), strict=True))
+    found = dict(zip(names, run_all(read), strict=True))
     missing = [name for name, content in found.items() if content is None]
     if missing:
         raise FileNotFoundError(f"{missing[0]}/zarr.json")
@@ -127,13 +127,13 @@ def read_documents(group: zarr.Group, names: Sequence[str]) -> dict[str, dict[st
 def write_documents(group: zarr.Group, documents: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the zarr.json of what lies in a group."""
     as_buffer = default_buffer_prototype().buffer.from_bytes
-    together(
+    run_all(
         group.store.set(_document(group, name), as_buffer(json.dumps(document, indent=2).encode()))
         for name, document in documents.items()
     )
 
 
-def together(
+def run_all(
     requests: Iterable[Coroutine[Any, Any, Any]], *, tolerated: Callable[[Exception], bool] = lambda error: False
 ) -> list[Any]:
     """Run requests to a store at once, and come back when all of them have ended: none goes on after an error.

@@ -16,7 +16,7 @@ from zarr.errors import ContainsArrayError
 from zarr.storage import LocalStore
 
 from nucseg_cache.errors import CacheError, StoreAccessError, StoreDamaged, StoreFormatError, StoreNotFound, access
-from nucseg_cache.objects import ObjectStore
+from nucseg_cache.object_store import ObjectStore
 
 Mode = Literal["r", "r+"]
 

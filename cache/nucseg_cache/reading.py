@@ -13,8 +13,8 @@ import numpy.typing as npt
 import zarr
 
 from nucseg_cache.chunk_files import ChunkFiles
-from nucseg_cache.groups import together
-from nucseg_cache.texts import holds_texts, read_texts
+from nucseg_cache.groups import run_all
+from nucseg_cache.strings import holds_texts, read_texts
 
 MOST_THREADS = 4
 """Rows read side by side at most: what takes time lets go of the interpreter lock."""
@@ -79,7 +79,7 @@ class Reader:
 
     def _through_zarr(self, names: Sequence[str], where: int | slice) -> list[npt.NDArray[Any]]:
         """Asked for all at once: on an object store one wait instead of many."""
-        return [np.asarray(found) for found in together(_request(self._arrays[name], where) for name in names)]
+        return [np.asarray(found) for found in run_all(_request(self._arrays[name], where) for name in names)]
 
 
 def _request(array: zarr.Array[Any], where: int | slice) -> Coroutine[Any, Any, Any]:
@@ -108,7 +108,7 @@ def chunk_rows(array: zarr.Array[Any], where: slice) -> list[slice]:
     return [slice(first, first + n_rows) for first in range(where.start - where.start % n_rows, where.stop, n_rows)]
 
 
-def side_by_side(read: Callable[[T], R], items: Sequence[T]) -> list[R]:
+def parallel_map(read: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """What is read of each item, in order; by a few threads where there are several."""
     n_threads = min(MOST_THREADS, os.cpu_count() or 1, len(items))
     if n_threads < 2:

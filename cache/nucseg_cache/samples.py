@@ -25,7 +25,7 @@ from nucseg_cache.arrays import (
 )
 from nucseg_cache.errors import BadRow
 from nucseg_cache.location import stored_bytes
-from nucseg_cache.reading import Reader, side_by_side
+from nucseg_cache.reading import Reader, parallel_map
 from nucseg_cache.rows import (
     DIGEST_BYTES,
     FILE_DIGEST_BYTES,
@@ -121,7 +121,7 @@ class Samples:
         self._set("record", info.row, _bytes([description_digest(changed) + pixels]))
         self._set("state", info.row, _states([changed]))
 
-    def distrust(self, info: RowInfo) -> None:
+    def invalidate_pixels(self, info: RowInfo) -> None:
         """Take the part of a row's record away that vouches for its pixels: they are to be written again."""
         self._set("record", info.row, _bytes([description_digest(info) + bytes(DIGEST_BYTES)]))
 
@@ -171,7 +171,7 @@ class Samples:
 
     def read(self, infos: Sequence[RowInfo]) -> tuple[list[SampleRow], list[BadRow]]:
         """The samples of rows that can be trusted, and the others with the reason."""
-        found = side_by_side(self._read_one, infos)
+        found = parallel_map(self._read_one, infos)
         return [one for one in found if isinstance(one, SampleRow)], [one for one in found if isinstance(one, BadRow)]
 
     def _read_one(self, info: RowInfo) -> SampleRow | BadRow:
@@ -189,7 +189,7 @@ class Samples:
     def unsound(self, infos: Sequence[RowInfo]) -> list[BadRow]:
         """The rows whose pixels are known to be damaged without reading them.
 
-        A file is missing or of another size than was written, or somebody who read them found out (see `distrust`).
+        A file is missing or has another size than was written, or a reader found the damage (see `invalidate_pixels`).
         """
         if not infos:
             return []

@@ -11,7 +11,6 @@ from typing import Any
 
 import zarr
 
-from nucseg_cache.choice import choose
 from nucseg_cache.creation import create_in_folder, create_on_object_store
 from nucseg_cache.embedding_arrays import EmbeddingArrays
 from nucseg_cache.embeddings import Embeddings
@@ -25,6 +24,7 @@ from nucseg_cache.errors import (
 from nucseg_cache.formats import format_named
 from nucseg_cache.groups import delete_group
 from nucseg_cache.key import Key
+from nucseg_cache.key_selection import choose
 from nucseg_cache.layout import Layout
 from nucseg_cache.location import Mode, local_path
 from nucseg_cache.locks import SAMPLES, StoreLocks
@@ -145,7 +145,7 @@ class Store:
         """
         return self._good[row]
 
-    def describes(self, row: int) -> bool:
+    def is_trusted(self, row: int) -> bool:
         """Whether the description of a row can be trusted."""
         return row in self._good
 
@@ -326,7 +326,7 @@ class Store:
             self._layout.samples.write(row, [sample], present=present)
         self._note([sample.info(row, present=present)])
 
-    def recognises(self, row: int, sample: SampleRow) -> bool:
+    def matches_record(self, row: int, sample: SampleRow) -> bool:
         """Whether a damaged row's record says that it was this sample: then its embeddings are worth keeping."""
         return any(self._layout.samples.vouches(sample.info(row, present=present)) for present in (True, False))
 
@@ -336,11 +336,11 @@ class Store:
             self._layout.samples.mark(self._good[row], present=present)
         self._note([replace(self._good[row], present=present)])
 
-    def distrust(self, rows: Sequence[int]) -> None:
+    def invalidate_pixels(self, rows: Sequence[int]) -> None:
         """Say of rows that their pixels are damaged, as reading them has shown: `damaged` tells them from now on."""
         with access(self.location, "writing samples to"):
             for row in rows:
-                self._layout.samples.distrust(self._good[row])
+                self._layout.samples.invalidate_pixels(self._good[row])
 
     def remember_source(self, source: str, notes: Sequence[str] = ()) -> None:
         """Write down where the data set was read from, and what its readers have to know of it."""

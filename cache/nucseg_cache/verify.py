@@ -85,7 +85,7 @@ def _bad_samples(store: Store, n_rows: int, progress: Callable[[int], None], *, 
         store.refresh()
         bad = {one.row: one for one in [*store.damaged(), *store.try_read_samples(sorted(suspects))[1]]}
         if clear:
-            store.distrust([row for row in sorted(bad) if store.describes(row)])
+            store.invalidate_pixels([row for row in sorted(bad) if store.is_trusted(row)])
     return [Finding("samples", bad[row]) for row in sorted(bad)]
 
 

@@ -7,8 +7,8 @@ stratified share is held out for validation; where a protocol keeps groups toget
 from dataclasses import dataclass
 
 from nucseg.data.holdout import held_out, held_out_groups
-from nucseg.data.official import official_protocol, plain_name
-from nucseg.data.protocols import GROUPED, KFOLD, PAPER, Protocol, Rows, SplitRow
+from nucseg.data.official_splits import official_protocol, plain_name
+from nucseg.data.split_protocols import GROUPED, KFOLD, PAPER, EmbeddingDataset, Protocol, SplitRow
 from nucseg.errors import ConfigError
 
 __all__ = ["Split", "SplitRow", "n_folds", "protocol_names", "protocol_summary", "split"]
@@ -45,7 +45,7 @@ def protocol_summary(dataset: str, protocol: str) -> str:
     return f"none; instead {chosen.summary}" if notes else chosen.summary
 
 
-def n_folds(rows: Rows, *, dataset: str, protocol: str) -> int:
+def n_folds(rows: EmbeddingDataset, *, dataset: str, protocol: str) -> int:
     """How many folds a protocol divides these rows into.
 
     Raises ConfigError for an unknown protocol, and where there are too few images, groups, organs or source images.
@@ -54,7 +54,7 @@ def n_folds(rows: Rows, *, dataset: str, protocol: str) -> int:
     return chosen.n_folds(rows, dataset)
 
 
-def split(rows: Rows, *, dataset: str, protocol: str, fold: int, seed: int) -> Split:
+def split(rows: EmbeddingDataset, *, dataset: str, protocol: str, fold: int, seed: int) -> Split:
     """Divide rows, which stand in the data set's own order, into three parts.
 
     official  as the data set's authors do (`official_protocol`); where they do not say, as grouped
@@ -104,7 +104,9 @@ def _check_fold(protocol: str, fold: int, count: int) -> None:
         raise ConfigError(f"The protocol {protocol} has {folds} here, got {fold}.")
 
 
-def _validation(rows: Rows, rest: list[int], protocol: Protocol, seed: int) -> tuple[list[int], tuple[str, ...]]:
+def _validation(
+    rows: EmbeddingDataset, rest: list[int], protocol: Protocol, seed: int
+) -> tuple[list[int], tuple[str, ...]]:
     groups, strata = [rows[number].group for number in rest], [rows[number].stratum for number in rest]
     notes: tuple[str, ...] = ()
     if protocol.whole_groups and len(set(groups)) > 1:
@@ -116,7 +118,7 @@ def _validation(rows: Rows, rest: list[int], protocol: Protocol, seed: int) -> t
     return [rest[position] for position in held], notes
 
 
-def _leak_notes(rows: Rows, rest: list[int], test: list[int]) -> tuple[str, ...]:
+def _leak_notes(rows: EmbeddingDataset, rest: list[int], test: list[int]) -> tuple[str, ...]:
     seen = {rows[number].group for number in rest}
     n_leaking = sum(rows[number].group in seen for number in test)
     if not n_leaking:
@@ -127,7 +129,7 @@ def _leak_notes(rows: Rows, rest: list[int], test: list[int]) -> tuple[str, ...]
     )
 
 
-def _unknown_notes(rows: Rows, dataset: str) -> tuple[str, ...]:
+def _unknown_notes(rows: EmbeddingDataset, dataset: str) -> tuple[str, ...]:
     if plain_name(dataset) in _ONE_SLIDE_AN_IMAGE or any(row.group != row.id for row in rows):
         return ()
     return (

@@ -7,8 +7,8 @@ package), `random` or `random:SEED` (no knowledge, for tests and demonstrations)
 
 from nucseg.encoders.architectures import ARCHITECTURES, EMBEDDING_SHAPE, PublishedVit, VitShape
 from nucseg.encoders.base import Encoder, guard
-from nucseg.encoders.finding import images_learned, open_recorded
-from nucseg.encoders.opening import asked_identity, check_asked, encoder_names, named_file, open_encoder
+from nucseg.encoders.factory import asked_identity, check_asked, encoder_names, named_file, open_encoder
+from nucseg.encoders.lookup import images_learned, open_recorded
 from nucseg.encoders.weights import weights_folders
 
 __all__ = [

@@ -10,11 +10,11 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from nucseg.adaptive_batch import AdaptiveBatcher
 from nucseg.encoders import preprocess
 from nucseg.encoders.architectures import EMBEDDING_SHAPE
 from nucseg.encoders.preprocess import check_image, to_input
 from nucseg.errors import EncoderError
-from nucseg.memory import AtOnce
 
 CLEARLY_DIFFERENT = 1.0
 """Mean absolute difference, in grey levels, above which two images must not share one embedding."""
@@ -62,7 +62,7 @@ class Encoder(ABC):
         for position, image in enumerate(images):
             check_image(image, position)
         rows = np.empty((len(images), *EMBEDDING_SHAPE), np.float32)
-        done, at_once = 0, AtOnce(self.batch_size)
+        done, at_once = 0, AdaptiveBatcher(self.batch_size)
         for part, embedded in at_once.parts(images, self._embed_part):
             rows[done : done + len(part)] = embedded
             done += len(part)
@@ -134,3 +134,7 @@ def _named(positions: Sequence[int]) -> str:
     shown = ", ".join(str(position) for position in positions[:8])
     more = f" and {len(positions) - 8} more" if len(positions) > 8 else ""
     return f"{noun} {shown}{more} of the batch"
+
+
+LEAST_BATCH = 2
+"""Images given to the encoder at once at least: its guard finds one embedding of two images only side by side."""

@@ -10,12 +10,12 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from nucseg.adaptive_batch import lacks_memory
 from nucseg.encoders.architectures import INPUT_PX
 from nucseg.encoders.base import Encoder
 from nucseg.encoders.onnx_graph import check_graph, takes_batches
 from nucseg.encoders.preprocess import PREPROCESSING
 from nucseg.errors import ConfigError, EncoderError
-from nucseg.memory import lacks_memory
 from nucseg.paths import opened_file
 
 GPU_PROVIDER = ("CUDAExecutionProvider", {"use_tf32": "0"})

@@ -64,8 +64,8 @@ def takes_batches(session: Any, input_name: str, output_name: str) -> bool:
     options.log_severity_level = SILENT
     alone = [session.run([output_name], {input_name: inputs[i : i + 1]}, options)[0] for i in range(2)]
     try:
-        (together,) = session.run([output_name], {input_name: inputs}, options)
+        (run_all,) = session.run([output_name], {input_name: inputs}, options)
     except Exception:  # ONNX Runtime's own errors have no public base class
         return False
     expected = np.concatenate(alone)
-    return bool(together.shape == expected.shape and np.abs(together - expected).max() <= SAME * expected.std())
+    return bool(run_all.shape == expected.shape and np.abs(run_all - expected).max() <= SAME * expected.std())

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nucseg.encoders.architectures import ARCHITECTURES, INPUT_PX
+from nucseg.encoders.autotune import tune
 from nucseg.encoders.base import Encoder
 from nucseg.encoders.checkpoint import check_architecture, check_tensors, read_encoder_state
 from nucseg.encoders.device import Hardware
 from nucseg.encoders.preprocess import PIXEL_MEAN, PIXEL_STD, PREPROCESSING, resize
-from nucseg.encoders.tuning import tune
 from nucseg.encoders.vit import build_vit, expected_tensors
 from nucseg.encoders.weights import find_weights
 

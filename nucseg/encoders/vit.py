@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from nucseg.encoders.architectures import EMBEDDING_SHAPE, INPUT_PX, PATCH_PX, VitShape
 from nucseg.encoders.blocks import Block
 from nucseg.encoders.device import Hardware
-from nucseg.encoders.ends import Neck, PatchEmbedding
+from nucseg.encoders.stem_and_neck import Neck, PatchEmbedding
 from nucseg.errors import EncoderError
 
 PUBLISHED = "nucseg.encoders._published"

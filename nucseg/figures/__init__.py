@@ -1,6 +1,5 @@
 """One function per figure; each returns a matplotlib Figure and touches no global state."""
 
-from nucseg.figures.components import PrincipalColours, principal_colours, without_padding
 from nucseg.figures.curves import Epoch, training_curves
 from nucseg.figures.features import FeaturePanel, feature_caption, feature_panels
 from nucseg.figures.fidelity import fidelity_bars
@@ -8,6 +7,7 @@ from nucseg.figures.guidance import HARMED, HELPED, GuidanceEffect, guidance_eff
 from nucseg.figures.layers import encoder_panels, network_panels
 from nucseg.figures.nuclei import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH
 from nucseg.figures.overlay import Panels, Scene, overlay, overlays, panels
+from nucseg.figures.pca_colours import PrincipalColours, principal_colours, without_padding
 from nucseg.figures.reliability import Calibration, reliability_diagram
 from nucseg.figures.scatter import image_scatter, marked_strata
 from nucseg.figures.vector import STEPS_PER_PX, outline_path

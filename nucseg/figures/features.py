@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from nucseg.errors import DataError
-from nucseg.figures.components import Vector
 from nucseg.figures.nuclei import TRUTH, InstanceMap, outline
+from nucseg.figures.pca_colours import Vector
 from nucseg.figures.style import INK
 
 WIDTH_IN = 4.8

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nucseg.figures.components import FeatureMap, PrincipalColours, principal_colours, without_padding
 from nucseg.figures.features import FeaturePanel
 from nucseg.figures.nuclei import Image, InstanceMap
+from nucseg.figures.pca_colours import FeatureMap, PrincipalColours, principal_colours, without_padding
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -77,7 +77,7 @@ class Outputs:
     """(B,) logit that there is a nucleus; None without classification guidance."""
 
     distance: Tensor | None = None
-    """(B, H, W) as `nucseg.instances.distance_map` has it of the truth; None without that head."""
+    """(B, H, W) as `nucseg.nuclei.instances.distance_map` has it of the truth; None without that head."""
 
 
 class SegmentationModel(nn.Module, ABC):

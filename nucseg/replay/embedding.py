@@ -1,9 +1,9 @@
 """Moving an embedding as its image moves: what an embedding holds besides the image stays right.
 
 An embedding of a moved image is not the moved embedding. A pattern that belongs to the place in the grid stays where it
-is, so it is taken off before and put back after: T(e - P) + P instead of T(e) (`nucseg.replay.position`). And what
-the encoder says of an oriented structure, it says in other channels once the structure is turned: so the channels
-are mixed as exact embeddings of turned images show (`nucseg.replay.mixing`).
+is, so it is taken off before and put back after: T(e - P) + P instead of T(e) (`nucseg.replay.position_pattern`). And
+what the encoder says of an oriented structure, it says in other channels once the structure is turned: so the channels
+are mixed as exact embeddings of turned images show (`nucseg.replay.channel_mixing`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nucseg.errors import ConfigError
 from nucseg.replay import d4
-from nucseg.replay.maps import on_grid, warped
+from nucseg.replay.coordinate_maps import on_grid, warped
 from nucseg.replay.motion import Motions
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nucseg.errors import ConfigError
 from nucseg.replay import d4
-from nucseg.replay.maps import element_of, identity_map, sampled, sources, without
+from nucseg.replay.coordinate_maps import element_of, identity_map, sampled, sources, without
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Motions:
     bent: tuple[int, ...] = ()
     """The samples that go on to be moved by a map."""
     maps: Tensor | None = None
-    """(len(bent), S, S, 3), their maps, see `nucseg.replay.maps`; None where there are none."""
+    """(len(bent), S, S, 3), their maps, see `nucseg.replay.coordinate_maps`; None where there are none."""
 
     @classmethod
     def of_elements(cls, elements: Sequence[int]) -> Motions:

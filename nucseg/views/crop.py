@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nucseg.views.base import Image
 from nucseg.views.orientation import turned
 from nucseg.views.transforms import Change, Range
-from nucseg.views.view import Image
 
 CROP = "crop"
 """Under this name a view that shows a part describes which; masks and other views do not fit it."""

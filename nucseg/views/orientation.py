@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from nucseg.encoders.preprocess import PIXEL_MEAN
-from nucseg.views.view import Image, View
+from nucseg.views.base import Image, View
 
 MOVES = (
     "horizontal flip",

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from nucseg.views.base import Image, View
 from nucseg.views.crop import CROP
 from nucseg.views.recipe import PhotometricRecipe
-from nucseg.views.view import Image, View
 
 
 @dataclass(frozen=True)

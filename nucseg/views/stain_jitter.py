@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nucseg.views.view import Image
+from nucseg.views.base import Image
 
 _BLOCK_PX = 1 << 18
 _DARKEST = 0.25  # stands for a grey level of 0, whose optical density is not finite; it rounds to 0 again

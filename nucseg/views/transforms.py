@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nucseg.albumentations import load_albumentations
+from nucseg.views.base import Image
 from nucseg.views.stain_jitter import jitter_stains
-from nucseg.views.view import Image
 
 Range = tuple[float, float]
 Change = Callable[[Image], Image]

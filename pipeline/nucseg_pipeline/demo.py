@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucseg_pipeline.config import EmbedConfig, ReportConfig, TrainConfig
-from nucseg_pipeline.recipe import load_recipe, resolve
+from nucseg_pipeline.config.recipe import load_recipe, resolve
 
 DATASET, ENCODER, RECIPE = "synthetic", "student", "demo"
 

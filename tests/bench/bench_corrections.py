@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from nucseg.replay import d4, fit_mixing, position_pattern
+from nucseg.views.registry import D4_VIEWS
 from nucseg_cache import Embeddings, Store
-from nucseg_pipeline.augmentation import D4_VIEWS
 
 Way = Callable[[Tensor, int], Tensor]
 

@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucseg.encoders import Encoder, open_encoder
+from nucseg.encoders.base import LEAST_BATCH
 from nucseg.errors import NucsegError
 from nucseg_pipeline.config import EmbedConfig
-from nucseg_pipeline.embed import embed
-from nucseg_pipeline.encoding import LEAST_BATCH
-from nucseg_pipeline.sources import open_source
+from nucseg_pipeline.datasets.locate import open_source
+from nucseg_pipeline.embed.stage import embed
 
 SHARED = Path(os.environ.get("NUCSEG_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 ONNX = SHARED / "weights" / "mobile_sam_encoder.onnx"

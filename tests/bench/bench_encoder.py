@@ -31,10 +31,10 @@ from torch import nn
 from nucseg.encoders import ARCHITECTURES, Encoder, open_encoder
 from nucseg.encoders.architectures import INPUT_PX, PRECISIONS, bfloat16_error
 from nucseg.encoders.attention import VARIANTS
+from nucseg.encoders.autotune import tune, use_attention
 from nucseg.encoders.device import Hardware, choose_hardware
 from nucseg.encoders.preprocess import resize, to_input
 from nucseg.encoders.sam import normalised
-from nucseg.encoders.tuning import tune, use_attention
 from nucseg.encoders.vit import build_published, build_vit
 
 Images = Sequence[NDArray[np.uint8]]

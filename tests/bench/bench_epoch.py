@@ -24,14 +24,14 @@ from nucseg.encoders import Encoder, open_encoder
 from nucseg.replay import Geometry, Motions, Replay, position_pattern
 from nucseg.views import views_named
 from nucseg_cache import Store
-from nucseg_pipeline.accelerators import open_accelerator
-from nucseg_pipeline.augmentation import Augmentation
-from nucseg_pipeline.batch import Batch
 from nucseg_pipeline.config import EmbedConfig, TrainConfig
-from nucseg_pipeline.embed import embed
-from nucseg_pipeline.learner import Learner
-from nucseg_pipeline.rows import Rows
-from nucseg_pipeline.sources import open_source
+from nucseg_pipeline.datasets.locate import open_source
+from nucseg_pipeline.embed.stage import embed
+from nucseg_pipeline.loading.batch import Batch
+from nucseg_pipeline.loading.dataset import EmbeddingDataset
+from nucseg_pipeline.modelling.device import open_accelerator
+from nucseg_pipeline.train.augmentation import Augmentation
+from nucseg_pipeline.train.trainer import Trainer
 
 EPOCHS, IMAGES = 50, 665
 GIB = 1 << 30
@@ -69,7 +69,9 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def seconds(learner: Learner, rows: Rows, validation: Rows, augmentation: Augmentation) -> float:
+def seconds(
+    learner: Trainer, rows: EmbeddingDataset, validation: EmbeddingDataset, augmentation: Augmentation
+) -> float:
     started = time.perf_counter()
     learner.learn(rows, validation, augmentation, lambda step, steps, loss: None)
     return time.perf_counter() - started
@@ -93,15 +95,15 @@ def measure_epochs(options: argparse.Namespace, cache: str) -> tuple[float, floa
     store = Store.open(made.location)
     embeddings = store.embeddings(made.key)
     ids = [info.id for info in store.table]
-    rows, unguided = Rows(store, embeddings, ids), Rows(store, None, ids)
-    validation = Rows(store, embeddings, ids[:1])
+    rows, unguided = EmbeddingDataset(store, embeddings, ids), EmbeddingDataset(store, None, ids)
+    validation = EmbeddingDataset(store, embeddings, ids[:1])
     geometry = Geometry.named("d4")
     pattern = position_pattern(torch.from_numpy(embeddings.read([info.row])) for info in store.table)
     cached = Augmentation(geometry, Replay(pattern).to(accelerator.device))
     encoder = open_encoder(options.encoder, weights=options.weights, device=options.device, threads=options.threads)
     dataset = open_source(options.dataset, options.source, "")
     anew = EncodedAnew(geometry, None, encoder=encoder, dataset=dataset)
-    learner = Learner(config, accelerator)
+    learner = Trainer(config, accelerator)
     seconds(learner, rows, validation, cached)  # warms up
     print(f"{options.model}, {options.fusion}, width {options.width}, batches of {options.batch_size}, "
           f"{len(ids)} images of {options.dataset}, {options.encoder}, {options.threads} threads")  # fmt: skip

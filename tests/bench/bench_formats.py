@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from nucseg.metrics import count_pixels, dice, paired_difference
 from nucseg_cache.formats import FORMATS, Format, Int6
-from nucseg_pipeline.batch import Row
-from nucseg_pipeline.inference import THRESHOLD, predict
-from nucseg_pipeline.rows import Rows
-from nucseg_pipeline.runs import Run
+from nucseg_pipeline.loading.batch import Row
+from nucseg_pipeline.loading.dataset import EmbeddingDataset
+from nucseg_pipeline.modelling.inference import THRESHOLD, predict
+from nucseg_pipeline.runs.run import Run
 
 
 class FiveBits(Int6):
@@ -41,7 +41,7 @@ class AsStored:
 
     in_memory = True  # `predict` then asks for them one batch after the other
 
-    def __init__(self, rows: Rows, storage: Format) -> None:
+    def __init__(self, rows: EmbeddingDataset, storage: Format) -> None:
         self.rows, self.storage = rows, storage
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ def scores(run: Run, storage: Format, device: torch.device) -> Iterator[tuple[st
         yield sample.id, dice(count_pixels(sample.instances > 0, one.probability >= THRESHOLD, sample.ignore))
 
 
-def size_and_error(rows: Rows, storage: Format) -> tuple[float, float]:
+def size_and_error(rows: EmbeddingDataset, storage: Format) -> tuple[float, float]:
     """MiB of an image after compression, and the relative squared error, over some rows."""
     sizes, over, under = [], 0.0, 0.0
     for index in range(min(len(rows), 16)):

@@ -21,14 +21,16 @@ from drawn_store import draw_embeddings, draw_samples
 
 from nucseg.replay import Geometry, Replay
 from nucseg_cache import Embeddings, Key, Store
-from nucseg_pipeline import inference, learner
-from nucseg_pipeline.ablation.plan import QUICK
-from nucseg_pipeline.accelerators import open_accelerator
-from nucseg_pipeline.augmentation import Augmentation
-from nucseg_pipeline.batch import collate
+from nucseg_pipeline.ablate.plan import QUICK
 from nucseg_pipeline.config import TrainConfig
-from nucseg_pipeline.learner import Learner
-from nucseg_pipeline.rows import Rows, batches
+from nucseg_pipeline.loading.batch import collate
+from nucseg_pipeline.loading.batches import batches
+from nucseg_pipeline.loading.dataset import EmbeddingDataset
+from nucseg_pipeline.modelling import inference
+from nucseg_pipeline.modelling.device import open_accelerator
+from nucseg_pipeline.train import trainer as learner
+from nucseg_pipeline.train.augmentation import Augmentation
+from nucseg_pipeline.train.trainer import Trainer
 
 T = TypeVar("T")
 
@@ -95,18 +97,18 @@ def measure_epochs(store: Store, embeddings: Embeddings, preload: str, options: 
         device=options.device,
         threads=options.threads,
     )
-    learning = Learner(config, open_accelerator(config))
+    learning = Trainer(config, open_accelerator(config))
     device = learning.accelerator.device
     ids = [info.id for info in embeddings.there() if info.present]
     train, validation = ids[: options.images], ids[options.images :][: options.images // 3]
     begun = time.perf_counter()
-    rows = Rows(store, embeddings, train, preload=preload, device=device)
-    watched = Rows(store, embeddings, validation or train[:1], preload=preload, device=device)
+    rows = EmbeddingDataset(store, embeddings, train, preload=preload, device=device)
+    watched = EmbeddingDataset(store, embeddings, validation or train[:1], preload=preload, device=device)
     opened_s = time.perf_counter() - begun
     augmentation = Augmentation(Geometry.named("d4"), Replay())
     waiting = Waiting()
-    originals = learner.ahead, inference.stream
-    learner.ahead, inference.stream = map(waiting.timed, originals)
+    originals = learner.prefetch, inference.stream
+    learner.prefetch, inference.stream = map(waiting.timed, originals)
     try:
         learning.learn(rows, watched, augmentation, lambda *_: None)
         for epoch in range(options.epochs):
@@ -119,13 +121,13 @@ def measure_epochs(store: Store, embeddings: Embeddings, preload: str, options: 
                 flush=True,
             )
     finally:
-        learner.ahead, inference.stream = originals
+        learner.prefetch, inference.stream = originals
 
 
 def measure_parts(store: Store, embeddings: Embeddings, options: argparse.Namespace) -> None:
     ids = [info.id for info in embeddings.there() if info.present][: options.images]
     device = torch.device(options.device)
-    rows = Rows(store, embeddings, ids, device=device)
+    rows = EmbeddingDataset(store, embeddings, ids, device=device)
     shares = [share for share in batches(range(len(ids)), options.batch_size) if len(share) == options.batch_size]
     read = [timed(lambda share=share: rows.__getitems__(share)) for share in shares * 3]
     apart = [[replace(row, block=None) for row in one] for one, _ in read]

@@ -25,11 +25,11 @@ from nucseg.data import open_dataset
 from nucseg.data.slides import open_slide
 from nucseg.data.synthetic import synthetic_dataset
 from nucseg_pipeline.config import EmbedConfig, TrainConfig
-from nucseg_pipeline.embed import embed
-from nucseg_pipeline.predict import Predictor
-from nucseg_pipeline.predicting.maps import map_rows
-from nucseg_pipeline.predicting.nuclei import bands
-from nucseg_pipeline.train import train
+from nucseg_pipeline.embed.stage import embed
+from nucseg_pipeline.predict.nuclei import bands
+from nucseg_pipeline.predict.probability_maps import map_rows
+from nucseg_pipeline.predict.stage import Predictor
+from nucseg_pipeline.train.stage import train
 
 TILE_PX = 512
 
@@ -39,7 +39,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from nucseg_pipeline.config import PredictConfig
-from nucseg_pipeline.predict import predict
+from nucseg_pipeline.predict.stage import predict
 begin = time.perf_counter()
 result = predict(PredictConfig(images=(Path(sys.argv[1]),), run=Path(sys.argv[2]), out=Path(sys.argv[3]), threads=2))
 assert not result.failures, result.failures

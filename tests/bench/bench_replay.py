@@ -17,8 +17,9 @@ import torch
 from bench_train_step import Variant, make_step, time_in_turns
 
 from nucseg.replay import Geometry, Replay
-from nucseg_pipeline.augmentation import D4_VIEWS, Augmentation
-from nucseg_pipeline.batch import Batch
+from nucseg.views.registry import D4_VIEWS
+from nucseg_pipeline.loading.batch import Batch
+from nucseg_pipeline.train.augmentation import Augmentation
 
 GRID, CHANNELS = 64, 256
 

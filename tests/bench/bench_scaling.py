@@ -21,8 +21,8 @@ from bench_embed import ONNX, SHARED
 from nucseg_cache import BLOCK_ROWS, Store
 from nucseg_cache.formats import FORMATS
 from nucseg_pipeline.config import EmbedConfig
-from nucseg_pipeline.embed import embed
-from nucseg_pipeline.encoding import rounded
+from nucseg_pipeline.embed.encode import rounded
+from nucseg_pipeline.embed.stage import embed
 
 GIB, HOUR_S = 1 << 30, 3600.0
 SAMPLE_COLUMNS, EMBEDDING_COLUMNS = 10, 2

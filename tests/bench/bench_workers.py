@@ -23,7 +23,7 @@ from PIL import Image
 from nucseg.errors import NucsegError
 from nucseg_cache import BLOCK_ROWS
 from nucseg_pipeline.config import EmbedConfig
-from nucseg_pipeline.embed import embed
+from nucseg_pipeline.embed.stage import embed
 
 SIDE_PX = 256
 

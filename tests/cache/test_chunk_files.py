@@ -15,7 +15,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from nucseg_cache import FORMATS, BadRow, Key, Store
 from nucseg_cache.chunk_files import ChunkFiles
-from nucseg_cache.reading import side_by_side
+from nucseg_cache.reading import parallel_map
 
 Files, Ways = MutableMapping[str, bytes], Callable[[], Iterator[str]]
 MakeKey, MakeEmbedding = Callable[..., Key], Callable[..., np.ndarray]
@@ -174,9 +174,9 @@ def test_many_threads_read_the_same_rows_right(everything: Store, key_of: MakeKe
 
 
 def test_what_is_read_side_by_side_keeps_its_order_and_its_errors() -> None:
-    assert side_by_side(lambda number: number * 2, range(50)) == list(range(0, 100, 2))
+    assert parallel_map(lambda number: number * 2, range(50)) == list(range(0, 100, 2))
     with pytest.raises(ZeroDivisionError):
-        side_by_side(lambda number: 1 // number, [1, 2, 0])
+        parallel_map(lambda number: 1 // number, [1, 2, 0])
 
 
 OTHERWISE: dict[str, dict[str, Any]] = {

@@ -148,18 +148,18 @@ class TestDamageToABlockOfDescriptions:
         assert [bad.id for bad in store.damaged()] == ["", "", ""]
 
         for row in (1, 0):  # mending one row takes the damaged block away, but not the others' records
-            known = [[store.recognises(at, sample(number)) for number in range(3)] for at in range(3)]
+            known = [[store.matches_record(at, sample(number)) for number in range(3)] for at in range(3)]
             assert np.array_equal(known, np.eye(3))
             store.replace(row, sample(row))
-        assert not store.recognises(1, sample(1, image_version=1))
-        assert not store.recognises(1, sample(1, mask_version=1))
+        assert not store.matches_record(1, sample(1, image_version=1))
+        assert not store.matches_record(1, sample(1, mask_version=1))
 
     def test_of_the_record_itself_leaves_the_ids_legible(self, embedded: Store, files: Any, sample: MakeSample) -> None:
         files["samples/record/c/0/0"] = files["samples/record/c/0/0"][:-1]
         store = Store.open(embedded.location, mode="r+")
 
         assert [(bad.row, bad.id) for bad in store.damaged()] == [(row, f"image {row}") for row in range(3)]
-        assert not store.recognises(1, sample(1))
+        assert not store.matches_record(1, sample(1))
         with pytest.raises(RowDamaged, match=r"row 0 \(image 0\): its description cannot be decoded"):
             store.table  # noqa: B018 - the property raises
 

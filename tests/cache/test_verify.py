@@ -140,7 +140,7 @@ def test_bad_samples_are_known_without_reading_them_once_verify_has(
     found = Store.open(embedded.location, mode="r+")
     assert [(bad.row, bad.reason) for bad in found.damaged()] == [(1, "its image or masks were found damaged")]
     assert len(found.table) == 3
-    assert found.recognises(1, sample(1))
+    assert found.matches_record(1, sample(1))
     found.replace(1, sample(1))
     assert verify(embedded.location).findings == ()
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from nucseg.replay.geometry import Geometry
+from nucseg.replay.transforms import Geometry
 from nucseg.views import views_named
-from nucseg_pipeline.ablation.recipe import load_ablation
+from nucseg_pipeline.ablate.table_recipe import load_ablation
 from nucseg_pipeline.config import EmbedConfig, TrainConfig
-from nucseg_pipeline.recipe import load_recipe, resolve
+from nucseg_pipeline.config.recipe import load_recipe, resolve
 from tests.docs.pages import REPOSITORY
 
 SHOWN = re.findall(r"^```toml\n(.*?)^```", (REPOSITORY / "docs/pages/recipes.md").read_text("utf-8"), re.M | re.S)

@@ -14,10 +14,10 @@ from zarr.core.sync import sync as zarr_sync
 
 from nucseg.encoders import asked_identity
 from nucseg_cache import Key, SampleRow, Store
-from nucseg_pipeline.ablation.execution import Told
-from nucseg_pipeline.batch import Batch
+from nucseg_pipeline.ablate.jobs import Told
 from nucseg_pipeline.config import TrainConfig
-from nucseg_pipeline.train import train
+from nucseg_pipeline.loading.batch import Batch
+from nucseg_pipeline.train.stage import train
 
 SIDE_PX, N_ROWS = 32, 12
 

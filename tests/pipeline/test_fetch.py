@@ -26,7 +26,7 @@ from nucseg.encoders.weights import find_weights
 from nucseg.errors import ConfigError
 from nucseg_cache import Store
 from nucseg_pipeline.config import EmbedConfig
-from nucseg_pipeline.embed import embed
+from nucseg_pipeline.embed.stage import embed
 from nucseg_pipeline.fetch import fetch, instructions, survey
 from nucseg_pipeline.fetching.catalogue import CATALOGUE
 from nucseg_pipeline.fetching.errors import FetchError

@@ -12,15 +12,15 @@ import pytest
 import torch
 
 from nucseg.encoders import Encoder
-from nucseg.instances import InstanceRule
+from nucseg.nuclei.instances import InstanceRule
 from nucseg_cache import Store, StoreAccessError, verify
-from nucseg_pipeline import embed as embedding_stage
-from nucseg_pipeline import train as training_stage
-from nucseg_pipeline.checkpoint import load_checkpoint
 from nucseg_pipeline.config import EmbedConfig, TrainConfig
-from nucseg_pipeline.embed import EmbedResult, embed
-from nucseg_pipeline.run_folder import RunFolder
-from nucseg_pipeline.train import train
+from nucseg_pipeline.embed import stage as embedding_stage
+from nucseg_pipeline.embed.stage import EmbedResult, embed
+from nucseg_pipeline.runs.checkpoint import load_checkpoint
+from nucseg_pipeline.runs.folder import RunFolder
+from nucseg_pipeline.train import stage as training_stage
+from nucseg_pipeline.train.stage import train
 
 N_IMAGES = 3
 

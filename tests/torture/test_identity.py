@@ -18,14 +18,14 @@ from nucseg.encoders import Encoder, asked_identity
 from nucseg.errors import NucsegError
 from nucseg_cache import CacheError, Store
 from nucseg_pipeline.config import EmbedConfig, TrainConfig, store_location
-from nucseg_pipeline.embed import EmbedResult, embed
-from nucseg_pipeline.events import EpochDone, Event
-from nucseg_pipeline.reporting.cautions import cautions
-from nucseg_pipeline.reporting.configurations import configurations
-from nucseg_pipeline.reporting.exams import Exam
-from nucseg_pipeline.run_folder import RunFolder
-from nucseg_pipeline.runs import Run
-from nucseg_pipeline.train import train
+from nucseg_pipeline.embed.stage import EmbedResult, embed
+from nucseg_pipeline.evaluation import test_sets
+from nucseg_pipeline.evaluation.experiments import configurations
+from nucseg_pipeline.report.warnings import cautions
+from nucseg_pipeline.runs.folder import RunFolder
+from nucseg_pipeline.runs.run import Run
+from nucseg_pipeline.train.events import EpochDone, Event
+from nucseg_pipeline.train.stage import train
 
 N_IMAGES, SIDE_PX = 10, 64
 OTHER = {"layer": "12", "input_px": "512", "preprocessing": "centred", "precision": "bfloat16"}
@@ -87,10 +87,10 @@ class Bench:
         identity = {**asked_identity(f"onnx:{self.weights}"), "layer": "output", "input_px": "1024",
                     "preprocessing": "as sam", "precision": "float32", **self.fields}  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("nucseg_pipeline.embed.open_encoder", lambda *a, **o: WeighedEncoder(identity))
+            patch.setattr("nucseg_pipeline.embed.stage.open_encoder", lambda *a, **o: WeighedEncoder(identity))
             for module in ("embed", "reading"):  # smaller, so that trainings take seconds
                 patch.setattr(f"nucseg_pipeline.{module}.SIDE_PX", SIDE_PX)
-            patch.setattr("nucseg_pipeline.synchronise.prepare", partial(prepare, side_px=SIDE_PX))
+            patch.setattr("nucseg_pipeline.embed.sync.prepare", partial(prepare, side_px=SIDE_PX))
             return embed(EmbedConfig(dataset=dataset, **config), lambda done, total, what: None)
 
     def configuration(self, **options: Any) -> TrainConfig:
@@ -316,7 +316,7 @@ def test_a_recipe_of_views_that_was_edited_under_its_name_is_refused(bench: Any,
 def test_an_image_that_changes_while_it_is_embedded_is_told(
     bench: Any, ledger: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, forecast = bench(), __import__("nucseg_pipeline.embed", fromlist=["forecast"]).forecast
+    here, forecast = bench(), __import__("nucseg_pipeline.embed.stage", fromlist=["forecast"]).forecast
     here.fields["layer"] = "12"
 
     def change_then_forecast(*args: Any) -> Any:
@@ -324,7 +324,7 @@ def test_an_image_that_changes_while_it_is_embedded_is_told(
         return forecast(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr("nucseg_pipeline.embed.forecast", change_then_forecast)
+        patch.setattr("nucseg_pipeline.embed.stage.forecast", change_then_forecast)
         with pytest.raises(NucsegError, match="3 was changed while it was being embedded"):
             here.embed()
     here.refuse_wrong_embeddings(here.embed())
@@ -420,10 +420,12 @@ def test_what_does_not_stop_a_report_is_told_in_it(bench: Any, ledger: Any, monk
     run = Run.open(here.folder / "finished")
     Image.fromarray(np.full((32, 32), 5, np.uint8)).save(here.source / "masks" / f"{run.split.train[0]}.png")
     here.embed()
-    monkeypatch.setattr("nucseg_pipeline.reporting.cautions.code_digest", lambda: "f" * 64)
+    monkeypatch.setattr("nucseg_pipeline.report.warnings.code_digest", lambda: "f" * 64)
 
     again = Run.open(here.folder / "finished")
-    told = "\n".join(cautions(Exam(again.store, {"a": again.split.test}, "", ()), configurations({"a": again})))
+    told = "\n".join(
+        cautions(test_sets.TestSet(again.store, {"a": again.split.test}, "", ()), configurations({"a": again}))
+    )
 
     first = run.split.train[0]
     assert (

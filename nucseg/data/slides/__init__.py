@@ -1,6 +1,6 @@
 """Images of any size, whole slides among them: read region by region, at any magnification, never whole."""
 
-from nucseg.data.slides.opening import SLIDE_SUFFIXES, open_slide
+from nucseg.data.slides.factory import SLIDE_SUFFIXES, open_slide
 from nucseg.data.slides.slide import ArraySlide, Slide
 
 __all__ = ["SLIDE_SUFFIXES", "ArraySlide", "Slide", "open_slide"]

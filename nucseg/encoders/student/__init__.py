@@ -3,6 +3,6 @@
 It reads the prepared image of 256 px and returns (256, 64, 64) in the embedding space of its teacher.
 """
 
-from nucseg.encoders.student.shape import SIZES, StudentShape, shipped_student
+from nucseg.encoders.student.sizes import SIZES, StudentShape, shipped_student
 
 __all__ = ["SIZES", "StudentShape", "shipped_student"]

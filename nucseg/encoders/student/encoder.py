@@ -15,9 +15,9 @@ from nucseg.encoders.base import Encoder
 from nucseg.encoders.device import Hardware
 from nucseg.encoders.preprocess import PIXEL_MEAN, PIXEL_STD
 from nucseg.encoders.student.file import read_student
+from nucseg.encoders.student.metadata import Origin
 from nucseg.encoders.student.network import StudentNetwork
-from nucseg.encoders.student.origin import Origin
-from nucseg.encoders.student.shape import STUDENT_PX, shipped_student
+from nucseg.encoders.student.sizes import STUDENT_PX, shipped_student
 from nucseg.encoders.weights import WeightsFile
 from nucseg.errors import DataError, EncoderError
 

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from nucseg.encoders.student.metadata import FORMAT, Origin, read_origin
 from nucseg.encoders.student.network import StudentNetwork
-from nucseg.encoders.student.origin import FORMAT, Origin, read_origin
-from nucseg.encoders.student.shape import SIZES, StudentShape
+from nucseg.encoders.student.sizes import SIZES, StudentShape
 from nucseg.errors import EncoderError
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nucseg.encoders.architectures import EMBEDDING_SHAPE
-from nucseg.encoders.student.shape import GRID, StudentShape
+from nucseg.encoders.student.sizes import GRID, StudentShape
 
 STEM = 32
 """Channels at 128 cells."""

@@ -11,12 +11,12 @@ from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import FAILED, clock, notes, out, progress_bar, table
 
 if TYPE_CHECKING:
-    from nucseg_pipeline.ablate import Watcher
-    from nucseg_pipeline.ablation.execution import Outcome
-    from nucseg_pipeline.ablation.plan import PlannedRow
-    from nucseg_pipeline.ablation.table import Table
+    from nucseg_pipeline.ablate.jobs import JobResult
+    from nucseg_pipeline.ablate.plan import PlannedRow
+    from nucseg_pipeline.ablate.stage import AblateCallbacks
+    from nucseg_pipeline.ablate.table import Table
     from nucseg_pipeline.config import AblateConfig, TrainConfig
-    from nucseg_pipeline.synchronise import Progress
+    from nucseg_pipeline.progress import Progress
 
 PRINTED = ("dice", "aji", "pq", "dice_weighted")
 """Metrics printed in the terminal."""
@@ -84,7 +84,7 @@ def ablate(
     that crashes is told and the others go on; a row without its data or weights says "not run" and why.
     """
     from nucseg_pipeline.config import AblateConfig
-    from nucseg_pipeline.recipe import resolve
+    from nucseg_pipeline.config.recipe import resolve
 
     options = {
         "recipe": recipe, "quick": quick, "datasets": tuple(datasets or ()), "stain": stain, "encoder": encoder,
@@ -96,7 +96,7 @@ def ablate(
 
 def run_ablate(config: AblateConfig) -> None:
     """Make the table and say what came out."""
-    from nucseg_pipeline.ablate import ablate as ablate_stage
+    from nucseg_pipeline.ablate.stage import ablate as ablate_stage
 
     with progress_bar() as embedding:
         result = ablate_stage(config, _watcher(embedding))
@@ -109,10 +109,10 @@ def run_ablate(config: AblateConfig) -> None:
         raise typer.Exit(FAILED)
 
 
-def _watcher(bar: Progress) -> Watcher:
-    from nucseg_pipeline.ablate import Watcher
+def _watcher(bar: Progress) -> AblateCallbacks:
+    from nucseg_pipeline.ablate.stage import AblateCallbacks
 
-    return Watcher(embedding=bar, planned=_planned, started=_started, told=_told, ended=_ended, scoring=bar)
+    return AblateCallbacks(embedding=bar, planned=_planned, started=_started, told=_told, ended=_ended, scoring=bar)
 
 
 def _planned(row: PlannedRow) -> None:
@@ -132,15 +132,15 @@ def _told(run: TrainConfig, line: str) -> None:
         out.print(f"  {run.name}: {line}")
 
 
-def _ended(run: TrainConfig, outcome: Outcome) -> None:
+def _ended(run: TrainConfig, outcome: JobResult) -> None:
     how = f"failed: {outcome.error}" if outcome.error else "finished"
     out.print(f"  {run.name}: {how}, {clock(outcome.seconds)}")
 
 
 def _print_table(found: Table) -> None:
-    from nucseg_pipeline.ablation.table import DONE
-    from nucseg_pipeline.ablation.text import HEADINGS, difference, published
-    from nucseg_pipeline.reporting.text import number
+    from nucseg_pipeline.ablate.markdown import HEADINGS, difference, published
+    from nucseg_pipeline.ablate.table import DONE
+    from nucseg_pipeline.formatting import number
 
     rows = []
     for row in found.rows:

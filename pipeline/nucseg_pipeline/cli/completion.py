@@ -11,7 +11,7 @@ def datasets(incomplete: str) -> list[str]:
     """Data sets that are known, and stores in the default cache."""
     from nucseg.data import dataset_names
     from nucseg_pipeline.config import default_cache
-    from nucseg_pipeline.holdings import store_names
+    from nucseg_pipeline.datasets.cached import store_names
 
     return _beginning(incomplete, {*dataset_names(), *store_names(default_cache())} - {"folder"})
 
@@ -39,7 +39,7 @@ def fetched(incomplete: str) -> list[str]:
 
 
 def _recipes(*, of_tables: bool) -> list[str]:
-    from nucseg_pipeline.recipe import read_recipe, recipe_names
+    from nucseg_pipeline.config.recipe import read_recipe, recipe_names
 
     return [name for name in recipe_names() if ("ablation" in read_recipe(name)) == of_tables]
 

@@ -121,8 +121,8 @@ def _interrupt_in(error: BaseException | None) -> KeyboardInterrupt | None:
 
 def _is_the_users(error: BaseException) -> bool:
     """Whether the user can act on it; the packages are imported only once something has failed."""
+    from nucseg.adaptive_batch import lacks_memory
     from nucseg.errors import NucsegError
-    from nucseg.memory import lacks_memory
     from nucseg_cache import CacheError
 
     if isinstance(error, BrokenPipeError):
@@ -131,8 +131,8 @@ def _is_the_users(error: BaseException) -> bool:
 
 
 def _message(error: BaseException) -> str:
+    from nucseg.adaptive_batch import lacks_memory, reason
     from nucseg.errors import NucsegError
-    from nucseg.memory import lacks_memory, reason
 
     if lacks_memory(error) and not isinstance(error, NucsegError):
         way_out = "Take a smaller --batch-size or --width, or close what else uses it."

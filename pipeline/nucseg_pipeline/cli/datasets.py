@@ -16,7 +16,7 @@ from nucseg_pipeline.cli.console import FAILED, err, notes, out, progress_bar, t
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from nucseg_pipeline.datasets import Check, Standing
+    from nucseg_pipeline.datasets.status import Check, DatasetStatus
 
 _WIDE = 120
 """Columns of a terminal from which on every fact has a column of its own."""
@@ -58,7 +58,7 @@ def datasets(
 
 
 def _show_all(cache: str) -> None:
-    from nucseg_pipeline.datasets import survey
+    from nucseg_pipeline.datasets.status import survey
 
     found = survey(cache)
     shown = _wide_table(found) if out.width >= _WIDE else _narrow_table(found)
@@ -72,7 +72,7 @@ def _show_all(cache: str) -> None:
     out.print("Any folder of images/ and masks/ is a data set too: see `nucseg datasets folder`.")
 
 
-def _wide_table(found: Sequence[Standing]) -> Table:
+def _wide_table(found: Sequence[DatasetStatus]) -> Table:
     columns = ("data set", "what", "licence", "images", "found", "state", "in the cache")
     rows = [
         (one.name, one.release.contents, one.release.licence, _released(one), _place(one), _state(one), _held(one))
@@ -83,7 +83,7 @@ def _wide_table(found: Sequence[Standing]) -> Table:
     return made
 
 
-def _narrow_table(found: Sequence[Standing]) -> Table:
+def _narrow_table(found: Sequence[DatasetStatus]) -> Table:
     rows = [
         (
             one.name,
@@ -95,20 +95,20 @@ def _narrow_table(found: Sequence[Standing]) -> Table:
     return table("", ("data set", "what it is, and what of it is here"), rows)
 
 
-def _released(standing: Standing) -> str:
+def _released(standing: DatasetStatus) -> str:
     return "any" if standing.release.n_images is None else str(standing.release.n_images)
 
 
-def _place(standing: Standing) -> str:
+def _place(standing: DatasetStatus) -> str:
     return standing.folder or ("drawn, not read" if standing.dataset else "-")
 
 
-def _state(standing: Standing) -> str:
+def _state(standing: DatasetStatus) -> str:
     return textwrap.shorten(standing.state, _STATE_LETTERS, placeholder=" ...")
 
 
-def _held(standing: Standing) -> str:
-    from nucseg_pipeline.datasets import first_sentence
+def _held(standing: DatasetStatus) -> str:
+    from nucseg_pipeline.datasets.status import first_sentence
 
     held = standing.holding
     if held is None:
@@ -120,7 +120,7 @@ def _held(standing: Standing) -> str:
 
 def _show_one(name: str, source: Path | None, cache: str, *, read: bool) -> None:
     from nucseg.errors import DataError
-    from nucseg_pipeline.datasets import check, find
+    from nucseg_pipeline.datasets.status import check, find
 
     standing = find(name, cache, source)
     out.print(standing.release.title if standing.name == standing.release.name else name)
@@ -141,8 +141,8 @@ def _show_one(name: str, source: Path | None, cache: str, *, read: bool) -> None
     _tell(found, standing)
 
 
-def _known_facts(standing: Standing) -> list[tuple[str, str]]:
-    from nucseg_pipeline.datasets import cost, protocol_here
+def _known_facts(standing: DatasetStatus) -> list[tuple[str, str]]:
+    from nucseg_pipeline.datasets.status import cost, protocol_here
 
     known = standing.release
     return [
@@ -156,10 +156,10 @@ def _known_facts(standing: Standing) -> list[tuple[str, str]]:
     ]
 
 
-def _place_facts(standing: Standing, source: Path | None) -> list[tuple[str, str]]:
+def _place_facts(standing: DatasetStatus, source: Path | None) -> list[tuple[str, str]]:
     """Never wrapped: an address and a path are there to be copied."""
-    from nucseg_pipeline.datasets import NOT_FOUND
-    from nucseg_pipeline.sources import FOLDER, SYNTHETIC, places
+    from nucseg_pipeline.datasets.locate import FOLDER, SYNTHETIC, places
+    from nucseg_pipeline.datasets.status import NOT_FOUND
 
     held, known = standing.holding, standing.release
     looked = [source] if source else places(standing.name, held.source if held else "")
@@ -184,7 +184,7 @@ def _wrapped(text: str) -> str:
     return "\n".join(wrap.fill(paragraph) for paragraph in text.splitlines())
 
 
-def _tell(found: Check, standing: Standing) -> None:
+def _tell(found: Check, standing: DatasetStatus) -> None:
     """What the check found; exits with 1 if an image could not be read."""
     count, nuclei = _count(found.n_images, "image"), f"{found.n_nuclei} nuclei"
     if not found.bad:

@@ -12,7 +12,7 @@ from nucseg_pipeline.cli.console import notes, out, progress_bar
 
 if TYPE_CHECKING:
     from nucseg_pipeline.config import DistillConfig
-    from nucseg_pipeline.distilling.pupil import EpochTold
+    from nucseg_pipeline.distill.trainer import EpochTold
 
 
 def distill(
@@ -70,7 +70,7 @@ def distill(
     epochs.csv and checkpoints. The same command goes on where it was stopped.
     """
     from nucseg_pipeline.config import DistillConfig
-    from nucseg_pipeline.recipe import load_recipe, load_record, resolve
+    from nucseg_pipeline.config.recipe import load_recipe, load_record, resolve
 
     options = {
         "dataset": tuple(dataset) if dataset else None, "teacher": teacher, "weights": weights,
@@ -85,7 +85,7 @@ def distill(
 
 def run_distill(config: DistillConfig, recorded: str) -> None:
     """Distill, and say what came out; `recorded` is the digest that the recipe's student had, or empty."""
-    from nucseg_pipeline.distill import distill as distill_stage
+    from nucseg_pipeline.distill.stage import distill as distill_stage
 
     with progress_bar("steps") as progress:
         result = distill_stage(config, progress, _show, notes)

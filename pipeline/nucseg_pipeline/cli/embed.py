@@ -12,9 +12,9 @@ from nucseg_pipeline.cli.console import clock, notes, out, progress_bar
 
 if TYPE_CHECKING:
     from nucseg_pipeline.config import EmbedConfig
-    from nucseg_pipeline.embed import EmbedResult
-    from nucseg_pipeline.encoding import Duration
-    from nucseg_pipeline.forecast import Storage
+    from nucseg_pipeline.embed.encode import Duration
+    from nucseg_pipeline.embed.estimate import Storage
+    from nucseg_pipeline.embed.stage import EmbedResult
 
 
 def embed(
@@ -96,7 +96,7 @@ def embed(
     so do views. What the embeddings still to make will take on disk is told, and checked, before the first of them.
     """
     from nucseg_pipeline.config import EmbedConfig
-    from nucseg_pipeline.recipe import load_recipe, resolve
+    from nucseg_pipeline.config.recipe import load_recipe, resolve
 
     options = {
         "dataset": dataset, "source": source, "encoder": encoder, "weights": weights, "format": format,
@@ -110,7 +110,7 @@ def embed(
 
 def run_embed(config: EmbedConfig) -> None:
     """Run stage one and say what came out."""
-    from nucseg_pipeline.embed import embed as embed_stage
+    from nucseg_pipeline.embed.stage import embed as embed_stage
 
     with progress_bar() as progress:
         result = embed_stage(config, progress, _tell)
@@ -137,7 +137,7 @@ def _tell_views(result: EmbedResult) -> None:
 
 def _tell(told: Storage | Duration) -> None:
     """What is foreseen, one line each."""
-    from nucseg_pipeline.forecast import Storage, shown_size
+    from nucseg_pipeline.embed.estimate import Storage, shown_size
 
     if isinstance(told, Storage):
         free = "" if told.free_bytes is None else f"; {shown_size(told.free_bytes)} are free"

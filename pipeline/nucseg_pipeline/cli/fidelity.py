@@ -12,7 +12,7 @@ from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import notes, out, progress_bar, table
 
 if TYPE_CHECKING:
-    from nucseg_pipeline.measuring.findings import Scores
+    from nucseg_pipeline.fidelity.results import Scores
 
 
 def fidelity(
@@ -68,7 +68,7 @@ def fidelity(
     each by default. Writes fidelity.json, fidelity.md, fidelity.png and fidelity-example.png.
     """
     from nucseg_pipeline.config import FidelityConfig, default_cache
-    from nucseg_pipeline.fidelity import fidelity as fidelity_stage
+    from nucseg_pipeline.fidelity.stage import fidelity as fidelity_stage
 
     config = FidelityConfig(
         dataset=dataset, source=source, cache=cache or default_cache(), encoder=encoder, weights=weights,

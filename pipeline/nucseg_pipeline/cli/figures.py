@@ -55,7 +55,7 @@ def figures(
     finds), violins (Dice per image) and README.md, which says what each shows.
     """
     from nucseg_pipeline.config import FiguresConfig
-    from nucseg_pipeline.figures import figures as figures_stage
+    from nucseg_pipeline.figures.stage import figures as figures_stage
 
     config = FiguresConfig(
         runs=tuple(runs),

@@ -10,7 +10,7 @@ import typer
 from nucseg_pipeline.cli.console import notes, out, progress_bar
 
 if TYPE_CHECKING:
-    from nucseg_pipeline.predict import ImageResult, PredictResult
+    from nucseg_pipeline.predict.stage import ImageResult, PredictResult
 
 
 def predict(
@@ -45,7 +45,7 @@ def predict(
     """
     from nucseg.errors import DataError
     from nucseg_pipeline.config import PredictConfig
-    from nucseg_pipeline.predict import predict as predict_stage
+    from nucseg_pipeline.predict.stage import predict as predict_stage
 
     config = PredictConfig(
         images=tuple(images), run=run, out=out_folder, weights=weights, mpp=mpp, trained_mpp=trained_mpp,

@@ -13,8 +13,8 @@ from nucseg_pipeline.cli.console import notes, out, progress_bar, table
 if TYPE_CHECKING:
     from nucseg.metrics import Interval
     from nucseg_pipeline.config import ReportConfig
-    from nucseg_pipeline.reporting.findings import Findings
-    from nucseg_pipeline.reporting.matrix import Matrix
+    from nucseg_pipeline.report.cross_dataset import Matrix
+    from nucseg_pipeline.report.summary import ReportSummary
 
 SHOWN = ("dice", "iou", "aji", "pq", "dice_weighted")
 """Metrics printed in the terminal; the report has all."""
@@ -71,7 +71,7 @@ def report(
     with paired differences; runs that differ only in fold and seed are summed up as one, with mean and spread.
     """
     from nucseg_pipeline.config import ReportConfig
-    from nucseg_pipeline.recipe import resolve
+    from nucseg_pipeline.config.recipe import resolve
 
     options = {
         "runs": tuple(runs),
@@ -90,7 +90,7 @@ def report(
 
 def run_report(config: ReportConfig) -> None:
     """Run stage three and say what came out."""
-    from nucseg_pipeline.report import report as report_stage
+    from nucseg_pipeline.report.stage import report as report_stage
 
     with progress_bar() as progress:
         result = report_stage(config, progress)
@@ -102,8 +102,8 @@ def run_report(config: ReportConfig) -> None:
     out.print(f"report: {result.page}")
 
 
-def _print_scores(found: Findings) -> None:
-    from nucseg_pipeline.reporting.text import bounds, number, p_value, signed
+def _print_scores(found: ReportSummary) -> None:
+    from nucseg_pipeline.formatting import bounds, number, p_value, signed
 
     title = f"{found.dataset}, {found.n_images} test images, {found.grid}: mean (95 % interval)"
     if len(found.configurations) <= MOST_COLUMNS:
@@ -135,7 +135,7 @@ def _print_scores(found: Findings) -> None:
 
 
 def _print_matrix(matrix: Matrix) -> None:
-    from nucseg_pipeline.reporting.text import at_home
+    from nucseg_pipeline.report.text import at_home
 
     rows = [
         [
@@ -153,6 +153,6 @@ def _print_matrix(matrix: Matrix) -> None:
 
 def _cell(interval: Interval) -> str:
     """A score and its interval, short enough for two runs in a narrow terminal."""
-    from nucseg_pipeline.reporting.text import bounds, number
+    from nucseg_pipeline.formatting import bounds, number
 
     return f"{number(interval.value)} ({bounds(interval)})".replace(" to ", "\N{EN DASH}")

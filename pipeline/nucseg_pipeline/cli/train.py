@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from nucseg_pipeline.config import TrainConfig
-    from nucseg_pipeline.events import EpochDone, Started, StepDone
+    from nucseg_pipeline.train.events import EpochDone, Started, StepDone
 
 SHOWN_EPOCHS = 12
 """Lines of the live table."""
@@ -99,7 +99,7 @@ def train(
     turns probabilities into nuclei. Everything is chosen on the validation part; the test part is not read.
     """
     from nucseg_pipeline.config import TrainConfig
-    from nucseg_pipeline.recipe import load_recipe, resolve
+    from nucseg_pipeline.config.recipe import load_recipe, resolve
 
     options = {
         "dataset": dataset, "model": model, "fusion": fusion, "encoder": encoder, "weights": weights,
@@ -117,7 +117,7 @@ def train(
 
 def run_train(config: TrainConfig) -> None:
     """Run stage two and say what came out."""
-    from nucseg_pipeline.train import train as train_stage
+    from nucseg_pipeline.train.stage import train as train_stage
 
     with show_training() as show:
         result = train_stage(config, show)
@@ -155,7 +155,7 @@ class _Training:
 
     def note(self, event: Started | StepDone | EpochDone) -> None:
         """Take in an event; the start is told at once, since it never changes."""
-        from nucseg_pipeline.events import EpochDone, Started
+        from nucseg_pipeline.train.events import EpochDone, Started
 
         if isinstance(event, Started):
             self.started = event

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nucseg.data import STAINS, dataset_names
-from nucseg.data.official import plain_name, stain_of
+from nucseg.data.official_splits import plain_name, stain_of
 from nucseg.errors import ConfigError
 from nucseg_pipeline.config.checks import check_at_least, check_dataset, check_device, check_filled
 from nucseg_pipeline.config.places import default_cache

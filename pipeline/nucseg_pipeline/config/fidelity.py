@@ -38,7 +38,7 @@ class FidelityConfig:
     calibration_images: int = 8
     """Training images whose eight orientations show how turns mix the channels; 0 leaves learned replay out."""
     transforms: tuple[str, ...] = ()
-    """Names of motions, or files of transforms; empty takes those of `nucseg_pipeline.measuring.moves`."""
+    """Names of motions, or files of transforms; empty takes those of `nucseg_pipeline.fidelity.motions`."""
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     threads: int | None = None

@@ -70,7 +70,7 @@ class TrainConfig:
     """Adam's learning rate; with schedule cosine the first one."""
     augmentation: str = "d4"
     """How image, masks and embedding move together: d4 (flips and quarter turns), papers (then, for one in two, a small
-    affine or elastic one), none, or a file of transforms, see `nucseg.replay.geometry`."""
+    affine or elastic one), none, or a file of transforms, see `nucseg.replay.transforms`."""
     replay: str = "corrected"
     """How an embedding follows: corrected holds the positional pattern still, learned also mixes the channels as exact
     views show, plain moves it as it is, none leaves it (for comparison only)."""
@@ -134,7 +134,7 @@ def _augmentation(name: str) -> str:
     """An augmentation as it is written down: its name, or what stands in its file."""
     if name in GEOMETRIES:
         return name
-    from nucseg.replay.geometry import Geometry, is_written_out  # loads torch, which those names need not
+    from nucseg.replay.transforms import Geometry, is_written_out  # loads torch, which those names need not
 
     # what a run has written down is looked at again only where it is drawn
     return name if is_written_out(name) else Geometry.named(name).text

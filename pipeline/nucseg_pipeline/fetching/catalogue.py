@@ -13,7 +13,7 @@ from nucseg.encoders.architectures import ARCHITECTURES
 from nucseg.encoders.weights import weights_folders
 from nucseg.errors import ConfigError, known
 from nucseg.paths import home_expanded
-from nucseg_pipeline.sources import FOLDER, SYNTHETIC, known_places
+from nucseg_pipeline.datasets.locate import FOLDER, SYNTHETIC, known_places
 
 GB = 10**9
 

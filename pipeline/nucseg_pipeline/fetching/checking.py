@@ -50,7 +50,7 @@ def check_dataset(
     Raises:
         RefusedError: not that data set; or, unless it is as published, images missing or unreadable.
     """
-    from nucseg_pipeline.datasets import check
+    from nucseg_pipeline.datasets.status import check
 
     dataset = listed(item, folder, came_from)
     found = check(dataset, progress)

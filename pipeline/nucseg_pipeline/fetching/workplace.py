@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from nucseg_pipeline.fetching.errors import FetchError
-from nucseg_pipeline.folders import missing_folders, remove_empty
+from nucseg_pipeline.files.locks import missing_folders, remove_empty
 
 _GIB = 1 << 30
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from nucseg.data import prepare_image
 from nucseg.data.slides import ArraySlide, open_slide
-from nucseg.data.slides.scanner import ScannerSlide
+from nucseg.data.slides.openslide_reader import ScannerSlide
 from nucseg.data.slides.tiff import TiffSlide
 from nucseg.errors import DataError
 
@@ -151,7 +151,7 @@ def test_gray_inverted_and_transparent_tiffs_become_rgb_on_white(tmp_path: Path)
 def test_a_jpeg_packed_pyramid_is_read_by_tifffile_and_by_openslide_alike(tmp_path: Path) -> None:
     pytest.importorskip("imagecodecs")
     openslide = pytest.importorskip("openslide")
-    from nucseg.data.slides.scanner import ScannerSlide
+    from nucseg.data.slides.openslide_reader import ScannerSlide
 
     file = tmp_path / "slide.svs"
     description = "Aperio Image Library v1.0\n421x300 (256x256) |AppMag = 40|MPP = 0.2500"
@@ -229,7 +229,7 @@ def test_no_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 def test_without_openslide_a_slide_that_is_a_tiff_is_read_by_tifffile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nucseg.data.slides.opening.openslide_library", lambda: None)
+    monkeypatch.setattr("nucseg.data.slides.factory.openslide_library", lambda: None)
     slide = open_slide(written(tmp_path / "a.svs", SMOOTH, tile=(64, 64)))
     assert slide.reader == "tifffile"
     slide.close()

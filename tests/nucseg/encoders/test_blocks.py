@@ -6,8 +6,8 @@ import torch
 from nucseg.encoders import blocks
 from nucseg.encoders.attention import VARIANTS
 from nucseg.encoders.blocks import Block
-from nucseg.encoders.ends import Neck, PatchEmbedding
 from nucseg.encoders.norms import normed
+from nucseg.encoders.stem_and_neck import Neck, PatchEmbedding
 from nucseg.encoders.vit import published_image_encoder
 from nucseg.encoders.windows import Windows
 

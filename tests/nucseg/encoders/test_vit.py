@@ -11,8 +11,8 @@ import torch
 
 from nucseg.encoders import ARCHITECTURES, VitShape
 from nucseg.encoders.architectures import ROUNDING, bfloat16_error
+from nucseg.encoders.autotune import use_attention
 from nucseg.encoders.device import Hardware
-from nucseg.encoders.tuning import use_attention
 from nucseg.encoders.vit import build_vit, expected_tensors, published_image_encoder
 from nucseg.errors import EncoderError
 

@@ -171,9 +171,9 @@ def test_the_spread_of_no_run_is_an_error() -> None:
 def test_several_values_an_image_are_averaged_as_each_alone() -> None:
     table = np.column_stack([SCORES, SCORES**2, -SCORES])
 
-    together = mean_intervals(table, GROUPS)
+    run_all = mean_intervals(table, GROUPS)
 
-    assert together == tuple(mean_interval(column, GROUPS) for column in table.T)
+    assert run_all == tuple(mean_interval(column, GROUPS) for column in table.T)
 
 
 def test_groups_that_are_not_one_an_image_are_an_error() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nucseg.errors import ConfigError, DataError
 from nucseg.replay import Motions, Replay, d4, fit_mixing, position_pattern
-from nucseg.replay.maps import identity_map, pooled, warped
+from nucseg.replay.coordinate_maps import identity_map, pooled, warped
 
 
 def dyadic(shape: tuple[int, ...], seed: int) -> Tensor:

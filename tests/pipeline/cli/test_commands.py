@@ -103,7 +103,7 @@ def test_memory_that_runs_out_anywhere_is_an_error_with_a_way_out(
     def full(*args: object) -> None:
         raise error
 
-    monkeypatch.setattr("nucseg_pipeline.embed.synchronise", full)
+    monkeypatch.setattr("nucseg_pipeline.embed.stage.sync_samples", full)
 
     assert f"error: there is not enough memory ({error}). Take a smaller --batch-size or --width" in failed(embed())
 
@@ -143,7 +143,7 @@ def test_an_interrupt_exits_with_130(
         os.kill(os.getpid(), sent)
         time.sleep(60)
 
-    monkeypatch.setattr("nucseg_pipeline.embed.open_encoder", interrupt)
+    monkeypatch.setattr("nucseg_pipeline.embed.stage.open_encoder", interrupt)
     before = signal.getsignal(sent)
     result = embed()
 
@@ -163,7 +163,7 @@ def test_a_second_sigterm_does_not_keep_the_first_from_tidying_up(embed: Any, mo
             os.kill(os.getpid(), signal.SIGTERM)
             tidied.append(True)
 
-    monkeypatch.setattr("nucseg_pipeline.embed.open_encoder", interrupt)
+    monkeypatch.setattr("nucseg_pipeline.embed.stage.open_encoder", interrupt)
 
     assert embed().exit_code == 130
     assert tidied == [True]
@@ -176,7 +176,7 @@ def test_whoever_ignores_sigterm_or_handles_it_goes_on_doing_so(embed: Any, monk
         seen.append(signal.getsignal(signal.SIGTERM))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nucseg_pipeline.embed.open_encoder", look)
+    monkeypatch.setattr("nucseg_pipeline.embed.stage.open_encoder", look)
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         embed()
@@ -198,7 +198,7 @@ def test_an_interrupt_that_comes_out_as_another_error_is_told_as_an_interrupt(
         except ImportError:
             raise EncoderError("ONNX files need onnxruntime.") from None
 
-    monkeypatch.setattr("nucseg_pipeline.embed.open_encoder", interrupt)
+    monkeypatch.setattr("nucseg_pipeline.embed.stage.open_encoder", interrupt)
     result = embed()
 
     assert result.exit_code == 130
@@ -212,7 +212,7 @@ def test_a_training_that_is_interrupted_tells_how_to_go_on_with_it(
         raise KeyboardInterrupt
 
     embed()
-    monkeypatch.setattr("nucseg_pipeline.train.divide", interrupt)
+    monkeypatch.setattr("nucseg_pipeline.train.stage.make_split", interrupt)
     given = ("--dataset", "mine", "--cache", tmp_path / "cache", "--encoder", "random", "--run", tmp_path / "run")
     result = nucseg("train", *given)
 

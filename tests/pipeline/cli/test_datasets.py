@@ -11,7 +11,7 @@ from nucseg.data import Entry, dataset_names
 from nucseg_cache import Store
 from nucseg_pipeline.cli import app
 from nucseg_pipeline.cli.console import out
-from nucseg_pipeline.datasets import protocol_here, stand
+from nucseg_pipeline.datasets.status import protocol_here, stand
 
 WIDTHS = (80, 140)
 

@@ -14,7 +14,7 @@ from PIL import Image
 from nucseg.encoders import Encoder
 from nucseg_cache import CacheError, Embeddings, Key, RowDamaged, RowInfo, SampleRow, Store, verify
 from nucseg_pipeline.config import EmbedConfig
-from nucseg_pipeline.embed import embed
+from nucseg_pipeline.embed.stage import embed
 
 PIXELS = ("image", "instances", "ignore")
 Group = tuple[str, str]
@@ -152,7 +152,7 @@ def embedded(source: Path, location: Path, wanted: Mapping[str, Any]) -> int:
     """Embed with the encoder above, which is shown the images as they are."""
     config = EmbedConfig(dataset=location.stem, source=source, encoder="random", cache=str(location.parent), **wanted)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nucseg_pipeline.embed.open_encoder", lambda *args, **options: ChannelEncoder())
+        patch.setattr("nucseg_pipeline.embed.stage.open_encoder", lambda *args, **options: ChannelEncoder())
         return embed(config, lambda done, total, what: None).n_encoded
 
 

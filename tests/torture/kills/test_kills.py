@@ -16,9 +16,13 @@ from typing import Any
 import pytest
 
 PRELOADED = (
-    "nucseg_pipeline.embed", "nucseg_pipeline.train", "nucseg_pipeline.report", "nucseg_pipeline.ablate", "pydantic",
+    "nucseg_pipeline.embed.stage",
+    "nucseg_pipeline.train.stage",
+    "nucseg_pipeline.report.stage",
+    "nucseg_pipeline.ablate.stage",
+    "pydantic",
     "torch._dynamo",
-)  # fmt: skip
+)
 
 MOST_REDONE = 4
 """Images of the batch in flight and of the one behind it: two batches of two, the least there is."""

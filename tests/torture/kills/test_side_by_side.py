@@ -11,10 +11,10 @@ import pytest
 
 from nucseg_cache import CacheError, EmbeddingNotFound, RowDamaged, Store, StoreNotFound
 
-PRELOADED = ("nucseg_pipeline.embed", "pydantic", "torch")
+PRELOADED = ("nucseg_pipeline.embed.stage", "pydantic", "torch")
 
 Places = Callable[..., Any]
-Rows = dict[tuple[str, str], Any]
+EmbeddingDataset = dict[tuple[str, str], Any]
 """Samples and embeddings by what they are of: the format or `sample`, and the digest of the image."""
 
 VERSIONS = 2
@@ -31,13 +31,13 @@ def filled(place_for_all: Places) -> Any:
 
 
 @pytest.fixture(scope="module")
-def right(filled: Any, place_for_all: Places) -> Rows:
+def right(filled: Any, place_for_all: Places) -> EmbeddingDataset:
     """All that may ever be read: every image as it was drawn, and as it is painted over."""
     repainted = place_for_all()
     for number in range(len(Store.open(filled.store).table)):
         repainted.slides.repaint(number, version=1)
     assert repainted.embed().wait() == 0
-    rows: Rows = {}
+    rows: EmbeddingDataset = {}
     for place in (filled, repainted):
         for what, value in everything_in(Store.open(place.store)):
             rows[what] = value
@@ -117,7 +117,7 @@ WRITERS = ("embed replaces images", "cache verify clears rows", "embed fills a s
 
 
 def test_readers_see_nothing_or_the_whole_row(
-    place: Places, filled: Any, right: Rows, profile: Any, ledger: Any
+    place: Places, filled: Any, right: EmbeddingDataset, profile: Any, ledger: Any
 ) -> None:
     for trial in range(profile.trials(short=1, long=32)):
         what = WRITERS[trial % len(WRITERS)]
@@ -145,7 +145,7 @@ PAIRS: dict[str, Callable[[Any], Any]] = {
 """What is started beside an `embed`."""
 
 
-def test_two_writers_never_mix(place: Places, filled: Any, right: Rows, profile: Any, ledger: Any) -> None:
+def test_two_writers_never_mix(place: Places, filled: Any, right: EmbeddingDataset, profile: Any, ledger: Any) -> None:
     for trial in range(profile.trials(short=1, long=32)):
         pair = list(PAIRS)[trial % len(PAIRS)]
         random, shared = profile.random(21, trial), place(filled.slides)
@@ -167,7 +167,7 @@ def ended_as_it_may(command: Any) -> bool:
 
 
 def test_prune_of_a_key_that_is_being_embedded_is_refused_or_mended(
-    place: Places, filled: Any, right: Rows, profile: Any, ledger: Any
+    place: Places, filled: Any, right: EmbeddingDataset, profile: Any, ledger: Any
 ) -> None:
     key = Store.open(filled.store).find({"format": "f16"}).hash
     for trial in range(profile.trials(short=1, long=8)):

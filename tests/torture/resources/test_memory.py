@@ -12,7 +12,7 @@ LIMITED = """
     import numpy as np
     from nucseg.encoders.random_vit import VitEncoder
     from nucseg_cache import Store, verify
-    from nucseg_pipeline import embed as imported_before_the_fork
+    from nucseg_pipeline.embed import stage as imported_before_the_fork
 
     slides, base, seed, n_trials, most_mib = sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])
     unlimited = VitEncoder._embed

@@ -10,9 +10,9 @@ from nucseg.data import prepare_image
 from nucseg.encoders import asked_identity, open_encoder, open_recorded
 from nucseg.encoders.student.encoder import padded
 from nucseg.encoders.student.file import student_bytes
+from nucseg.encoders.student.metadata import Origin
 from nucseg.encoders.student.network import StudentNetwork
-from nucseg.encoders.student.origin import Origin
-from nucseg.encoders.student.shape import SIZES
+from nucseg.encoders.student.sizes import SIZES
 from nucseg.errors import ConfigError, EncoderError
 
 RNG = np.random.default_rng(0)

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nucseg.encoders.student.file import read_student, student_bytes
+from nucseg.encoders.student.metadata import FORMAT, Origin
 from nucseg.encoders.student.network import StudentNetwork
-from nucseg.encoders.student.origin import FORMAT, Origin
-from nucseg.encoders.student.shape import SIZES
+from nucseg.encoders.student.sizes import SIZES
 from nucseg.errors import EncoderError
 
 ORIGIN = Origin("small", {"architecture": "vit_b"}, {"mine": {"n_test": 3, "centred_cosine": 0.5}}, "c0ffee")

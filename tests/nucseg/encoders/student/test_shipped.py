@@ -15,8 +15,8 @@ from nucseg.encoders import open_encoder, open_recorded
 from nucseg.encoders.student import shipped_student
 from nucseg.encoders.student.file import read_student
 from nucseg_pipeline.config import DistillConfig
-from nucseg_pipeline.distilling.student_folder import configuration_digest
-from nucseg_pipeline.recipe import load_recipe, read_recipe, resolve
+from nucseg_pipeline.config.recipe import load_recipe, read_recipe, resolve
+from nucseg_pipeline.distill.folder import configuration_digest
 
 
 def test_the_file_is_the_one_that_the_recipe_records() -> None:

@@ -1,0 +1,1 @@
+"""Nuclei as instances: separation, measurement, outlines, and stitching across tiles."""

@@ -1,0 +1,115 @@
+"""The table: what each row scores, against the baseline and beside what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nucseg.metrics import Interval, PairedDifference, Spread
+from nucseg_pipeline.ablate.table_recipe import Ablation
+
+FORMAT = 1
+"""Number of the format of ablation.json."""
+
+SHOWN = ("dice", "aji", "pq", "miou", "dice_weighted", "iou_weighted")
+"""Metrics of the table; the reports behind it have all."""
+
+DIFFERENCES = ("dice", "aji", "pq")
+"""Metrics whose paired differences from the baseline are shown."""
+
+PUBLISHED_BESIDE = {"dice": "dice_weighted", "miou": "iou_weighted"}
+"""What a published number is to be held against: the published code weighs scores by class."""
+
+NOT_RUN, FAILED, DONE = "not run", "failed", "done"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row."""
+
+    name: str
+    status: str
+    """done, failed or not run."""
+    why: str = ""
+    """Why there are no scores, or not all."""
+    same_as: str = ""
+    """Name of the row that the very same runs stand in; empty if they are its own."""
+    runs: tuple[str, ...] = ()
+    """Folders of the runs that are scored."""
+    repeats: str = ""
+    metrics: Mapping[str, Interval] = field(default_factory=dict)
+    spreads: Mapping[str, Spread] = field(default_factory=dict)
+    spread_over: str = ""
+    differences: Mapping[str, PairedDifference] = field(default_factory=dict)
+    """Metric -> row minus baseline; empty for the baseline itself."""
+    published: Mapping[str, float] = field(default_factory=dict)
+    n_parameters: int = 0
+    n_encoded: int = 0
+    """Images that went through the encoder for this row."""
+    seconds: float = 0.0
+    """Wall time of the training of all of its runs, whenever they were trained."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one data set."""
+
+    dataset: str
+    protocol: str = ""
+    n_images: int = 0
+    n_groups: int = 0
+    baseline: str = ""
+    rows: tuple[TableRow, ...] = ()
+    all_background: Mapping[str, Interval] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    report: str = ""
+    """The report behind the table, from the table's folder; empty if no row was run."""
+
+    @property
+    def done(self) -> tuple[TableRow, ...]:
+        """The rows that have scores."""
+        return tuple(row for row in self.rows if row.status == DONE)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The table for every data set, and how it was made."""
+
+    ablation: Ablation
+    tables: tuple[Table, ...]
+    settings: Mapping[str, Any]
+    """What all rows were trained with."""
+    quick: bool
+    grid: str
+    command: str
+    machine: str
+    created: str
+    nucseg: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dictionaries and lists, as ablation.json holds them."""
+        return {
+            "format": FORMAT,
+            "kind": "ablation",
+            "recipe": self.ablation.name,
+            "title": self.ablation.title,
+            "source": self.ablation.source,
+            "published_note": self.ablation.published_note,
+            "tables": {
+                table.dataset: {
+                    **asdict(table),
+                    "rows": {row.name: asdict(row) for row in table.rows},
+                }
+                for table in self.tables
+            },
+            **{name: getattr(self, name) for name in ("settings", "quick", "grid", "command", "machine")},
+            **{name: getattr(self, name) for name in ("created", "nucseg")},
+        }
+
+
+def common_repeats(finished: Sequence[frozenset[tuple[int, int]]]) -> frozenset[tuple[int, int]]:
+    """The (fold, seed) pairs that every row has, so that all are scored on the same images; empty without rows."""
+    if not finished:
+        return frozenset()
+    return frozenset.intersection(*finished)

@@ -1,0 +1,57 @@
+"""What a cache holds of a data set, told without reading a sample or an embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nucseg_cache import CacheError, Key, Store, StoreNotFound
+from nucseg_cache.location import local_path
+from nucseg_pipeline.config import store_location
+
+
+@dataclass(frozen=True)
+class CachedDataset:
+    """One store."""
+
+    location: str
+    source: str = ""
+    """The folder that it was made from."""
+    n_images: int = 0
+    n_embeddings: int = 0
+    """Of all keys and views together."""
+    problem: str = ""
+    """Why it cannot be read; empty where it can."""
+
+
+def holding(cache: str, name: str) -> CachedDataset | None:
+    """The store of that name in a cache, damaged or not; None where there is none."""
+    location, source = store_location(cache, name), ""
+    try:
+        store = Store.open(location)
+        source = store.source
+        n_embeddings = sum(len(store.embeddings(key, view).there()) for key, view in _views(store))
+        return CachedDataset(location, source, sum(row.present for row in store.table), n_embeddings)
+    except StoreNotFound:
+        folder = local_path(location)
+        if folder is None or not folder.is_dir():
+            return None
+        return CachedDataset(
+            location, problem=f"{location} is a folder, but no store: it has no zarr.json. Move it away."
+        )
+    except CacheError as error:
+        return CachedDataset(location, source, problem=str(error))
+
+
+def store_names(cache: str) -> tuple[str, ...]:
+    """Names of the stores in a local cache, sorted; none where it is a URL or cannot be listed."""
+    folder = local_path(cache)
+    try:
+        found = [child for child in folder.iterdir() if child.is_dir()] if folder else []
+    except OSError:
+        return ()
+    return tuple(sorted(child.stem for child in found if child.suffix == ".zarr" and not child.name.startswith(".")))
+
+
+def _views(store: Store) -> Iterator[tuple[Key, str]]:
+    return ((key, view) for key in store.keys() for view in store.views(key))  # noqa: SIM118 - a method of Store

@@ -1,0 +1,72 @@
+"""Where a data set lies: given, remembered by its store, or in one of the known places."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from nucseg.data import DataSet, dataset_names, open_dataset
+from nucseg.data.official_splits import plain_name, stain_of
+from nucseg.errors import ConfigError
+from nucseg_pipeline.datasets.normalised import stained
+
+FOLDER, SYNTHETIC = "folder", "synthetic"
+
+
+def layout_name(dataset: str) -> str:
+    """The known data set that a name is laid out as, `folder` for a name of one's own."""
+    plain = plain_name(dataset)
+    return plain if plain in dataset_names() else FOLDER
+
+
+def known_places(dataset: str) -> tuple[Path, ...]:
+    """The folders in which a data set is looked for when none is given."""
+    data, plain = os.environ.get("NUCSEG_DATA"), plain_name(dataset)
+    return (*((Path(data) / plain,) if data else ()), Path("data") / plain)
+
+
+def places(dataset: str, remembered: str = "") -> tuple[Path, ...]:
+    """The folders in which a data set is looked for, the one that its store remembers first."""
+    first = (Path(remembered),) if remembered else ()
+    return tuple(dict.fromkeys((*first, *known_places(dataset))))
+
+
+def find_folder(dataset: str, remembered: str = "") -> Path | None:
+    """The first of its places that is there."""
+    return next((place for place in places(dataset, remembered) if place.is_dir()), None)
+
+
+def open_source(dataset: str, given: Path | None, remembered: str = "") -> DataSet:
+    """List the images of a data set.
+
+    A name that is none of the known data sets is the user's own name for a folder of images and masks. A stain after an
+    "@", as in `nuinsseg@macenko`, changes nothing about where they lie: images are normalised when they are read.
+
+    Args:
+        dataset: `nuinsseg`, `synthetic`, ..., or any name for a folder of one's own.
+        given: the folder that was asked for, if any.
+        remembered: the folder that the store was made from, if any.
+
+    Raises:
+        ConfigError: no folder is known for the data set, or one was given that it does not need.
+        DataError: the folder is not what the layout says.
+    """
+    layout = layout_name(dataset)
+    source = given if layout == SYNTHETIC else given or _folder(dataset, remembered)
+    return replace(stained(open_dataset(layout, source), stain_of(dataset)), name=dataset)
+
+
+def _folder(dataset: str, remembered: str) -> Path:
+    folder = find_folder(dataset, remembered)
+    if folder is not None:
+        return folder
+    names = dataset_names()
+    plain = plain_name(dataset)
+    known = "" if plain in names else f" It is none of the known data sets ({', '.join(names)})."
+    fetched = f"`nucseg fetch {plain}` gets it. Or name" if plain in names and plain != FOLDER else "Name"
+    raise ConfigError(
+        f"No folder is known for the data set {dataset!r}; looked in "
+        f"{', '.join(map(str, places(dataset, remembered)))}.{known} "
+        f"{fetched} the folder with --source DIR, or set NUCSEG_DATA to the folder that holds it."
+    )

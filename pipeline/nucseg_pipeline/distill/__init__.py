@@ -1,0 +1,1 @@
+"""Training of a small encoder to reproduce the embeddings of a large one."""

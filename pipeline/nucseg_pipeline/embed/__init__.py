@@ -1,0 +1,1 @@
+"""Stage one: images in, a store of embeddings out."""

@@ -1,0 +1,1 @@
+"""Scores of runs on test sets, shared by reports and ablation tables."""

@@ -1,0 +1,294 @@
+"""Scores of a run, or of several repeats of one, image by image and over all images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from functools import reduce
+from operator import add
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg.errors import DataError
+from nucseg.metrics import (
+    Interval,
+    PixelCounts,
+    Reliability,
+    Resampling,
+    SizeBin,
+    aji,
+    boundary_f1,
+    brier,
+    calibration_errors,
+    count_pixels,
+    count_reliability,
+    dice,
+    dice_weighted,
+    hausdorff95,
+    iou,
+    iou_weighted,
+    matched,
+    miou,
+    overlaps,
+    panoptic_quality,
+    percentile_interval,
+    recall_by_size,
+    reliability_row,
+    resampled_sums,
+    size_edges,
+)
+from nucseg.nuclei.instances import InstanceRule, foreground, separate
+from nucseg_pipeline.evaluation.scored_images import ScoredImage
+
+PIXEL_SCORES = {
+    "dice": dice,
+    "iou": iou,
+    "miou": miou,
+    "dice_weighted": dice_weighted,
+    "iou_weighted": iou_weighted,
+}
+POOLED_SCORES = {"dice_pooled": dice, "iou_pooled": iou}
+INSTANCE_SCORES = ("aji", "pq", "dq", "sq")
+BOUNDARY_SCORES = ("hd95", "boundary_f1")
+
+IMAGE_METRICS = (*PIXEL_SCORES, *INSTANCE_SCORES, *BOUNDARY_SCORES, "brier")
+"""Metrics that every image has a value of."""
+METRICS = (
+    *("dice", "iou", "miou", "dice_pooled", "iou_pooled"),
+    *INSTANCE_SCORES,
+    *BOUNDARY_SCORES,
+    *("brier", "ece"),
+    *("dice_weighted", "iou_weighted"),
+)
+"""All metrics in the order of the tables; those that flatter come last."""
+LOWER_IS_BETTER = frozenset({"hd95", "brier", "ece"})
+"""Metrics of which less is better; of all others more is."""
+
+ALL_BACKGROUND = "all background"
+"""Name of the prediction that finds nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Nuclei:
+    """The true nuclei of one image; those wholly in ignored pixels are left out."""
+
+    area_px: NDArray[np.float64]
+    """(T,) pixels of the evaluated grid."""
+    found: NDArray[np.float64]
+    """(T,) 1 where a predicted nucleus matches at IoU > 0.5, else 0; over repeats, the share that found it."""
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """One image and what a prediction of it is worth."""
+
+    id: str
+    group: str
+    stratum: str
+    image_digest: str
+    """Hexadecimal digest of the image's file content."""
+    mask_digest: str
+    """Hexadecimal digest of the masks' file content."""
+    diagonal_px: float
+    """Of the image on the evaluated grid: its 95 % Hausdorff distance where one of the masks is empty."""
+    counts: PixelCounts
+    """Of an average over repeats, those of the first."""
+    n_true: int
+    """True nuclei, those wholly in ignored pixels left out."""
+    n_predicted: float
+    """Predicted nuclei, likewise; over repeats, their mean."""
+    values: Mapping[str, float]
+    """Score by name, one for each of `IMAGE_METRICS`."""
+    reliability: Reliability = field(compare=False)
+    nuclei: Nuclei = field(compare=False)
+
+    @property
+    def is_one_empty(self) -> bool:
+        """Whether one of truth and prediction has no nucleus pixel and the other has some."""
+        return (self.counts.tp + self.counts.fn == 0) != (self.counts.tp + self.counts.fp == 0)
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """Scores on a number of images: of a run, of several repeats of one, or of finding nothing."""
+
+    name: str
+    images: tuple[ImageScores, ...]
+    """Each image once; over repeats, its average."""
+    repeats: tuple[RunScores, ...] = field(default=(), repr=False)
+    """What was averaged; empty for a single run."""
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """Group by image id; an image without one is a group of its own."""
+        return {image.id: image.group or image.id for image in self.images}
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups the images come from."""
+        return len(set(self.groups.values()))
+
+    @property
+    def predictions(self) -> tuple[ImageScores, ...]:
+        """Every prediction: over repeats, an image as often as it was predicted."""
+        return tuple(image for run in self.repeats or (self,) for image in run.images)
+
+    @property
+    def n_one_empty(self) -> int:
+        """Predictions where one mask is empty and the other is not: they count the image's diagonal in hd95."""
+        return sum(image.is_one_empty for image in self.predictions)
+
+    @property
+    def reliability(self) -> Reliability:
+        """Calibration over all pixels of all predictions."""
+        return reduce(add, (image.reliability for image in self.predictions))
+
+    @property
+    def layers(self) -> tuple[tuple[ImageScores, ...], ...]:
+        """Sets of predictions that cover every image once, in the order of `images`.
+
+        As many as the image that was predicted most often; of one that was predicted less often, its predictions take
+        turns. So every image counts alike in scores of all pixels, however often it was predicted.
+        """
+        by_id: dict[str, list[ImageScores]] = {}
+        for image in self.predictions:
+            by_id.setdefault(image.id, []).append(image)
+        most = max(map(len, by_id.values()))
+        return tuple(
+            tuple(by_id[image.id][layer % len(by_id[image.id])] for image in self.images) for layer in range(most)
+        )
+
+    def values(self, metric: str) -> dict[str, float]:
+        """One of `IMAGE_METRICS` by image id."""
+        return {image.id: image.values[metric] for image in self.images}
+
+    def finding_nothing(self) -> RunScores:
+        """What a prediction of pure background would score on the same images."""
+        return RunScores(ALL_BACKGROUND, tuple(map(_without_prediction, self.images)))
+
+    def intervals(self, draws: Resampling) -> dict[str, Interval]:
+        """Every one of `METRICS` over the images, with its interval; one drawing serves all.
+
+        Scores of all pixels are made layer by layer and averaged: over repeats, the mean of what each of them scores.
+        """
+        layers = self.layers
+        tables = [
+            np.array([[image.values[name] for name in IMAGE_METRICS] + [1.0] for image in self.images]),
+            *(np.array([astuple(image.counts) for image in layer]) for layer in layers),
+            *(np.array([reliability_row(image.reliability) for image in layer]) for layer in layers),
+        ]
+        columns = np.hstack(tables).astype(np.float64)
+        resampled, n_groups = resampled_sums(columns, list(self.groups.values()), draws)
+        own, others = (_scores(sums, len(layers)) for sums in (columns.sum(axis=0, keepdims=True), resampled))
+        n_images = len(self.images)
+        return {name: percentile_interval(float(own[name][0]), others[name], n_images, n_groups) for name in METRICS}
+
+    def recall_by_size(self, draws: Resampling) -> tuple[SizeBin, ...]:
+        """Share of the true nuclei that are found, by quarters of their size; empty without nuclei."""
+        areas = [image.nuclei.area_px for image in self.images]
+        found = [image.nuclei.found for image in self.images]
+        return recall_by_size(areas, found, size_edges(areas), list(self.groups.values()), draws)
+
+
+def score_image(case: ScoredImage, rule: InstanceRule) -> ImageScores:
+    """Score a map of nucleus probability: overlap after the threshold, instances after the separation.
+
+    Lengths and areas of the rule are in pixels of the grid that the run was trained on, and are scaled to the case's.
+
+    Raises:
+        DataError: the map, or the distances beside it, hold something else than numbers.
+    """
+    if not all(np.isfinite(said).all() for said in (case.probability, case.distance) if said is not None):
+        raise DataError(
+            f"The prediction of {case.id} is not finite: the training diverged or its precision overflowed. "
+            "Train again with a lower learning rate or without mixed precision."
+        )
+    rule = rule.scaled(case.scale)
+    truth, predicted = case.instances > 0, foreground(case.probability, rule)
+    counts = count_pixels(truth, predicted, case.ignore)
+    found = overlaps(case.instances, separate(case.probability, rule, case.distance), case.ignore)
+    quality = panoptic_quality(found)
+    reliability = count_reliability(case.probability, truth, case.ignore)
+    return ImageScores(
+        id=case.id,
+        group=case.group,
+        stratum=case.stratum,
+        image_digest=case.image_digest.hex(),
+        mask_digest=case.mask_digest.hex(),
+        diagonal_px=case.diagonal_px,
+        counts=counts,
+        n_true=found.true_area.size,
+        n_predicted=found.predicted_area.size,
+        values={
+            **_pixel_scores(counts),
+            **{"aji": aji(found), "pq": quality.pq, "dq": quality.dq, "sq": quality.sq},
+            "hd95": hausdorff95(truth, predicted, case.ignore, diagonal_px=case.diagonal_px),
+            "boundary_f1": boundary_f1(truth, predicted, case.ignore),
+            "brier": brier(reliability),
+        },
+        reliability=reliability,
+        nuclei=Nuclei(found.true_area, matched(found).astype(np.float64)),
+    )
+
+
+def averaged(name: str, repeats: Sequence[RunScores]) -> RunScores:
+    """Average repeats image by image: each score is its mean over the runs that were scored on the image."""
+    by_id: dict[str, list[ImageScores]] = {}
+    for image in (image for run in repeats for image in run.images):
+        by_id.setdefault(image.id, []).append(image)
+    return RunScores(name, tuple(map(_average, by_id.values())), repeats=tuple(repeats) if len(repeats) > 1 else ())
+
+
+def _average(images: Sequence[ImageScores]) -> ImageScores:
+    if len(images) == 1:
+        return images[0]
+    first = images[0]
+    return replace(
+        first,
+        n_predicted=float(np.mean([image.n_predicted for image in images])),
+        values={name: _mean(image.values[name] for image in images) for name in first.values},
+        nuclei=Nuclei(first.nuclei.area_px, np.mean([image.nuclei.found for image in images], axis=0)),
+    )
+
+
+def _scores(sums: NDArray[np.float64], n_layers: int) -> dict[str, NDArray[np.float64]]:
+    """Every one of `METRICS`, (R,), from R sums over images of what `RunScores.intervals` puts side by side."""
+    widths = [len(IMAGE_METRICS), 1, *[4] * n_layers]
+    means, n_images, *counts, bins = np.split(sums, np.cumsum(widths), axis=1)
+    scores = dict(zip(IMAGE_METRICS, (means / n_images).T, strict=True))
+    for name, score in POOLED_SCORES.items():
+        scores[name] = np.mean([[score(PixelCounts(*row)) for row in layer.tolist()] for layer in counts], axis=0)
+    scores["ece"] = np.mean([calibration_errors(layer) for layer in np.hsplit(bins, n_layers)], axis=0)
+    return scores
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _without_prediction(image: ImageScores) -> ImageScores:
+    """Derive the scores of a prediction that finds nothing from those of any other prediction."""
+    true = image.counts
+    counts = PixelCounts(tp=0, fp=0, fn=true.tp + true.fn, tn=true.fp + true.tn)
+    reliability = Reliability.of_nothing(counts.fn + counts.tn, counts.fn)
+    # of two empty maps every score is 1 and their distance 0; of an empty and another one 0, and the diagonal
+    instance_scores = dict.fromkeys(INSTANCE_SCORES, float(image.n_true == 0))
+    return replace(
+        image,
+        counts=counts,
+        n_predicted=0,
+        values={
+            **_pixel_scores(counts),
+            **instance_scores,
+            "hd95": image.diagonal_px if counts.fn else 0.0,
+            "boundary_f1": float(counts.fn == 0),
+            "brier": brier(reliability),
+        },
+        reliability=reliability,
+        nuclei=Nuclei(image.nuclei.area_px, np.zeros_like(image.nuclei.found)),
+    )
+
+
+def _pixel_scores(counts: PixelCounts) -> dict[str, float]:
+    return {name: score(counts) for name, score in PIXEL_SCORES.items()}

@@ -1,0 +1,1 @@
+"""How far replayed embeddings are from the embeddings of transformed images."""

@@ -1,0 +1,1 @@
+"""Locks, atomic writes and publication of result folders."""

@@ -1,0 +1,1 @@
+"""Nuclei in new images and whole slides."""

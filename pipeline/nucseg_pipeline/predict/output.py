@@ -1,0 +1,148 @@
+"""What is written of one image: files in a hidden folder until all of them are whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nucseg.data.slides import Slide
+from nucseg.errors import ConfigError
+from nucseg.nuclei.stitching import RowBand
+from nucseg_pipeline.files.locks import locked
+from nucseg_pipeline.predict.export import Tables
+from nucseg_pipeline.predict.nuclei import Nucleus
+from nucseg_pipeline.predict.overlay import Overlay
+
+INSTANCES, OVERLAY, SUMMARY, CONFIG = "instances.tif", "overlay.jpg", "summary.json", "config.toml"
+FILES = (INSTANCES, "nuclei.geojson", "nuclei.csv", OVERLAY, CONFIG, SUMMARY)
+"""The files of an image; the summary comes last, so what has one is whole."""
+
+TILE_PX = 512
+"""Side of the tiles of the instance map."""
+
+_CLASSIC_BYTES = (1 << 32) - (1 << 25)
+_MICRONS_PER_CM = 10_000
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was counted while files were written."""
+
+    n_nuclei: int
+    area_px2: float
+
+
+def write_bands(
+    folder: Path, slide: Slide, bands: Iterable[RowBand[Nucleus]], *, image_digest: str, mpp: float | None
+) -> Written:
+    """Write instance map, table, GeoJSON and overlay while the nuclei come in."""
+    import tifffile
+
+    overlay = Overlay(slide.size)
+    n_bytes = 4 * slide.size[0] * slide.size[1]
+    with (
+        Tables(folder, image_digest, mpp) as tables,
+        tifffile.TiffWriter(folder / INSTANCES, bigtiff=n_bytes > _CLASSIC_BYTES) as tiff,
+    ):
+
+        def seen() -> Iterator[NDArray[np.int32]]:
+            for band in bands:
+                tables.add(band.nuclei)
+                overlay.add(band.instances)
+                yield band.instances
+
+        tiff.write(
+            _tiles(seen(), slide.size[1]),
+            shape=slide.size,
+            dtype=np.uint32,
+            tile=(TILE_PX, TILE_PX),
+            compression="zlib",
+            photometric="minisblack",
+            metadata=None,
+            maxworkers=1,
+            **_resolution(mpp),
+        )
+    (folder / OVERLAY).write_bytes(overlay.picture(slide))
+    return Written(tables.n_nuclei, tables.area_px2)
+
+
+def finished(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The summary of a folder whose files are all there and answer what is asked; None where they do not."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    same = isinstance(summary, dict) and summary.get("asked") == json.loads(json.dumps(dict(asked)))
+    return summary if same and all((folder / name).is_file() for name in FILES) else None
+
+
+@contextmanager
+def drafted(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside this one, whose files take their places in it once the block is through.
+
+    Raises:
+        ConfigError: they cannot be written, or another process writes them.
+    """
+    draft = folder.with_name(f".{folder.name}.part")
+    busy = ConfigError(f"Another process predicts into {folder}. Wait for it, or choose another folder with --out.")
+    try:
+        draft.mkdir(parents=True, exist_ok=True)
+        with locked(draft, busy):
+            for leftover in draft.iterdir():  # of a process that was killed
+                leftover.unlink()
+            try:
+                yield draft
+                _publish(draft, folder)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The results cannot be written to {folder}: {error.strerror or error}. Make room, or choose another "
+            "folder with --out."
+        ) from error
+
+
+def _publish(draft: Path, folder: Path) -> None:
+    for name in FILES:
+        with (draft / name).open("rb") as file:
+            os.fsync(file.fileno())
+    folder.mkdir(exist_ok=True)
+    with suppress(FileNotFoundError):
+        (folder / SUMMARY).unlink()  # what is replaced is not whole until the new summary is there
+    for name in FILES:
+        (draft / name).replace(folder / name)
+
+
+def _tiles(rows: Iterable[NDArray[np.int32]], width: int) -> Iterator[NDArray[np.uint32]]:
+    """The tiles of a TIFF, row by row, of rows as many as come at a time."""
+    waiting: NDArray[np.int32] = np.zeros((0, width), np.int32)
+    for more in rows:
+        waiting = np.concatenate([waiting, more])
+        while len(waiting) >= TILE_PX:
+            yield from _cut(waiting[:TILE_PX])
+            waiting = waiting[TILE_PX:]
+    if len(waiting):
+        yield from _cut(waiting)
+
+
+def _cut(rows: NDArray[np.int32]) -> Iterator[NDArray[np.uint32]]:
+    for x in range(0, rows.shape[1], TILE_PX):
+        tile = np.zeros((TILE_PX, TILE_PX), np.uint32)
+        part = rows[:, x : x + TILE_PX]
+        tile[: part.shape[0], : part.shape[1]] = part
+        yield tile
+
+
+def _resolution(mpp: float | None) -> dict[str, Any]:
+    if mpp is None:
+        return {}
+    return {"resolution": (_MICRONS_PER_CM / mpp, _MICRONS_PER_CM / mpp), "resolutionunit": "CENTIMETER"}

@@ -1,0 +1,1 @@
+"""Stage three: runs in, a report of metrics out."""

@@ -1,0 +1,226 @@
+"""A finished run, opened for reports and predictions."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nucseg.data.files import some
+from nucseg.data.splits import Split
+from nucseg.encoders import named_file
+from nucseg.errors import ConfigError
+from nucseg.models import SegmentationModel
+from nucseg.nuclei.instances import InstanceRule
+from nucseg_cache import Key, Store, StoreNotFound
+from nucseg_pipeline.config import TrainConfig, store_location
+from nucseg_pipeline.loading.dataset import EmbeddingDataset
+from nucseg_pipeline.modelling.device import choose_device
+from nucseg_pipeline.modelling.inference import Prediction, predict
+from nucseg_pipeline.modelling.model import build_network
+from nucseg_pipeline.runs.checkpoint import load_checkpoint
+from nucseg_pipeline.runs.folder import RunFolder
+from nucseg_pipeline.runs.provenance import RunProvenance, record_provenance
+from nucseg_pipeline.runs.selection import open_embeddings, used_ids
+
+__all__ = ["Prediction", "Run", "TrainedRun", "encoder_files"]
+
+
+def encoder_files(config: TrainConfig) -> list[Path]:
+    """Where the file of a run's encoder was when the run was trained, if its configuration names one."""
+    return [Path(place) for place in (named_file(config.encoder), config.weights) if place]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """What a training left behind, by itself: the store that it was trained from need not be there any more."""
+
+    folder: RunFolder
+    config: TrainConfig
+    split: Split
+    inputs: RunProvenance
+    rule: InstanceRule
+    """How probabilities become nuclei, chosen on the validation part."""
+
+    @classmethod
+    def opened(cls, path: Path) -> TrainedRun:
+        """Open the finished run in a folder.
+
+        Raises:
+            ConfigError: no run there, an unfinished or a damaged one.
+        """
+        folder = _finished(path)
+        folder.check_finished()
+        config, parts, inputs = folder.config(), folder.split(), folder.inputs()
+        unknown = set(used_ids(parts)) - set(inputs.samples)
+        if unknown:
+            raise ConfigError(
+                f"split.json and inputs.json in {path} do not belong together: inputs.json records no digests of "
+                f"{some(sorted(unknown))}. Bring the files back from a copy, or train again in another folder (--run)."
+            )
+        return TrainedRun(folder, config, parts, inputs, folder.rule())
+
+    @property
+    def name(self) -> str:
+        """Name of the run, that is of its folder."""
+        return self.folder.name
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """The rows of epochs.csv."""
+        return self.folder.history()
+
+    def network(self) -> SegmentationModel:
+        """Load the best network, on the CPU and in evaluation mode.
+
+        Raises:
+            ConfigError: the checkpoint cannot be read.
+        """
+        try:
+            model = build_network(self.config)
+        except ConfigError as error:
+            raise ConfigError(f"{self.folder.file('config.toml')} asks for what cannot be: {error}") from None
+        file = self.folder.file("best.pt")
+        best = load_checkpoint(file, self.inputs.fingerprint)
+        try:
+            model.load_state_dict(best["model"])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ConfigError(
+                f"The checkpoint {file} is of another network than config.toml beside it says: "
+                f"{str(error).splitlines()[0]} Bring the right files back from a copy, or train again in another "
+                "folder (--run)."
+            ) from None
+        if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
+            raise ConfigError(
+                f"The checkpoint {file} holds weights that are no finite numbers. Bring the file back from a copy, or "
+                "train again in another folder (--run)."
+            )
+        return model.eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Run(TrainedRun):
+    """A trained run together with the store it was trained from.
+
+    Made by `Run.open`, which checks that the images of the test part are still those of the training's time.
+    """
+
+    store: Store
+    changed_since: tuple[str, ...]
+    """Training and validation images of the store that are not those that the run was trained on any more."""
+
+    @classmethod
+    def open(cls, path: Path, *, cache: str | None = None) -> Run:
+        """Open the run in a folder.
+
+        Args:
+            path: The run's folder.
+            cache: Where its store may be now; without one there, and with None, the place it was trained from.
+
+        Raises:
+            ConfigError: no run there, an unfinished one, a damaged one, or its test images, or the way they are
+                prepared, have changed since.
+            nucseg_cache.CacheError: the store is gone, or damaged.
+        """
+        trained = TrainedRun.opened(path)
+        folder, config, parts, inputs = trained.folder, trained.config, trained.split, trained.inputs
+        store = _store(inputs, config, cache)
+        if dict(store.preparation) != dict(inputs.preparation):
+            raise ConfigError(
+                f"{store.location} is prepared as {dict(store.preparation)}, and {folder.name} was trained on "
+                f"images prepared as {dict(inputs.preparation)}. Name the cache that has them (--cache), or train anew."
+            )
+        now = record_provenance(store, None, parts)
+        differing = {one for one in now.samples if list(inputs.samples.get(one, ())) != list(now.samples[one])}
+        changed = [one for one in parts.test if one in differing]
+        if changed:
+            raise ConfigError(
+                f"{len(changed)} test images of {store.location} are not what they were when {folder.name} was trained "
+                f"(image or masks changed, or vanished): {some(changed)}. Put them back and run `nucseg embed`, or "
+                "train anew."
+            )
+        learned = tuple(one for one in (*parts.train, *parts.validation) if one in differing)
+        return cls(folder, config, parts, inputs, trained.rule, store, learned)
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """What the run was made from and by, for people to read; digests of single images left out."""
+        inputs, status = self.inputs, self.folder.status()
+        recorded = self.store.recorded(Key(inputs.embedding)) if inputs.embedding else {}
+        return {
+            "dataset": inputs.dataset,
+            "source": inputs.source,
+            "store": inputs.store,
+            "preparation": dict(inputs.preparation),
+            "embedding": dict(inputs.embedding),
+            "embedding_made_by": recorded,
+            "encoder_note": recorded.get("note", ""),
+            "inputs_digest": inputs.fingerprint,
+            "split_digest": inputs.split,
+            "configuration_digest": inputs.configuration,
+            "code_digest": inputs.code,
+            "versions": dict(inputs.versions),
+            "changed_while_training": self.folder.changed(),
+            "changed_since": list(self.changed_since),
+            "best_epoch": status["best_epoch"],
+            "validation_dice": status["validation_dice"],
+        }
+
+    def rows(self, ids: Sequence[str], *, store: Store | None = None) -> EmbeddingDataset:
+        """Open what a prediction reads: some ids of a store, with the embeddings that guide this run.
+
+        Raises ConfigError where an id is not there or has no embedding, and nucseg_cache.CacheError where the store has
+        no embeddings of the run's encoder.
+        """
+        place = self.store if store is None else store
+        key = place.find(self.inputs.embedding) if self.inputs.embedding else None
+        return EmbeddingDataset(place, open_embeddings(place, key, ids), ids)
+
+    def predict(self, ids: Sequence[str], *, store: Store | None = None, device: str = "auto") -> Iterator[Prediction]:
+        """Probability maps of the best network for some ids of a store, in their order, without augmentation.
+
+        Args:
+            ids: which images.
+            store: where they are; None takes the store that the run was trained from.
+            device: auto, cpu, mps, cuda or cuda:N.
+
+        Raises:
+            ConfigError: the checkpoint cannot be read, or an id has no embedding.
+            nucseg_cache.CacheError: the store has no embeddings of the run's encoder, or a row is damaged.
+        """
+        rows = self.rows(ids, store=store)
+        chosen = choose_device(device)
+        return predict(self.network().to(chosen), rows, device=chosen)
+
+
+def _store(inputs: RunProvenance, config: TrainConfig, cache: str | None) -> Store:
+    """The store in the cache that is named; where there is none, that of the training."""
+    if cache is None:
+        return Store.open(inputs.store)
+    location = store_location(cache, config.dataset)
+    try:
+        return Store.open(location)
+    except StoreNotFound:
+        try:
+            return Store.open(inputs.store)
+        except StoreNotFound:
+            raise ConfigError(
+                f"The store of {config.dataset} is neither at {location} nor, where it was trained from, at "
+                f"{inputs.store}. Name the cache that has it with --cache."
+            ) from None
+
+
+def _finished(path: Path) -> RunFolder:
+    folder = RunFolder(path)
+    if not path.is_dir():
+        raise ConfigError(
+            f"There is no run at {path}: no such folder. `nucseg train` makes runs, by default in ./runs."
+        )
+    if not folder.file("run.json").exists() and not folder.was_stopped_at_once:
+        raise ConfigError(f"{path} is not a run: it has no run.json. Name the folder that `nucseg train` wrote.")
+    if folder.was_stopped_at_once or folder.status()["status"] != "finished":
+        command = ["nucseg", "train", "--recipe", str(folder.file("config.toml")), "--run", str(path), "--resume"]
+        raise ConfigError(f"The run in {path} is not finished. Finish it with `{shlex.join(command)}`.")
+    return folder

@@ -1,0 +1,90 @@
+"""What a row reads is embedded where it is missing, and nothing else is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nucseg.views.registry import D4_VIEWS
+from nucseg_cache import Store
+from nucseg_pipeline.ablate import prerequisites as needs
+from nucseg_pipeline.config import EmbedConfig, TrainConfig
+from nucseg_pipeline.runs.selection import ENOUGH_EXACT_IMAGES
+
+Configure = Callable[..., TrainConfig]
+N_IMAGES = 12
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[EmbedConfig]:
+    """What stage one is asked for; it makes nothing, and says that it made ten embeddings."""
+    configs: list[EmbedConfig] = []
+
+    class Result:
+        n_encoded = 10
+
+    def embed(config: EmbedConfig, progress: object) -> Result:
+        configs.append(config)
+        return Result()
+
+    monkeypatch.setattr(needs, "embed", embed)
+    return configs
+
+
+def embed_orientations(cache: Path, rows: list[int]) -> None:
+    store = Store.open(cache / "synthetic.zarr", mode="r+")
+    (key,) = store.keys()
+    for view in D4_VIEWS:
+        store.embeddings(key, view, described={}).write(rows, np.ones((len(rows), 256, 64, 64), np.float16))
+
+
+def silent(done: int, total: int, what: str) -> None:
+    """Progress of no interest."""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "views"),
+    [
+        ({}, []),
+        ({"fusion": "none"}, []),
+        ({"replay": "learned", "fusion": "none"}, []),
+        ({"replay": "learned", "augmentation": "none"}, []),
+        ({"replay": "learned"}, [("d4", ENOUGH_EXACT_IMAGES)]),
+        ({"views": "d4"}, [("d4", None)]),
+        ({"views": "d4", "replay": "learned"}, [("d4", None)]),
+        ({"views": "stain"}, [("stain", None)]),
+    ],
+)
+def test_the_views_that_a_row_reads_are_asked_for(
+    cache: Path, training: Configure, asked: list[EmbedConfig], wanted: dict[str, str], views: list[object]
+) -> None:
+    n_encoded = needs.embed_what_is_missing(training(cache=str(cache), **wanted), silent)
+
+    assert [(config.views, config.view_images) for config in asked] == views
+    assert n_encoded == 10 * len(views)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "n_orientations", "is_enough"),
+    [
+        ({"replay": "learned"}, N_IMAGES, True),
+        ({"replay": "learned"}, N_IMAGES - 1, False),
+        ({"views": "d4"}, N_IMAGES, True),
+        ({"views": "d4"}, N_IMAGES - 1, False),
+        ({"views": "d4", "replay": "learned"}, N_IMAGES - 1, False),
+    ],
+)
+def test_orientations_that_are_there_are_not_asked_for_again(
+    cache: Path,
+    training: Configure,
+    asked: list[EmbedConfig],
+    wanted: dict[str, str],
+    n_orientations: int,
+    is_enough: bool,
+) -> None:
+    embed_orientations(cache, list(range(n_orientations)))
+
+    needs.embed_what_is_missing(training(cache=str(cache), **wanted), silent)
+
+    assert (not asked) is is_enough

@@ -1,0 +1,261 @@
+"""Stain normalisation through the stages: what the encoder sees, what the store keeps, and what goes with what."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import nucseg_pipeline.embed.stage as stage
+from nucseg.data import normalise, prepare
+from nucseg.data.files import _file_digest
+from nucseg.data.official_splits import is_same_dataset, plain_name, stain_of
+from nucseg.encoders import Encoder
+from nucseg.encoders.preprocess import resize
+from nucseg.errors import ConfigError
+from nucseg_cache import Store
+from nucseg_pipeline.cli import app
+from nucseg_pipeline.config import EmbedConfig, ReportConfig, TrainConfig
+from nucseg_pipeline.config.recipe import load_recipe, resolve
+from nucseg_pipeline.datasets.normalised import note_of, unchanged_in
+from nucseg_pipeline.embed.stage import EmbedResult, embed
+from nucseg_pipeline.evaluation.scored_images import native_grid
+from nucseg_pipeline.report import stage as reporting
+from nucseg_pipeline.report.stage import report
+from nucseg_pipeline.train.stage import train
+
+N_IMAGES, H, W = 6, 60, 48
+
+
+class Recorder(Encoder):
+    """An encoder that keeps what it is shown, in its own size, and dies at the image of its choice."""
+
+    identity = {"architecture": "recorder", "precision": "float32"}  # noqa: RUF012
+    provenance = {"device": "cpu"}  # noqa: RUF012
+    batch_size = 2
+
+    def __init__(self) -> None:
+        self.shown: list[Any] = []
+        self.dies_at = 10**9
+
+    def run(self, images: Sequence[Any]) -> Any:
+        if len(self.shown) >= self.dies_at:
+            raise KeyboardInterrupt
+        self.shown += images
+        ramp = np.arange(64, dtype=np.float32)  # no guard takes it for one embedding everywhere
+        return np.stack([image.mean() / 256 + ramp * np.ones((256, 64, 1), np.float32) for image in images])
+
+    def _embed(self, inputs: Any) -> Any:
+        raise AssertionError("run is overridden")
+
+
+@pytest.fixture
+def encoder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    made = Recorder()
+    monkeypatch.setattr(stage, "open_encoder", lambda *args, **options: made)
+    return made
+
+
+def tissue(number: int) -> Any:
+    """Nuclei and stroma in two stains of a colour of their own."""
+    rng = np.random.default_rng(number)
+    stains = np.array([[0.65, 0.25], [0.70, 0.87], [0.30, 0.43]]) + rng.uniform(-0.05, 0.05, (3, 2))
+    amounts = np.stack([rng.uniform(0.1, 0.4, H * W) + nuclei(number).ravel(), rng.uniform(0.7, 1.2, H * W)])
+    return (240 * np.exp(-stains @ amounts) - 1).T.reshape(H, W, 3).round().astype(np.uint8)
+
+
+def nuclei(number: int) -> Any:
+    mask = np.zeros((H, W), np.uint8)
+    mask[10:22, 5:15], mask[30:45, 20 + number : 32 + number] = 1, 1
+    return mask
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "slides"
+    for kind, draw in {"images": tissue, "masks": nuclei}.items():
+        (folder / kind).mkdir(parents=True)
+        for number in range(N_IMAGES):
+            Image.fromarray(draw(number)).save(folder / kind / f"n [{number}] ü.png")
+    return folder
+
+
+def run(source: Path | None, cache: Path, **options: Any) -> EmbedResult:
+    config = {"dataset": "mine", "stain": "macenko", "source": source, "encoder": "random", "cache": str(cache)}
+    return embed(EmbedConfig(**{**config, **options}), lambda *_: None)
+
+
+def blank(source: Path, number: int) -> bytes:
+    """Make one image white, in which there is nothing to normalise; returns what it was."""
+    file = source / "images" / f"n [{number}] ü.png"
+    before = file.read_bytes()
+    Image.fromarray(np.full((H, W, 3), 250, np.uint8)).save(file)
+    return before
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+@pytest.mark.parametrize("stain", ["macenko", "reinhard"])
+def test_encoder_and_store_get_the_normalised_image_and_the_digest_of_the_original(
+    source: Path, tmp_path: Path, encoder: Recorder, stain: str
+) -> None:
+    result = run(source, tmp_path / "cache", stain=stain)
+
+    store = Store.open(tmp_path / "cache" / f"mine@{stain}.zarr")
+    assert (result.location, store.dataset, store.preparation["stain"]) == (store.location, f"mine@{stain}", stain)
+    samples = store.read_samples(range(N_IMAGES))
+    for number, (sample, shown) in enumerate(zip(samples, encoder.shown, strict=True)):
+        expected = normalise(tissue(number), stain).image
+        assert np.array_equal(shown, resize(expected))
+        assert not np.array_equal(shown, resize(tissue(number)))
+        prepared = prepare(expected, nuclei(number).astype(np.int32), np.zeros((H, W), np.bool_))
+        assert np.array_equal(sample.image, prepared.image)
+        assert np.array_equal(sample.instances > 0, prepared.instances > 0)
+        assert sample.image_digest == _file_digest(source / "images" / f"n [{number}] ü.png")
+
+
+def test_the_store_beside_it_knows_the_source_and_stays_as_it_was(
+    source: Path, tmp_path: Path, encoder: Recorder
+) -> None:
+    plain = run(source, tmp_path, stain=None).location
+    before = files_of(Path(plain))
+    assert Store.open(plain).preparation == {"side_px": "256", "stain": "none"}  # as stores have always had it
+
+    first = run(None, tmp_path)
+    again = run(None, tmp_path, dataset="mine@macenko", stain=None)
+
+    assert (first.n_encoded, again.n_encoded, again.n_embedded) == (N_IMAGES, 0, N_IMAGES)
+    assert (first.location, again.location) == (str(tmp_path / "mine@macenko.zarr"),) * 2
+    assert files_of(Path(plain)) == before
+
+
+def test_a_store_of_other_images_is_not_added_to(
+    source: Path, tmp_path: Path, encoder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = Path(run(source, tmp_path).location)
+    shutil.copytree(location, tmp_path / "copy.zarr")
+    with pytest.raises(ConfigError, match=r"copy\.zarr holds mine@macenko prepared as .*name it DATASET@STAIN\.zarr"):
+        run(source, tmp_path, dataset="copy", stain=None)
+
+    before = files_of(location)
+    monkeypatch.setattr("nucseg.data.stain._VERSION", "2")
+    with pytest.raises(ConfigError, match=r"'stain_version': '1'.*'stain_version': '2'.*another --cache"):
+        run(source, tmp_path)
+    assert files_of(location) == before
+
+
+def test_images_with_nothing_to_normalise_are_told_now_and_later(
+    source: Path, tmp_path: Path, encoder: Recorder
+) -> None:
+    was = blank(source, 1)
+    blank(source, 4)
+    told = {"n [1] ü": "too little tissue", "n [4] ü": "too little tissue"}
+
+    first = run(source, tmp_path)
+    again = run(source, tmp_path)
+    assert unchanged_in(first.notes) == unchanged_in(again.notes) == told
+    assert unchanged_in(Store.open(first.location).notes) == told  # which every report on the store shows
+    assert np.array_equal(encoder.shown[1], resize(np.full((H, W, 3), 250, np.uint8)))
+
+    (source / "images" / "n [1] ü.png").write_bytes(was)
+    assert unchanged_in(run(source, tmp_path).notes) == {"n [4] ü": "too little tissue"}
+    (source / "images" / "n [4] ü.png").write_bytes(was)
+    last = run(source, tmp_path)
+    assert last.notes == tuple(Store.open(last.location).notes) == run(source, tmp_path / "anew").notes
+
+
+def test_a_stopped_run_goes_on_and_ends_bit_equal_with_nothing_forgotten(
+    source: Path, tmp_path: Path, encoder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (0, 3, 5):
+        blank(source, number)
+    undisturbed = run(source, tmp_path / "undisturbed").location
+    sync_samples = stage.sync_samples
+
+    def die_after(*args: Any) -> Any:
+        sync_samples(*args)
+        raise KeyboardInterrupt  # the samples are there, and nobody has said a word of them
+
+    monkeypatch.setattr(stage, "sync_samples", die_after)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "stopped")
+    monkeypatch.setattr(stage, "sync_samples", sync_samples)
+    for more in (2, 2):
+        encoder.dies_at = len(encoder.shown) + more
+        with pytest.raises(KeyboardInterrupt):
+            run(source, tmp_path / "stopped")
+    encoder.dies_at = 10**9
+    last = run(source, tmp_path / "stopped")
+
+    assert set(unchanged_in(last.notes)) == {"n [0] ü", "n [3] ü", "n [5] ü"}
+    assert files_of(Path(last.location)) == files_of(Path(undisturbed))
+
+
+def test_a_note_can_be_read_back_whatever_the_ids() -> None:
+    unchanged = {'a "b", c}: {': "one colour", "ü\n[1]": "no two stains"}
+    other = "7 images are left in their own way."
+
+    assert unchanged_in([other, *note_of(unchanged)]) == unchanged
+    assert note_of({"a": "one colour"})[0].startswith("1 image is left in its own colours")
+    assert (note_of({}), unchanged_in([other])) == ((), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "plain", "stain"),
+    [
+        ("nuinsseg", "nuinsseg", "none"),
+        ("nuinsseg@macenko", "nuinsseg", "macenko"),
+        ("slides@2024", "slides@2024", "none"),
+        ("slides@2024@reinhard", "slides@2024", "reinhard"),
+        ("@macenko", "@macenko", "none"),
+    ],
+)
+def test_only_a_stain_after_the_at_is_a_preparation(name: str, plain: str, stain: str) -> None:
+    assert (plain_name(name), stain_of(name)) == (plain, stain)
+    assert is_same_dataset(name, plain)
+    assert not is_same_dataset(name, "slides@2023")
+
+
+def test_the_command_and_the_recipe_take_a_stain(source: Path, tmp_path: Path, encoder: Recorder) -> None:
+    (tmp_path / "recipe.toml").write_text('[embed]\nstain = "reinhard"\n[train]\ndataset = "mine@reinhard"\n')
+    options = ["--dataset", "mine", "--source", str(source), "--cache", str(tmp_path), "--encoder", "random"]
+
+    shown = CliRunner().invoke(app, ["embed", *options, "--stain", "macenko"])
+    by_recipe = CliRunner().invoke(app, ["embed", *options, "--recipe", str(tmp_path / "recipe.toml")])
+    refused = CliRunner().invoke(app, ["embed", *options, "--stain", "vahadane"])
+
+    assert shown.output.rstrip().endswith("mine@macenko.zarr"), shown.output
+    assert by_recipe.output.rstrip().endswith("mine@reinhard.zarr")
+    assert (refused.exit_code, "none, macenko or reinhard" in " ".join(refused.output.split())) == (1, True)
+    training = resolve(TrainConfig, load_recipe(tmp_path / "recipe.toml", "train"), {})
+    assert training.dataset == "mine@reinhard"
+
+
+def test_runs_with_and_without_normalisation_are_compared_and_shown_on_the_native_grid(
+    source: Path, tmp_path: Path, encoder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "page_text", lambda *_: "")  # takes longest, and says the same
+    runs = []
+    for dataset in ("mine@macenko", "mine"):
+        run(source, tmp_path, dataset=dataset, stain=None)
+        config = {"cache": str(tmp_path), "fusion": "none", "width": 2, "epochs": 1, "batch_size": 2, "threads": 1}
+        train(TrainConfig(dataset=dataset, split="kfold", run=tmp_path / dataset, **config))  # type: ignore[arg-type]
+        runs.append(tmp_path / dataset)
+
+    out = tmp_path / "report"
+    report(ReportConfig(runs=tuple(runs), grid="native", out=out, n_overlays=0, n_resamples=50, cache=str(tmp_path)))
+
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["grid"] == "native grid"
+    assert "mine@macenko" in (out / "summary.md").read_text()
+    store = Store.open(tmp_path / "mine@macenko.zarr")
+    shown = native_grid(store, ("n [2] ü",), None).entries["n [2] ü"].read()[0]
+    assert np.array_equal(shown.image, normalise(tissue(2), "macenko").image)
+    assert np.array_equal(shown.instances > 0, nuclei(2) > 0)

@@ -1,0 +1,210 @@
+"""Reading, encoding and writing overlap, within bounds, and lose nothing when one of them fails."""
+
+import threading
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import nucseg_pipeline.embed.image_reader as reading
+import nucseg_pipeline.embed.stage as stage
+from nucseg.encoders import Encoder
+from nucseg.encoders.preprocess import resize
+from nucseg.errors import EncoderError
+from nucseg_cache import Embeddings, Store
+from nucseg_pipeline.config import EmbedConfig
+from nucseg_pipeline.embed.encode import READ_AHEAD, rounded
+from nucseg_pipeline.embed.stage import EmbedResult, embed
+
+N_IMAGES, BATCH = 12, 2
+PATIENCE_S = 20.0
+
+
+class WatchedEncoder(Encoder):
+    """Calls `meanwhile` with the number of the batch in every call; its embedding tells the image's checksum."""
+
+    identity = {"architecture": "watched", "precision": "float32"}  # noqa: RUF012
+    provenance = {"device": "cpu"}  # noqa: RUF012
+    batch_size = BATCH
+
+    def __init__(self) -> None:
+        self.n_batches = 0
+        self.meanwhile: Callable[[int], None] = lambda number: None
+
+    def run(self, images: Sequence[Any]) -> Any:
+        self.meanwhile(self.n_batches)
+        self.n_batches += 1
+        return np.stack([expected(image) for image in images])
+
+    def _embed(self, inputs: Any) -> Any:
+        raise AssertionError("run is overridden")
+
+
+def checksum(image: Any) -> float:
+    return zlib.crc32(resize(image).tobytes()) / 2**32
+
+
+def expected(image: Any) -> Any:
+    """An embedding that no other image has, and no guard objects to."""
+    return np.float32(checksum(image)) + np.arange(64, dtype=np.float32) * np.ones((256, 64, 1), np.float32)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for kind in ("images", "masks"):
+        (tmp_path / "slides" / kind).mkdir(parents=True)
+        for i in range(N_IMAGES):
+            content = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) if kind == "images" else np.eye(16, dtype="u1")
+            Image.fromarray(content).save(tmp_path / "slides" / kind / f"{i:02}.png")
+    return tmp_path / "slides"
+
+
+@pytest.fixture
+def encoder(monkeypatch: pytest.MonkeyPatch) -> WatchedEncoder:
+    made = WatchedEncoder()
+    monkeypatch.setattr(stage, "open_encoder", lambda *args, **options: made)
+    return made
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of the images brought to the encoder's size so far."""
+    ids: list[str] = []
+    shown = reading.Reader._shown
+
+    def noted(self: Any, job: Any, native: Any) -> Any:
+        made = shown(self, job, native)
+        ids.append(self._wanted[job.row].id)
+        return made
+
+    monkeypatch.setattr(reading.Reader, "_shown", noted)
+    return ids
+
+
+def run(source: Path) -> EmbedResult:
+    config = EmbedConfig(dataset="mine", source=source, encoder="random", cache=str(source.parent / "cache"))
+    return embed(config, lambda done, total, what: None)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    waited = threading.Event()
+    for _ in range(int(PATIENCE_S / 0.02)):
+        if condition():
+            return
+        waited.wait(0.02)
+    raise AssertionError(f"waited {PATIENCE_S} s for {what}")
+
+
+def rows_there(source: Path) -> int:
+    store = Store.open(source.parent / "cache" / "mine.zarr")
+    return sum(len(store.embeddings(key).there()) for key in store.keys())  # noqa: SIM118
+
+
+def test_the_next_images_are_read_while_a_batch_is_encoded(
+    source: Path, encoder: WatchedEncoder, read: list[str]
+) -> None:
+    def meanwhile(number: int) -> None:
+        wanted = min((number + 1 + READ_AHEAD) * BATCH, N_IMAGES)
+        until(lambda: len(read) >= wanted, f"{wanted} images to be read during batch {number}")
+
+    encoder.meanwhile = meanwhile
+    assert run(source).n_encoded == N_IMAGES
+
+
+def test_no_more_images_are_read_than_the_bound(source: Path, encoder: WatchedEncoder, read: list[str]) -> None:
+    def meanwhile(number: int) -> None:
+        threading.Event().wait(0.05)
+        assert len(read) <= (number + 1 + READ_AHEAD) * BATCH
+
+    encoder.meanwhile = meanwhile
+    assert run(source).n_encoded == N_IMAGES
+
+
+def test_a_batch_is_written_while_the_next_is_encoded(source: Path, encoder: WatchedEncoder) -> None:
+    encoder.meanwhile = lambda number: until(
+        lambda: rows_there(source) == number * BATCH, f"batch {number - 1} to be there during batch {number}"
+    )
+    result = run(source)
+    store = Store.open(result.location)
+    for info, value in zip(store.table, store.embeddings(result.key).read(range(N_IMAGES)), strict=True):
+        with Image.open(source / "images" / f"{info.id}.png") as image:
+            np.testing.assert_array_equal(value, expected(np.array(image)).astype(np.float16))
+
+
+def test_an_encoder_that_fails_loses_no_batch_before_it(source: Path, encoder: WatchedEncoder) -> None:
+    def meanwhile(number: int) -> None:
+        if number == 3:
+            raise EncoderError("no more")
+
+    encoder.meanwhile = meanwhile
+    with pytest.raises(EncoderError, match="no more"):
+        run(source)
+    assert rows_there(source) == 3 * BATCH
+    encoder.meanwhile = lambda number: None
+    assert run(source).n_encoded == N_IMAGES - 3 * BATCH  # and the block is free again
+
+
+def test_a_batch_that_the_guard_stops_is_not_stored_and_those_before_it_are(
+    source: Path, encoder: WatchedEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = WatchedEncoder.run
+
+    def broken(self: WatchedEncoder, images: Sequence[Any]) -> Any:
+        rows = made(self, images)
+        if self.n_batches == 3:
+            rows[1, 7, 8, 9] = np.nan
+        return rows
+
+    monkeypatch.setattr(WatchedEncoder, "run", broken)
+    with pytest.raises(EncoderError, match="image 1 of the batch holds values that are not finite"):
+        run(source)
+    assert rows_there(source) == 2 * BATCH
+    assert run(source).n_encoded == N_IMAGES - 2 * BATCH
+
+
+def test_a_write_that_fails_is_told_and_frees_the_block(
+    source: Path, encoder: WatchedEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, calls = Embeddings.write, []
+
+    def failing(self: Embeddings, *given: Any) -> None:
+        calls.append(given)
+        if len(calls) == 3:
+            raise OSError("the disk has gone")
+        write(self, *given)
+
+    monkeypatch.setattr(Embeddings, "write", failing)
+    with pytest.raises(OSError, match="the disk has gone"):
+        run(source)
+    assert rows_there(source) == 2 * BATCH
+    assert run(source).n_encoded == N_IMAGES - 2 * BATCH
+
+
+def test_values_are_rounded_as_numpy_rounds_them() -> None:
+    bits = np.random.default_rng(0).integers(0, 2**32, 1 << 20, dtype=np.uint32)
+    halves = np.arange(0x7C00, dtype=np.uint16).view(np.float16).astype(np.float32)
+    between = (halves[:-1] + halves[1:]) / 2  # where a tie is to be broken
+    drawn = bits.view(np.float32)
+    every = np.concatenate([drawn[np.isfinite(drawn)], halves, -halves, between, -between])
+    values = every[np.abs(every) <= 65504].reshape(1, -1)
+    assert values.size > 1 << 19
+    assert rounded(values, "f16").dtype == np.float16
+    np.testing.assert_array_equal(rounded(values, "f16").view(np.uint16), values.astype(np.float16).view(np.uint16))
+
+
+@pytest.mark.parametrize(("values", "storage"), [([1e6, 1.0], "f16"), ([-1e6, 1.0], "f16"), ([0.1, 0.2], "f32")])
+def test_what_half_precision_does_not_hold_or_is_not_wanted_in_it_stays_as_it_is(
+    values: list[float], storage: str
+) -> None:
+    given = np.array(values, np.float32)
+    assert rounded(given, storage) is given
+
+
+def test_a_value_that_is_not_finite_reaches_the_store_to_be_refused() -> None:
+    for broken in (np.nan, np.inf):
+        assert not np.isfinite(rounded(np.array([broken, 1], np.float32), "f16")).all()

@@ -1,0 +1,64 @@
+"""Which motions are measured, and how the images of a data set follow them."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nucseg.errors import ConfigError
+from nucseg.replay import Motions
+from nucseg_pipeline.fidelity.motions import BENDS, TURNS, chosen_moves, known_moves
+
+SIDE = 64
+
+
+def test_by_default_all_turns_the_bends_of_the_papers_alone_and_turned_and_mild_others() -> None:
+    families = {name: move.family for name, move in known_moves().items()}
+
+    assert [move.name for move in chosen_moves([])] == list(families)
+    assert list(families.values()).count(TURNS) == 7
+    assert [name for name, family in families.items() if family == BENDS] == [
+        *("affine", "d4, then affine", "elastic", "d4, then elastic"),
+    ]
+    assert len(families) == 14
+
+
+def test_d4_stands_for_its_seven_elements_each_once() -> None:
+    moves = chosen_moves(["half turn", "d4"])
+
+    assert sorted(move.element for move in moves) == list(range(1, 8))
+    assert moves[0].name == "half turn"
+
+
+def test_a_file_of_transforms_is_a_line_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "mine [1].toml"
+    file.write_text('[[transform]]\nname = "Affine"\ntranslate_percent = [0.25, 0.25]\n')
+
+    (move,) = chosen_moves([str(file)])
+    motions = move.motions(0, "image", side=SIDE)
+
+    assert (move.name, move.family) == (str(file), str(file))
+    assert motions.elements == (0,)
+    assert motions.maps is not None
+    # a quarter to the right: the right edge came from three quarters, in coordinates of a square from -1 to 1
+    assert motions.maps[0, 32, -1, 0] == pytest.approx(1 - 1 / SIDE - 0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize(("name", "told"), [("halfturn", "No motion is called"), ("none", "nothing to measure")])
+def test_what_is_no_motion_is_refused(name: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        chosen_moves([name])
+
+
+def test_a_motion_is_a_function_of_seed_image_and_move() -> None:
+    affine, turned = (known_moves()[name] for name in ("affine", "d4, then affine"))
+
+    def drawn(motions: Motions) -> torch.Tensor:
+        assert motions.maps is not None
+        return motions.maps
+
+    first = drawn(affine.motions(0, "a", side=SIDE))
+    assert torch.equal(first, drawn(affine.motions(0, "a", side=SIDE)))
+    for other in (affine.motions(1, "a", side=SIDE), affine.motions(0, "b", side=SIDE)):
+        assert not torch.equal(first, drawn(other))
+    assert len({turned.motions(0, f"image {i}", side=SIDE).elements for i in range(40)}) == 8

@@ -1,0 +1,493 @@
+"""Nuclei of new images: what a prediction writes, and what it must not depend on."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from scipy import ndimage
+from typer.testing import CliRunner
+
+from nucseg.data import Sample, normalise, prepare, restore, stain_identity, synthetic_dataset
+from nucseg.data.slides import ArraySlide
+from nucseg.encoders import open_encoder
+from nucseg.errors import ConfigError, EncoderError
+from nucseg.nuclei.instances import InstanceRule, separate
+from nucseg_cache import Key, SampleRow, Store
+from nucseg_pipeline.cli import app
+from nucseg_pipeline.config import PredictConfig, TrainConfig
+from nucseg_pipeline.files.locks import locked
+from nucseg_pipeline.predict import nuclei
+from nucseg_pipeline.predict import output as results
+from nucseg_pipeline.predict.probability_maps import map_rows
+from nucseg_pipeline.predict.stage import Predictor, predict
+from nucseg_pipeline.runs.folder import RunFolder
+from nucseg_pipeline.runs.run import Run, TrainedRun
+from nucseg_pipeline.train.stage import train
+
+shapely = pytest.importorskip("shapely")
+
+NATIVE_PX, SIDE_PX = 128, 64
+"""Sides of the images that the networks learn from, before and after preparation."""
+
+
+def silent(*progress: object) -> None:
+    """Report nothing."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, instant_encoder: str) -> Path:
+    """Drawn images in stores of a small grid, and a guided, an unguided and a stained run; not to be changed."""
+    place = tmp_path_factory.mktemp("predict")
+    samples = [entry.read()[0] for entry in synthetic_dataset(8, side_px=NATIVE_PX).entries]
+    encoder = open_encoder(instant_encoder, threads=1)
+    for stain in ("none", "macenko"):
+        images = [normalise(sample.image, stain).image for sample in samples]
+        store = Store.create(
+            place / "cache" / ("mine.zarr" if stain == "none" else f"mine@{stain}.zarr"),
+            dataset="mine" if stain == "none" else f"mine@{stain}",
+            source="drawn",
+            preparation={"side_px": str(SIDE_PX), **stain_identity(stain)},
+            rows=[row(number, *pair) for number, pair in enumerate(zip(samples, images, strict=True))],
+        )
+        key = Key({**encoder.identity, "format": "f16"})
+        store.embeddings(key, recorded={}).write(range(len(images)), encoder.encode(images))
+    shared: dict[str, Any] = {
+        "cache": str(place / "cache"), "encoder": instant_encoder, "width": 4, "epochs": 2, "batch_size": 2,
+        "learning_rate": 5e-3, "device": "cpu", "threads": 1,
+    }  # fmt: skip
+    train(TrainConfig(dataset="mine", fusion="concat", run=place / "guided", instance_head="distance", **shared))
+    train(TrainConfig(dataset="mine", fusion="none", run=place / "unguided", **shared))
+    train(TrainConfig(dataset="mine@macenko", fusion="none", run=place / "stained", **{**shared, "epochs": 1}))
+    return place
+
+
+def row(number: int, sample: Sample, image: np.ndarray) -> SampleRow:
+    made = prepare(image, sample.instances, sample.ignore, side_px=SIDE_PX)
+    return SampleRow(
+        id=str(number), group=str(number), stratum="drawn", mpp=None, size=made.size, image=made.image,
+        instances=made.instances, ignore=made.ignore, image_digest=bytes([number] * 32), mask_digest=bytes(32),
+    )  # fmt: skip
+
+
+def native(number: str) -> np.ndarray:
+    """The image of an id as it was before it was prepared."""
+    return synthetic_dataset(8, side_px=NATIVE_PX).entries[int(number)].read_image()[0]
+
+
+@pytest.fixture(scope="module")
+def drawing() -> np.ndarray:
+    """An image of many tiles: (420, 512, 3)."""
+    return synthetic_dataset(1, side_px=512).entries[0].read_image()[0][:420]
+
+
+class Darkness(torch.nn.Module):
+    """A network that knows what nuclei look like: dark in red, and in dark surroundings, which its tile cuts off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limit = torch.nn.Parameter(torch.tensor(0.5))
+
+    def outputs(self, image: torch.Tensor, embedding: torch.Tensor | None) -> Any:
+        dark = 1 - image[:, 0]
+        around = torch.nn.functional.avg_pool2d(dark[:, None], 7, 1, 3)[:, 0]
+        logit = 20 * (0.7 * dark + 0.3 * around - self.limit)
+        return SimpleNamespace(sides=[torch.stack([-logit / 2, logit / 2], 1)], distance=None)
+
+
+@pytest.fixture
+def knowing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every run have that network: those of this file were trained for too short a time to find anything."""
+    monkeypatch.setattr(TrainedRun, "network", lambda self: Darkness())
+    monkeypatch.setattr(RunFolder, "rule", lambda self: InstanceRule())
+
+
+@pytest.fixture
+def configure(place: Path, tmp_path: Path) -> Callable[..., PredictConfig]:
+    def configure(*images: Path, **wanted: Any) -> PredictConfig:
+        given = {"run": place / "unguided", "out": tmp_path / "out", "device": "cpu", "threads": 1, **wanted}
+        return PredictConfig(images=images, **given)
+
+    return configure
+
+
+@pytest.fixture
+def pyramid(drawing: np.ndarray, tmp_path: Path) -> Path:
+    file = tmp_path / "a [slide].ome.tif"
+    with tifffile.TiffWriter(file, ome=True) as tiff:
+        options = {"photometric": "rgb", "tile": (128, 128)}
+        metadata = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm"}
+        tiff.write(drawing, subifds=1, metadata=metadata, **options)
+        tiff.write(drawing[::2, ::2], subfiletype=1, **options)
+    return file
+
+
+# ---- what the network says
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("guided", 2e-5), ("unguided", 2e-5), ("stained", 2e-5)])
+def test_a_training_image_gets_the_maps_that_a_report_has_of_it(place: Path, name: str, tolerance: float) -> None:
+    run = Run.open(place / name)
+    predictor = Predictor.open(place / name, device="cpu", threads=1)
+    for expected in run.predict(run.split.test[:2], device="cpu"):
+        look = predictor.looking(ArraySlide(native(expected.sample.id)))
+
+        (maps,) = map_rows(look.scene, predictor.engine, everything=True, progress=silent)
+
+        np.testing.assert_allclose(maps[0], expected.probability, atol=tolerance)
+        if expected.distance is not None:
+            np.testing.assert_allclose(maps[1], expected.distance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["guided", "unguided"])
+def test_a_training_image_gets_the_nuclei_that_a_native_report_scores(place: Path, name: str) -> None:
+    run = Run.open(place / name)
+    predictor = Predictor.open(place / name, device="cpu", threads=1, everything=True)
+    (expected,) = run.predict(run.split.test[:1], device="cpu")
+    maps = [
+        None if one is None else restore(one, (NATIVE_PX, NATIVE_PX))
+        for one in (expected.probability, expected.distance)
+    ]
+    wanted = separate(maps[0], run.rule.scaled(NATIVE_PX / SIDE_PX), maps[1])
+
+    found = predictor.segment(native(expected.sample.id))
+
+    assert ((found.instances > 0) == (wanted > 0)).mean() > 0.9995
+    assert len(found.nuclei) == pytest.approx(wanted.max(), abs=1)
+
+
+def test_neither_store_nor_training_images_are_needed(place: Path, tmp_path: Path, drawing: np.ndarray) -> None:
+    before = Predictor.open(place / "guided", device="cpu", threads=1).segment(drawing[:200, :200])
+    shutil.copytree(place / "guided", tmp_path / "guided")
+    (place / "cache").rename(place / "away")
+    try:
+        after = Predictor.open(tmp_path / "guided", device="cpu", threads=1).segment(drawing[:200, :200])
+    finally:
+        (place / "away").rename(place / "cache")
+    np.testing.assert_array_equal(after.instances, before.instances)
+
+
+def test_weights_that_are_others_are_refused(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.onnx").write_bytes(b"another encoder")
+    with pytest.raises(EncoderError, match="is another encoder than the network was trained with"):
+        Predictor.open(place / "guided", weights=tmp_path / "other.onnx", device="cpu")
+    with pytest.raises(ConfigError, match="was trained without guidance"):
+        Predictor.open(place / "unguided", weights=tmp_path / "other.onnx", device="cpu")
+
+
+@pytest.fixture
+def older(place: Path, tmp_path: Path) -> Path:
+    """A run that does not record how large its images were, and whose store is gone."""
+    shutil.copytree(place / "unguided", tmp_path / "older")
+    inputs = json.loads((tmp_path / "older" / "inputs.json").read_text())
+    del inputs["native_px"], inputs["mpp"]
+    (tmp_path / "older" / "inputs.json").write_text(json.dumps(inputs))
+    return tmp_path / "older"
+
+
+def test_an_older_run_asks_its_store_how_large_its_images_were(older: Path) -> None:
+    assert Predictor.open(older, device="cpu").native.tile_px == NATIVE_PX
+
+    inputs = json.loads((older / "inputs.json").read_text())
+    (older / "inputs.json").write_text(json.dumps({**inputs, "store": str(older / "gone.zarr")}))
+    with pytest.raises(ConfigError, match="--tile-px"):
+        Predictor.open(older, device="cpu")
+    assert Predictor.open(older, device="cpu", tile_px=NATIVE_PX).native.tile_px == NATIVE_PX
+
+
+# ---- what it must not depend on
+
+
+@pytest.fixture
+def predictor(place: Path, knowing: None) -> Predictor:
+    return Predictor.open(place / "unguided", device="cpu", threads=1)
+
+
+def counted(predictor: Predictor, image: np.ndarray, tiles: tuple[int, int], blocks: tuple[int, int]) -> int:
+    look = predictor.looking(ArraySlide(image), shift=tiles)
+    rows = map_rows(look.scene, predictor.engine, everything=False, progress=silent)
+    return sum(len(band.nuclei) for band in nuclei.bands(look.scene, rows, predictor.run.rule, blocks))
+
+
+def test_counts_agree_within_one_percent_wherever_tiles_and_blocks_begin(
+    predictor: Predictor, drawing: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nuclei, "BLOCK_PX", (130, 150))
+    whole = counted(predictor, drawing, (0, 0), (0, 0))
+    assert whole > 100
+    assert counted(predictor, drawing, (0, 0), (47, 90)) == whole
+    assert counted(predictor, drawing, (61, 90), (0, 0)) == pytest.approx(whole, rel=0.01)
+
+
+def test_one_block_and_many_give_the_same_instance_map(
+    predictor: Predictor, drawing: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = predictor.segment(drawing)
+    monkeypatch.setattr(nuclei, "BLOCK_PX", (70, 80))
+    np.testing.assert_array_equal(predictor.segment(drawing).instances, whole.instances)
+
+
+def test_the_pixels_behind_a_resolution_do_not_change_what_is_seen(predictor: Predictor, drawing: np.ndarray) -> None:
+    """The same tissue, scanned at twice the resolution: as many nuclei, four times the pixels each."""
+    native = Predictor(predictor.run, predictor.engine, type(predictor.native)(NATIVE_PX, 0.25))
+    once = native.segment(drawing, mpp=0.25)
+    twice = native.segment(np.kron(drawing, np.ones((2, 2, 1), np.uint8)), mpp=0.125)
+
+    assert len(twice.nuclei) == pytest.approx(len(once.nuclei), rel=0.03)
+    assert np.sum(twice.table["area_um2"]) == pytest.approx(np.sum(once.table["area_um2"]), rel=0.02)
+    assert once.notes == ()
+
+
+@pytest.mark.parametrize("mpp", [4.0, 0.02])
+def test_a_resolution_that_is_far_off_is_refused(predictor: Predictor, drawing: np.ndarray, mpp: float) -> None:
+    native = Predictor(predictor.run, predictor.engine, type(predictor.native)(NATIVE_PX, 0.25))
+    with pytest.raises(ConfigError, match=r"more than a factor of 8 apart.*--mpp"):
+        native.segment(drawing, mpp=mpp)
+
+
+@pytest.mark.parametrize("size", [(40, 200), (60, 50), (128, 128), (129, 127), (1, 1)])
+def test_images_smaller_than_a_tile_are_predicted(
+    predictor: Predictor, drawing: np.ndarray, size: tuple[int, int]
+) -> None:
+    assert predictor.segment(drawing[: size[0], : size[1]]).instances.shape == size
+
+
+def test_glass_is_passed_over_unless_everything_is_asked_for(predictor: Predictor, drawing: np.ndarray) -> None:
+    slide = np.full((420, 1200, 3), 244, np.uint8)
+    slide[:, :300] = drawing[:, :300]
+    look = predictor.looking(ArraySlide(slide))
+    list(look.bands(silent))
+    counts = look.scene.counts
+    assert counts.done == look.scene.grid.n_tiles
+    assert 0.5 < counts.skipped / counts.done < 0.8
+
+    everything = Predictor(predictor.run, predictor.engine, predictor.native, everything=True).looking(
+        ArraySlide(slide)
+    )
+    list(everything.bands(silent))
+    assert everything.scene.counts.skipped == 0
+
+
+def test_a_stain_is_normalised_alike_over_all_tiles(place: Path, drawing: np.ndarray) -> None:
+    """Fitted tile by tile, tiles of one colour would come out in others."""
+    predictor = Predictor.open(place / "stained", device="cpu", threads=1)
+    look = predictor.looking(ArraySlide(drawing))
+    seen: list[Any] = []
+    maps = predictor.engine.maps
+
+    def noted(tiles: Any, regions: Any, tile_px: int) -> Any:
+        seen.extend(zip(tiles, regions, strict=True))
+        return maps(tiles, regions, tile_px)
+
+    predictor.engine.maps = noted  # type: ignore[method-assign]
+    list(look.bands(silent))
+
+    canvas = np.zeros_like(drawing)
+    for tile, region in seen:
+        where = slice(tile.y, tile.y + tile.h), slice(tile.x, tile.x + tile.w)
+        overlap = canvas[where].any(axis=2)
+        np.testing.assert_array_equal(canvas[where][overlap], region[overlap])
+        canvas[where] = region
+    assert (canvas != drawing).any()
+
+
+def test_a_stain_that_was_normalised_in_another_way_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nucseg.data.stain._VERSION", "0")
+
+    with pytest.raises(ConfigError, match=r"normalised by macenko in another way .*\(stain_version\)"):
+        Predictor.open(place / "stained", device="cpu", threads=1)
+
+
+# ---- what is written
+
+
+@pytest.fixture
+def written(configure: Callable[..., PredictConfig], pyramid: Path, knowing: None) -> Path:
+    result = predict(configure(pyramid))
+    assert not result.failures, result.failures
+    return result.images[0].folder
+
+
+def test_everything_that_is_written_says_the_same(written: Path, drawing: np.ndarray) -> None:
+    assert sorted(file.name for file in written.iterdir()) == sorted(results.FILES)
+    with tifffile.TiffFile(written / "instances.tif") as tiff:
+        instances, page = tiff.asarray(), tiff.pages.first
+        assert (page.dtype, page.is_tiled, page.compression.name) == (np.uint32, True, "ADOBE_DEFLATE")
+        above, below = page.tags["XResolution"].value
+        assert (above / below, page.tags["ResolutionUnit"].value) == (20_000, 3)  # pixels a centimetre: 0.5 um each
+    features = json.loads((written / "nuclei.geojson").read_text())["features"]
+    table = list(csv.DictReader((written / "nuclei.csv").read_text().splitlines()))
+    summary = json.loads((written / "summary.json").read_text())
+
+    n = int(instances.max())
+    assert n == len(features) == len(table) == summary["n_nuclei"] > 100
+    assert instances.shape == drawing.shape[:2]
+    assert summary["nuclei_per_mm2"] == pytest.approx(n / (420 * 512 * 0.0005**2))
+    centres = np.array(ndimage.center_of_mass(instances > 0, instances, range(1, n + 1))) + 0.5
+    for number, (feature, row) in enumerate(zip(features, table, strict=True), start=1):
+        polygon = shapely.from_geojson(json.dumps(feature["geometry"]))
+        mask = instances == number
+        assert polygon.is_valid
+        assert (feature["type"], feature["properties"]["objectType"]) == ("Feature", "detection")
+        assert feature["properties"]["classification"]["name"] == "Nucleus"
+        assert polygon.area == mask.sum() == float(row["area_px2"]) == 4 * float(row["area_um2"])
+        assert int(row["id"]) == feature["properties"]["measurements"]["id"] == number
+        np.testing.assert_allclose(
+            [float(row["centroid_y_px"]), float(row["centroid_x_px"])], centres[number - 1], atol=1e-3
+        )
+        assert (polygon.centroid.y, polygon.centroid.x) == pytest.approx(tuple(centres[number - 1]))
+    assert len({feature["id"] for feature in features}) == n
+
+
+def test_the_overlay_is_the_image_with_white_outlines(written: Path, drawing: np.ndarray) -> None:
+    shown = np.asarray(Image.open(written / "overlay.jpg")).astype(int)
+    instances = tifffile.imread(written / "instances.tif")
+    inside = ndimage.grey_erosion(instances, 5) == ndimage.grey_dilation(instances, 5)
+    edge = (instances > 0) & (ndimage.grey_erosion(instances, footprint=[[0, 1, 0], [1, 1, 1], [0, 1, 0]]) != instances)
+    assert np.abs(shown - drawing)[inside].mean() < 6
+    assert shown[edge].mean() > 225
+
+
+def test_the_configuration_lies_beside_as_a_recipe(written: Path, pyramid: Path) -> None:
+    from nucseg_pipeline.config.recipe import load_recipe
+
+    assert load_recipe(written / "config.toml", "predict")["images"] == [str(pyramid)]
+
+
+def test_what_is_done_is_kept_and_what_is_asked_otherwise_is_done_anew(
+    written: Path, configure: Callable[..., PredictConfig], pyramid: Path
+) -> None:
+    stamp = (written / "instances.tif").stat().st_mtime_ns
+    (again,) = predict(configure(pyramid)).images
+    assert (again.was_there, (written / "instances.tif").stat().st_mtime_ns) == (True, stamp)
+
+    (written / "nuclei.csv").unlink()
+    assert not predict(configure(pyramid)).images[0].was_there
+    (other,) = predict(configure(pyramid, mpp=0.25)).images
+    assert (other.was_there, other.summary["mpp"]) == (False, 0.25)
+    assert [entry.name for entry in written.parent.iterdir()] == [written.name]
+
+
+def test_an_image_without_nuclei_has_all_files(configure: Callable[..., PredictConfig], tmp_path: Path) -> None:
+    Image.new("RGB", (300, 200), (244, 244, 244)).save(tmp_path / "glass.png")
+    (image,) = predict(configure(tmp_path / "glass.png")).images
+    assert image.summary["n_nuclei"] == 0
+    assert json.loads((image.folder / "nuclei.geojson").read_text())["features"] == []
+    assert (image.folder / "nuclei.csv").read_text() == "id\n"
+    assert tifffile.imread(image.folder / "instances.tif").max() == 0
+
+
+def test_an_image_that_fails_does_not_keep_others_from_being_done(
+    configure: Callable[..., PredictConfig], tmp_path: Path, drawing: np.ndarray
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    Image.fromarray(drawing[:150, :150]).save(folder / "b.png")
+    result = predict(configure(folder))
+    assert [image.name for image in result.images] == ["b"]
+    assert "a.png" in result.failures["a"]
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["b"]
+
+
+def test_images_of_one_name_and_places_without_images_are_refused(
+    configure: Callable[..., PredictConfig], tmp_path: Path, drawing: np.ndarray
+) -> None:
+    (tmp_path / "empty").mkdir()
+    for name in ("a.png", "a.tif"):
+        Image.fromarray(drawing[:50, :50]).save(tmp_path / name)
+    for images, told in {
+        (tmp_path / "a.png", tmp_path / "a.tif"): "would both be written to a folder a",
+        (tmp_path / "empty",): "There is no image in .*empty: found nothing",
+        (tmp_path / "none.png",): "There is no image .*none.png",
+    }.items():
+        with pytest.raises(ConfigError, match=told):
+            predict(configure(*images))
+
+
+def test_a_disk_that_is_full_leaves_nothing_by_halves(
+    configure: Callable[..., PredictConfig], pyramid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> Iterator[None]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(results.Overlay, "picture", full)
+    config = configure(pyramid)
+    (told,) = predict(config).failures.values()
+    assert "No space left on device" in told
+    assert "--out" in told
+    assert list(config.out.iterdir()) == []
+
+
+def test_another_process_at_the_same_image_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".a.part").mkdir()
+    with (
+        locked(tmp_path / ".a.part"),
+        pytest.raises(ConfigError, match="Another process predicts into"),
+        results.drafted(tmp_path / "a"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ({"mpp": 250.0}, "mpp is microns a pixel"),
+        ({"trained_mpp": 0.0}, "trained_mpp is microns a pixel"),
+        ({"overlap": 0.9}, "overlap is a share"),
+        ({"tile_px": 2}, "tile_px must be at least 16"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    configure: Callable[..., PredictConfig], wanted: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        configure(Path("a.png"), **wanted)
+
+
+def test_nothing_to_predict_is_refused(configure: Callable[..., PredictConfig]) -> None:
+    with pytest.raises(ConfigError, match="nothing to predict"):
+        configure()
+
+
+# ---- the command
+
+
+def command(*arguments: object) -> Any:
+    return CliRunner().invoke(app, ["predict", *map(str, arguments), "--device", "cpu", "--threads", "1"])
+
+
+def test_the_command_tells_what_it_found_and_what_it_left(
+    place: Path, pyramid: Path, tmp_path: Path, knowing: None
+) -> None:
+    given = (pyramid, "--run", place / "unguided", "--out", tmp_path / "out")
+    first, second = command(*given), command(*given)
+    assert first.exit_code == second.exit_code == 0, first.output
+    n = json.loads((tmp_path / "out" / "a [slide]" / "summary.json").read_text())["n_nuclei"]
+    assert f"a [slide]: {n} nuclei (" in first.stdout
+    assert "The microns a pixel of the training images are not known" in " ".join(first.stderr.split())
+    assert f"a [slide]: already there, {n} nuclei" in second.stdout
+
+
+def test_the_command_fails_once_all_others_are_done(place: Path, pyramid: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.png").write_bytes(b"nothing")
+    result = command(tmp_path / "b.png", pyramid, "--run", place / "unguided", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "a [slide]: " in result.stdout
+    assert "error: 1 of 2 images could not be predicted:" in result.stderr
+    assert "b.png is no image" in result.stderr
+    assert "Traceback" not in result.output
+    alone = command(tmp_path / "b.png", "--run", place / "unguided", "--out", tmp_path / "none")
+    assert "error: 1 of 1 images could not be predicted:" in alone.stderr
+    assert "others are done" not in alone.stderr
+    assert "results:" not in alone.stdout
+    assert not (tmp_path / "none").exists()

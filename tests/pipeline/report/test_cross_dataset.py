@@ -1,0 +1,142 @@
+"""A run that was trained on one data set, scored on others: real training, real stores, small."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from nucseg.data import open_dataset
+from nucseg.nuclei.instances import InstanceRule
+from nucseg_cache import EmbeddingNotFound, Key, SampleRow, Store
+from nucseg_pipeline.cli import app
+from nucseg_pipeline.config import ReportConfig, TrainConfig
+from nucseg_pipeline.embed.sync import sync_samples
+from nucseg_pipeline.loading.dataset import EmbeddingDataset
+from nucseg_pipeline.modelling.inference import Prediction
+from nucseg_pipeline.report import stage
+from nucseg_pipeline.report.stage import report
+from nucseg_pipeline.train.stage import train
+from tests.pipeline.conftest import SIDE_PX, drawn_embedding, drawn_row
+
+N_AWAY = 4
+
+
+def away_row(number: int) -> SampleRow:
+    return replace(drawn_row(100 + number), stratum="another organ")
+
+
+def add_store(cache: Path, name: str, *, key: Key | None = None) -> None:
+    rows = [away_row(number) for number in range(N_AWAY)]
+    preparation = {"side_px": str(SIDE_PX), "stain": "none"}
+    store = Store.create(cache / f"{name}.zarr", dataset=name, source="drawn", preparation=preparation, rows=rows)
+    if key is not None:
+        store.embeddings(key).write(range(N_AWAY), np.stack([drawn_embedding(row) for row in rows]))
+
+
+@pytest.fixture(scope="module")
+def place(pristine_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A guided and an unguided run on `synthetic`, and two more stores in the same cache: one embedded, one not."""
+    place = tmp_path_factory.mktemp("domains")
+    shutil.copytree(pristine_cache, place / "cache")
+    (key,) = Store.open(place / "cache" / "synthetic.zarr").keys()
+    add_store(place / "cache", "away", key=key)
+    add_store(place / "cache", "bare")
+    for name, fusion in {"guided": "xgfb", "unguided": "none"}.items():
+        train(
+            TrainConfig(
+                dataset="synthetic", cache=str(place / "cache"), encoder="random", width=2, epochs=1, batch_size=4,
+                learning_rate=3e-3, device="cpu", threads=1, fusion=fusion, run=place / name,
+            )
+        )  # fmt: skip
+    return place
+
+
+def test_a_run_is_scored_on_every_image_of_a_data_set_that_it_never_saw(place: Path, tmp_path: Path) -> None:
+    config = ReportConfig(
+        runs=(place / "guided", place / "unguided"), datasets=("away",), out=tmp_path, n_overlays=1, n_resamples=50
+    )
+    (found,) = report(config).findings
+
+    assert (found.dataset, found.protocol, found.n_images) == ("away", "all images in the store", N_AWAY)
+    assert {stratum.name for stratum in found.strata} == {"another organ"}
+    assert "trained on synthetic, not on away" in found.notes[0]
+    assert [one.trained_on for one in found.configurations] == ["synthetic", "synthetic"]
+    assert "--dataset away" in found.command
+
+
+def test_an_unguided_run_needs_no_embeddings_and_a_guided_one_says_which_it_needs(place: Path, tmp_path: Path) -> None:
+    alone = ReportConfig(runs=(place / "unguided",), datasets=("bare",), out=tmp_path, n_overlays=0, n_resamples=50)
+    assert report(alone).findings[0].n_images == N_AWAY
+
+    both = replace(alone, runs=(place / "unguided", place / "guided"), out=tmp_path / "both")
+    with pytest.raises(EmbeddingNotFound, match=r"bare\.zarr holds no embeddings yet, asked for .*random"):
+        report(both, lambda *_: pytest.fail("predicted before everything needed was there"))
+    assert not (tmp_path / "both").exists()
+
+
+def test_the_command_prints_the_matrix_and_names_the_page(place: Path, tmp_path: Path) -> None:
+    arguments = [str(place / "guided"), "--dataset", "synthetic", "--dataset", "away", "--out", str(tmp_path / "m")]
+    shown = CliRunner().invoke(app, ["report", *arguments], env={"COLUMNS": "160"})
+
+    assert shown.exit_code == 0, shown.output
+    summary = json.loads((tmp_path / "m" / "summary.json").read_text())
+    own, across = (summary["matrix"]["guided"][name]["dice"]["value"] for name in ("synthetic", "away"))
+    row = next(line for line in shown.stdout.splitlines() if line.split()[1:2] == ["guided"])
+    assert f"{own:.3f}" in row
+    assert f"{across:.3f}" in row
+    assert row.count("*") == 1
+    assert shown.stdout.rstrip().endswith(str(tmp_path / "m" / "report.html"))
+    assert (tmp_path / "m" / "away" / "report.html").is_file()
+
+
+def test_a_grid_that_is_unknown_ends_in_one_message(place: Path) -> None:
+    shown = CliRunner().invoke(app, ["report", str(place / "guided"), "--grid", "512"])
+
+    assert shown.exit_code == 1
+    assert "grid must be 256 or native, got '512'" in " ".join(shown.stderr.split())
+
+
+class Finder:
+    """Stands for a run on a store of real images whose network finds nothing."""
+
+    def __init__(self, store: Store) -> None:
+        ids = tuple(info.id for info in store.table)
+        self.store, self.rule, self.history = store, InstanceRule(), []
+        self.config = TrainConfig(dataset=store.dataset, fusion="none")
+        self.split = SimpleNamespace(train=(), validation=(), test=ids, protocol="official", notes=())
+        self.inputs = SimpleNamespace(embedding={}, preparation=store.preparation, samples={})
+        self.provenance: dict[str, object] = {}
+
+    def rows(self, ids: Sequence[str], *, store: object) -> EmbeddingDataset:
+        return EmbeddingDataset(self.store, None, ids)
+
+    def predict(self, ids: Sequence[str], *, store: object) -> Iterator[Prediction]:
+        for row in self.rows(ids, store=store):
+            yield Prediction(row.sample, np.full((256, 256), 0.1, np.float32))
+
+
+def test_finding_nothing_on_the_real_images_scores_077_by_the_weighted_dice_and_0_by_the_headline(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figure that FACTS names, over all shared NuInsSeg images, as the report prints it."""
+    dataset = open_dataset("nuinsseg", shared / "data" / "nuinsseg")
+    store = Store.create(
+        tmp_path / "nuinsseg.zarr", dataset="nuinsseg", source=dataset.source, preparation={"side_px": "256"}
+    )
+    with store.exclusive():
+        sync_samples(store, dataset, dataset.entries, lambda *_: None)
+    monkeypatch.setattr(stage, "Run", SimpleNamespace(open=lambda path, cache: Finder(store)))
+
+    result = report(ReportConfig(runs=(Path("nothing"),), out=tmp_path / "report", n_overlays=0, n_resamples=100))
+
+    assert result.findings[0].n_images == 124
+    for metrics in (result.findings[0].all_background, result.findings[0].configurations[0].metrics):
+        assert metrics["dice"].value == 0
+        assert metrics["dice_weighted"].value == pytest.approx(0.77, abs=0.01)
+    assert f"scores {metrics['dice_weighted'].value:.3f} on these images" in " ".join(result.page.read_text().split())
