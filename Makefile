@@ -1,11 +1,11 @@
-# Each of demo, test, torture, messages, lint, docs and bench does all the set-up it needs.
+# Each of demo, test, torture, lint, docs and bench does all the set-up it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PACKAGES := nucseg cache pipeline tests
 
-.PHONY: demo test torture messages lint docs bench setup clean
+.PHONY: demo test torture lint docs bench setup clean
 
 setup: $(READY)
 
@@ -23,12 +23,6 @@ test: $(READY)
 torture: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/torture --numprocesses auto --dist loadfile --no-loadscope-reorder --timeout 0 \
 	  --torture long --torture-table docs/pages/reliability.md
-
-messages: $(READY)
-	rm -f $(VENV)/messages.md
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
-	  tests --messages $(VENV)/messages.md --deselect tests/test_messages.py
-	mv $(VENV)/messages.md docs/pages/messages.md
 
 lint: $(READY)
 	$(BIN)/ruff check $(PACKAGES)

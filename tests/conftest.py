@@ -1,4 +1,4 @@
-"""What several test modules need, and the options of the runs that torture the product or list its messages."""
+"""What several test modules need, and the options of the runs that torture the product."""
 
 import os
 from collections.abc import Iterator
@@ -20,17 +20,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--torture", choices=("short", "long"), default="short", help="how many faults are tried")
     group.addoption("--torture-seed", type=int, default=1, metavar="N", help="what the random faults are drawn from")
     group.addoption("--torture-table", type=Path, metavar="FILE", help="Markdown whose table of faults is renewed")
-    group.addoption("--messages", type=Path, metavar="FILE", help="write every error message that the tests meet")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Listen to the errors where their list is asked for."""
-    if file := config.getoption("--messages"):
-        from tests.messages import Messages  # it imports what most runs of a few tests need not
-
-        messages = Messages(file)
-        config.pluginmanager.register(messages)
-        messages.listen()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     path
     for path in (REPOSITORY / "README.md", *REPOSITORY.glob("docs/pages/*.md"), *REPOSITORY.glob("*/README.md"))
-    if not path.is_symlink() and path.name != "messages.md"
+    if not path.is_symlink()
 )
 
 BLOCK = re.compile(r"^```(?:bash|console)?\n(.*?)^```|((?:^    \S.*\n(?:^\s*\n)*)+)", re.MULTILINE | re.DOTALL)
