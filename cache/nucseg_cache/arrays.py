@@ -13,7 +13,7 @@ from zarr.core.array_spec import ArrayConfigParams
 from nucseg_cache.groups import read_documents, run_all, write_documents
 from nucseg_cache.location import delete_chunk
 from nucseg_cache.reading import chunk_rows
-from nucseg_cache.strings import discard_illegible, holds_texts
+from nucseg_cache.strings import delete_undecodable, is_string_array
 
 BLOCK_ROWS = 64
 """Rows in one chunk file of every small array: the least that one writer owns."""
@@ -67,12 +67,12 @@ def grow_arrays(group: zarr.Group, names: Sequence[str], n_rows: int) -> dict[st
     return {name: open_array(group, name, document) for name, document in documents.items()}
 
 
-def write_together(first: int, columns: Sequence[tuple[zarr.Array[Any], npt.NDArray[Any]]]) -> None:
+def write_columns(first: int, columns: Sequence[tuple[zarr.Array[Any], npt.NDArray[Any]]]) -> None:
     """As `write_rows`, for several arrays at once and in no order."""
     n_rows = len(columns[0][1])
     for array, _ in columns:
-        if holds_texts(array):
-            discard_illegible(array, slice(first, first + n_rows))
+        if is_string_array(array):
+            delete_undecodable(array, slice(first, first + n_rows))
     written = run_all(
         (array.async_array.setitem(slice(first, first + n_rows), values) for array, values in columns),
         tolerated=lambda error: not isinstance(error, (OSError, MemoryError)),
@@ -89,8 +89,8 @@ def write_rows(array: zarr.Array[Any], first: int, values: npt.NDArray[Any]) -> 
     kept: it is taken away, and its other rows read as zeros, which no record vouches for.
     """
     where = slice(first, first + len(values))
-    if holds_texts(array):
-        discard_illegible(array, where)
+    if is_string_array(array):
+        delete_undecodable(array, where)
     try:
         array[where] = values
     except (OSError, MemoryError):

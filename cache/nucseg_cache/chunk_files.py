@@ -83,7 +83,7 @@ class ChunkFiles:
             self._decode(index, chunk)
             return chunk
         frame = self._frame(index)
-        return chunk if frame is None else texts_in(frame, len(chunk))
+        return chunk if frame is None else decode_strings(frame, len(chunk))
 
     def _filled(self, n_rows: int) -> npt.NDArray[Any]:
         shape = (n_rows, *self._row_shape)
@@ -110,7 +110,7 @@ class ChunkFiles:
         return checked_frame(content)
 
 
-def kind_of(array: zarr.Array[Any]) -> Literal["numbers", "texts"] | None:
+def kind_of(array: zarr.Array[Any]) -> Literal["numbers", "strings"] | None:
     """What the chunk files of an array hold; None where they are not laid out as this package does."""
     document = array.metadata
     if not isinstance(document, ArrayV3Metadata):
@@ -119,7 +119,7 @@ def kind_of(array: zarr.Array[Any]) -> Literal["numbers", "texts"] | None:
     is_ours = others == [BloscCodec, Crc32cCodec] and first in (BytesCodec, VLenUTF8Codec)
     if not is_ours or array.chunks[1:] != array.shape[1:] or document.encode_chunk_key((1,)) != "c/1":
         return None
-    return "numbers" if first is BytesCodec else "texts"
+    return "numbers" if first is BytesCodec else "strings"
 
 
 def checked_frame(content: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -130,7 +130,7 @@ def checked_frame(content: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return frame
 
 
-def texts_in(frame: npt.NDArray[np.uint8], n_texts: int) -> npt.NDArray[Any]:
+def decode_strings(frame: npt.NDArray[np.uint8], n_strings: int) -> npt.NDArray[Any]:
     """The texts in a Blosc frame; ValueError where there are not so many.
 
     Their number is looked at first: the decoder makes room for as many as the frame says, and in one of another array
@@ -138,7 +138,7 @@ def texts_in(frame: npt.NDArray[np.uint8], n_texts: int) -> npt.NDArray[Any]:
     """
     content = blosc.decompress(frame)
     found = int.from_bytes(content[:_COUNT_BYTES], "little")
-    if found != n_texts:
-        raise ValueError(f"it holds {found} texts, expected {n_texts}")
+    if found != n_strings:
+        raise ValueError(f"it holds {found} texts, expected {n_strings}")
     texts: npt.NDArray[Any] = VLenUTF8().decode(content)
     return texts

@@ -31,7 +31,7 @@ def create_in_folder(folder: Path, build: Callable[[zarr.Group], None]) -> None:
     Raises:
         StoreExists: something is there.
     """
-    with StoreLocks.beside(folder).hold(SAMPLES):
+    with StoreLocks.of(folder).acquire(SAMPLES):
         for leftover in leftovers_beside(folder):
             shutil.rmtree(leftover, ignore_errors=True)
         is_empty_folder = folder.is_dir() and not any(folder.iterdir())  # a rename takes its place

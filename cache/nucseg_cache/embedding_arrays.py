@@ -13,7 +13,7 @@ import zarr
 from nucseg_cache.arrays import BLOCK_ROWS, create_array, grow_arrays, write_rows
 from nucseg_cache.errors import StoreDamaged
 from nucseg_cache.formats import EMBEDDING_SHAPE, Format, Stored
-from nucseg_cache.groups import create_group, how_to_delete, whereabouts
+from nucseg_cache.groups import create_group, how_to_delete, path_of
 from nucseg_cache.key import Key
 from nucseg_cache.location import stored_bytes
 from nucseg_cache.locks import StoreLocks, shape_slot
@@ -97,40 +97,40 @@ class EmbeddingArrays:
             return None
         if read_sealed(group, ())[0]["fields"] != dict(self._key.fields):
             raise StoreDamaged(
-                f"{whereabouts(group)} holds the embeddings of another key: it was renamed. Give it its name back, or "
+                f"{path_of(group)} holds the embeddings of another key: it was renamed. Give it its name back, or "
                 f"{how_to_delete(group)}."
             )
         attributes, arrays = read_sealed(view, self._names(images=bool(view.attrs.get("images"))))
         if attributes["view"] != self._view.name:
             raise StoreDamaged(
-                f"{whereabouts(view)} holds the view {attributes['view']}: it was renamed. Give it its name back, or "
+                f"{path_of(view)} holds the view {attributes['view']}: it was renamed. Give it its name back, or "
                 f"{how_to_delete(view)}."
             )
-        self._view.refuse_another(attributes, self._key.hash)
+        self._view.check_attributes(attributes, self._key.hash)
         return attributes, arrays
 
     def _use(self, arrays: dict[str, zarr.Array[Any]]) -> None:
         self._arrays, self._reader = arrays, Reader(arrays)
 
-    def make_room(self, n_rows: int, locks: StoreLocks | None) -> None:
+    def ensure_arrays(self, n_rows: int, locks: StoreLocks | None) -> None:
         """Make the arrays where they do not exist, and room for all rows of the store."""
         if self.open() and self.n_rows >= n_rows:
             return
-        with locks.hold(shape_slot(self._key.hash)) if locks else nullcontext():
-            group = self._made(self._parent, self._key.hash, lambda made: write_sealed(made, self._attributes, ()))
-            view = self._made(group, self._view.name, self._create)
+        with locks.acquire(shape_slot(self._key.hash)) if locks else nullcontext():
+            group = self._created(self._parent, self._key.hash, lambda made: write_sealed(made, self._attributes, ()))
+            view = self._created(group, self._view.name, self._create)
             self.open(anew=True)  # another writer may have made more room
             self._use(grow_arrays(view, tuple(self._arrays), n_rows))
 
     def rows(self, name: str, where: slice) -> npt.NDArray[Any]:
         """Rows of `stored` or `record`; zeros, which vouch for nothing, where a block cannot be decoded."""
-        return self._reader.readable(name, where)
+        return self._reader.rows_or_zeros(name, where)
 
-    def illegible(self, name: str) -> list[slice]:
+    def undecodable(self, name: str) -> list[slice]:
         """The rows of each block of `stored` or `record` that cannot be decoded."""
-        return self._reader.illegible(name, self.n_rows) if self._arrays else []
+        return self._reader.undecodable(name, self.n_rows) if self._arrays else []
 
-    def room(self, n_rows: int, *, values: npt.NDArray[Any] | None = None) -> Stored:
+    def allocate(self, n_rows: int, *, values: npt.NDArray[Any] | None = None) -> Stored:
         """Arrays into which that many rows can be read; the values in the given array."""
         side_px = self._view.side_px
         return Stored(
@@ -163,14 +163,14 @@ class EmbeddingArrays:
         return sizes if len(names) > 1 else sizes[:, 0]
 
     @staticmethod
-    def _made(parent: zarr.Group, name: str, build: Any) -> zarr.Group:
+    def _created(parent: zarr.Group, name: str, build: Any) -> zarr.Group:
         """The group of that name, created where it is not there."""
         if finished_group(parent, name) is None:
             create_group(parent, name, build)
         group = finished_group(parent, name)
         if group is None:
             raise StoreDamaged(
-                f"{whereabouts(parent, name)} is something else than a finished group: {how_to_delete(parent, name)}."
+                f"{path_of(parent, name)} is something else than a finished group: {how_to_delete(parent, name)}."
             )
         return group
 

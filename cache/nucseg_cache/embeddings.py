@@ -71,25 +71,25 @@ class Embeddings:
         present = [info for info in infos if info.present]
         with self._reading():
             records = self._refresh(within)
-            there = _are_there(records, present)
+            there = _are_embedded(records, present)
             missing = [info.row for info, is_there in zip(present, there, strict=True) if not is_there]
             if sizes:
                 kept = [info for info, is_there in zip(present, there, strict=True) if is_there]
                 missing += [bad.row for bad in self._wrong_sizes(kept)]
         return sorted(missing)
 
-    def there(self) -> list[RowInfo]:
+    def embedded_rows(self) -> list[RowInfo]:
         """The rows, present or not, that have an embedding of their image."""
         with self._reading():
             records = self._refresh()
         infos = list(self._table().values())
-        return [info for info, is_there in zip(infos, _are_there(records, infos), strict=True) if is_there]
+        return [info for info, is_there in zip(infos, _are_embedded(records, infos), strict=True) if is_there]
 
-    def unsound(self) -> list[BadRow]:
+    def damaged(self) -> list[BadRow]:
         """What is wrong without reading an embedding: a file of another size, a record that cannot be decoded."""
-        there, table = self.there(), self._table()
+        there, table = self.embedded_rows(), self._table()
         with self._reading():
-            lost = [row for where in self._arrays.illegible("record") for row in range(where.start, where.stop)]
+            lost = [row for where in self._arrays.undecodable("record") for row in range(where.start, where.stop)]
             without = [BadRow(row, table[row].id, "its record cannot be decoded") for row in lost if row in table]
             return self._wrong_sizes(there) + without
 
@@ -108,7 +108,7 @@ class Embeddings:
 
     def file_bytes(self) -> tuple[int, int]:
         """How many rows have an embedding of their image, and the bytes of their files as noted when written."""
-        rows = [info.row for info in self.there()]
+        rows = [info.row for info in self.embedded_rows()]
         with self._reading():
             noted = self._arrays.rows("stored", slice(0, self._arrays.n_rows))[rows].sum() if rows else 0
         return len(rows), int(noted)
@@ -136,7 +136,7 @@ class Embeddings:
         self._refuse(bad)
         return values
 
-    def read_shown(self, rows: Sequence[int]) -> tuple[Floats, Images | None]:
+    def read_with_images(self, rows: Sequence[int]) -> tuple[Floats, Images | None]:
         """As `read`, with the prepared image (n, S, S, 3) that each embedding belongs to where the view keeps them.
 
         Without images of its own a view shows the samples', moved as the view's name says; then None stands for them.
@@ -158,14 +158,14 @@ class Embeddings:
     def try_read(self, rows: Sequence[int], *, out: Floats | None = None) -> tuple[Floats, list[BadRow]]:
         """As `read`, but rows that cannot be trusted are returned with the reason, and are zeros in the array."""
         if out is not None:
-            _refuse_out(out, self.format.read_dtype, (len(rows), *EMBEDDING_SHAPE))
-        room = None if self.format.has_scale or out is None else self.room(len(rows), values=out)
+            _check_out(out, self.format.read_dtype, (len(rows), *EMBEDDING_SHAPE))
+        room = None if self.format.has_scale or out is None else self.allocate(len(rows), values=out)
         stored, bad = self.try_read_stored(rows, out=room)
         return self.format.decode(stored, out), bad
 
     def try_read_stored(self, rows: Sequence[int], *, out: Stored | None = None) -> tuple[Stored, list[BadRow]]:
         """As `read_stored`, but rows that cannot be trusted are returned with the reason, and are zeros."""
-        stored = self.room(len(rows)) if out is None else out
+        stored = self.allocate(len(rows)) if out is None else out
         with self._reading():
             records = self._refresh() if self._records is None else self._records
             reasons = parallel_map(lambda i: self._read_row(rows[i], records, stored[i : i + 1]), range(len(rows)))
@@ -181,7 +181,7 @@ class Embeddings:
                     bad.append(BadRow(rows[i], info.id if info else "", reason))
         return stored, bad
 
-    def room(self, n_rows: int, *, values: npt.NDArray[np.generic] | None = None) -> Stored:
+    def allocate(self, n_rows: int, *, values: npt.NDArray[np.generic] | None = None) -> Stored:
         """Arrays for that many rows as they lie on disk, of any content.
 
         Args:
@@ -197,7 +197,7 @@ class Embeddings:
                     f"{self._location} has no embeddings of {label(self.key.fields)}, view {self.view}. Run `nucseg "
                     "embed` with these options first."
                 )
-        return self._arrays.room(n_rows, values=values)
+        return self._arrays.allocate(n_rows, values=values)
 
     def _refuse(self, bad: Sequence[BadRow]) -> None:
         if bad:
@@ -208,7 +208,7 @@ class Embeddings:
         info = self._table().get(row)
         if info is None:
             return "the store has no sample in this row that can be trusted"
-        if not _is_there(records, info):
+        if not _is_embedded(records, info):
             stale = row < len(records) and records[row].any()
             return "it was made from another image than the present one" if stale else "it is missing"
         try:
@@ -255,13 +255,13 @@ class Embeddings:
             return
         slot = block_slot(self.key.hash, block.start // BLOCK_ROWS)
         if wait:
-            with self._locks.hold(slot):
+            with self._locks.acquire(slot):
                 yield True
         else:
-            with self._locks.try_hold(slot) as held:
+            with self._locks.try_acquire(slot) as held:
                 yield held
 
-    def make_room(self) -> None:
+    def ensure_arrays(self) -> None:
         """Make the arrays where they are not there, and room in them for all rows of the store.
 
         The first write does so too. On an object store, which has no locks, one process does it before several write.
@@ -271,7 +271,7 @@ class Embeddings:
             StoreAccessError: no space, no permission.
         """
         with access(self._location, "writing embeddings to"):
-            self._arrays.make_room(self._n_rows, self._locks)
+            self._arrays.ensure_arrays(self._n_rows, self._locks)
 
     def write(self, rows: Sequence[int], values: Floats, images: Images | None = None) -> None:
         """Write embeddings: records cleared, then values and images, then records. The caller owns the rows' blocks.
@@ -293,15 +293,15 @@ class Embeddings:
         infos = [self._table()[row] for row in rows]
         with access(self._location, "writing embeddings to"):
             self._arrays.open()
-            self._refuse_unfitting(images, len(rows))
-            self._arrays.make_room(self._n_rows, self._locks)
+            self._check_images(images, len(rows))
+            self._arrays.ensure_arrays(self._n_rows, self._locks)
             self.clear(rows)
             for i, row in enumerate(rows):
                 self._arrays.write(row, stored[i : i + 1])
             self._set_small("stored", dict(zip(rows, self._arrays.file_bytes(rows), strict=True)))
             self._set_records({info.row: self._record(info, stored[i : i + 1]) for i, info in enumerate(infos)})
 
-    def _refuse_unfitting(self, images: Images | None, n_rows: int) -> None:
+    def _check_images(self, images: Images | None, n_rows: int) -> None:
         side_px = self._view.side_px
         expected = f"uint8 of shape {(n_rows, side_px, side_px, 3)}" if self._arrays.has_images else "none"
         found = "none" if images is None else f"{images.dtype} of shape {images.shape}"
@@ -348,12 +348,12 @@ class Embeddings:
         return np.frombuffer(info.image_digest + self._digest(info, stored), np.uint8)
 
 
-def _refuse_out(out: Floats, dtype: str, shape: tuple[int, ...]) -> None:
+def _check_out(out: Floats, dtype: str, shape: tuple[int, ...]) -> None:
     if (out.dtype.name, out.shape) != (dtype, shape) or not out.flags.c_contiguous:
         raise ValueError(f"out is {out.dtype} of shape {out.shape}, expected contiguous {dtype} of {shape}")
 
 
-def _is_there(records: npt.NDArray[np.uint8], info: RowInfo) -> bool:
+def _is_embedded(records: npt.NDArray[np.uint8], info: RowInfo) -> bool:
     return (
         info.row < len(records)
         and records[info.row, :_IMAGE_BYTES].tobytes() == info.image_digest
@@ -361,8 +361,8 @@ def _is_there(records: npt.NDArray[np.uint8], info: RowInfo) -> bool:
     )
 
 
-def _are_there(records: npt.NDArray[np.uint8], infos: Sequence[RowInfo]) -> npt.NDArray[np.bool_]:
-    """As `_is_there`, for many rows at once."""
+def _are_embedded(records: npt.NDArray[np.uint8], infos: Sequence[RowInfo]) -> npt.NDArray[np.bool_]:
+    """As `_is_embedded`, for many rows at once."""
     there = np.zeros(len(infos), np.bool_)
     rows = np.array([info.row for info in infos], np.int64)
     within = rows < len(records)

@@ -68,8 +68,8 @@ class RowDamaged(CacheError):
 
     def __init__(self, location: str, what: str, bad: Sequence[BadRow]) -> None:
         self.bad = tuple(bad)
-        shown = "".join(f"\n  {row}" for row in self.bad[:SHOWN_ROWS])
-        more = f"\n  and {len(self.bad) - SHOWN_ROWS} more" if len(self.bad) > SHOWN_ROWS else ""
+        shown = "".join(f"\n  {row}" for row in self.bad[:LISTED_ROWS])
+        more = f"\n  and {len(self.bad) - LISTED_ROWS} more" if len(self.bad) > LISTED_ROWS else ""
         super().__init__(
             f"{len(self.bad)} row(s) of {what} in {location} are not what was written:{shown}{more}\n"
             f"Run `nucseg cache verify {shlex.quote(location)}`, which finds all such rows, and then `nucseg embed` "
@@ -81,7 +81,7 @@ class Unreachable(OSError):
     """An object store that does not answer, or does not let us in."""
 
 
-SHOWN_ROWS = 8
+LISTED_ROWS = 8
 
 _THEN = ". Then `nucseg cache verify` finds what it held, and `nucseg embed` makes that anew"
 
@@ -128,7 +128,7 @@ def _way_out(error: OSError, location: str) -> str:
         return _NETWORK
     # what comes from an object store often has a type and no number
     number = error.errno or next((n for kind, n in _NUMBERS.items() if isinstance(error, kind)), 0)
-    file = _in_the_way(error)
+    file = _file_of(error)
     if number in _WAYS_OUT:
         return _WAYS_OUT[number].replace("{file}", f": delete {file}" if file else "; move it away")
     if "://" in location:
@@ -138,7 +138,7 @@ def _way_out(error: OSError, location: str) -> str:
     return f"It is about one file: mend that, or delete {file}{_THEN}"
 
 
-def _in_the_way(error: OSError) -> Path | None:
+def _file_of(error: OSError) -> Path | None:
     """What the failure is about: the file, or the file above it that should be a folder; None where it is not said."""
     named = error.filename2 or error.filename
     if not isinstance(named, (str, os.PathLike)):

@@ -103,7 +103,7 @@ class Float16(Format):
 
     def decode(self, stored: Stored, out: Floats | None = None) -> Floats:
         """See `Format.decode`."""
-        return _as_they_are(stored, out)
+        return _unchanged(stored, out)
 
 
 class Float32(Format):
@@ -118,7 +118,7 @@ class Float32(Format):
 
     def decode(self, stored: Stored, out: Floats | None = None) -> Floats:
         """See `Format.decode`."""
-        return _as_they_are(stored, out)
+        return _unchanged(stored, out)
 
 
 class Codes(Format):
@@ -170,7 +170,7 @@ class Int6(Codes):
     error_bound = "at most 1/61 of the largest magnitude in the value's channel, or 2**-142 where that is more"
 
 
-def _as_they_are(stored: Stored, out: Floats | None) -> Floats:
+def _unchanged(stored: Stored, out: Floats | None) -> Floats:
     """The stored floats, in `out` where that is not where they are already."""
     values = cast("Floats", stored.values)
     if out is None or out is values:

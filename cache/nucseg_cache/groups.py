@@ -21,7 +21,7 @@ from nucseg_cache.location import discard
 
 _HEX = "[0-9a-f]" * 32
 
-_SETTLED_S = 20.0
+_WAIT_S = 20.0
 """The longest that a disk is waited for once the work was given up: Slurm kills 30 seconds after it says so."""
 
 
@@ -65,7 +65,7 @@ def delete_group(parent: zarr.Group, name: str) -> None:
         temporary.unlink()
 
 
-def whereabouts(group: zarr.Group, name: str = "") -> str:
+def path_of(group: zarr.Group, name: str = "") -> str:
     """Where a group lies, or what is called `name` in it, for messages."""
     return "/".join(part for part in (_location(group), group.path, name) if part)
 
@@ -152,7 +152,7 @@ def run_all(
     return outcomes
 
 
-def settle() -> None:
+def wait_for_requests() -> None:
     """Wait until every request to a store that is under way has ended, but not for ever.
 
     An interrupt, or an error beside them, leaves requests behind that go on writing.
@@ -161,7 +161,7 @@ def settle() -> None:
     async def all_ended() -> None:
         under_way = asyncio.all_tasks() - {asyncio.current_task()}
         if under_way:
-            await asyncio.wait(under_way, timeout=_SETTLED_S)
+            await asyncio.wait(under_way, timeout=_WAIT_S)
 
     sync(all_ended())
 

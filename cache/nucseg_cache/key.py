@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from nucseg_cache.errors import CacheError
 
-_SHOWN_DIGEST = 8
+_DIGEST_DIGITS = 8
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def differences(cached: Mapping[str, str], asked: Mapping[str, str]) -> list[str
     ['precision: cached bfloat16, asked for float32']
     """
     return [
-        f"{name}: cached {_shown(cached.get(name))}, asked for {_shown(value)}"
+        f"{name}: cached {_short(cached.get(name))}, asked for {_short(value)}"
         for name, value in sorted(asked.items())
         if cached.get(name) != value
     ]
@@ -65,11 +65,11 @@ def differences(cached: Mapping[str, str], asked: Mapping[str, str]) -> list[str
 
 def label(fields: Mapping[str, str]) -> str:
     """The fields in one line, digests shortened."""
-    return ", ".join(f"{name} {_shown(value)}" for name, value in fields.items())
+    return ", ".join(f"{name} {_short(value)}" for name, value in fields.items())
 
 
-def _shown(value: str | None) -> str:
+def _short(value: str | None) -> str:
     if value is None:
         return "nothing"
-    is_digest = len(value) >= 2 * _SHOWN_DIGEST and all(c in "0123456789abcdef" for c in value)
-    return value[:_SHOWN_DIGEST] if is_digest else value
+    is_digest = len(value) >= 2 * _DIGEST_DIGITS and all(c in "0123456789abcdef" for c in value)
+    return value[:_DIGEST_DIGITS] if is_digest else value

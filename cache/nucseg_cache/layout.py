@@ -12,7 +12,7 @@ from zarr.core.group import GroupMetadata
 
 from nucseg_cache.arrays import BLOCK_ROWS
 from nucseg_cache.errors import StoreDamaged, StoreFormatError, access
-from nucseg_cache.groups import child_names, how_to_delete, whereabouts, write_documents
+from nucseg_cache.groups import child_names, how_to_delete, path_of, write_documents
 from nucseg_cache.key import Key
 from nucseg_cache.location import Mode, root_of
 from nucseg_cache.samples import ARRAYS, Samples, create_arrays
@@ -79,7 +79,7 @@ class Layout:
             key = Key(attributes["fields"])
             if key.hash != name:
                 raise StoreDamaged(
-                    f"{whereabouts(group)} holds the key of {key.hash}: it was renamed. Give it that name back, or "
+                    f"{path_of(group)} holds the key of {key.hash}: it was renamed. Give it that name back, or "
                     f"{how_to_delete(group)}."
                 )
             yield key, attributes

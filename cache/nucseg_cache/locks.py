@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nucseg_cache.errors import access
-from nucseg_cache.groups import settle
+from nucseg_cache.groups import wait_for_requests
 
 SAMPLES = 0
 _BLOCKS_PER_KEY = 1 << 32
@@ -51,7 +51,7 @@ class StoreLocks:
         self._released = threading.Condition()
 
     @classmethod
-    def beside(cls, store: Path) -> StoreLocks:
+    def of(cls, store: Path) -> StoreLocks:
         """The locks of the store in that folder; its parent is made where it is missing."""
         store = store.resolve()  # a link to a store means the same store
         file = store.parent / f".{store.name}.lock"
@@ -63,7 +63,7 @@ class StoreLocks:
             return cls._open[file]
 
     @contextmanager
-    def hold(self, slot: int) -> Iterator[None]:
+    def acquire(self, slot: int) -> Iterator[None]:
         """Hold one slot, waiting for it as long as another process or thread has it."""
         with self._released:
             self._released.wait_for(lambda: not self._held & {slot, _ALL})
@@ -71,34 +71,34 @@ class StoreLocks:
         try:
             with access(str(self._file), "locking"):
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, slot)
-            with _settled():
+            with _waiting_on_error():
                 yield
         finally:
             self._release(slot)
 
     @contextmanager
-    def try_hold(self, slot: int) -> Iterator[bool]:
+    def try_acquire(self, slot: int) -> Iterator[bool]:
         """Hold one slot if it is free; yields whether it is held."""
         with self._released:
             taken = not self._held & {slot, _ALL} and self._lock_now(1, slot)
             if taken:
                 self._held.add(slot)
         try:
-            with _settled():
+            with _waiting_on_error():
                 yield taken
         finally:
             if taken:
                 self._release(slot)
 
     @contextmanager
-    def try_hold_all(self) -> Iterator[bool]:
+    def try_acquire_all(self) -> Iterator[bool]:
         """Hold every slot if nobody holds any; yields whether they are held."""
         with self._released:
             taken = not self._held and self._lock_now(_TO_THE_END, 0)
             if taken:
                 self._held.add(_ALL)
         try:
-            with _settled():
+            with _waiting_on_error():
                 yield taken
         finally:
             if taken:
@@ -120,10 +120,10 @@ class StoreLocks:
 
 
 @contextmanager
-def _settled() -> Iterator[None]:
+def _waiting_on_error() -> Iterator[None]:
     """Where an interrupt or an error leaves the block, wait for what it has begun to write: that needs the lock."""
     try:
         yield
     except BaseException:
-        settle()
+        wait_for_requests()
         raise

@@ -40,38 +40,38 @@ class ObjectStore(FsspecStore):
     async def get(  # noqa: D102 - as in zarr, like those below
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        with _outside():
+        with _library_errors_as_unreachable():
             return await super().get(key, prototype, byte_range)
 
     async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:  # noqa: D102
-        with _outside():
+        with _library_errors_as_unreachable():
             await super().set(key, value, byte_range)
 
     async def delete(self, key: str) -> None:  # noqa: D102
-        with _outside():
+        with _library_errors_as_unreachable():
             await super().delete(key)
 
     async def delete_dir(self, prefix: str) -> None:  # noqa: D102
-        with _outside():
+        with _library_errors_as_unreachable():
             await super().delete_dir(prefix)
 
     async def getsize(self, key: str) -> int:  # noqa: D102
-        with _outside():
+        with _library_errors_as_unreachable():
             return await super().getsize(key)
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:  # noqa: D102
-        with _outside():
+        with _library_errors_as_unreachable():
             async for name in super().list_dir(prefix):
                 yield name
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:  # noqa: D102
-        with _outside():
+        with _library_errors_as_unreachable():
             async for name in super().list_prefix(prefix):
                 yield name
 
 
 @contextmanager
-def _outside() -> Iterator[None]:
+def _library_errors_as_unreachable() -> Iterator[None]:
     """Raise what a protocol's library raises as Unreachable; Python's and zarr's own errors stay what they are."""
     try:
         yield

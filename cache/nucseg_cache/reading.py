@@ -14,7 +14,7 @@ import zarr
 
 from nucseg_cache.chunk_files import ChunkFiles
 from nucseg_cache.groups import run_all
-from nucseg_cache.strings import holds_texts, read_texts
+from nucseg_cache.strings import is_string_array, read_strings
 
 MOST_THREADS = 4
 """Rows read side by side at most: what takes time lets go of the interpreter lock."""
@@ -51,11 +51,11 @@ class Reader:
             return [self._files[name].read_rows(where) for name in names]
         return self._through_zarr(names, where)
 
-    def readable(self, name: str, where: slice) -> npt.NDArray[Any]:
+    def rows_or_zeros(self, name: str, where: slice) -> npt.NDArray[Any]:
         """Rows of an array of numbers; zeros, which vouch for nothing, where a chunk file cannot be decoded."""
         array = self._arrays[name]
         if name not in self._files:
-            return _readable_through_zarr(array, where)
+            return _rows_or_zeros_through_zarr(array, where)
         files = self._files[name]
         rows = np.zeros((min(where.stop, array.shape[0]) - where.start, *array.shape[1:]), array.dtype)
         for index, inside, place in files.spans(where):
@@ -63,10 +63,10 @@ class Reader:
                 rows[place] = files.chunk(index)[inside]
         return rows
 
-    def illegible(self, name: str, n_rows: int) -> list[slice]:
+    def undecodable(self, name: str, n_rows: int) -> list[slice]:
         """The rows of each chunk file, of the first rows of an array, that cannot be decoded."""
 
-        def is_legible(where: slice) -> bool:
+        def is_decodable(where: slice) -> bool:
             try:
                 self.columns([name], where)
             except (OSError, MemoryError):
@@ -75,7 +75,7 @@ class Reader:
                 return False
             return True
 
-        return [where for where in chunk_rows(self._arrays[name], slice(0, n_rows)) if not is_legible(where)]
+        return [where for where in chunk_rows(self._arrays[name], slice(0, n_rows)) if not is_decodable(where)]
 
     def _through_zarr(self, names: Sequence[str], where: int | slice) -> list[npt.NDArray[Any]]:
         """Asked for all at once: on an object store one wait instead of many."""
@@ -83,12 +83,12 @@ class Reader:
 
 
 def _request(array: zarr.Array[Any], where: int | slice) -> Coroutine[Any, Any, Any]:
-    if isinstance(where, slice) and holds_texts(array):
-        return read_texts(array, where)
+    if isinstance(where, slice) and is_string_array(array):
+        return read_strings(array, where)
     return array.async_array.getitem(where)
 
 
-def _readable_through_zarr(array: zarr.Array[Any], where: slice) -> npt.NDArray[Any]:
+def _rows_or_zeros_through_zarr(array: zarr.Array[Any], where: slice) -> npt.NDArray[Any]:
     try:
         return np.array(array[where])
     except (OSError, MemoryError):

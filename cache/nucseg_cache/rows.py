@@ -73,7 +73,7 @@ class SampleRow:
         )
 
 
-def refuse_unstorable(sample: SampleRow, side_px: int) -> None:
+def check_sample(sample: SampleRow, side_px: int) -> None:
     """Look at a sample before anything of it is written.
 
     Raises:

@@ -21,7 +21,7 @@ from nucseg_cache.arrays import (
     create_array,
     grow_arrays,
     write_rows,
-    write_together,
+    write_columns,
 )
 from nucseg_cache.errors import BadRow
 from nucseg_cache.location import stored_bytes
@@ -33,7 +33,7 @@ from nucseg_cache.rows import (
     SampleRow,
     description_digest,
     pixel_digest,
-    refuse_unstorable,
+    check_sample,
 )
 
 _PRESENT, _ABSENT, _BEING_MARKED = 1, 2, 3
@@ -41,7 +41,7 @@ _PRESENT, _ABSENT, _BEING_MARKED = 1, 2, 3
 
 _FOUND_DAMAGED = "its image or masks were found damaged"
 _PIXELS = ("image", "instances", "ignore")
-_TEXTS = ("group", "stratum", "id")
+_STRINGS = ("group", "stratum", "id")
 
 
 ARRAYS = (
@@ -60,7 +60,7 @@ def create_arrays(group: zarr.Group, side_px: int) -> None:
         "ignore": ((side_px, side_px), "bool"),
     }
     columns: dict[str, tuple[tuple[int, ...], Any]] = {
-        **dict.fromkeys(_TEXTS, ((), str)),
+        **dict.fromkeys(_STRINGS, ((), str)),
         "mpp": ((), "float64"),
         "size": ((2,), "int32"),
         "state": ((), "uint8"),
@@ -108,12 +108,12 @@ class Samples:
         records = [description_digest(info) + pixel_digest(sample) for info, sample in zip(infos, rows, strict=True)]
         self._set("record", first, np.zeros((len(rows), 2 * DIGEST_BYTES), np.uint8))
         pixels = {name: np.stack([getattr(sample, name) for sample in rows]) for name in _PIXELS}
-        write_together(first, [(self._arrays[name], values) for name, values in {**pixels, **_columns(infos)}.items()])
+        write_columns(first, [(self._arrays[name], values) for name, values in {**pixels, **_columns(infos)}.items()])
         self._set("stored", first, self._file_bytes(range(first, first + len(rows))))
         self._set("record", first, _bytes(records))
         self._set("id", first, np.array([info.id for info in infos], dtype=object))
 
-    def mark(self, info: RowInfo, *, present: bool) -> None:
+    def set_present(self, info: RowInfo, *, present: bool) -> None:
         """Say of one row whether its image is still in the data set. A process killed meanwhile has said it or not."""
         changed = replace(info, present=present)
         pixels = bytes(np.asarray(self._arrays["record"][info.row]))[DIGEST_BYTES:]
@@ -130,7 +130,7 @@ class Samples:
         try:
             return self._described(slice(0, n_rows))
         except Exception as error:  # whatever a codec makes of damaged bytes, it is damage; find out where
-            _not_the_file_systems(error)
+            _reraise_access_errors(error)
         good: list[RowInfo] = []
         bad: list[BadRow] = []
         for first in range(0, n_rows, BLOCK_ROWS):
@@ -138,9 +138,9 @@ class Samples:
             try:
                 block_good, block_bad = self._described(where)
             except Exception as error:  # as above
-                _not_the_file_systems(error)
+                _reraise_access_errors(error)
                 reason = f"its description cannot be decoded ({error})"
-                block_good, block_bad = [], [BadRow(row, name, reason) for row, name in self._legible_ids(where)]
+                block_good, block_bad = [], [BadRow(row, name, reason) for row, name in self._decodable_ids(where)]
             good, bad = good + block_good, bad + block_bad
         return good, bad
 
@@ -148,14 +148,14 @@ class Samples:
         good: list[RowInfo] = []
         bad: list[BadRow] = []
         for info, state, record in zip(*self._read_columns(where), strict=True):
-            vouched = _vouched(info, state, record)
+            vouched = _verified(info, state, record)
             if vouched is None:
                 bad.append(BadRow(info.row, info.id, "its description is not what its record says"))
             else:
                 good.append(vouched)
         return good, bad
 
-    def _legible_ids(self, where: slice) -> list[tuple[int, str]]:
+    def _decodable_ids(self, where: slice) -> list[tuple[int, str]]:
         """Row and id of rows of which something cannot be decoded; no id where that is it."""
         rows = range(where.start, where.stop)
         with suppress(ValueError, RuntimeError, TypeError, EOFError):  # what the codecs raise
@@ -163,7 +163,7 @@ class Samples:
             return [(row, str(name)) for row, name in zip(rows, names, strict=True)]
         return [(row, "") for row in rows]
 
-    def vouches(self, info: RowInfo) -> bool:
+    def matches_record(self, info: RowInfo) -> bool:
         """Whether the record of that row belongs to this description."""
         with suppress(ValueError, RuntimeError, TypeError, EOFError):  # what the codecs raise: it cannot be read
             return bytes(np.asarray(self._arrays["record"][info.row]))[:DIGEST_BYTES] == description_digest(info)
@@ -180,13 +180,13 @@ class Samples:
         try:
             self._reader.row_into(info.row, out)
         except Exception as error:  # as in `describe`
-            _not_the_file_systems(error)
+            _reraise_access_errors(error)
             return BadRow(info.row, info.id, f"it cannot be decoded ({error})")
         sample = _sample(info, *(out[name] for name in _PIXELS))
-        reason = _mistrust(out["record"].tobytes(), info, sample)
+        reason = _why_damaged(out["record"].tobytes(), info, sample)
         return BadRow(info.row, info.id, reason) if reason else sample
 
-    def unsound(self, infos: Sequence[RowInfo]) -> list[BadRow]:
+    def damaged(self, infos: Sequence[RowInfo]) -> list[BadRow]:
         """The rows whose pixels are known to be damaged without reading them.
 
         A file is missing or has another size than was written, or a reader found the damage (see `invalidate_pixels`).
@@ -194,17 +194,17 @@ class Samples:
         if not infos:
             return []
         rows, where = np.array([info.row for info in infos]), slice(0, infos[-1].row + 1)
-        written = self._reader.readable("stored", where)[rows]
+        written = self._reader.rows_or_zeros("stored", where)[rows]
         found = self._file_bytes(rows.tolist())
-        distrusted = ~self._reader.readable("record", where)[rows, DIGEST_BYTES:].any(axis=1)
+        distrusted = ~self._reader.rows_or_zeros("record", where)[rows, DIGEST_BYTES:].any(axis=1)
         return [
             BadRow(infos[i].row, infos[i].id, _wrong_sizes(found[i].tolist(), written[i].tolist()) or _FOUND_DAMAGED)
             for i in np.flatnonzero(distrusted | (found != written).any(axis=1)).tolist()
         ]
 
-    def noted_bytes(self, n_rows: int) -> int:
+    def recorded_bytes(self, n_rows: int) -> int:
         """The bytes of all pixel files as noted when they were written."""
-        return int(self._reader.readable("stored", slice(0, n_rows)).sum())
+        return int(self._reader.rows_or_zeros("stored", slice(0, n_rows)).sum())
 
     def _file_bytes(self, rows: Sequence[int]) -> npt.NDArray[np.int64]:
         """(n, 3) the sizes of the rows' pixel files as they are now, 0 where there is none."""
@@ -212,7 +212,7 @@ class Samples:
 
     def _refuse(self, rows: Sequence[SampleRow]) -> None:
         for sample in rows:
-            refuse_unstorable(sample, self._arrays["image"].shape[1])
+            check_sample(sample, self._arrays["image"].shape[1])
 
     def _set(self, name: str, first: int, values: npt.NDArray[Any]) -> None:
         write_rows(self._arrays[name], first, values)
@@ -266,7 +266,7 @@ def _rows_as_bytes(column: npt.NDArray[np.uint8]) -> list[bytes]:
     return [whole[first : first + n_bytes] for first in range(0, len(whole), n_bytes)]
 
 
-def _vouched(info: RowInfo, state: int, record: bytes) -> RowInfo | None:
+def _verified(info: RowInfo, state: int, record: bytes) -> RowInfo | None:
     """The description that a record belongs to."""
     if record[:DIGEST_BYTES] == description_digest(info):
         return info if state in (_PRESENT, _ABSENT, _BEING_MARKED) else None
@@ -276,7 +276,7 @@ def _vouched(info: RowInfo, state: int, record: bytes) -> RowInfo | None:
     return other if record[:DIGEST_BYTES] == description_digest(other) else None
 
 
-def _mistrust(record: bytes, info: RowInfo, sample: SampleRow) -> str:
+def _why_damaged(record: bytes, info: RowInfo, sample: SampleRow) -> str:
     """Why a row as read is not to be trusted, or nothing."""
     if not any(record):
         return "it is missing: it is being written, or its writer was stopped"
@@ -289,7 +289,7 @@ def _mistrust(record: bytes, info: RowInfo, sample: SampleRow) -> str:
     return ""
 
 
-def _not_the_file_systems(error: Exception) -> None:
+def _reraise_access_errors(error: Exception) -> None:
     """Let a failure of the file system through: it says nothing about the row."""
     if isinstance(error, (OSError, MemoryError)):
         raise error

@@ -18,7 +18,7 @@ from zarr.storage import LocalStore
 
 from nucseg_cache.arrays import open_array
 from nucseg_cache.errors import StoreDamaged
-from nucseg_cache.groups import how_to_delete, read_documents, whereabouts
+from nucseg_cache.groups import how_to_delete, read_documents, path_of
 
 SEAL = "seal"
 
@@ -89,6 +89,6 @@ def _digest(attributes: Mapping[str, Any], documents: Mapping[str, Mapping[str, 
 
 def _message(group: zarr.Group, name: str, reason: str) -> str:
     return (
-        f"the attributes or array metadata of {whereabouts(group, name)} were changed after they were written: "
+        f"the attributes or array metadata of {path_of(group, name)} were changed after they were written: "
         f"{reason}. Nothing is read from it. Restore the zarr.json files from a copy, or {how_to_delete(group, name)}."
     )

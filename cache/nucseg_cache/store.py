@@ -44,7 +44,7 @@ class Store:
         self._rows_by_id: dict[str, int]
         self._load()
         folder = local_path(location)
-        self._locks = StoreLocks.beside(folder) if folder is not None and mode == "r+" else None
+        self._locks = StoreLocks.of(folder) if folder is not None and mode == "r+" else None
 
     @classmethod
     def open(cls, location: str | Path, *, mode: Mode = "r") -> Store:
@@ -133,7 +133,7 @@ class Store:
             raise RowDamaged(self.location, "the samples", self._bad)
         return tuple(self._good.values())
 
-    def described(self) -> tuple[RowInfo, ...]:
+    def trusted_rows(self) -> tuple[RowInfo, ...]:
         """As `table`, but rows that cannot be trusted are left out (see `damaged`)."""
         return tuple(self._good.values())
 
@@ -188,12 +188,12 @@ class Store:
         A file of theirs is missing or of another size than was written, or `verify` has read it and found out.
         """
         with access(self.location, "listing"):
-            return self._bad + self._layout.samples.unsound(list(self._good.values()))
+            return self._bad + self._layout.samples.damaged(list(self._good.values()))
 
     def file_bytes(self) -> int:
         """The bytes of the samples' pixel files as noted when they were written."""
         with access(self.location, "reading"):
-            return self._layout.samples.noted_bytes(self.n_rows)
+            return self._layout.samples.recorded_bytes(self.n_rows)
 
     # ---- embeddings
 
@@ -265,12 +265,12 @@ class Store:
         if self._locks is None:
             yield
             return
-        with self._locks.hold(SAMPLES):
+        with self._locks.acquire(SAMPLES):
             self._load()
             yield
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive_all(self) -> Iterator[None]:
         """Be the only process that writes anything, samples or embeddings. Does not wait.
 
         Raises:
@@ -279,7 +279,7 @@ class Store:
         if self._locks is None:
             yield
             return
-        with self._locks.try_hold_all() as held:
+        with self._locks.try_acquire_all() as held:
             if not held:
                 raise StoreAccessError(
                     f"another process is writing to {self.location}. Run the same command again once it has finished."
@@ -310,7 +310,7 @@ class Store:
             first = self.n_rows
             self._layout.samples.append(first, rows)
             self._layout = self._layout.with_attributes(rows=first + len(rows))
-        self._note([sample.info(first + i) for i, sample in enumerate(rows)])
+        self._update_rows([sample.info(first + i) for i, sample in enumerate(rows)])
 
     def replace(self, row: int, sample: SampleRow, *, present: bool = True) -> None:
         """Write one row again: its image or mask changed, or it was damaged. Other rows are not touched.
@@ -324,17 +324,17 @@ class Store:
             raise StoreExists(f"{self.location} has {sample.id} in row {self._rows_by_id[sample.id]} already")
         with access(self.location, "writing samples to"):
             self._layout.samples.write(row, [sample], present=present)
-        self._note([sample.info(row, present=present)])
+        self._update_rows([sample.info(row, present=present)])
 
     def matches_record(self, row: int, sample: SampleRow) -> bool:
         """Whether a damaged row's record says that it was this sample: then its embeddings are worth keeping."""
-        return any(self._layout.samples.vouches(sample.info(row, present=present)) for present in (True, False))
+        return any(self._layout.samples.matches_record(sample.info(row, present=present)) for present in (True, False))
 
-    def mark(self, row: int, *, present: bool) -> None:
+    def set_present(self, row: int, *, present: bool) -> None:
         """Say whether a row's image is in the data set; an absent one keeps its embeddings and is never trained on."""
         with access(self.location, "writing samples to"):
-            self._layout.samples.mark(self._good[row], present=present)
-        self._note([replace(self._good[row], present=present)])
+            self._layout.samples.set_present(self._good[row], present=present)
+        self._update_rows([replace(self._good[row], present=present)])
 
     def invalidate_pixels(self, rows: Sequence[int]) -> None:
         """Say of rows that their pixels are damaged, as reading them has shown: `damaged` tells them from now on."""
@@ -370,7 +370,7 @@ class Store:
         self._good = {info.row: info for info in good}
         self._rows_by_id = {info.id: info.row for info in good}
 
-    def _note(self, written: Sequence[RowInfo]) -> None:
+    def _update_rows(self, written: Sequence[RowInfo]) -> None:
         """Hold in memory what was just written."""
         rows = {info.row for info in written}
         self._bad = [bad for bad in self._bad if bad.row not in rows]

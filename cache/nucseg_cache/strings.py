@@ -10,16 +10,16 @@ import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync  # zarr's stores are asynchronous only; this is how zarr itself calls them
 
-from nucseg_cache.chunk_files import checked_frame, kind_of, texts_in
+from nucseg_cache.chunk_files import checked_frame, kind_of, decode_strings
 from nucseg_cache.location import delete_chunk
 
 
-def holds_texts(array: zarr.Array[Any]) -> bool:
+def is_string_array(array: zarr.Array[Any]) -> bool:
     """Whether an array holds texts, laid out as this package does."""
-    return kind_of(array) == "texts"
+    return kind_of(array) == "strings"
 
 
-async def read_texts(array: zarr.Array[Any], where: slice) -> npt.NDArray[Any]:
+async def read_strings(array: zarr.Array[Any], where: slice) -> npt.NDArray[Any]:
     """Consecutive rows of an array of texts, as far as it has them; those of a missing file are empty.
 
     Raises:
@@ -33,7 +33,7 @@ async def read_texts(array: zarr.Array[Any], where: slice) -> npt.NDArray[Any]:
     return texts[where.start - begin : max(stop - begin, 0)]
 
 
-def discard_illegible(array: zarr.Array[Any], where: slice) -> None:
+def delete_undecodable(array: zarr.Array[Any], where: slice) -> None:
     """Take away the chunk files with some of the rows that cannot be decoded: writing a part of one reads the rest."""
     n_rows = array.chunks[0]
     for index in range(where.start // n_rows, -(-where.stop // n_rows)):
@@ -47,4 +47,4 @@ async def _chunk(array: zarr.Array[Any], index: int) -> npt.NDArray[Any]:
     content = await array.store.get(f"{array.path}/c/{index}", prototype=default_buffer_prototype())
     if content is None:
         return np.full(array.chunks[0], "", object)
-    return texts_in(checked_frame(np.frombuffer(content.to_bytes(), np.uint8)), array.chunks[0])
+    return decode_strings(checked_frame(np.frombuffer(content.to_bytes(), np.uint8)), array.chunks[0])

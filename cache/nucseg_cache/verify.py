@@ -56,13 +56,13 @@ def verify(
     store = Store.open(location, mode="r+" if clear else "r")
     keys = store.keys()
     groups = [store.embeddings(key, view) for key in keys for view in store.views(key)]
-    found = [(group, group.there()) for group in groups]
+    found = [(group, group.embedded_rows()) for group in groups]
     n_samples = store.n_rows
     total = n_samples + sum(len(rows) for _, rows in found)
     findings = _bad_samples(store, n_samples, lambda done: progress(done, total), clear=clear)
     seen = n_samples
     for group, infos in found:
-        suspects = {one.row for one in _unsound(group)}
+        suspects = {one.row for one in _damaged_without_reading(group)}
         for first in range(0, len(infos), BLOCK_ROWS):
             rows = [info.row for info in infos[first : first + BLOCK_ROWS]]
             suspects |= {one.row for one in _unreadable(group, rows)}
@@ -98,19 +98,19 @@ def _confirmed(store: Store, group: Embeddings, suspects: Collection[int], *, cl
             # another process may have been writing them, or their samples, when they were read
             with group.claim(block, wait=True), store.exclusive():
                 store.refresh()
-                there = {info.row for info in group.there()}
-                unsound = [one for one in _unsound(group) if one.row in inside]
+                there = {info.row for info in group.embedded_rows()}
+                damaged = [one for one in _damaged_without_reading(group) if one.row in inside]
                 unreadable = _unreadable(group, [row for row in inside if row in there])
-                confirmed = {one.row: one for one in [*unsound, *unreadable]}
+                confirmed = {one.row: one for one in [*damaged, *unreadable]}
                 if clear:
                     group.clear(sorted(confirmed))
             bad += [confirmed[row] for row in sorted(confirmed)]
     return bad
 
 
-def _unsound(group: Embeddings) -> list[BadRow]:
+def _damaged_without_reading(group: Embeddings) -> list[BadRow]:
     try:
-        return group.unsound()
+        return group.damaged()
     except EmbeddingNotFound:  # `prune` has deleted them since
         return []
 
@@ -118,7 +118,7 @@ def _unsound(group: Embeddings) -> list[BadRow]:
 def _unreadable(group: Embeddings, rows: Sequence[int]) -> list[BadRow]:
     """Read a few rows one by one, so that memory stays small."""
     try:
-        room = group.room(1)
+        room = group.allocate(1)
     except EmbeddingNotFound:  # as above
         return []
     return [bad for row in rows for bad in group.try_read_stored([row], out=room)[1]]
@@ -150,7 +150,7 @@ def prune(location: str | Path, *, keys: Sequence[str] = ()) -> Pruning:
     if unknown:
         raise EmbeddingNotFound(f"{location} has no embeddings {', '.join(unknown)}; it has {', '.join(sorted(there))}")
     folder = local_path(location)
-    with access(str(location), "pruning"), store.alone():
+    with access(str(location), "pruning"), store.exclusive_all():
         for name in sorted(set(keys), key=len, reverse=True):  # views before the keys that they belong to
             store.delete_group(name)
         rubbish = [*leftovers_beside(folder), *leftovers_within(folder)] if folder is not None else []

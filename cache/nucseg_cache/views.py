@@ -36,7 +36,7 @@ class ViewSpec:
         described = {"described": dict(self.described)} if self.described else {}
         return {"view": self.name, **described, **({"images": True} if self.images else {})}
 
-    def refuse_another(self, attributes: Mapping[str, Any], key_hash: str) -> None:
+    def check_attributes(self, attributes: Mapping[str, Any], key_hash: str) -> None:
         """Raise ViewDiffers where the view with these attributes was made in another way than the one asked for."""
         if self.described is None:
             return

@@ -99,7 +99,7 @@ def measure_epochs(store: Store, embeddings: Embeddings, preload: str, options: 
     )
     learning = Trainer(config, open_accelerator(config))
     device = learning.accelerator.device
-    ids = [info.id for info in embeddings.there() if info.present]
+    ids = [info.id for info in embeddings.embedded_rows() if info.present]
     train, validation = ids[: options.images], ids[options.images :][: options.images // 3]
     begun = time.perf_counter()
     rows = EmbeddingDataset(store, embeddings, train, preload=preload, device=device)
@@ -125,7 +125,7 @@ def measure_epochs(store: Store, embeddings: Embeddings, preload: str, options: 
 
 
 def measure_parts(store: Store, embeddings: Embeddings, options: argparse.Namespace) -> None:
-    ids = [info.id for info in embeddings.there() if info.present][: options.images]
+    ids = [info.id for info in embeddings.embedded_rows() if info.present][: options.images]
     device = torch.device(options.device)
     rows = EmbeddingDataset(store, embeddings, ids, device=device)
     shares = [share for share in batches(range(len(ids)), options.batch_size) if len(share) == options.batch_size]

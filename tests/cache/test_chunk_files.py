@@ -48,7 +48,7 @@ def all_that_is_read(location: str, key: Key) -> list[Any]:
     stored, bad = embeddings.try_read_stored(range(3))
     samples, bad_samples = store.try_read_samples(range(3))
     return [
-        store.described(),
+        store.trusted_rows(),
         [cause(one) for one in (*store.damaged(), *bad, *bad_samples)],
         *(None if array is None else array.tobytes() for array in (stored.values, stored.scale, stored.images)),
         [(s.id, s.image.tobytes(), s.instances.tobytes(), s.ignore.tobytes()) for s in samples],
@@ -129,7 +129,7 @@ def test_embeddings_are_read_into_the_callers_array(
     embeddings = store.embeddings(key_of(format=name))
     embeddings.write([0, 1, 2], np.stack([embedding(n) for n in range(3)]))
     out = np.full((2, 256, 64, 64), 7, "float16" if name == "f16" else "float32")
-    room = embeddings.room(2)
+    room = embeddings.allocate(2)
 
     assert embeddings.read([2, 0], out=out) is out
     assert embeddings.read_stored([2, 0], out=room) is room

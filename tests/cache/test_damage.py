@@ -255,7 +255,7 @@ class TestSamples:
         self, store: Store, sample: MakeSample
     ) -> None:
         reader = Store.open(store.location)
-        store.mark(1, present=False)
+        store.set_present(1, present=False)
 
         np.testing.assert_array_equal(reader.read_samples([1])[0].image, sample(1).image)
 
@@ -271,7 +271,7 @@ class TestSamples:
             assert [(bad.row, bad.id) for bad in found.damaged()] == [(1, expected)]
             with pytest.raises(RowDamaged, match=rf"row 1 \({expected}\): its description is not what its record says"):
                 found.table  # noqa: B018 - as above
-            assert [info.row for info in found.described()] == [0, 2]
+            assert [info.row for info in found.trusted_rows()] == [0, 2]
             assert [s.id for s in found.try_read_samples([0, 1, 2])[0]] == ["image 0", "image 2"]
             files.update({file: content for file, content in sound.items() if file.startswith(f"samples/{name}/")})
 
@@ -300,7 +300,7 @@ class TestSamples:
 
         found = Store.open(two_blocks.location)
 
-        assert [info.row for info in found.described()] == list(range(64))
+        assert [info.row for info in found.trusted_rows()] == list(range(64))
         named = "" if name == "id" else "image {}"
         assert [(bad.row, bad.id) for bad in found.damaged()] == [(row, named.format(row)) for row in (64, 65, 66)]
 

@@ -50,7 +50,7 @@ class Replace(Operation):
 
 class Mark(Operation):
     def __call__(self, store: Store) -> None:
-        store.mark(1, present=False)
+        store.set_present(1, present=False)
 
 
 class RememberSource(Operation):
@@ -243,7 +243,7 @@ def test_a_failure_to_read_is_told_apart_from_damage(
         lambda: embedded.read_samples([0]),
         embedded.keys,
         lambda: embedded.find({}),
-        lambda: embedded.embeddings(key).there(),
+        lambda: embedded.embeddings(key).embedded_rows(),
         lambda: Store.open(embedded.location),
     ):
         with pytest.raises(StoreAccessError, match=r"Permission denied\. Ask for the permission, or choose another"):

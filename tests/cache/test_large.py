@@ -49,7 +49,7 @@ def test_block_after_block_is_embedded_without_reading_the_records_of_all(
     # one of records and one of sizes for each block; all at once would be six of each, each time
     assert chunks_read["record"] == 6
     assert chunks_read["stored"] <= 6
-    there = Store.open(two_blocks.location).embeddings(key).there()
+    there = Store.open(two_blocks.location).embeddings(key).embedded_rows()
     assert [info.row for info in there] == [0, 1, 64, 128, 192, 256, 320]
 
 

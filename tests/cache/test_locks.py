@@ -93,18 +93,18 @@ def test_exclusive_waits_for_the_other_process_and_sees_what_it_did(store: Store
 
 
 def test_threads_of_one_process_are_kept_apart_too(tmp_path: Path) -> None:
-    locks = StoreLocks.beside(tmp_path / "d.zarr")
+    locks = StoreLocks.of(tmp_path / "d.zarr")
     results: list[bool] = []
 
     def attempt() -> None:
-        with locks.try_hold(7) as held:
+        with locks.try_acquire(7) as held:
             results.append(held)
 
     def wait() -> None:
-        with locks.hold(7):
+        with locks.acquire(7):
             results.append(True)
 
-    with locks.hold(7):
+    with locks.acquire(7):
         refused = threading.Thread(target=attempt)
         refused.start()
         refused.join()
@@ -112,23 +112,23 @@ def test_threads_of_one_process_are_kept_apart_too(tmp_path: Path) -> None:
         waiting.start()
         waiting.join(0.1)
         assert results == [False]
-        with locks.try_hold(8) as other:
+        with locks.try_acquire(8) as other:
             assert other
     waiting.join(10)
     assert results == [False, True]
-    assert StoreLocks.beside(tmp_path / "d.zarr") is locks
+    assert StoreLocks.of(tmp_path / "d.zarr") is locks
 
 
 def test_nobody_writes_beside_one_who_holds_everything(store: Store, key: Key, process: Process) -> None:
     with store.embeddings(key).claim(range(64)), pytest.raises(StoreAccessError, match="another process is writing"):
-        store.alone().__enter__()
+        store.exclusive_all().__enter__()
     holder = process(HOLD_FIRST_BLOCK, store.location)
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(StoreAccessError, match="Run the same command again once it has finished"):
-        store.alone().__enter__()
+        store.exclusive_all().__enter__()
     holder.communicate("\n", timeout=300)
 
-    with store.alone():
+    with store.exclusive_all():
         assert not claimed(store, key, 0)
         other = process(HOLD_FIRST_BLOCK, store.location)
         assert other.stdout.readline() == "refused\n"
@@ -200,7 +200,7 @@ def test_samples_appended_while_another_process_embeds_are_embedded_next(
     embedding_process.write([1], embedding(1)[None])  # it knows of 67 rows, and there are 68
 
     found = Store.open(two_blocks.location).embeddings(key)
-    assert [info.row for info in found.there()] == [0, 1, 67]
+    assert [info.row for info in found.embedded_rows()] == [0, 1, 67]
     np.testing.assert_array_equal(found.read([0, 1, 67]), np.stack([embedding(n) for n in (0, 1, 67)]))
 
 

@@ -61,9 +61,9 @@ class StoreModel(RuleBasedStateMachine):
         self.rows[row] = {"id": row, "image": image, "mask": mask, "present": True}
 
     @rule(data=ROWS, present=st.booleans())
-    def mark(self, data: st.DataObject, present: bool) -> None:
+    def set_present(self, data: st.DataObject, present: bool) -> None:
         row = data.draw(st.integers(0, len(self.rows) - 1))
-        self.store.mark(row, present=present)
+        self.store.set_present(row, present=present)
         self.rows[row]["present"] = present
 
     @rule(data=ROWS, which=st.integers(0, 200), group=GROUPS)
@@ -79,7 +79,7 @@ class StoreModel(RuleBasedStateMachine):
         self.strike(at, "killed", lambda: self.embeddings(group).write(rows, values))
 
         self.store = Store.open(self.path, mode="r+")
-        there = {info.row for info in self.embeddings(group).there()}
+        there = {info.row for info in self.embeddings(group).embedded_rows()}
         for row in rows:  # before, after, or not there
             before = self.embedded[group].pop(row, None)
             if row in there:

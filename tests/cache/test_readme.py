@@ -45,7 +45,7 @@ def test_every_sample_is_found_right(
     two_blocks: Store, store_path: Path, sample: Callable[..., SampleRow], program: dict[str, Any]
 ) -> None:
     two_blocks.replace(65, sample(65, id='Ωμέγα "quoted" \\ / \n', group="", mpp=1e-7, size=(1, 70000)))
-    two_blocks.mark(64, present=False)
+    two_blocks.set_present(64, present=False)
 
     for row in (0, 1, 63, 64, 66):
         np.testing.assert_array_equal(program["sample"](store_path, row), sample(row).image)

@@ -199,7 +199,7 @@ def test_two_views_that_were_swapped(embedded: Store, key: Key, store_path: Path
         with pytest.raises(
             StoreDamaged, match=r"holds the view .*: it was renamed\. Give it its name back, or delete it"
         ):
-            Store.open(store_path).embeddings(key, view).there()
+            Store.open(store_path).embeddings(key, view).embedded_rows()
 
 
 @pytest.mark.parametrize("array", ["id", "record", "image", "state"])

@@ -180,7 +180,7 @@ class TestStoreContract:
         assert found.missing() == found.missing(sizes=True) == [1]
         assert found.missing(range(2)) == [1]
         assert found.missing(range(2, 3)) == found.missing(range(70, 80)) == []
-        assert [info.row for info in found.there()] == [0, 2]
+        assert [info.row for info in found.embedded_rows()] == [0, 2]
         np.testing.assert_array_equal(found.read([0, 2]), np.stack([embedding(0), embedding(2)]))
         with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): it is missing"):
             found.read([0, 1])
@@ -225,7 +225,7 @@ class TestStoreContract:
 
         embeddings = store.embeddings(key)
         assert embeddings.missing(sizes=True) == [0, 1, 2]
-        assert embeddings.there() == []
+        assert embeddings.embedded_rows() == []
         embeddings.clear([0])
         with pytest.raises(EmbeddingNotFound, match=r"no embeddings of architecture vit_b.*view identity"):
             embeddings.read([0])

@@ -72,13 +72,13 @@ class TestAVanishedImage:
     def test_keeps_its_row_and_its_embedding_and_is_not_missing(
         self, embedded: Store, key: Key, sample: MakeSample, embedding: MakeEmbedding
     ) -> None:
-        embedded.mark(1, present=False)
+        embedded.set_present(1, present=False)
 
         for seen in (embedded, Store.open(embedded.location)):
             assert [info.present for info in seen.table] == [True, False, True]
             assert seen.has("image 1")
             assert seen.embeddings(key).missing(sizes=True) == []
-            assert [info.row for info in seen.embeddings(key).there()] == [0, 1, 2]
+            assert [info.row for info in seen.embeddings(key).embedded_rows()] == [0, 1, 2]
             np.testing.assert_array_equal(seen.embeddings(key).read([1])[0], embedding(1))
             np.testing.assert_array_equal(seen.read_samples([1])[0].image, sample(1).image)
 
@@ -86,18 +86,18 @@ class TestAVanishedImage:
         self, store: Store, key: Key, embedding: MakeEmbedding
     ) -> None:
         store.embeddings(key).write([0], embedding(0)[None])
-        store.mark(1, present=False)
+        store.set_present(1, present=False)
         assert store.embeddings(key).missing() == [2]
 
-        store.mark(1, present=True)
+        store.set_present(1, present=True)
         assert Store.open(store.location).embeddings(key).missing() == [1, 2]
 
     def test_comes_back_with_its_embedding_as_if_it_had_never_been_away(
         self, embedded: Store, key: Key, embedding: MakeEmbedding, files: Mapping[str, bytes]
     ) -> None:
         before = dict(files)
-        embedded.mark(1, present=False)
-        embedded.mark(1, present=True)
+        embedded.set_present(1, present=False)
+        embedded.set_present(1, present=True)
 
         assert dict(files) == before
         np.testing.assert_array_equal(embedded.embeddings(key).read([1])[0], embedding(1))
@@ -108,7 +108,7 @@ class TestAVanishedImage:
         assert not Store.open(embedded.location).info(1).present
 
     def test_leaves_its_id_taken(self, store: Store, sample: MakeSample) -> None:
-        store.mark(1, present=False)
+        store.set_present(1, present=False)
         store.append([sample(3)])
 
         assert [info.id for info in Store.open(store.location).table] == [f"image {n}" for n in range(4)]
@@ -142,7 +142,7 @@ class TestDamageToABlockOfDescriptions:
     def test_leaves_the_record_which_knows_the_sample_of_each_row(
         self, embedded: Store, files: Any, sample: MakeSample
     ) -> None:
-        embedded.mark(2, present=False)
+        embedded.set_present(2, present=False)
         files["samples/id/c/0"] = files["samples/id/c/0"][::-1]
         store = Store.open(embedded.location, mode="r+")
         assert [bad.id for bad in store.damaged()] == ["", "", ""]
@@ -170,7 +170,7 @@ class TestDamageToABlockOfDescriptions:
 
         found = Store.open(embedded.location)
 
-        assert [info.id for info in found.described()] == ["image 3"]
+        assert [info.id for info in found.trusted_rows()] == ["image 3"]
         assert [bad.row for bad in found.damaged()] == [0, 1, 2]
 
     def test_a_row_given_up_may_take_another_name(self, embedded: Store, files: Any, sample: MakeSample) -> None:
@@ -249,7 +249,7 @@ def test_room_made_beforehand_is_the_room_that_a_write_makes(
     tmp_path: Path,
 ) -> None:
     made, written = (new_store(tmp_path / name / "drawn.zarr", 3) for name in ("made", "written"))
-    made.embeddings(key).make_room()
+    made.embeddings(key).ensure_arrays()
 
     assert made.embeddings(key).missing(sizes=True) == [0, 1, 2]
     for store in (made, written):

@@ -40,7 +40,7 @@ def test_bad_embeddings_are_cleared_and_everything_else_is_kept(
 ) -> None:
     other = key_of(format="i8")
     embedded.embeddings(other).write([0, 2], np.stack([embedding(0), embedding(2)]))
-    embedded.mark(0, present=False)
+    embedded.set_present(0, present=False)
     before = dict(files)
     for name, one, row in (("values", key, 0), ("values", key, 2), ("values", other, 2)):
         file = f"embeddings/{one.hash}/identity/{name}/c/{row}/0/0/0"
@@ -54,7 +54,7 @@ def test_bad_embeddings_are_cleared_and_everything_else_is_kept(
         (f"{other.hash}/identity", 2, "image 2"),
     }
     assert (embedded.embeddings(key).missing(), embedded.embeddings(other).missing()) == ([2], [1, 2])
-    assert [info.row for info in embedded.embeddings(key).there()] == [1]
+    assert [info.row for info in embedded.embeddings(key).embedded_rows()] == [1]
     assert verify(embedded.location).findings == ()
 
     embedded.embeddings(key).write([0, 2], np.stack([embedding(0), embedding(2)]))

@@ -58,7 +58,7 @@ def test_values_and_images_come_back_as_they_were_written(
     )
 
     found = Store.open(filled).embeddings(key, "stain-1")
-    values, images = found.read_shown([0, 2])
+    values, images = found.read_with_images([0, 2])
 
     np.testing.assert_array_equal(values, [embedding(0), embedding(2)])
     np.testing.assert_array_equal(images, [image(0), image(2)])
@@ -68,7 +68,7 @@ def test_values_and_images_come_back_as_they_were_written(
 
 
 def test_a_view_without_images_shows_those_of_the_samples(embedded: Store, key: Key, embedding: MakeEmbedding) -> None:
-    values, images = embedded.embeddings(key).read_shown([1])
+    values, images = embedded.embeddings(key).read_with_images([1])
 
     np.testing.assert_array_equal(values[0], embedding(1))
     assert images is None
@@ -114,10 +114,10 @@ def test_neither_image_nor_values_can_be_another_than_written(
     view = Store.open(jittered.location).embeddings(key, "stain-1")
 
     with pytest.raises(RowDamaged, match=r"row 1 \(image 1\)"):
-        view.read_shown([0, 1, 2])
+        view.read_with_images([0, 1, 2])
     with pytest.raises(RowDamaged, match=r"row 1 \(image 1\)"):
         view.read([1])
-    view.read_shown([0, 2])
+    view.read_with_images([0, 2])
 
 
 def test_a_truncated_image_is_found_without_reading_it(jittered: Store, key: Key, files: Files) -> None:
@@ -173,7 +173,7 @@ def test_a_view_that_came_into_being_meanwhile_is_looked_at_before_it_is_written
     with pytest.raises(ViewDiffers):
         edited.write([2], embedding(2)[None], image(2)[None])
 
-    np.testing.assert_array_equal(mine.read_shown([0, 1])[1], [image(0), image(1)])
+    np.testing.assert_array_equal(mine.read_with_images([0, 1])[1], [image(0), image(1)])
     assert mine.missing() == [2]
 
 
@@ -191,7 +191,7 @@ def test_that_a_view_keeps_images_is_sealed_too(jittered: Store, key: Key, files
     files.edit(path_of(key, "zarr.json"), hide)
 
     with pytest.raises(StoreDamaged):
-        Store.open(jittered.location).embeddings(key, "stain-1").read_shown([0])
+        Store.open(jittered.location).embeddings(key, "stain-1").read_with_images([0])
 
 
 @pytest.mark.parametrize(
@@ -220,11 +220,11 @@ def test_a_changed_image_costs_one_embedding_in_each_view_and_a_vanished_one_non
 ) -> None:
     jittered.replace(1, sample(1, image_version=1))
     jittered.replace(2, sample(2, mask_version=1))
-    jittered.mark(0, present=False)
+    jittered.set_present(0, present=False)
     views = [jittered.embeddings(key, view) for view in jittered.views(key)]
 
     assert [view.missing() for view in views] == [[1], [1]]
-    jittered.mark(0, present=True)
+    jittered.set_present(0, present=True)
     assert [view.missing() for view in views] == [[1], [1]]
     assert [view.file_bytes()[0] for view in views] == [2, 2]
 
@@ -273,11 +273,11 @@ def test_a_writer_killed_anywhere_leaves_no_image_beside_another_ones_values(
 
         survivor = stained(Store.open(store_path, mode="r+"), key)
         if at == 1:
-            np.testing.assert_array_equal(survivor.read_shown([1])[1], [image(1)])
+            np.testing.assert_array_equal(survivor.read_with_images([1])[1], [image(1)])
         else:
             assert survivor.missing() == [1]
             with pytest.raises(RowDamaged):
-                survivor.read_shown([1])
+                survivor.read_with_images([1])
         write_again()
         left = {name: content for name, content in files_of(store_path).items() if not name.endswith(".partial")}
         assert left == after

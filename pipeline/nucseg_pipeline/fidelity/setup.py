@@ -63,7 +63,7 @@ class Bench:
             )
         complete_embeddings(store, key, (*parts.train, *measured))
         views = {element: store.embeddings(key, view) for element, view in enumerate((IDENTITY, *D4_VIEWS))}
-        there = {element: {info.id for info in view.there()} for element, view in views.items()}
+        there = {element: {info.id for info in view.embedded_rows()} for element, view in views.items()}
         calibration = _calibrating(parts.train, set.intersection(*there.values()), config)
         dataset = open_source(config.dataset, config.source, store.source)
         natives = read_natives(dataset, store, (*measured, *calibration))

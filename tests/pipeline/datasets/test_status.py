@@ -132,7 +132,7 @@ def store_of_nothing(cache: Path, name: str, source: Path) -> Store:
 
 
 def test_the_cache_tells_how_many_images_and_embeddings_it_holds(cache: Path) -> None:
-    Store.open(cache / "synthetic.zarr", mode="r+").mark(3, present=False)
+    Store.open(cache / "synthetic.zarr", mode="r+").set_present(3, present=False)
     shutil.copytree(cache / "synthetic.zarr", cache / "my [slides].zarr")
     (cache / ".half.zarr").mkdir()
     (cache / "file.zarr").touch()

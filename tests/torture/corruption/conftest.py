@@ -84,8 +84,8 @@ class Truth:
         groups = {(key.hash, view): store.embeddings(key, view) for key in keys.values() for view in store.views(key)}
         embeddings = {}
         for (key, view), group in groups.items():
-            infos = group.there()
-            values, images = group.read_shown([info.row for info in infos])
+            infos = group.embedded_rows()
+            values, images = group.read_with_images([info.row for info in infos])
             for i, info in enumerate(infos):
                 embeddings[key, view, info.image_digest] = values[i], None if images is None else images[i]
         return cls(
@@ -253,7 +253,7 @@ class Reading:
         same(attributes_of(store), self.truth.attributes, "attributes")
 
     def _descriptions(self, store: Store) -> dict[int, RowInfo]:
-        described = {info.row: info for info in store.described()}
+        described = {info.row: info for info in store.trusted_rows()}
         for row, info in described.items():
             if info not in self.truth.rows or info.row != row or store.info(row) != info:
                 raise Wrong(f"row {row} is described as {info}")
@@ -341,7 +341,7 @@ class Reading:
             if values[one.row].any() or (one.id and f"({one.id})" not in str(one)):
                 raise Wrong(f"a bad row is not told or not cleared: {one}")
         good = [row for row in rows if row not in bad_rows][-1:]
-        for read in (embeddings.read, embeddings.read_stored, embeddings.read_shown):
+        for read in (embeddings.read, embeddings.read_stored, embeddings.read_with_images):
             if good and self._try(lambda read=read: read(good)) is None:
                 raise Wrong(f"row {good} can be read, but not by {read}")
             if bad_rows and self._try(lambda read=read: read([*good, max(bad_rows)])) is not None:

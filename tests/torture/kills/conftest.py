@@ -215,7 +215,7 @@ class Place:
         except StoreNotFound:
             return -1
         groups = [store.embeddings(key, view) for key in store.keys() for view in store.views(key)]  # noqa: SIM118
-        return sum(len(group.there()) for group in groups)
+        return sum(len(group.embedded_rows()) for group in groups)
 
     def trouble(self) -> str:
         """What `cache verify` finds in it; nothing where there is no store yet."""

@@ -46,13 +46,13 @@ def right(filled: Any, place_for_all: Places) -> EmbeddingDataset:
 
 def everything_in(store: Store) -> Iterator[tuple[tuple[str, str], Any]]:
     """All that a reader can get from a store; a row that it cannot have is left out."""
-    good, _ = store.try_read_samples([info.row for info in store.described()])
+    good, _ = store.try_read_samples([info.row for info in store.trusted_rows()])
     for sample in good:
         yield ("sample", sample.image_digest.hex()), sample.image
     for key in store.keys():  # noqa: SIM118 - a method of Store, which is no dictionary
         embeddings = store.embeddings(key)
         try:
-            infos = embeddings.there()
+            infos = embeddings.embedded_rows()
             values, bad = embeddings.try_read([info.row for info in infos])
         except EmbeddingNotFound:  # deleted meanwhile
             continue
