@@ -1,15 +1,15 @@
-"""Who may write: one process a block, one for the samples, and nobody beside a pruning."""
+"""Locks: one writer per block, one for the samples, and no other writer during pruning."""
 
+import asyncio
 import signal
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import zarr.storage._local as zarr_local
+from zarr.storage import LocalStore
 
 from nucseg_cache import Key, SampleRow, Store, StoreAccessError
 from nucseg_cache.locks import SAMPLES, StoreLocks, block_slot, shape_slot
@@ -61,7 +61,7 @@ def test_a_link_to_a_store_is_the_same_store(two_blocks: Store, key: Key, tmp_pa
     assert claimed(linked, key, 0)
 
 
-def test_exclusive_waits_for_the_other_process_and_sees_what_it_did(store: Store, process: Process) -> None:
+def test_exclusive_waits_for_the_other_process_and_reloads_the_samples(store: Store, process: Process) -> None:
     other = process(
         """
         store = Store.open(sys.argv[1], mode="r+")
@@ -92,7 +92,7 @@ def test_exclusive_waits_for_the_other_process_and_sees_what_it_did(store: Store
     assert store.info(3).id == "image 3"
 
 
-def test_threads_of_one_process_are_kept_apart_too(tmp_path: Path) -> None:
+def test_locks_separate_the_threads_of_a_process_too(tmp_path: Path) -> None:
     locks = StoreLocks.of(tmp_path / "d.zarr")
     results: list[bool] = []
 
@@ -119,7 +119,7 @@ def test_threads_of_one_process_are_kept_apart_too(tmp_path: Path) -> None:
     assert StoreLocks.of(tmp_path / "d.zarr") is locks
 
 
-def test_nobody_writes_beside_one_who_holds_everything(store: Store, key: Key, process: Process) -> None:
+def test_exclusive_all_excludes_every_other_writer(store: Store, key: Key, process: Process) -> None:
     with store.embeddings(key).claim(range(64)), pytest.raises(StoreAccessError, match="another process is writing"):
         store.exclusive_all().__enter__()
     holder = process(HOLD_FIRST_BLOCK, store.location)
@@ -153,7 +153,7 @@ def test_no_two_locks_of_a_store_are_the_same_byte() -> None:
     assert max(slots) < 2**63
 
 
-def test_two_processes_that_write_blocks_of_one_key_at_once_end_as_one_after_the_other(
+def test_two_processes_that_write_blocks_of_one_key_leave_the_files_of_a_sequential_run(
     two_blocks: Store,
     key: Key,
     process: Process,
@@ -204,21 +204,20 @@ def test_samples_appended_while_another_process_embeds_are_embedded_next(
     np.testing.assert_array_equal(found.read([0, 1, 67]), np.stack([embedding(n) for n in (0, 1, 67)]))
 
 
-def test_an_interrupt_keeps_the_lock_until_what_was_begun_is_written(
+def test_an_interrupt_keeps_the_lock_until_pending_writes_have_ended(
     store: Store, sample: Callable[..., SampleRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put, begun, ended = zarr_local._put, [], []
+    write, begun, ended = LocalStore.set, [], []
 
-    def slow(path: Path, *args: Any, **options: Any) -> Any:
-        begun.append(path)
+    async def slow(self: LocalStore, key: str, value: Any) -> None:
+        begun.append(key)
         if len(begun) == 1:
             signal.raise_signal(signal.SIGINT)  # reaches the main thread, which waits for this write
-        time.sleep(0.2)
-        written = put(path, *args, **options)
-        ended.append(path)
-        return written
+        await asyncio.sleep(0.2)
+        await write(self, key, value)
+        ended.append(key)
 
-    monkeypatch.setattr(zarr_local, "_put", slow)
+    monkeypatch.setattr(LocalStore, "set", slow)
     with pytest.raises(KeyboardInterrupt), store.exclusive():
         store.append([sample(3)])
 

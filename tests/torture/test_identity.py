@@ -264,7 +264,7 @@ def test_another_encoder_never_gets_the_embeddings_of_the_first(fault: str, benc
     here.refuse_wrong_embeddings(result)
     assert (result.n_encoded, result.key == first.key) == (N_IMAGES, False)
     if not changed_file:  # both answer to what a training asks for
-        with pytest.raises(CacheError, match=r"2 embeddings .* answer to"):
+        with pytest.raises(CacheError, match=r"2 embeddings .* match the request"):
             train(here.configuration(run=here.folder / "new"))
     ledger.detected(fault)
 

@@ -117,9 +117,9 @@ def test_a_variant_keeps_the_prepared_image_that_its_embedding_belongs_to(
     store = Store.open(result.location)
     assert list(counts(result)) == ["identity", "soft-1", "soft-2"]
     for view in views_named(str(soft)):
-        values, images = store.embeddings(result.key, view.name, described=view.described, images=True).read_with_images(
-            range(N_IMAGES)
-        )
+        values, images = store.embeddings(
+            result.key, view.name, described=view.described, images=True
+        ).read_with_images(range(N_IMAGES))
         for info, value, image in zip(store.table, values, images, strict=True):
             shown = view.apply(pixels(source, info.id), info.id)
             assert np.array_equal(value, expected(shown))

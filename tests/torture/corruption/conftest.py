@@ -318,7 +318,7 @@ class Reading:
         found = self._try(lambda: embeddings.described)
         if found:
             same(found, self.truth.described[group], "what is described of a view")
-        there = self._try(embeddings.there)
+        there = self._try(embeddings.embedded_rows)
         missing = self._try(embeddings.missing)
         by_size = self._try(lambda: embeddings.missing(sizes=True))
         values, bad = self._read_rows(embeddings, rows)
