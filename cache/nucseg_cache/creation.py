@@ -20,8 +20,8 @@ _UNDER_CONSTRUCTION: dict[str, JSON] = {"complete": False}
 """Root attributes on an object store until the seal is written; they identify an unfinished store."""
 
 _NOT_EMPTY = (
-    "{0} already exists, and a store is only created in an empty place. Choose another --cache; or, if {0} is the rest "
-    "of a broken store, delete it and run `nucseg embed`."
+    "{0} already exists, and a store is only created in an empty place. Choose another --cache; or, if it is the rest "
+    "of a broken store, delete {0} and run `nucseg embed`."
 )
 
 

@@ -135,7 +135,7 @@ def _way_out(error: OSError, location: str) -> str:
         return _NETWORK
     if file is None:
         return "Fix that, and run the same command again"
-    return f"Fix the file {file} or delete it{_THEN}"
+    return f"Fix that file, or delete {file}{_THEN}"
 
 
 def _file_of(error: OSError) -> Path | None:

@@ -265,7 +265,7 @@ def test_a_file_that_cannot_be_opened_is_named(embedded: Store, store_path: Path
     file.unlink()
     file.symlink_to(file)
 
-    with pytest.raises(StoreAccessError, match=rf"Fix the file {file} or delete it\. Then run `nucseg cache verify`"):
+    with pytest.raises(StoreAccessError, match=rf"Fix that file, or delete {file}\. Then run `nucseg cache verify`"):
         Store.open(store_path).embeddings(key).read([0])
 
 

@@ -385,7 +385,7 @@ def test_a_full_disk_is_told_and_what_was_finished_is_kept(
         return put(path, *args, **options)
 
     monkeypatch.setattr(zarr_local, "_put", put_until_full)
-    with pytest.raises(StoreAccessError, match=r"No space left on device.*Free some space.*finished is kept"):
+    with pytest.raises(StoreAccessError, match=r"No space left on device.*Free some space.*Finished work is kept"):
         run(source)
     monkeypatch.setattr(zarr_local, "_put", put)
 
