@@ -86,6 +86,8 @@ def zenodo_file(record: str, name: str, policy: RetryPolicy) -> RemoteFile:
         content = response.json()
         file = {file["key"]: file for file in content["files"]}[name]
         licence = content["metadata"].get("license", {}).get("id", "")
+        if not file["checksum"].startswith("md5:"):
+            raise ValueError(f"checksum {file['checksum']}")
         return RemoteFile(name, file["links"]["self"], file["checksum"], licence)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise FetchError(f"The record {record} does not describe {name} as expected: {error!a}.") from None

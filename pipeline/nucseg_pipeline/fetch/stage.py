@@ -90,7 +90,7 @@ def _download(item: Item, staging: Path, progress: Progress, retry: RetryPolicy)
             downloaded = retrieve(file, staging, progress, retry)
         if item.release is None:
             return _place_weights(item, downloaded, file.url)
-        return _place_dataset(item, downloaded, staging, progress, file)
+        return _place_dataset(item, downloaded, file, staging, progress)
     except RefusedError:
         shutil.rmtree(staging)  # no further attempt could succeed with the refused file
         raise
@@ -98,7 +98,7 @@ def _download(item: Item, staging: Path, progress: Progress, retry: RetryPolicy)
 
 def _take_local(item: Item, local: Path, staging: Path, progress: Progress) -> Fetched:
     if item.release is not None:
-        return _place_dataset(item, local, staging, progress)
+        return _place_dataset(item, local, RemoteFile(str(local), str(local)), staging, progress)
     copy = staging / item.file_name
     try:
         copy_file(local, copy)
@@ -113,10 +113,8 @@ def _place_weights(item: Item, file: Path, source: str) -> Fetched:
     return Fetched(item, item.target, True, (f"{item.digest}, pinned by micro-sam",))
 
 
-def _place_dataset(
-    item: Item, source: Path, staging: Path, progress: Progress, download: RemoteFile | None = None
-) -> Fetched:
-    """Unpack or copy a data set, read it, and move it into place. `download` is None if the user has downloaded it."""
+def _place_dataset(item: Item, source: Path, file: RemoteFile, staging: Path, progress: Progress) -> Fetched:
+    """Unpack an archive or copy a folder, read the data set in it, and move it into place; `file` is its origin."""
     folder = staging / "unpacked"
     shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
     try:
@@ -124,25 +122,20 @@ def _place_dataset(
             copy_folder(item, source, folder, progress)
         else:
             unpack(source, folder, item.max_unpacked_bytes, progress)
-        name, is_published = (download.name, bool(download.digest)) if download else (str(source), False)
-        checks = check_dataset(item, folder, name, progress, is_published=is_published)
-        digest = download.digest if download and is_published else "" if source.is_dir() else digest_of(source, "md5")
-        note = dataset_note(folder, download.url if download else str(source), digest)
-        move_into_place(folder, item.target, note)
+        checks = check_dataset(item, folder, file.name, progress, is_published=bool(file.digest))
+        digest = file.digest or ("" if source.is_dir() else digest_of(source, "md5"))
+        move_into_place(folder, item.target, dataset_note(folder, file.url, digest))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return Fetched(item, item.target, True, (*checks, _digest_check(item, digest, download)))
+    return Fetched(item, item.target, True, (*checks, _digest_check(item, file, digest)))
 
 
-def _digest_check(item: Item, digest: str, download: RemoteFile | None) -> str:
+def _digest_check(item: Item, file: RemoteFile, digest: str) -> str:
     """What the digest of a data set was compared with."""
-    if not item.record:
-        return f"no digest is published to compare with{f'; this one is {digest}' if digest else ''}"
-    if download is None:
-        found = f"; this one is {digest}" if digest else ""
-        return f"not compared with {item.record}, which states the MD5 of {item.file_name}{found}"
-    licence = f"; licence stated there: {download.licence}" if download.licence else ""
-    return f"{digest}, stated by {item.record}{licence}"
+    if file.digest:
+        return f"{digest}, stated by {item.record}; licence stated there: {file.licence or 'none'}"
+    published = f"not compared with {item.record}, which states the MD5 of {item.file_name}" if item.record else ""
+    return (published or "no digest is published to compare with") + (f"; this one is {digest}" if digest else "")
 
 
 @contextmanager

@@ -342,7 +342,7 @@ def test_a_record_states_the_url_digest_and_licence_of_a_file(read_record) -> No
     [
         *(
             json.dumps({"metadata": {}, "files": files}).encode()
-            for files in ([], None, [1], [{**FILE, "links": None}])
+            for files in ([], None, [1], [{**FILE, "links": None}], [{**FILE, "checksum": ""}])
         ),
         *(b"", b"no json", b"\xff\xfe", b"[" * 100_000, b"[]"),
     ],
