@@ -53,12 +53,18 @@ class RetryPolicy:
         """A session that repeats requests until a response begins; other errors, such as a bad certificate, end it."""
         n = self.attempts - 1
         retry = Retry(
-            None, connect=n, read=n, status=n, other=0, status_forcelist=_BUSY, backoff_factor=self.backoff_s,
+            total=None,
+            connect=n,
+            read=n,
+            status=n,
+            other=0,
+            status_forcelist=_BUSY,
+            backoff_factor=self.backoff_s,
             raise_on_status=False,
-        )  # fmt: skip
+        )
         session = requests.Session()
-        session.mount("https://", HTTPAdapter(max_retries=retry))
-        session.mount("http://", HTTPAdapter(max_retries=retry))
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, HTTPAdapter(max_retries=retry))
         return session
 
 
@@ -235,6 +241,6 @@ def _readable_errors(url: str) -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """The innermost reason of an error of requests or urllib3, without the address and its password."""
-    while isinstance(inner := getattr(error, "reason", None) or next(iter(error.args), None), BaseException):
-        error = inner
-    return (str(error).rpartition(": ")[2] or type(error).__name__).strip(" .()'\"")
+    causes = (getattr(error, "reason", None), *error.args)
+    inner = next((cause for cause in causes if isinstance(cause, BaseException)), None)
+    return _reason(inner) if inner else (str(error).rpartition("): ")[2] or type(error).__name__).rstrip(". ")

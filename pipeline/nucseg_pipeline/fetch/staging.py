@@ -71,14 +71,19 @@ def move_into_place(staged: Path, target: Path, note: Mapping[str, object]) -> N
         staged.rename(target)
         with suppress(OSError):  # some file systems cannot sync a folder
             _fsync(target.parent)
-        write_note(target, note)
     except OSError as error:
         raise FetchError(f"{target} cannot be created: {error.strerror}. Check the folder and fetch again.") from None
+    write_note(target, note)
 
 
 def write_note(target: Path, note: Mapping[str, object]) -> None:
-    """Record beside the target where it came from and what was verified."""
-    _note_path(target).write_text(json.dumps(dict(note), indent=1))
+    """Record beside the target where it came from and what was verified. Raises FetchError if that is impossible."""
+    try:
+        _note_path(target).write_text(json.dumps(dict(note), indent=1))
+    except OSError as error:
+        raise FetchError(
+            f"{target} is complete, but {_note_path(target)} cannot be written: {error.strerror}."
+        ) from None
 
 
 def read_note(target: Path) -> dict[str, object]:
