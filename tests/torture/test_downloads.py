@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from nucseg_pipeline.fetch.catalogue import CATALOGUE
-from nucseg_pipeline.fetch.download import RetryPolicy
+from nucseg_pipeline.fetch.connection import RetryPolicy
 from nucseg_pipeline.fetch.errors import FetchError
 from nucseg_pipeline.fetch.stage import fetch
 

@@ -1,27 +1,22 @@
 """Download files with pooch, through a downloader that continues partial files.
 
 pooch verifies the digest, and only then gives the file its name. Its own HTTPDownloader starts from zero after every
-interruption and keeps a login page as if it were the file, so `_continue` replaces it. urllib3's Retry repeats requests
-to a busy server, and requests honours HTTPS_PROXY and NO_PROXY.
+interruption and keeps a login page as if it were the file, so `_continue` replaces it.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import pooch
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError, ReadTimeoutError
-from urllib3.util import Retry
 
+from nucseg_pipeline.fetch.connection import RetryPolicy, check_response, readable_errors, root_cause
 from nucseg_pipeline.fetch.errors import FetchError, RefusedError
 from nucseg_pipeline.fetch.staging import check_space
 
@@ -33,39 +28,6 @@ _CHUNK_BYTES = 1 << 16
 _MAX_PAUSE_S = 60.0
 
 _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 206, 416
-_BUSY = (408, 425, 429, 500, 502, 503, 504)
-"""HTTP status codes after which another attempt may succeed."""
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How long to wait for a server, and how often to try again."""
-
-    connect_s: float = 20.0
-    read_s: float = 60.0
-    """The longest time without any data."""
-    attempts: int = 5
-    """In a row without progress."""
-    backoff_s: float = 1.0
-    """Pause after the first failure; doubled after each further one."""
-
-    def session(self) -> requests.Session:
-        """A session that repeats requests until a response begins; other errors, such as a bad certificate, end it."""
-        n = self.attempts - 1
-        retry = Retry(
-            total=None,
-            connect=n,
-            read=n,
-            status=n,
-            other=0,
-            status_forcelist=_BUSY,
-            backoff_factor=self.backoff_s,
-            raise_on_status=False,
-        )
-        session = requests.Session()
-        for scheme in ("https://", "http://"):
-            session.mount(scheme, HTTPAdapter(max_retries=retry))
-        return session
 
 
 @dataclass(frozen=True)
@@ -85,7 +47,7 @@ def zenodo_file(record: str, name: str, policy: RetryPolicy) -> RemoteFile:
 
     pooch's DOIDownloader reads records as well, but does not repeat requests, and Zenodo is often busy.
     """
-    with policy.session() as session, _readable_errors(record):
+    with policy.session() as session, readable_errors(record):
         response = session.get(record, timeout=(policy.connect_s, policy.read_s))
         check_response(response, record)
     try:
@@ -109,7 +71,7 @@ def retrieve(file: RemoteFile, folder: Path, progress: Progress, policy: RetryPo
     part = folder / f"{file.name}.part"
 
     def download(url: str, output: str, _: object) -> None:
-        with policy.session() as session, _readable_errors(url):
+        with policy.session() as session, readable_errors(url):
             _retry(session, file, part, progress, policy)
         Path(output).unlink()
         try:
@@ -136,7 +98,9 @@ def _retry(session: requests.Session, file: RemoteFile, part: Path, progress: Pr
             failures = 1 if n_bytes >= farthest + _MIB else failures + 1
             farthest = max(farthest, n_bytes)
             if failures >= policy.attempts:
-                reason = f"no data for {policy.read_s:g} s" if isinstance(error, ReadTimeoutError) else _reason(error)
+                reason = (
+                    f"no data for {policy.read_s:g} s" if isinstance(error, ReadTimeoutError) else root_cause(error)
+                )
                 kept = f" {n_bytes} bytes have arrived and are kept: the next attempt continues there." * (n_bytes > 0)
                 raise FetchError(
                     f"{file.url} cannot be downloaded: {reason}, {failures} times in a row.{kept}"
@@ -168,17 +132,6 @@ def _continue(session: requests.Session, file: RemoteFile, part: Path, progress:
         check_response(response, file.url)
         check_space(part.parent, response.raw.length_remaining or 0, file.url)
         _write(response, part, start, progress)
-
-
-def check_response(response: requests.Response, url: str) -> None:
-    """Refuse an error, a web page, and a file that came over an unencrypted connection. Raises FetchError."""
-    if not response.ok:
-        raise FetchError(f"{url} cannot be downloaded: HTTP {response.status_code} {response.reason}.")
-    insecure = [step.url for step in (*response.history, response) if not step.url.startswith("https:")]
-    if url.startswith("https:") and insecure:
-        raise FetchError(f"{url} redirects to {insecure[0]}, which is not encrypted, so its origin is unknown.")
-    if response.headers.get("Content-Type", "").lower().startswith("text/html"):
-        raise FetchError(f"{url} returned a web page instead of the file, such as the login page of a network.")
 
 
 def _write(response: requests.Response, part: Path, start: int, progress: Progress) -> None:
@@ -219,28 +172,3 @@ def _version_file(part: Path) -> Path:
 
 def _size(file: Path) -> int:
     return file.stat().st_size if file.is_file() else 0
-
-
-@contextmanager
-def _readable_errors(url: str) -> Iterator[None]:
-    """Translate what requests raises into FetchError."""
-    try:
-        yield
-    except requests.exceptions.SSLError as error:
-        raise FetchError(
-            f"There is no secure connection to {urlsplit(url).hostname}: {_reason(error)}. If your network inspects "
-            "encrypted traffic, set REQUESTS_CA_BUNDLE to its certificate."
-        ) from None
-    except requests.ConnectionError as error:
-        proxy = requests.utils.get_environ_proxies(url).get(urlsplit(url).scheme)
-        route = f"through the proxy {urlsplit(proxy).hostname}" if proxy else "without a proxy (HTTPS_PROXY is not set)"
-        raise FetchError(f"{url} cannot be reached {route}: {_reason(error)}.") from None
-    except requests.RequestException as error:
-        raise FetchError(f"{url} cannot be downloaded: {_reason(error)}.") from None
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost reason of an error of requests or urllib3, without the address and its password."""
-    causes = (getattr(error, "reason", None), *error.args)
-    inner = next((cause for cause in causes if isinstance(cause, BaseException)), None)
-    return _reason(inner) if inner else (str(error).rpartition("): ")[2] or type(error).__name__).rstrip(". ")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from nucseg.paths import home_expanded
 from nucseg_pipeline.fetch.archive import unpack
 from nucseg_pipeline.fetch.catalogue import CATALOGUE, Item, item_named
-from nucseg_pipeline.fetch.download import RemoteFile, RetryPolicy, retrieve, zenodo_file
+from nucseg_pipeline.fetch.connection import RetryPolicy
+from nucseg_pipeline.fetch.download import RemoteFile, retrieve, zenodo_file
 from nucseg_pipeline.fetch.errors import FetchError, RefusedError
 from nucseg_pipeline.fetch.local_copy import copy_file, copy_folder
 from nucseg_pipeline.fetch.staging import clean_up, move_into_place, staging_folder

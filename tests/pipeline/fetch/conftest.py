@@ -21,7 +21,7 @@ from PIL import Image
 from nucseg.encoders import ARCHITECTURES, VitShape
 from nucseg.encoders.vit import build_published
 from nucseg_pipeline.fetch.catalogue import CATALOGUE
-from nucseg_pipeline.fetch.download import RetryPolicy
+from nucseg_pipeline.fetch.connection import RetryPolicy
 from nucseg_pipeline.fetch.errors import FetchError
 from nucseg_pipeline.fetch.stage import fetch
 

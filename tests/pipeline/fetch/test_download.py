@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import requests
 
-from nucseg_pipeline.fetch.download import RemoteFile, RetryPolicy, check_response, retrieve, zenodo_file
+from nucseg_pipeline.fetch.connection import RetryPolicy, check_response
+from nucseg_pipeline.fetch.download import RemoteFile, retrieve, zenodo_file
 from nucseg_pipeline.fetch.errors import FetchError, RefusedError
 
 CONTENT = np.random.default_rng(0).bytes(3 << 20)
@@ -293,7 +294,8 @@ def test_the_proxy_of_the_environment_is_used(file_server, answer, download, mon
 KILLED = """
 import sys
 from pathlib import Path
-from nucseg_pipeline.fetch.download import RemoteFile, RetryPolicy, retrieve
+from nucseg_pipeline.fetch.connection import RetryPolicy
+from nucseg_pipeline.fetch.download import RemoteFile, retrieve
 retrieve(RemoteFile("file.zip", sys.argv[1]), Path(sys.argv[2]), lambda *_: print("more", flush=True), RetryPolicy())
 """
 
