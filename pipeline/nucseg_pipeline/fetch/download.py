@@ -120,7 +120,7 @@ def _continue(session: requests.Session, file: RemoteFile, part: Path, progress:
         headers |= {"Range": f"bytes={start}-"} | ({"If-Range": version} if version else {})
     with session.get(file.url, headers=headers, stream=True, timeout=(policy.connect_s, policy.read_s)) as response:
         status, content_range = response.status_code, response.headers.get("Content-Range", "")
-        if status == _RANGE_NOT_SATISFIABLE and content_range == f"bytes */{start}":
+        if start and status == _RANGE_NOT_SATISFIABLE and content_range == f"bytes */{start}":
             return  # nothing is missing
         if status in (_PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE):
             # a server that ignores If-Range sends the rest of whatever it has now

@@ -185,8 +185,9 @@ def test_a_busy_server_is_asked_again(file_server, answer, download) -> None:
             "3 times in a row. 9 bytes have arrived and are kept",
         ),
         ({"cut": HALF, "content": CONTENT, "ranges": False}, "3 times in a row"),
+        ({"status": 416, "headers": {"Content-Range": "bytes */0"}}, "other bytes than those requested, 3 times"),
     ],
-    ids=["fails", "stalls", "states too much", "cannot continue"],
+    ids=["fails", "stalls", "states too much", "cannot continue", "refuses a range that was not requested"],
 )
 def test_a_server_that_makes_no_progress_is_given_up(file_server, answer, failure, fault, message: str) -> None:
     assert message in failure(file_server.put("/file.zip", answer(**fault)))
