@@ -1,7 +1,7 @@
 """Unpack a .zip archive into a new folder, or refuse it as a whole.
 
-zipfile verifies checksums, detects overlapping entries, and never creates links or writes outside the folder. But it
-renames unsafe entries silently; here they are refused, because the archive is then not the published one.
+zipfile verifies checksums, reads no more than the stated size of an entry, and never creates links or writes outside
+the folder. But it renames unsafe entries silently; here they are refused, because the archive is not the published one.
 """
 
 from __future__ import annotations
