@@ -10,7 +10,7 @@ from nucseg.figures.overlay import Panels, Scene, overlay, overlays, panels
 from nucseg.figures.pca_colours import PrincipalColours, principal_colours, without_padding
 from nucseg.figures.reliability import Calibration, reliability_diagram
 from nucseg.figures.scatter import image_scatter, marked_strata
-from nucseg.figures.vector import STEPS_PER_PX, outline_path
+from nucseg.figures.vector import outline_path
 from nucseg.figures.violin import violin
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "IGNORED",
     "MISSED",
     "OUTLINE",
-    "STEPS_PER_PX",
     "TRUTH",
     "Calibration",
     "Epoch",

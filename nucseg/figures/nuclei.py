@@ -11,11 +11,12 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
-from skimage.measure import find_contours, regionprops
+
+from nucseg.metrics.instances import InstanceMap
+from nucseg.metrics.overlap import Mask
+from nucseg.nuclei.polygons import outlines
 
 Image = NDArray[np.uint8]
-InstanceMap = NDArray[np.int32]
-Mask = NDArray[np.bool_]
 
 # Told apart with any kind of colour vision (Okabe and Ito 2008) and from the pink and violet of H&E
 TRUTH = "#F0E442"
@@ -59,7 +60,7 @@ def draw_prediction(
 
 def outline(axes: Axes, instances: InstanceMap, colour: str, *, panel_in: float) -> None:
     """Outline every nucleus on its own, so that the border between two that touch is seen."""
-    lines = [line for region in regionprops(instances) for line in _contours(region.image, region.bbox[:2])]
+    lines = [np.array(ring) - 0.5 for ring in outlines(instances)]  # in matplotlib, pixels are centred on integers
     width = LINE_PER_IN * panel_in
     # the dark rim keeps a light line visible on white tissue gaps
     rim = Stroke(linewidth=2.25 * width, foreground="#00000099")
@@ -82,8 +83,3 @@ def _fill(axes: Axes, mask: Mask, colour: str) -> None:
     layer = np.zeros((*mask.shape, 4))
     layer[mask] = to_rgba(colour, alpha=0.7)
     axes.imshow(layer, interpolation="nearest")
-
-
-def _contours(region: Mask, corner: tuple[int, int]) -> list[NDArray[np.float64]]:
-    rows_columns = find_contours(np.pad(region, 1).astype(float), 0.5)
-    return [(line - 1 + corner)[:, ::-1] for line in rows_columns]
