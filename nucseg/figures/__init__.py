@@ -1,4 +1,4 @@
-"""One function per figure; each returns a matplotlib Figure and touches no global state."""
+"""One function per figure; each returns a matplotlib Figure and changes no global state."""
 
 from nucseg.figures.curves import Epoch, training_curves
 from nucseg.figures.features import FeaturePanel, feature_caption, feature_panels

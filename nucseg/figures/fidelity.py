@@ -1,4 +1,4 @@
-"""How far replayed embeddings are from true ones, motion by motion and replay by replay."""
+"""Errors of replayed embeddings by motion and kind of replay."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from matplotlib.figure import Figure
 from nucseg.figures.style import CYCLE, INK, tidy
 
 BAR_IN, BETWEEN_IN, AROUND_IN = 0.08, 0.1, 1.0
-"""Height of a bar, of the gap between two groups of bars, and of all that is not bars."""
+"""Height of a bar, of the gap between groups of bars, and of the rest of the figure."""
 
 
 class Bounded(Protocol):
-    """A figure with the ends of its interval; None where there is none. `nucseg.metrics.Interval` is one."""
+    """A value with an optional confidence interval, such as `nucseg.metrics.Interval`."""
 
     @property
     def value(self) -> float:
-        """The figure itself."""
+        """The estimate."""
 
     @property
     def low(self) -> float | None:
@@ -31,23 +31,23 @@ class Bounded(Protocol):
 
 
 def fidelity_bars(errors: Mapping[str, Mapping[str, Bounded]], title: str = "") -> Figure:
-    """Draw the error of each replay under each motion as a bar, with the interval as a line.
+    """Draw the error of each replay under each motion as a bar, with its confidence interval as a line.
 
-    At 1.0 stands the error of the channel means, which know nothing of the image: beyond it, replay does harm.
+    The dashed line at 1.0 is the error of the channel means, which ignore the image: beyond it, replay does harm.
 
     Args:
-        errors: motion -> replay -> error, every motion with the same replays.
-        title: above the figure.
+        errors: motion -> replay -> error; all motions have the same replays.
+        title: title of the legend.
     """
     replays = list(next(iter(errors.values())))
     group_in = BAR_IN * len(replays) + BETWEEN_IN
     figure = Figure(figsize=(6.4, AROUND_IN + group_in * len(errors)), layout="constrained")
     axes = figure.subplots()
     height = BAR_IN / group_in
-    for place, replay in enumerate(replays):
-        rows = [row + (place - (len(replays) - 1) / 2) * height for row in range(len(errors))]
-        bars = [one[replay] for one in errors.values()]
-        axes.barh(rows, [bar.value for bar in bars], height, color=CYCLE[place % len(CYCLE)], label=replay)
+    for position, replay in enumerate(replays):
+        rows = [row + (position - (len(replays) - 1) / 2) * height for row in range(len(errors))]
+        bars = [of_motion[replay] for of_motion in errors.values()]
+        axes.barh(rows, [bar.value for bar in bars], height, color=CYCLE[position % len(CYCLE)], label=replay)
         _draw_intervals(axes, rows, bars)
     axes.axvline(1, color=INK, linewidth=0.9, linestyle="--")
     axes.text(1, -0.62, " no better than channel means", fontsize=7, color=INK, va="bottom")

@@ -202,9 +202,9 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(method: str) -> None:
     with threadpool_limits(1):
         alone = normalise(image, method).image
     with threadpool_limits(4):
-        run_all = normalise(image, method).image
+        threaded = normalise(image, method).image
 
-    assert np.array_equal(alone, run_all)
+    assert np.array_equal(alone, threaded)
 
 
 def test_images_that_are_not_to_be_normalised_are_not_touched() -> None:

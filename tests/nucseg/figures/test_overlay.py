@@ -71,9 +71,9 @@ def test_truth_and_prediction_are_outlined_in_their_own_colours() -> None:
 
 
 def test_the_border_between_two_touching_nuclei_is_drawn() -> None:
-    one, two = box(20, 44, 10, 54), box(20, 44, 10, 32) + box(20, 44, 32, 54, number=2)
+    merged, touching = box(20, 44, 10, 54), box(20, 44, 10, 32) + box(20, 44, 32, 54, number=2)
     # where the two meet, away from the upper and the lower edge; 8 rendered pixels a pixel
-    without, with_border = (pixels(panels(GREY, truth, {}).truth)[200:300, 240:272] for truth in (one, two))
+    without, with_border = (pixels(panels(GREY, truth, {}).truth)[200:300, 240:272] for truth in (merged, touching))
 
     assert not has_line(without, TRUTH)
     assert has_line(with_border, TRUTH)
@@ -100,13 +100,13 @@ def test_an_overlay_has_a_panel_for_image_truth_and_every_run_and_a_legend() -> 
     ]
 
 
-def test_an_image_without_any_nucleus_is_drawn_too() -> None:
+def test_an_image_without_nuclei_can_be_drawn() -> None:
     nothing = np.zeros((SIDE, SIDE), dtype=np.int32)
 
     np.testing.assert_allclose(pixels(panels(GREY, nothing, {"run": nothing}).predictions["run"]), 128 / 255, atol=0.01)
 
 
-def test_layers_on_another_grid_are_refused_with_their_shapes() -> None:
+def test_layers_with_different_grids_are_refused() -> None:
     with pytest.raises(DataError, match=r"image covers \(64, 64\).*\(32, 32\)"):
         overlay(GREY, box(1, 9, 1, 9), {"run": np.zeros((32, 32), dtype=np.int32)})
 
@@ -116,18 +116,18 @@ def scene(*runs: str, height: int = SIDE, **more: object) -> Scene:
     return Scene(image=GREY[:height], truth=nucleus, predictions=dict.fromkeys(runs, nucleus), **more)
 
 
-def test_a_table_has_a_row_a_scene_with_its_label_and_remarks() -> None:
+def test_a_table_has_a_row_per_scene_with_its_label_and_remarks() -> None:
     first = scene("guided", "plain", label="one\nworst", remarks={"guided": "Dice 0.900"})
     axes = overlays([first, scene("guided", "plain", label="two", height=32)]).axes
 
-    assert [one.get_title() for one in axes] == ["image", "truth", "guided", "plain", "", "", "", ""]
-    assert [one.get_ylabel() for one in axes[::4]] == ["one\nworst", "two"]
-    assert [one.get_xlabel() for one in axes[:4]] == ["", "", "Dice 0.900", ""]
-    assert [one.images[0].get_array().shape[0] for one in axes[::4]] == [64, 32]
+    assert [cell.get_title() for cell in axes] == ["image", "truth", "guided", "plain", "", "", "", ""]
+    assert [cell.get_ylabel() for cell in axes[::4]] == ["one\nworst", "two"]
+    assert [cell.get_xlabel() for cell in axes[:4]] == ["", "", "Dice 0.900", ""]
+    assert [cell.images[0].get_array().shape[0] for cell in axes[::4]] == [64, 32]
 
 
 @pytest.mark.parametrize("label", ["", "an image\nmedian"])
-def test_no_text_of_a_table_leaves_the_figure_or_lies_on_an_image(label: str) -> None:
+def test_texts_of_a_table_stay_in_the_figure_and_off_the_images(label: str) -> None:
     remarks = {"guided": "Dice 0.900"} if label else {}
     figure = overlays([scene("guided", "plain", label=label, remarks=remarks, height=h) for h in (64, 32)])
     figure.draw_without_rendering()
@@ -141,6 +141,6 @@ def test_no_text_of_a_table_leaves_the_figure_or_lies_on_an_image(label: str) ->
 
 
 @pytest.mark.parametrize("scenes", [[], [scene("guided"), scene("plain")]])
-def test_scenes_of_other_runs_are_no_table(scenes: list[Scene]) -> None:
+def test_scenes_with_different_runs_are_refused(scenes: list[Scene]) -> None:
     with pytest.raises(DataError, match=f"got {len(scenes)} scenes"):
         overlays(scenes)
