@@ -165,7 +165,7 @@ def test_files_that_are_replaced_are_read_anew(release: Path) -> None:
 
     np.testing.assert_array_equal(first.read()[0].image, IMAGES[1])
     for access in (last.read, last.read_image, last.digests):
-        with pytest.raises(DataError, match=r"images\.npy holds 4 patches now, but held 5 at least .* start again"):
+        with pytest.raises(DataError, match=r"images\.npy has 4 patches now, but had at least 5 .* start again"):
             access()
 
 
@@ -174,14 +174,14 @@ def test_a_file_cut_short_after_it_was_listed_is_an_error_and_not_a_crash(releas
     os.truncate(release / "labels.npy", 300_000)
 
     entry.read_image()
-    with pytest.raises(DataError, match=r"labels\.npy \(300,000 bytes\) is no whole NumPy array"):
+    with pytest.raises(DataError, match=r"labels\.npy \(300,000 bytes\) is not a complete NumPy array"):
         entry.read()
 
 
 def test_a_class_map_in_place_of_instances_is_named_with_its_patch(release: Path) -> None:
     write(release, labels=LABELS[..., ::-1])
 
-    with pytest.raises(DataError, match=r"Patch 3 \(dpath_7-0003\) of .*labels\.npy is no instance map"):
+    with pytest.raises(DataError, match=r"Patch 3 \(dpath_7-0003\) of .*labels\.npy is not an instance map"):
         entries(release)[3].read()
 
 
@@ -244,29 +244,38 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9793
             ["images.npy missing in ", "holds labels.npy, patch_info.csv.", "copy images.npy there"],
         ),
         (remove("labels.npy", "patch_info.csv"), ["labels.npy, patch_info.csv missing in ", "which holds images.npy."]),
-        (cut("images.npy", 700_000), ["images.npy (700,000 bytes) is no whole NumPy array", "cut short", "again"]),
-        (cut("labels.npy", 64), ["labels.npy (64 bytes) is no whole NumPy array", "again"]),
-        (cut("labels.npy", 0), ["labels.npy (0 bytes) is no whole NumPy array"]),
-        (replace("images.npy", POINTER), [f"images.npy ({len(POINTER)} bytes) is no whole NumPy array"]),
-        (archive, ["images.npy (", "is no whole NumPy array"]),
+        (
+            cut("images.npy", 700_000),
+            ["images.npy (700,000 bytes) is not a complete NumPy array", "truncated", "again"],
+        ),
+        (cut("labels.npy", 64), ["labels.npy (64 bytes) is not a complete NumPy array", "again"]),
+        (cut("labels.npy", 0), ["labels.npy (0 bytes) is not a complete NumPy array"]),
+        (replace("images.npy", POINTER), [f"images.npy ({len(POINTER)} bytes) is not a complete NumPy array"]),
+        (archive, ["images.npy (", "is not a complete NumPy array"]),
         (array("images.npy", IMAGES[..., 0]), ["images.npy holds (5, 256, 256) of uint8", "(patches, 256, 256, 3)"]),
-        (array("images.npy", IMAGES[:, :250]), ["images.npy holds (5, 250, 256, 3) of uint8; (patches, 256, 256, 3)"]),
+        (
+            array("images.npy", IMAGES[:, :250]),
+            ["images.npy holds (5, 250, 256, 3) of uint8; expected (patches, 256, 256, 3)"],
+        ),
         (array("images.npy", IMAGES / 255), ["images.npy holds (5, 256, 256, 3) of float64;", " of uint8"]),
         (array("images.npy", np.uint8(1)), ["images.npy holds () of uint8;"]),
-        (array("labels.npy", LABELS.astype(np.float32)), ["labels.npy holds (5, 256, 256, 2) of float32;", "whole"]),
+        (array("labels.npy", LABELS.astype(np.float32)), ["labels.npy holds (5, 256, 256, 2) of float32;", "integers"]),
         (array("labels.npy", LABELS[..., 0]), ["labels.npy holds (5, 256, 256) of uint16;", "(patches, 256, 256, 2)"]),
-        (array("images.npy", IMAGES[:4]), ["4 patches in images.npy, 5 in labels.npy, 5 names", "from one release"]),
+        (
+            array("images.npy", IMAGES[:4]),
+            ["4 patches in images.npy, 5 in labels.npy, 5 names", "from the same release"],
+        ),
         (array("labels.npy", LABELS[:3]), ["5 patches in images.npy, 3 in labels.npy, 5 names in patch_info.csv"]),
         (names("patch_info", *NAMES[:2]), ["5 patches in images.npy, 5 in labels.npy, 2 names in patch_info.csv"]),
-        (names(*NAMES), ["patch_info.csv has the columns consep_1-0000; a column patch_info expected"]),
-        (names(), ["patch_info.csv has no columns; a column patch_info expected"]),
-        (replace("patch_info.csv", b"patch_info\n\xff\xfe\n"), ["patch_info.csv is no table in UTF-8"]),
-        (replace("patch_info.csv", b"patch_info\n" + b"a" * 200_000), ["patch_info.csv is no table in UTF-8"]),
+        (names(*NAMES), ["patch_info.csv has the columns consep_1-0000; expected a column patch_info"]),
+        (names(), ["patch_info.csv has no columns; expected a column patch_info"]),
+        (replace("patch_info.csv", b"patch_info\n\xff\xfe\n"), ["patch_info.csv is not a CSV table in UTF-8"]),
+        (replace("patch_info.csv", b"patch_info\n" + b"a" * 200_000), ["patch_info.csv is not a CSV table in UTF-8"]),
         (
             names("patch_info", *NAMES[:3], "dpath-7", "crag_7_0000"),
             ["2 of 5 names in ", "<cohort>_<source>-<index>", "'dpath-7', 'crag_7_0000'"],
         ),
-        (names("patch_info", *NAMES[:3], NAMES[0], NAMES[1]), ["gives 2 names to several patches: consep_1-0000, "]),
+        (names("patch_info", *NAMES[:3], NAMES[0], NAMES[1]), ["repeats 2 names: consep_1-0000, "]),
     ],
 )
 def test_half_or_other_copies_are_told_what_is_wrong_where(
@@ -294,7 +303,7 @@ class Trap:
 def test_python_objects_are_refused_and_never_unpickled(release: Path, tmp_path: Path) -> None:
     np.save(release / "labels.npy", np.array([Trap(tmp_path / "sprung")] * 5, object), allow_pickle=True)
 
-    with pytest.raises(DataError, match=r"labels\.npy .* is no whole NumPy array of numbers"):
+    with pytest.raises(DataError, match=r"labels\.npy .* is not a complete NumPy array of numbers"):
         open_dataset("conic", release)
     assert not (tmp_path / "sprung").exists()
     np.load(release / "labels.npy", allow_pickle=True)

@@ -84,7 +84,7 @@ def test_old_releases_keep_the_labels_beside_the_images_and_the_note_says_so(rel
     data_set = open_dataset("cryonuseg", release)
 
     assert data_set.entries[0].read()[0].instances.max() == 1
-    assert any("beside the images, as in old releases" in note for note in data_set.notes)
+    assert any("next to the images, as in old releases" in note for note in data_set.notes)
 
 
 def move_labels_beside_images(root: Path) -> None:
@@ -104,8 +104,8 @@ def test_labels_of_other_annotators_are_never_taken(release: Path, arrange: Call
     with pytest.raises(DataError) as error:
         open_dataset("cryonuseg", release)
 
-    assert f"{release / FIRST / LABELS} is not there" in str(error.value)
-    assert f"Found are labels of other annotators, {SECOND_ROUND}, {OTHER}, which are never" in str(error.value)
+    assert f"{release / FIRST / LABELS} does not exist" in str(error.value)
+    assert f"There are only labels of other annotators, {SECOND_ROUND}, {OTHER}, which are not used" in str(error.value)
 
 
 @pytest.mark.parametrize("place", ["CryoNuSeg", "archive/archive"])
@@ -156,8 +156,8 @@ def renamed_images(root: Path) -> None:
     [
         (without_images, [" is not CryoNuSeg", "tissue images/Human_<Organ>_<NN>.tif", f"{FIRST}/, "]),
         (empty_images, ["No TIFF images in ", "/tissue images, which holds nothing.", "again"]),
-        (without_labels_folder, [f"{FIRST}/{LABELS} is not there", f"{FIRST} holds mask binary/.", "again"]),
-        (without_labels_at_all, [f"{FIRST}/{LABELS} is not there", "CryoNuSeg holds tissue images/."]),
+        (without_labels_folder, [f"{FIRST}/{LABELS} does not exist", f"{FIRST} holds mask binary/.", "again"]),
+        (without_labels_at_all, [f"{FIRST}/{LABELS} does not exist", "CryoNuSeg holds tissue images/."]),
         (
             one_label_missing,
             ["1 of 30 CryoNuSeg images have no label", f"{FIRST}/{LABELS}/<name>.tif", "Human_Skin_02"],

@@ -84,7 +84,10 @@ def test_where_two_nuclei_overlap_the_first_keeps_the_pixel(tmp_path: Path) -> N
 def test_a_nucleus_that_others_cover_is_an_error_not_a_loss(tmp_path: Path) -> None:
     add_image(tmp_path, "a", n1=square(2, 2), n2=square(2, 5), n3=square(2, 3), n4=square(8, 8))
 
-    with pytest.raises(DataError, match=r"masks/n3\.png shows a nucleus of 9 pixels, .*: n1\.png, n2\.png\. .* move"):
+    with pytest.raises(
+        DataError,
+        match=r"masks/n3\.png is a nucleus of 9 pixels that others cover completely: n1\.png, n2\.png\. .* move",
+    ):
         instances(tmp_path, "a")
 
 
@@ -98,7 +101,7 @@ def test_a_mask_of_another_size_is_named_with_its_image(tmp_path: Path) -> None:
 def test_a_file_with_several_nuclei_is_refused(tmp_path: Path) -> None:
     add_image(tmp_path, "a", n1=square(2, 2) // 255 + square(6, 6) // 255 * 2)
 
-    with pytest.raises(DataError, match=r"masks/n1\.png holds the values 0, 1, 2; .* one nucleus"):
+    with pytest.raises(DataError, match=r"masks/n1\.png has the values 0, 1, 2; .* one nucleus"):
         instances(tmp_path, "a")
 
 
@@ -154,7 +157,7 @@ def test_grey_images_alone_are_refused(tmp_path: Path) -> None:
     add_image(tmp_path, "a", GREY)
     add_image(tmp_path, "b", GREY)
 
-    with pytest.raises(DataError, match=r"All 2 images in .* are grey, .* Take the whole of stage1_train"):
+    with pytest.raises(DataError, match=r"All 2 images in .* are grey, .* Use the complete stage1_train"):
         open_dataset("dsb2018", tmp_path)
 
 
@@ -215,7 +218,7 @@ def another_folder(root: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "telling"),
     [
-        (no_masks, ["3 of 3", "/<id>/masks", "stage1_test has none, take stage1_train", ": a, b, c."]),
+        (no_masks, ["3 of 3", "/<id>/masks", "stage1_test has none; use stage1_train", ": a, b, c."]),
         (empty_masks, ["3 of 3", "/<id>/masks", ": a, b, c."]),
         (one_without_masks, ["1 of 3", "have no label", "/<id>/masks", ": b."]),
         (no_image, ["1 of 3 folders in ", "`<id>/images/<id>.png`: b.", "Copy or unpack them again"]),

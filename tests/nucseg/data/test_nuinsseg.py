@@ -134,7 +134,7 @@ def test_many_images_without_a_label_are_counted(release: Path) -> None:
 def test_another_folder_is_refused_with_what_was_expected_and_found(tmp_path: Path) -> None:
     (tmp_path / "slides").mkdir()
 
-    with pytest.raises(DataError, match=r"is not NuInsSeg: .*tissue images.* holds slides/"):
+    with pytest.raises(DataError, match=r"is not NuInsSeg\. Expected .*tissue images.* holds slides/"):
         open_dataset("nuinsseg", tmp_path)
 
 
@@ -229,7 +229,7 @@ def test_labels_without_an_image_are_noted(release: Path) -> None:
 def test_two_copies_of_the_release_are_not_chosen_from(release: Path) -> None:
     shutil.copytree(release, release.parent / "NuInsSeg old")
 
-    with pytest.raises(DataError, match=r"holds NuInsSeg 2 times: NuInsSeg, NuInsSeg old\. Name the one"):
+    with pytest.raises(DataError, match=r"holds NuInsSeg 2 times: NuInsSeg, NuInsSeg old\. Choose one"):
         open_dataset("nuinsseg", release.parent)
 
 

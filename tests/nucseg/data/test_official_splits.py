@@ -149,7 +149,7 @@ def test_conic_is_refused_where_scikit_learn_would_and_nowhere_else(n_sources, f
         got = official(conic_rows(names), "conic", fold, seed)
         assert set(got.test) == test
         trained, validated, _ = sources_of(got.train, got.validation, got.test)
-        assert not trained & validated or any("that same group" in note for note in got.notes)
+        assert not trained & validated or any("the same group" in note for note in got.notes)
 
 
 @pytest.mark.parametrize(

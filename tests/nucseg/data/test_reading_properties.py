@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from nucseg.data import open_dataset
 from nucseg.data.conic import _names
-from nucseg.data.files import listed
+from nucseg.data.files import image_files
 from nucseg.data.images import decode_image, decode_values
 from nucseg.data.masks import instances_from
 from nucseg.errors import DataError
@@ -103,7 +103,7 @@ def test_names_are_composed_text_or_a_mistake(tmp_path_factory: pytest.TempPathF
         except UnicodeEncodeError:  # half a surrogate pair is no file name
             return
     try:
-        found = listed(folder)
+        found = image_files(folder)
     except DataError as error:
         told = str(error)
         composed = [unicodedata.normalize("NFC", name) for name in set(names)]

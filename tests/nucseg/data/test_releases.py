@@ -41,7 +41,7 @@ def test_releases_come_in_the_order_of_the_names() -> None:
 
 
 def test_an_unknown_release_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="'conik'; known are nuinsseg, cryonuseg, conic, dsb2018, folder, synthetic"):
+    with pytest.raises(ConfigError, match=r"'conik'\. Known: nuinsseg, cryonuseg, conic, dsb2018, folder, synthetic"):
         release_named("conik")
 
 
@@ -95,7 +95,7 @@ def test_a_wrong_folder_is_told_the_layout_what_it_holds_and_the_way_out(name: s
 
 
 def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"is not Tiles: .* It holds nothing"):
+    with pytest.raises(DataError, match=r"is not Tiles\. Expected .* It holds nothing"):
         release_folder(TILES, tmp_path, holds_tiles)
 
 
@@ -124,7 +124,7 @@ def test_several_copies_are_not_chosen_from(tmp_path: Path) -> None:
     for place in ("2021/tiles", "2024/2024/tiles"):
         (tmp_path / place).mkdir(parents=True)
 
-    with pytest.raises(DataError, match=r"holds Tiles 2 times: 2021, 2024/2024\. Name the one"):
+    with pytest.raises(DataError, match=r"holds Tiles 2 times: 2021, 2024/2024\. Choose one"):
         release_folder(TILES, tmp_path, holds_tiles)
 
 
@@ -134,7 +134,7 @@ def test_one_image_in_a_hundred_may_lack_a_label(n_images: int, n_missing: int) 
 
     assert [entry.id for entry in kept] == [f"{i:03d}" for i in range(n_missing, n_images)]
     assert len(notes) == (1 if n_missing else 0)
-    assert not n_missing or "Tiles: left out for want of a label: 000" in notes[0]
+    assert not n_missing or "Tiles: left out because they have no label: 000" in notes[0]
 
 
 @pytest.mark.parametrize(("n_images", "n_missing"), [(1, 1), (99, 1), (100, 2), (665, 7)])
@@ -148,7 +148,7 @@ def test_more_than_that_is_half_a_copy(n_images: int, n_missing: int) -> None:
     [
         (99, ("Tiles: 99 of the 100 released images.",)),
         (100, ()),
-        (101, ("Tiles: 101 images, where the release has 100.",)),
+        (101, ("Tiles: 101 images, but the release has 100.",)),
     ],
 )
 def test_a_number_of_images_that_is_not_the_releases_is_noted(n_found: int, note: tuple[str, ...]) -> None:

@@ -126,7 +126,7 @@ def test_two_groups_give_two_folds_and_validation_from_the_training_group_with_a
     assert len(groups_in(got.test)) == 1
     assert groups_in(got.train) == groups_in(got.validation) != groups_in(got.test)
     assert len(got.validation) == 3
-    assert any("validation holds images of that same group" in note for note in got.notes)
+    assert any("validation has images of the same group" in note for note in got.notes)
     with pytest.raises(ConfigError, match="has the folds 0 to 1 here, got 2"):
         split(rows_of(20, 20), dataset="folder", protocol="grouped", fold=2, seed=0)
 
@@ -211,14 +211,14 @@ def test_a_folder_tells_by_its_sub_folders_which_images_belong_together(tmp_path
     [
         ([9], {"protocol": "grouped"}, "at least two groups .* folder has 1"),
         ([9], {"protocol": "official"}, "at least two groups"),
-        ([2, 2], {"protocol": "kfold"}, "at least 5 images, one a fold; folder has 4"),
+        ([2, 2], {"protocol": "kfold"}, "at least 5 images, one per fold; folder has 4"),
         ([2, 2], {"protocol": "official", "dataset": "nuinsseg"}, "at least 5 images"),
         ([1, 1], {"protocol": "paper"}, "at least 3 images, one for each part; folder has 2"),
-        ([1, 1], {"protocol": "grouped"}, "at least 3 images in all"),
+        ([1, 1], {"protocol": "grouped"}, "at least 3 in all"),
         ([9, 9], {"protocol": "kfold", "fold": 5}, "kfold has the folds 0 to 4 here, got 5"),
         ([9, 9], {"protocol": "kfold", "fold": -1}, "got -1"),
-        ([9, 9], {"protocol": "paper", "fold": 1}, "only the fold 0 here, got 1"),
-        ([9, 9], {"protocol": "random"}, "'random'; known are official, grouped, kfold, paper"),
+        ([9, 9], {"protocol": "paper", "fold": 1}, "only fold 0 here, got 1"),
+        ([9, 9], {"protocol": "random"}, "'random'. Known: official, grouped, kfold, paper"),
         ([9, 9], {"protocol": "kfold", "seed": -1}, "between 0 and 4294967295, got -1"),
     ],
 )
@@ -312,7 +312,7 @@ def test_one_image_is_refused_by_every_protocol_with_the_reason_and_a_way_out(da
 
 
 def test_the_number_of_folds_of_an_unknown_protocol_is_not_known() -> None:
-    with pytest.raises(ConfigError, match="'random'; known are official, grouped, kfold, paper"):
+    with pytest.raises(ConfigError, match=r"'random'\. Known: official, grouped, kfold, paper"):
         n_folds(rows_of(9, 9), dataset="mine", protocol="random")
 
 
