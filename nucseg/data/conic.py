@@ -42,7 +42,7 @@ _NAME = re.compile(r"[^\W_]+_[\w .]+-\d+")
 
 
 def open_conic(source: Path) -> DataSet:
-    """List CoNIC in `source`, or in the one folder inside it that holds the release.
+    """List CoNIC in `source`, or in a folder inside it.
 
     Order: that of the patches in the files. An id is the patch's name in patch_info.csv. The group is the source image
     (the part before the first "-"), because patches of one image are adjacent; the stratum is the cohort (the part
@@ -57,7 +57,7 @@ def open_conic(source: Path) -> DataSet:
             f"{' and '.join(missing)} there."
         )
     images, labels = image_stack(root / _IMAGES), label_stack(root / _LABELS)
-    names = _names(root / _INFO)
+    names = patch_names(root / _INFO)
     if not len(images) == len(labels) == len(names):
         raise DataError(
             f"The files in {root} do not match: {len(images)} patches in {_IMAGES}, {len(labels)} in {_LABELS}, "
@@ -80,7 +80,8 @@ def _entry(root: Path, index: int, name: str) -> PatchEntry:
     )
 
 
-def _names(file: Path) -> list[str]:
+def patch_names(file: Path) -> list[str]:
+    """Read the names of the patches in patch_info.csv. Raises DataError for anything else, and repeated names."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.DictReader(stream)

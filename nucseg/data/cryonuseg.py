@@ -36,7 +36,7 @@ _NAME = re.compile(r"Human_([A-Za-z]+)_\d+")
 
 
 def open_cryonuseg(source: Path) -> DataSet:
-    """List CryoNuSeg in `source`, or in the one folder inside it that holds the release.
+    """List CryoNuSeg in `source`, or in a folder inside it.
 
     Order: file name as a plain string. An id is the file stem, and the organ in it is the stratum; each image is its
     own group, because it comes from its own slide. Instances are those of the first round of annotator 1, a biologist;

@@ -72,7 +72,7 @@ class NucleusFilesEntry(ImageFileEntry):
 
 
 def open_dsb2018(source: Path) -> DataSet:
-    """List the H&E images of stage1_train in `source`, or in the one folder inside it that holds them.
+    """List the H&E images of stage1_train in `source`, or in a folder inside it.
 
     Order: id as a plain string. An id is the name of the image's folder; each image is its own group, since the release
     does not give the slides; the only stratum is "all". Nuclei are numbered in plain string order of their files. Grey

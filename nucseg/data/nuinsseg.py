@@ -34,7 +34,7 @@ _VAGUE = Path("vague areas", "mask binary")
 
 
 def open_nuinsseg(source: Path) -> DataSet:
-    """List NuInsSeg in `source`, or in the one folder inside it that holds the release.
+    """List NuInsSeg in `source`, or in a folder inside it.
 
     Order: organ folder, then file name, both as plain strings. An id is `<organ folder>/<file stem>`; group and stratum
     are the organ, because all its images come from one slide. Vague areas are ignored if they are given. The release

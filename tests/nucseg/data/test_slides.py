@@ -135,17 +135,17 @@ def test_gray_inverted_and_transparent_tiffs_become_rgb_on_white(tmp_path: Path)
         "minisblack": (gray, np.repeat(gray[..., None], 3, 2)),
         "miniswhite": (gray, 255 - np.repeat(gray[..., None], 3, 2)),
     }
-    for photometric, (stored, shown) in cases.items():
+    for photometric, (stored, expected) in cases.items():
         slide = TiffSlide(written(tmp_path / f"{photometric}.tif", stored, photometric=photometric, tile=(64, 64)))
-        np.testing.assert_array_equal(slide.read(0, 0, H, W), shown)
+        np.testing.assert_array_equal(slide.read(0, 0, H, W), expected)
         slide.close()
     slide = TiffSlide(
         written(tmp_path / "a.tif", np.dstack([SMOOTH, alpha]), extrasamples=["unassalpha"], tile=(64, 64))
     )
-    shown = slide.read(0, 0, H, W)
+    pixels = slide.read(0, 0, H, W)
     slide.close()
-    np.testing.assert_array_equal(shown[:100], SMOOTH[:100])
-    assert (shown[100:] == 255).all()
+    np.testing.assert_array_equal(pixels[:100], SMOOTH[:100])
+    assert (pixels[100:] == 255).all()
 
 
 def test_a_jpeg_pyramid_is_read_alike_by_tifffile_and_openslide(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_an_image_of_one_pixel_can_be_cropped(tmp_path: Path) -> None:
 
 def test_a_crop_is_described_and_depends_on_image_and_variant(tmp_path: Path) -> None:
     first, second = cropped(tmp_path, "[0.3, 0.6]", variants=2)
-    shown = {
+    crops = {
         first.apply(PLACES, "a").tobytes(),
         first.apply(PLACES, "b").tobytes(),
         second.apply(PLACES, "a").tobytes(),
@@ -72,7 +72,7 @@ def test_a_crop_is_described_and_depends_on_image_and_variant(tmp_path: Path) ->
 
     assert first.described["crop"] == "a square of 0.3 to 0.6 of the shorter side, one of 8 orientations"
     assert first.has_own_image
-    assert len(shown) == 3
+    assert len(crops) == 3
     assert cropped(tmp_path, "[0.3, 0.7]")[0].described != first.described
 
 

@@ -82,14 +82,14 @@ def test_clahe_equalises_the_lightness_like_opencv(tmp_path: Path) -> None:
 @pytest.mark.parametrize("recipe", ["stain", "papers"])
 def test_draws_differ_between_variants_and_images_and_do_not_depend_on_their_order(recipe: str) -> None:
     views = views_named(recipe)
-    shown = [view.apply(STAINED, sample_id).tobytes() for view in views for sample_id in ("a", "b", "c")]
+    drawn = [view.apply(STAINED, sample_id).tobytes() for view in views for sample_id in ("a", "b", "c")]
 
     again = [view.apply(STAINED, sample_id).tobytes() for view in reversed(views) for sample_id in ("c", "b", "a")]
 
     assert [view.name for view in views] == [f"{recipe}-{number}" for number in range(1, 5)]
     assert all(view.has_own_image for view in views)
-    assert again[::-1] == shown  # whatever the order
-    assert len(set(shown)) > len(shown) // 2
+    assert again[::-1] == drawn
+    assert len(set(drawn)) > len(drawn) // 2
 
 
 def test_another_process_draws_the_same() -> None:
