@@ -6,9 +6,9 @@ from nucseg.figures.fidelity import fidelity_bars
 from nucseg.figures.guidance import HARMED, HELPED, GuidanceEffect, guidance_effect
 from nucseg.figures.layers import encoder_panels, network_panels
 from nucseg.figures.nuclei import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH
-from nucseg.figures.overlay import Panels, Scene, overlay, overlays, panels
+from nucseg.figures.overlay import Scene, overlay, overlays
 from nucseg.figures.pca_colours import PrincipalColours, principal_colours, without_padding
-from nucseg.figures.reliability import Calibration, reliability_diagram
+from nucseg.figures.reliability import reliability_diagram
 from nucseg.figures.scatter import image_scatter, marked_strata
 from nucseg.figures.vector import outline_path
 from nucseg.figures.violin import violin
@@ -21,11 +21,9 @@ __all__ = [
     "MISSED",
     "OUTLINE",
     "TRUTH",
-    "Calibration",
     "Epoch",
     "FeaturePanel",
     "GuidanceEffect",
-    "Panels",
     "PrincipalColours",
     "Scene",
     "encoder_panels",
@@ -39,7 +37,6 @@ __all__ = [
     "outline_path",
     "overlay",
     "overlays",
-    "panels",
     "principal_colours",
     "reliability_diagram",
     "training_curves",

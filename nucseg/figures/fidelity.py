@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nucseg.figures.style import CYCLE, INK, tidy
+from nucseg.metrics.statistics import Interval
 
 BAR_IN, BETWEEN_IN, AROUND_IN = 0.08, 0.1, 1.0
 """Height of a bar, of the gap between groups of bars, and of the rest of the figure."""
 
 
-class Bounded(Protocol):
-    """A value with an optional confidence interval, such as `nucseg.metrics.Interval`."""
-
-    @property
-    def value(self) -> float:
-        """The estimate."""
-
-    @property
-    def low(self) -> float | None:
-        """Lower end."""
-
-    @property
-    def high(self) -> float | None:
-        """Upper end."""
-
-
-def fidelity_bars(errors: Mapping[str, Mapping[str, Bounded]], title: str = "") -> Figure:
+def fidelity_bars(errors: Mapping[str, Mapping[str, Interval]], title: str = "") -> Figure:
     """Draw the error of each replay under each motion as a bar, with its confidence interval as a line.
 
     The dashed line at 1.0 is the error of the channel means, which ignore the image: beyond it, replay does harm.
@@ -61,7 +45,7 @@ def fidelity_bars(errors: Mapping[str, Mapping[str, Bounded]], title: str = "") 
     return figure
 
 
-def _draw_intervals(axes: Axes, rows: list[float], bars: list[Bounded]) -> None:
+def _draw_intervals(axes: Axes, rows: list[float], bars: list[Interval]) -> None:
     for row, bar in zip(rows, bars, strict=True):
         if bar.low is not None and bar.high is not None:
             axes.plot([bar.low, bar.high], [row, row], color=INK, linewidth=0.8)

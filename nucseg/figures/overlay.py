@@ -16,22 +16,10 @@ from nucseg.figures.style import INK
 from nucseg.metrics.instances import InstanceMap
 from nucseg.metrics.overlap import Mask
 
-PANEL_IN = 2.56
-"""Width of a single panel in inches: at 100 dpi, a 256 px image has one dot per pixel."""
 CELL_IN = 1.7
 """Width of a panel in the table of `overlays`: four of them fill two columns of a journal."""
 GAP_IN, TITLE_IN, LABEL_IN, REMARK_IN, LEGEND_IN = 0.05, 0.22, 0.36, 0.22, 0.22
 """Space between panels, above columns, to the left of rows, below a row with remarks, and for the legend."""
-
-
-@dataclass(frozen=True, eq=False)
-class Panels:
-    """The panels of an overlay as separate figures, without title and legend."""
-
-    image: Figure
-    truth: Figure
-    predictions: dict[str, Figure]
-    """Run name -> what it found, missed and added."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,7 +68,7 @@ def overlays(scenes: Sequence[Scene]) -> Figure:
     figure, table = _empty_table(scenes, len(titles))
     for scene, row in zip(scenes, table, strict=True):
         remarks = ("", "", *(scene.remarks.get(run, "") for run in runs))
-        for axes, draw, remark in zip(row, _drawings(scene, CELL_IN), remarks, strict=True):
+        for axes, draw, remark in zip(row, _drawings(scene), remarks, strict=True):
             draw(axes)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
@@ -89,26 +77,6 @@ def overlays(scenes: Sequence[Scene]) -> Figure:
     for axes, title in zip(table[0], titles, strict=True):
         axes.set_title(title, fontsize=9, pad=3)
     figure.legend(handles=legend(), loc="lower center", ncols=5, fontsize=8, frameon=False, borderaxespad=0)
-    return figure
-
-
-def panels(
-    image: Image,
-    truth: InstanceMap,
-    predictions: Mapping[str, InstanceMap],
-    ignore: Mask | None = None,
-) -> Panels:
-    """Draw the panels of `overlay` as separate figures, for a web page; same arguments and errors."""
-    scene = Scene(image=image, truth=truth, predictions=predictions, ignore=ignore)
-    first, second, *others = (_bare(draw, image.shape) for draw in _drawings(scene, PANEL_IN))
-    return Panels(image=first, truth=second, predictions=dict(zip(predictions, others, strict=True)))
-
-
-def _bare(draw: Callable[[Axes], None], shape: tuple[int, ...]) -> Figure:
-    figure = Figure(figsize=(PANEL_IN, PANEL_IN * shape[0] / shape[1]))
-    axes = figure.add_axes((0, 0, 1, 1))
-    draw(axes)
-    axes.set_axis_off()
     return figure
 
 
@@ -139,7 +107,7 @@ def _common_runs(scenes: Sequence[Scene]) -> tuple[str, ...]:
     return names.pop()
 
 
-def _drawings(scene: Scene, panel_in: float) -> list[Callable[[Axes], None]]:
+def _drawings(scene: Scene) -> list[Callable[[Axes], None]]:
     """Functions that draw the panels: the image, the truth, then every prediction."""
     image, truth, predictions = scene.image, scene.truth, scene.predictions
     ignored = np.zeros(truth.shape, dtype=bool) if scene.ignore is None else scene.ignore
@@ -152,9 +120,9 @@ def _drawings(scene: Scene, panel_in: float) -> list[Callable[[Axes], None]]:
             )
     return [
         partial(draw_image, image=image),
-        partial(draw_truth, image=image, truth=truth, ignored=ignored, panel_in=panel_in),
+        partial(draw_truth, image=image, truth=truth, ignored=ignored, panel_in=CELL_IN),
         *(
-            partial(draw_prediction, image=image, truth=truth, found=found, ignored=ignored, panel_in=panel_in)
+            partial(draw_prediction, image=image, truth=truth, found=found, ignored=ignored, panel_in=CELL_IN)
             for found in predictions.values()
         ),
     ]

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from nucseg.figures.style import INK, LineStyle, line_style, tidy
-
-PerBin = NDArray[np.float64]
-
-
-class Calibration(Protocol):
-    """Counts of one run in K bins of equal width between probability 0 and 1, as `nucseg.metrics.Reliability`."""
-
-    @property
-    def n_pixels(self) -> PerBin:
-        """(K,) number of pixels."""
-
-    @property
-    def probability_sum(self) -> PerBin:
-        """(K,) sum of their predicted probabilities."""
-
-    @property
-    def n_nucleus_pixels(self) -> PerBin:
-        """(K,) number of them that are nucleus in the truth."""
+from nucseg.metrics.calibration import Reliability
 
 
-def reliability_diagram(curves: Mapping[str, Calibration]) -> Figure:
+def reliability_diagram(curves: Mapping[str, Reliability]) -> Figure:
     """Draw the observed share of nucleus pixels against the mean predicted probability, one line per run.
 
     A point is a bin with pixels. On the grey diagonal, probabilities are calibrated; below it, the run is overconfident
@@ -53,7 +34,7 @@ def reliability_diagram(curves: Mapping[str, Calibration]) -> Figure:
     return figure
 
 
-def _draw_run(upper: Axes, lower: Axes, counts: Calibration, name: str, style: LineStyle) -> None:
+def _draw_run(upper: Axes, lower: Axes, counts: Reliability, name: str, style: LineStyle) -> None:
     filled = counts.n_pixels > 0
     n_pixels = counts.n_pixels[filled]
     predicted, observed = counts.probability_sum[filled] / n_pixels, counts.n_nucleus_pixels[filled] / n_pixels

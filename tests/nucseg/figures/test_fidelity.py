@@ -1,19 +1,16 @@
 import io
-from dataclasses import dataclass
 
 from nucseg.figures import fidelity_bars
+from nucseg.metrics import Interval
 
 
-@dataclass
-class Error:
-    value: float
-    low: float | None
-    high: float | None
+def error(value: float, low: float | None = None, high: float | None = None) -> Interval:
+    return Interval(value, low, high, n_images=9, n_groups=9)
 
 
 ERRORS = {
-    "flip": {"plain": Error(1.2, 1.1, 1.3), "corrected": Error(0.5, 0.4, 0.6)},
-    "turn": {"plain": Error(1.4, None, None), "corrected": Error(0.6, None, None)},
+    "flip": {"plain": error(1.2, 1.1, 1.3), "corrected": error(0.5, 0.4, 0.6)},
+    "turn": {"plain": error(1.4), "corrected": error(0.6)},
 }
 
 
