@@ -63,7 +63,7 @@ class Encoder(ABC):
             check_image(image, position)
         rows = np.empty((len(images), *EMBEDDING_SHAPE), np.float32)
         done, at_once = 0, AdaptiveBatcher(self.batch_size)
-        for part, embedded in at_once.parts(images, self._embed_part):
+        for part, embedded in at_once.batches(images, self._embed_part):
             rows[done : done + len(part)] = embedded
             done += len(part)
         self.batch_size = at_once.size

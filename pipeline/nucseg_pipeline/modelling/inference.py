@@ -64,7 +64,7 @@ def predict(
     at_once = AdaptiveBatcher(batch_size)
     for share in stream(rows, batches(range(len(rows)), batch_size)):
         maps = _taken(model, collate(share, device), _maps)
-        for part, (probabilities, distances) in at_once.parts(range(len(share)), maps):
+        for part, (probabilities, distances) in at_once.batches(range(len(share)), maps):
             for i, one, distance in zip(part, probabilities, distances, strict=True):
                 yield Prediction(share[i].sample, one, distance)
 
@@ -84,7 +84,7 @@ def validate(
     losses, dices, at_once = [0.0], [], AdaptiveBatcher(batch_size)
     for share in stream(rows, batches(own, batch_size)):
         batch = collate(share, device)
-        parts = at_once.parts(range(len(share)), _taken(model, batch, lambda outputs: outputs.sides[0].float()))
+        parts = at_once.batches(range(len(share)), _taken(model, batch, lambda outputs: outputs.sides[0].float()))
         logits = torch.cat([made for _, made in parts])
         losses.append(float(SegmentationLoss()(logits, batch.target, batch.ignore)) * len(share))
         for row, one in zip(share, _probability(logits), strict=True):

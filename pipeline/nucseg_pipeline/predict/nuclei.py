@@ -13,7 +13,7 @@ from nucseg.data.resampling import resampled
 from nucseg.nuclei.instances import InstanceRule, separate
 from nucseg.nuclei.measurements import Measurements, measure
 from nucseg.nuclei.polygons import Ring, outline
-from nucseg.nuclei.stitching import Piece, RowBand, Span, Window, assemble, spans
+from nucseg.nuclei.stitching import BlockWindow, NucleusMask, RowBand, WindowNuclei, block_windows, stitch
 from nucseg.tiling import Maps
 from nucseg_pipeline.loading.prefetch import prefetch
 from nucseg_pipeline.predict.probability_maps import TiledSlide
@@ -75,20 +75,19 @@ def bands(
     block = max(BLOCK_PX[0], 2 * margin), max(BLOCK_PX[1], 2 * margin)
     buffer = _RowBuffer()
 
-    def window(down: Span, right: Span) -> Window[Nucleus] | None:
+    def find(down: BlockWindow, right: BlockWindow) -> WindowNuclei[Nucleus] | None:
         return _window(tiled, buffer, scaled, down, right)
 
-    assembled = assemble(
-        tiled.slide.size, window, block=block, margin=margin, min_area_px=scaled.min_area_px, shift=shift
-    )
+    stitched = stitch(tiled.slide.size, find, block=block, margin=margin, min_area_px=scaled.min_area_px, shift=shift)
     height = tiled.grid.extent[0]
-    pending = [_needed(span, network_px[0], height) for span in spans(tiled.slide.size[0], block[0], margin, shift[0])]
+    windows = block_windows(tiled.slide.size[0], block[0], margin, shift[0])
+    pending = [_needed(window, network_px[0], height) for window in windows]
 
     def complete_bands(new: Maps) -> list[RowBand[Nucleus]]:
         buffer.add(new)
         complete = []
         while pending and pending[0].stop <= buffer.bottom:
-            complete.append(next(assembled))
+            complete.append(next(stitched))
             pending.pop(0)
             buffer.drop(pending[0].start if pending else height)
         return complete
@@ -97,14 +96,15 @@ def bands(
         yield from complete
 
 
-def _needed(span: Span, network_px: float, extent: int) -> slice:
+def _needed(window: BlockWindow, network_px: float, extent: int) -> slice:
     """The rows or columns of the network's grid needed to interpolate a window along an axis."""
-    return slice(max(floor(span.from_ / network_px) - 1, 0), min(ceil(span.to / network_px) + 2, extent))
+    first, stop = floor(window.window_start / network_px) - 1, ceil(window.window_stop / network_px) + 2
+    return slice(max(first, 0), min(stop, extent))
 
 
 def _window(
-    tiled: TiledSlide, buffer: _RowBuffer, rule: InstanceRule, down: Span, right: Span
-) -> Window[Nucleus] | None:
+    tiled: TiledSlide, buffer: _RowBuffer, rule: InstanceRule, down: BlockWindow, right: BlockWindow
+) -> WindowNuclei[Nucleus] | None:
     rows, columns = (
         _needed(span, tiled.network_px[axis], tiled.grid.extent[axis]) for axis, span in enumerate((down, right))
     )
@@ -116,20 +116,20 @@ def _window(
     instances = separate(probability, rule, maps[1] if len(maps) > 1 else None)
     if not instances.any():
         return None
-    image = tiled.slide.read(down.from_, right.from_, down.to - down.from_, right.to - right.from_)
+    image = tiled.slide.read(down.window_start, right.window_start, down.window_px, right.window_px)
 
-    def describe(piece: Piece) -> Nucleus:
+    def describe(piece: NucleusMask) -> Nucleus:
         box = tuple(
-            slice(side.start - span.from_, side.stop - span.from_)
+            slice(side.start - span.window_start, side.stop - span.window_start)
             for side, span in zip(piece.box, (down, right), strict=True)
         )
         measured = measure(piece, image[box], probability[box])
         return Nucleus(measured, outline(piece.mask, x=piece.x, y=piece.y))
 
-    return Window(instances, describe)
+    return WindowNuclei(instances, describe)
 
 
-def _fine(maps: Maps, span: Span, first: int, network_px: float, axis: int) -> Maps:
+def _fine(maps: Maps, span: BlockWindow, first: int, network_px: float, axis: int) -> Maps:
     """Interpolate maps to the pixels of the image along one axis."""
     step = 1 / network_px
-    return np.asarray(resampled(maps, span.from_ * step - first, step, span.to - span.from_, axis), np.float32)
+    return np.asarray(resampled(maps, span.window_start * step - first, step, span.window_px, axis), np.float32)

@@ -93,7 +93,7 @@ def map_rows(
             counts.skipped += len(batch) - len(with_tissue)
             progress(counts.done)
         bottom = [*starts[1:], height][row]
-        yield blend.finished(bottom - starts[row])
+        yield blend.pop_rows(bottom - starts[row])
 
 
 def _normaliser(tiled: TiledSlide, tile_model: TileModel) -> Normaliser:

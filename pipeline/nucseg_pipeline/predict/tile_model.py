@@ -94,7 +94,7 @@ class TileModel:
         for square, tile, region in zip(images, tiles, regions, strict=True):
             square[: tile.to_h, : tile.to_w] = resized(region, tile.to_h, tile.to_w)
         embeddings = self._embed([_padded(region, tile_px) for region in regions])
-        parts = self._batcher.parts(range(len(tiles)), lambda part: self._forward(images, embeddings, part))
+        parts = self._batcher.batches(range(len(tiles)), lambda part: self._forward(images, embeddings, part))
         predicted = [maps for _, part in parts for maps in part]
         return [maps[:, : tile.to_h, : tile.to_w] for tile, maps in zip(tiles, predicted, strict=True)]
 

@@ -121,7 +121,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_nothing_is_lost(
     assert encoder.batches == [5, 2, 2, 1]
     assert encoder.batch_size == 2
     assert (np.diff(rows[:, 0, 0, 0]) > 0).all()
-    assert "No memory for 5 images at once; going on with 2." in caplog.text
+    assert "Out of memory with 5 images at once; continuing with 2." in caplog.text
 
 
 def test_no_memory_for_one_image_is_an_error_with_a_way_out() -> None:

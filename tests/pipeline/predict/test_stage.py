@@ -477,7 +477,7 @@ def test_the_command_fails_after_predicting_all_other_images(place: Path, pyrami
     assert result.exit_code == 1
     assert "a [slide]: " in result.stdout
     assert "error: 1 of 2 images could not be predicted:" in result.stderr
-    assert "b.png is no image" in result.stderr
+    assert "b.png is not an image" in result.stderr
     assert "Traceback" not in result.output
     alone = command(tmp_path / "b.png", "--run", place / "unguided", "--out", tmp_path / "none")
     assert "error: 1 of 1 images could not be predicted:" in alone.stderr
