@@ -82,7 +82,7 @@ class ImageEmbeddings:
 def n_to_encode(drawn: Sequence[tuple[Move, Motions]], known: Set[int]) -> int:
     """How many images `look` encodes where the embeddings of some elements are known."""
     needed = {element for _, motions in drawn for element in motions.elements} - known
-    return len(needed) + sum(bool(motions.bent) for _, motions in drawn)
+    return len(needed) + sum(bool(motions.mapped) for _, motions in drawn)
 
 
 def look(
@@ -97,7 +97,7 @@ def look(
     An exact view that a move begins with is encoded once, whether or not it is a move of its own.
     """
     elements = subject.missing(element for _, motions in drawn for element in motions.elements)
-    bent = [number for number, (_, motions) in enumerate(drawn) if motions.bent]
+    bent = [number for number, (_, motions) in enumerate(drawn) if motions.mapped]
     shown = [Motions.of_elements([element]) for element in elements] + [drawn[number][1] for number in bent]
     embeddings = [torch.from_numpy(one) for one in encoded(encoder, subject.native, shown, told)]
     exact = {**subject.exact, **dict(zip(elements, embeddings, strict=False))}
