@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucseg.encoders import Encoder, open_encoder
-from nucseg.encoders.base import LEAST_BATCH
+from nucseg.encoders.base import MIN_BATCH
 from nucseg.errors import NucsegError
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.datasets.locate import open_source
@@ -65,7 +65,7 @@ class Round:
 
 def alone(encoder: Encoder, images: list) -> tuple[float, float]:
     """Elapsed and processor seconds of the encoder on images that lie in memory."""
-    size = max(encoder.batch_size, LEAST_BATCH)
+    size = max(encoder.batch_size, MIN_BATCH)
     started, cpu = time.perf_counter(), time.process_time()
     for first in range(0, len(images), size):
         encoder.encode(images[first : first + size])
@@ -94,7 +94,7 @@ def rounds(options: argparse.Namespace) -> Iterator[Round]:
     )  # fmt: skip
     entries = open_source(options.dataset, options.source, "").entries[: options.images]
     images = [entry.read_image()[0] for entry in entries]
-    encoder.encode(images[:LEAST_BATCH])
+    encoder.encode(images[:MIN_BATCH])
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.rounds):
             cache = Path(folder) / str(number)

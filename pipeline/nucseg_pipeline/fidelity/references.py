@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nucseg.encoders import Encoder
-from nucseg.encoders.base import LEAST_BATCH
+from nucseg.encoders.base import MIN_BATCH
 from nucseg.replay import Motions, Replay, d4
 from nucseg.replay.fidelity import Agreement, agreement, channel_means
 from nucseg_pipeline.fidelity.motions import Move
@@ -119,7 +119,7 @@ def orbit(subject: ImageEmbeddings, encoder: Encoder, told: Told) -> Tensor:
 
 def encoded(encoder: Encoder, image: Image, shown: Sequence[Motions], told: Told) -> Iterator[NDArray[np.float32]]:
     """Encode an image under each of the motions, batch by batch."""
-    size = max(encoder.batch_size, LEAST_BATCH)
+    size = max(encoder.batch_size, MIN_BATCH)
     for first in range(0, len(shown), size):
         batch = [moved_native(image, motions) for motions in shown[first : first + size]]
         started = time.perf_counter()
