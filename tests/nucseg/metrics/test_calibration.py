@@ -70,7 +70,7 @@ def test_the_bins_are_those_of_scikit_learns_calibration_curve(seed: int) -> Non
 
 
 def test_each_bin_holds_its_upper_end() -> None:
-    # 0.2 is the upper end of the third bin; in float64, because float32 holds no multiple of 1/15 in between
+    # 0.2 is the upper end of the third bin; in float64, because float32 has no multiple of 1/15 in between
     probability = np.array([[0.0, 0.2, np.nextafter(0.2, 1), 1.0]])
     counts = count_reliability(probability, np.zeros((1, 4), dtype=bool))  # type: ignore[arg-type]
 

@@ -119,7 +119,7 @@ def test_intervals_agree_with_scipys_bootstrap_of_the_groups() -> None:
 
 
 def test_resamples_without_a_nucleus_of_the_size_are_left_out() -> None:
-    # 10 images, 2 of them with large nuclei: a tenth of the resamples holds none
+    # 10 images, 2 of them with large nuclei: a tenth of the resamples has none
     areas = [counts(5)] * 8 + [counts(5, 50), counts(50, 50)]
     hits = [found(True)] * 8 + [found(True, True), found(False, False)]
     small, large = recall_by_size(areas, hits, (0, 5, 50), draws=Resampling(n_resamples=500))
