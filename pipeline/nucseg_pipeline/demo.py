@@ -67,7 +67,6 @@ def demonstration(folder: Path, *, quick: bool = False) -> Demo:
             {"dataset": DATASET, "encoder": ENCODER, "cache": cache, "limit": QUICK_IMAGES if quick else None},
         ),
         trainings=trainings,
-
         report=ReportConfig(runs=tuple(runs.values()), out=folder / "report", baseline="unguided"),
         folder=folder,
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nucseg.encoders import Encoder
-from nucseg.encoders.base import LEAST_BATCH
+from nucseg.encoders.base import MIN_BATCH
 from nucseg.replay import Motions, Replay, d4
 from nucseg.replay.fidelity import Agreement, agreement, channel_means
 from nucseg_pipeline.fidelity.motions import MotionSpec
@@ -82,7 +82,7 @@ class ImageEmbeddings:
 def count_encodings(drawn: Sequence[tuple[MotionSpec, Motions]], known: Set[int]) -> int:
     """How many images `evaluate_motions` encodes if the embeddings of some elements are known."""
     needed = {element for _, motions in drawn for element in motions.elements} - known
-    return len(needed) + sum(bool(motions.bent) for _, motions in drawn)
+    return len(needed) + sum(bool(motions.mapped) for _, motions in drawn)
 
 
 def evaluate_motions(
@@ -97,15 +97,15 @@ def evaluate_motions(
     The exact view that a motion begins with is encoded once, even if several motions begin with it.
     """
     elements = image.missing(element for _, motions in drawn for element in motions.elements)
-    bent = [number for number, (_, motions) in enumerate(drawn) if motions.bent]
-    to_encode = [Motions.of_elements([element]) for element in elements] + [drawn[number][1] for number in bent]
+    mapped = [number for number, (_, motions) in enumerate(drawn) if motions.mapped]
+    to_encode = [Motions.of_elements([element]) for element in elements] + [drawn[number][1] for number in mapped]
     embeddings = [torch.from_numpy(array) for array in encode_moved(encoder, image.native, to_encode, on_encoded)]
     exact = {**image.exact, **dict(zip(elements, embeddings, strict=False))}
-    of_bent = dict(zip(bent, embeddings[len(elements) :], strict=True))
+    of_mapped = dict(zip(mapped, embeddings[len(elements) :], strict=True))
     for number, (spec, motions) in enumerate(drawn):
         view = exact[motions.elements[0]]
         replayed = {name: parameters.replayed(name, exact[0], view, motions) for name in parameters.replays}
-        yield MotionResult(spec, motions, of_bent.get(number, view), replayed)
+        yield MotionResult(spec, motions, of_mapped.get(number, view), replayed)
 
 
 def orientations(image: ImageEmbeddings, encoder: Encoder, on_encoded: OnEncoded) -> Tensor:
@@ -121,7 +121,7 @@ def encode_moved(
     encoder: Encoder, image: Image, to_encode: Sequence[Motions], on_encoded: OnEncoded
 ) -> Iterator[NDArray[np.float32]]:
     """Encode an image under each motion, in batches; yields (C, G, G)."""
-    size = max(encoder.batch_size, LEAST_BATCH)
+    size = max(encoder.batch_size, MIN_BATCH)
     for first in range(0, len(to_encode), size):
         batch = [moved_native(image, motions) for motions in to_encode[first : first + size]]
         started = time.perf_counter()

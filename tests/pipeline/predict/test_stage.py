@@ -177,7 +177,7 @@ def test_neither_store_nor_training_images_are_needed(place: Path, tmp_path: Pat
 
 def test_other_weights_are_refused(place: Path, tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(b"another encoder")
-    with pytest.raises(EncoderError, match="is another encoder than the network was trained with"):
+    with pytest.raises(EncoderError, match="is not the encoder that the network was trained with"):
         Predictor.open(place / "guided", weights=tmp_path / "other.onnx", device="cpu")
     with pytest.raises(ConfigError, match="was trained without guidance"):
         Predictor.open(place / "unguided", weights=tmp_path / "other.onnx", device="cpu")
