@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import notes, out, progress_bar, table
+from nucseg_pipeline.cli.options import options_from
+from nucseg_pipeline.config import ReportConfig
 
 if TYPE_CHECKING:
     from nucseg.metrics import Interval
-    from nucseg_pipeline.config import ReportConfig
     from nucseg_pipeline.report.cross_dataset import Matrix
     from nucseg_pipeline.report.summary import ReportSummary
 
@@ -26,65 +25,23 @@ SHOWN_DIFFERENCES = ("dice", "aji", "pq")
 """Metrics whose paired differences are printed."""
 
 
-def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
-    names: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--name", help="Name of a run in the report, once for each in their order. Default: its folder's."
-        ),
-    ] = None,
-    datasets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--dataset",
-            autocompletion=completion.datasets,
-            metavar="NAME",
-            help="Data set in the cache to score on, also one that the runs were not trained on; several make a "
-            "matrix. Default: the test part of each run.",
-        ),
-    ] = None,
-    grid: Annotated[
-        str, typer.Option(metavar="256|native", help="The prepared images, or the source's own masks at their size.")
-    ] = "256",
-    source: Annotated[
-        Path | None, typer.Option(help="Folder of the native masks, where it has moved since `embed`.")
-    ] = None,
-    out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the report. Default: reports/NAMES.")
-    ] = None,
-    baseline: Annotated[
-        str | None,
-        typer.Option(help="Name of the run or configuration that others are compared with. Default: the first."),
-    ] = None,
-    n_images: Annotated[
-        int | None, typer.Option(help="Images that the page has pictures of, at most. Default: 60.")
-    ] = None,
-    cache: Annotated[
-        str | None, typer.Option(help="Folder or URL of the cache, where it has moved since the training.")
-    ] = None,
-) -> None:
+@options_from(
+    ReportConfig,
+    {
+        "Data": "datasets grid source cache",
+        "Scoring": "baseline n_resamples seed",
+        "Output": "out names n_overlays",
+    },
+    arguments={"runs": typer.Argument(metavar="RUN")},
+    flags={"names": "--name", "datasets": "--dataset", "n_overlays": "--n-images"},
+)
+def report(config: ReportConfig) -> None:
     """Stage three: score runs and write a report.
 
     Reads the run folders and the stores they were trained from, and with --grid native the data set's own masks. Writes
-    report.html (one file, no network), summary.md, summary.json and per_image.csv. Several runs are set side by side
-    with paired differences; runs that differ only in fold and seed are summed up as one, with mean and spread.
+    report.html (one file, no network), summary.md, summary.json and per_image.csv. Several runs are compared by paired
+    differences; runs that differ only in fold and seed are summarised as one configuration, with mean and spread.
     """
-    from nucseg_pipeline.config import ReportConfig
-    from nucseg_pipeline.config.recipe import resolve
-
-    options = {
-        "runs": tuple(runs),
-        "names": tuple(names or ()),
-        "datasets": tuple(datasets or ()),
-        "grid": grid,
-        "source": source,
-        "out": out_folder,
-        "baseline": baseline,
-        "n_overlays": n_images,
-        "cache": cache,
-    }
-    config = resolve(ReportConfig, {}, options)
     run_report(config)
 
 

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from nucseg.errors import ConfigError, known
 from nucseg.toml import parse_toml, read_toml
 from nucseg_pipeline.config import (
-    AblateConfig,
     DistillConfig,
     EmbedConfig,
     PredictConfig,
@@ -20,6 +19,9 @@ from nucseg_pipeline.config import (
     ReportConfig,
     TrainConfig,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 STAGES: dict[str, type[Any]] = {
     "embed": EmbedConfig,
@@ -33,7 +35,7 @@ STAGES: dict[str, type[Any]] = {
 TABLES: dict[str, type[Any]] = {**STAGES, "record": Record}
 """All tables that a recipe may have."""
 
-C = TypeVar("C", EmbedConfig, TrainConfig, ReportConfig, PredictConfig, AblateConfig, DistillConfig)
+C = TypeVar("C", bound="DataclassInstance")
 
 
 def recipe_names() -> tuple[str, ...]:

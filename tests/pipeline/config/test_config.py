@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from nucseg.encoders.student import SIZES as STUDENT_SIZES
 from nucseg.errors import ConfigError
 from nucseg.replay import geometry_names
 from nucseg_pipeline.config import AblateConfig, EmbedConfig, ReportConfig, TrainConfig, default_cache, store_location
+from nucseg_pipeline.config.distill import SIZES
 from nucseg_pipeline.config.train import GEOMETRIES
 
 
@@ -159,3 +161,7 @@ def test_a_store_lies_in_its_cache_be_it_a_folder_or_a_url() -> None:
 def test_a_table_takes_each_seed_and_data_set_once(field: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="takes each seed and each data set once"):
         AblateConfig(recipe="fusion", **field)
+
+
+def test_the_sizes_of_a_student_are_those_of_the_package() -> None:
+    assert tuple(STUDENT_SIZES) == SIZES
