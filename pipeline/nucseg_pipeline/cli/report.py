@@ -30,6 +30,7 @@ SHOWN_DIFFERENCES = ("dice", "aji", "pq")
     {
         "Data": "datasets grid source cache",
         "Scoring": "baseline n_resamples seed",
+        "Machine": "device",
         "Output": "out names n_overlays",
     },
     arguments={"runs": typer.Argument(metavar="RUN")},
@@ -63,24 +64,24 @@ def _print_scores(found: ReportSummary) -> None:
     from nucseg_pipeline.formatting import bounds, number, p_value, signed
 
     title = f"{found.dataset}, {found.n_images} test images, {found.grid}: mean (95 % interval)"
-    if len(found.configurations) <= MOST_COLUMNS:
-        rows = [
-            [
-                name,
-                *(_cell(one.metrics[name]) for one in found.configurations),
-                number(found.all_background[name].value),
-            ]
-            for name in SHOWN
-        ]
-        out.print(table(title, ("metric", *(one.name for one in found.configurations), "all background"), rows))
+    background = [number(found.all_background[metric].value) for metric in SHOWN]
+    scores = {
+        configuration.name: [_cell(configuration.metrics[metric]) for metric in SHOWN]
+        for configuration in found.configurations
+    }
+    if len(scores) <= MOST_COLUMNS:
+        rows = [list(row) for row in zip(SHOWN, *scores.values(), background, strict=True)]
+        out.print(table(title, ("metric", *scores, "all background"), rows))
     else:
-        rows = [[one.name, *(_cell(one.metrics[name]) for name in SHOWN)] for one in found.configurations]
-        rows.append(["all background", *(number(found.all_background[name].value) for name in SHOWN)])
-        out.print(table(title, ("configuration", *SHOWN), rows))
-    for one in found.repeated:
-        over_runs = one.spreads["dice"]
+        rows = [[name, *cells] for name, cells in scores.items()]
+        out.print(table(title, ("configuration", *SHOWN), [*rows, ["all background", *background]]))
+    for configuration in found.repeated:
+        over_runs = configuration.spreads["dice"]
         deviation = "" if over_runs.sd is None else f", standard deviation {number(over_runs.sd)}"
-        out.print(f"{one.name}, {one.repeats}: dice over {one.spread_over} {number(over_runs.mean)}{deviation}")
+        out.print(
+            f"{configuration.name}, {configuration.repeats}: "
+            f"dice over {configuration.spread_over} {number(over_runs.mean)}{deviation}"
+        )
     for comparison in found.comparisons:
         for name in SHOWN_DIFFERENCES:
             paired = comparison.differences[name]

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucseg.errors import ConfigError
-from nucseg_pipeline.config.checks import check_at_least, check_choice, check_dataset, check_names, check_seed
+from nucseg_pipeline.config.checks import (
+    check_at_least,
+    check_choice,
+    check_dataset,
+    check_device,
+    check_names,
+    check_seed,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +41,8 @@ class ReportConfig:
     """Largest number of images to show in the report; each adds about 25 kB, and 15 kB per configuration."""
     cache: str | None = None
     """Folder or URL of the cache. Default: the one that each run was trained from."""
+    device: str = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -56,3 +65,4 @@ class ReportConfig:
         check_at_least(self, 0, ("n_overlays",))
         check_seed(self.seed)
         check_at_least(self, 1, ("n_resamples",))
+        check_device(self.device)
