@@ -59,7 +59,7 @@ _AFTER_A_STOP = {
 """What is left when a command stops early; commands that are not listed write all of their results at the end."""
 
 _LESS_MEMORY = ("--batch-size", "--width", "--workers", "--jobs")
-"""Options that reduce the need for memory."""
+"""Options whose lower values need less memory."""
 
 _PLAIN_SECONDS = 10.0
 """Least time between two lines of progress where there is no terminal."""
@@ -94,8 +94,8 @@ class Commands(TyperGroup):
 
         if lacks_memory(error) and not isinstance(error, NucsegError):
             flags = {flag for parameter in self.commands[command].params for flag in parameter.opts}
-            smaller = [flag for flag in _LESS_MEMORY if flag in flags]
-            way_out = f"Use a smaller {' or '.join(smaller)}, or close" if smaller else "Close"
+            useful = [flag for flag in _LESS_MEMORY if flag in flags]
+            way_out = f"Lower {' or '.join(useful)}, or close" if useful else "Close"
             return f"there is not enough memory ({reason(error)}). {way_out} other programs that use it."
         if isinstance(error, OSError) and error.strerror:
             place = f": {error.filename}" if error.filename else ""
