@@ -36,7 +36,7 @@ PRINTED = ("dice", "aji", "pq", "dice_weighted")
     flags={"datasets": "--dataset", "seeds": "--seed", "quick": "--quick"},
 )
 def ablate(config: AblateConfig) -> None:
-    """Make a table of the papers: embed what is missing, train every row, compare with each other and the publication.
+    """Make a table of the papers: embed what is missing, train every row, compare with the published scores.
 
     Reads CACHE, and the data sets and weights that it lacks. Writes runs/NAME/ for each run, and ablation.html,
     ablation.md, ablation.json and the full reports into OUT. Finished runs are skipped and shared by all tables. A
@@ -47,7 +47,7 @@ def ablate(config: AblateConfig) -> None:
 
 
 def run_ablate(config: AblateConfig) -> None:
-    """Make the table and say what came out."""
+    """Make the table and print it."""
     from nucseg_pipeline.ablate.stage import ablate as ablate_stage
 
     with progress_bar() as embedding:

@@ -35,7 +35,7 @@ def distill(config: DistillConfig, recipe: str | None) -> None:
 
 
 def run_distill(config: DistillConfig, recorded: str) -> None:
-    """Distill, and say what came out; `recorded` is the digest that the recipe's student had, or empty."""
+    """Distill and print the result; `recorded` is the digest that the recipe records, or empty."""
     from nucseg_pipeline.distill.stage import distill as distill_stage
 
     with progress_bar("steps") as progress:

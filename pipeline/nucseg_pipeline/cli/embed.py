@@ -34,7 +34,7 @@ def embed(config: EmbedConfig, recipe: str | None) -> None:
 
 
 def run_embed(config: EmbedConfig) -> None:
-    """Run stage one and say what came out."""
+    """Run stage one and print the result."""
     from nucseg_pipeline.embed.stage import embed as embed_stage
 
     with progress_bar() as progress:

@@ -44,7 +44,7 @@ def fidelity(config: FidelityConfig) -> None:
 
 
 def _show(title: str, lines: Mapping[str, Scores]) -> None:
-    """The errors: a table in a terminal, one line a motion elsewhere."""
+    """Print the errors: a table in a terminal, one line per motion elsewhere."""
     replays = list(next(iter(lines.values())))
     rows = [[name, *(_error(scores, replay) for replay in replays)] for name, scores in lines.items()]
     if out.is_terminal:
@@ -52,8 +52,8 @@ def _show(title: str, lines: Mapping[str, Scores]) -> None:
         return
     out.print(f"error of the replayed embedding: {title}")
     for name, *cells in rows:
-        told = ", ".join(f"{replay} {cell}" for replay, cell in zip(replays, cells, strict=True))
-        out.print(f"{name}: {told}")
+        errors = ", ".join(f"{replay} {cell}" for replay, cell in zip(replays, cells, strict=True))
+        out.print(f"{name}: {errors}")
 
 
 def _error(scores: Scores, replay: str) -> str:

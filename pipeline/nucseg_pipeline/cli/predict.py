@@ -39,14 +39,14 @@ def predict(config: PredictConfig) -> None:
         result = predict_stage(config, progress)
     notes(list(dict.fromkeys(note for image in result.images for note in image.summary.get("notes", ()))))
     for image in result.images:
-        out.print(_told(image))
+        out.print(_line(image))
     if result.images:
         out.print(f"results: {config.out}")
     if result.failures:
         raise DataError(_failed(result))
 
 
-def _told(image: ImageResult) -> str:
+def _line(image: ImageResult) -> str:
     summary = image.summary
     if image.was_there:
         return f"{image.name}: already there, {summary['n_nuclei']} nuclei"
@@ -63,8 +63,8 @@ def _failed(result: PredictResult) -> str:
     shown = "".join(f"\n  {name}: {reason}" for name, reason in list(result.failures.items())[:8])
     more = f"\n  and {len(result.failures) - 8} more" if len(result.failures) > 8 else ""
     way_out = (
-        "The others are done. Mend or leave out these, and run the command again: what is done is kept."
+        "The others are done. Fix or leave out these, and run the command again: finished images are skipped."
         if result.images
-        else "Mend them, or name others."
+        else "Fix them, or name others."
     )
     return f"{len(result.failures)} of {n_images} images could not be predicted:{shown}{more}\n{way_out}"

@@ -19,7 +19,7 @@ SHOWN = ("dice", "iou", "aji", "pq", "dice_weighted")
 """Metrics printed in the terminal; the report has all."""
 
 MOST_COLUMNS = 3
-"""More configurations than this are printed a line each, or their names and scores would be cut."""
+"""With more configurations than this, each gets a row instead of a column, so that nothing is cut off."""
 
 SHOWN_DIFFERENCES = ("dice", "aji", "pq")
 """Metrics whose paired differences are printed."""
@@ -47,7 +47,7 @@ def report(config: ReportConfig) -> None:
 
 
 def run_report(config: ReportConfig) -> None:
-    """Run stage three and say what came out."""
+    """Run stage three and print the result."""
     from nucseg_pipeline.report.stage import report as report_stage
 
     with progress_bar() as progress:
@@ -110,7 +110,7 @@ def _print_matrix(matrix: Matrix) -> None:
 
 
 def _cell(interval: Interval) -> str:
-    """A score and its interval, short enough for two runs in a narrow terminal."""
+    """Format a score and its interval, short enough for two runs in a narrow terminal."""
     from nucseg_pipeline.formatting import bounds, number
 
     return f"{number(interval.value)} ({bounds(interval)})".replace(" to ", "\N{EN DASH}")

@@ -42,7 +42,7 @@ def train(config: TrainConfig, recipe: str | None) -> None:
 
 
 def run_train(config: TrainConfig) -> None:
-    """Run stage two and say what came out."""
+    """Run stage two and print the result."""
     from nucseg_pipeline.train.stage import train as train_stage
 
     with show_training() as show:
@@ -55,7 +55,7 @@ def run_train(config: TrainConfig) -> None:
 
 @contextmanager
 def show_training() -> Iterator[Callable[[Started | StepDone | EpochDone], None]]:
-    """A callback that shows a training: a live table in a terminal, one line an epoch elsewhere."""
+    """Yield a callback that shows a training: a live table in a terminal, one line per epoch elsewhere."""
     view = _Training()
     if not out.is_terminal:
         yield view.print_line
@@ -72,7 +72,7 @@ def show_training() -> Iterator[Callable[[Started | StepDone | EpochDone], None]
 
 
 class _Training:
-    """What is known of a training so far, and how it is put."""
+    """The state of a training, and how it is displayed."""
 
     def __init__(self) -> None:
         self.started: Started | None = None
@@ -80,7 +80,7 @@ class _Training:
         self.epochs: list[EpochDone] = []
 
     def note(self, event: Started | StepDone | EpochDone) -> None:
-        """Take in an event; the start is told at once, since it never changes."""
+        """Record an event; the start is printed at once, since it does not change."""
         from nucseg_pipeline.train.events import EpochDone, Started
 
         if isinstance(event, Started):
@@ -93,14 +93,14 @@ class _Training:
             self.step = event
 
     def print_line(self, event: Started | StepDone | EpochDone) -> None:
-        """One line an epoch."""
+        """Record an event, and print one line per epoch."""
         self.note(event)
         if self.epochs and event is self.epochs[-1]:
             cells = zip(_COLUMNS, self._cells(self.epochs[-1]), strict=True)
             out.print(", ".join(f"{name} {cell}" for name, cell in cells if cell))
 
     def rendered(self) -> RenderableType:
-        """The last epochs as a table, and the step under way."""
+        """The last epochs as a table, and the current step."""
         from rich.console import Group
         from rich.text import Text
 
