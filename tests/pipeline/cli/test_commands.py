@@ -1,4 +1,4 @@
-"""The command line as a person meets it: help, exit statuses, messages without tracebacks."""
+"""The command line: help, exit statuses, messages without tracebacks."""
 
 import errno
 import json
@@ -386,15 +386,15 @@ def test_an_unknown_recipe_names_the_known_ones(tmp_path: Path) -> None:
     assert "nuinsseg-cpu" in failed(nucseg("train", "--dataset", "mine", "--recipe", "nuinsseg-cpo"))
 
 
-def test_the_demonstration_does_what_the_commands_that_it_prints_do(tmp_path: Path) -> None:
+def test_the_demonstration_runs_the_commands_that_it_prints(tmp_path: Path) -> None:
     """The long one: the whole pipeline, as the README has it, on fewer images."""
-    shown = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--quick"])
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--quick"])
 
-    assert shown.exit_code == 0, shown.output
-    commands = [line[2:] for line in shown.stdout.splitlines() if line.startswith("$ ")]
+    assert result.exit_code == 0, result.output
+    commands = [line[2:] for line in result.stdout.splitlines() if line.startswith("$ ")]
     assert [command.split()[1] for command in commands] == ["embed", "train", "train", "report"]
     page = tmp_path / "demo" / "report" / "report.html"
-    assert shown.stdout.rstrip().endswith(str(page))
+    assert result.stdout.rstrip().endswith(str(page))
     summary = json.loads((tmp_path / "demo" / "report" / "summary.json").read_text())
     assert set(summary["runs"]) == {"guided", "unguided"}
     shutil.rmtree(tmp_path / "demo" / "report")
