@@ -440,9 +440,9 @@ def test_another_process_at_the_same_image_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "told"),
     [
-        ({"mpp": 250.0}, "mpp is microns a pixel"),
-        ({"trained_mpp": 0.0}, "trained_mpp is microns a pixel"),
-        ({"overlap": 0.9}, "overlap is a share"),
+        ({"mpp": 250.0}, "mpp is in microns per pixel"),
+        ({"trained_mpp": 0.0}, "trained_mpp is in microns per pixel"),
+        ({"overlap": 0.9}, "overlap is a fraction"),
         ({"tile_px": 2}, "tile_px must be at least 16"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ],
