@@ -52,9 +52,9 @@ def run_ablate(config: AblateConfig) -> None:
 
     with progress_bar() as embedding:
         result = ablate_stage(config, _watcher(embedding))
-    for one in result.tables.tables:
-        _print_table(one)
-    notes(list(dict.fromkeys(note for one in result.tables.tables for note in one.notes)))
+    for dataset_table in result.tables.tables:
+        _print_table(dataset_table)
+    notes(list(dict.fromkeys(note for dataset_table in result.tables.tables for note in dataset_table.notes)))
     out.print(f"{result.n_trained} trained, {result.n_skipped} finished before, {result.n_failed} failed")
     out.print(f"table: {result.page}")
     if not result.is_whole:

@@ -38,7 +38,7 @@ def run_embed(config: EmbedConfig) -> None:
     from nucseg_pipeline.embed.stage import embed as embed_stage
 
     with progress_bar() as progress:
-        result = embed_stage(config, progress, _tell)
+        result = embed_stage(config, progress, _print_estimate)
     notes(result.notes)
     changes = result.synchronised
     out.print(
@@ -50,22 +50,22 @@ def run_embed(config: EmbedConfig) -> None:
         out.print("nothing embedded: networks without guidance (--fusion none) can be trained")
     else:
         out.print(f"{result.n_encoded} encoded{rate}; {result.n_embedded} embedded as {result.key.hash}")
-        _tell_views(result)
+        _print_views(result)
     out.print(f"store: {result.location}")
 
 
-def _tell_views(result: EmbedResult) -> None:
-    """One line a view, where there are others than the image as it is."""
+def _print_views(result: EmbedResult) -> None:
+    """Print one line per view, if there are others than the unchanged images."""
     for view in result.views if len(result.views) > 1 else ():
         out.print(f"  {view.name}: {view.n_encoded} encoded, {view.n_embedded} embedded")
 
 
-def _tell(told: Storage | Duration) -> None:
-    """What is foreseen, one line each."""
+def _print_estimate(estimate: Storage | Duration) -> None:
+    """Print the disk space or the time that the missing embeddings will take."""
     from nucseg_pipeline.embed.estimate import Storage, shown_size
 
-    if isinstance(told, Storage):
-        free = "" if told.free_bytes is None else f"; {shown_size(told.free_bytes)} are free"
-        out.print(f"{told.n_embeddings} embeddings to make, about {shown_size(told.n_bytes)} on disk{free}")
+    if isinstance(estimate, Storage):
+        free = "" if estimate.free_bytes is None else f"; {shown_size(estimate.free_bytes)} are free"
+        out.print(f"{estimate.n_embeddings} embeddings to make, about {shown_size(estimate.n_bytes)} on disk{free}")
     else:
-        out.print(f"about {clock(told.seconds)} for the {told.n_left} that are left")
+        out.print(f"about {clock(estimate.seconds)} for the {estimate.n_left} that are left")

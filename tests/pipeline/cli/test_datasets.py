@@ -87,7 +87,7 @@ def test_the_table_fits_the_terminal_and_has_all_data_sets(
     for wanted in ("12 images", "0 images, 0 embeddings", "drawn, not read"):
         assert any(wanted in cell for cell in printed), wanted
     assert f"$NUCSEG_DATA ({tmp_path / 'data [sets]'}), in ./data" in result.stdout
-    assert "`nucseg fetch` gets one. `nucseg datasets NAME` tells how" in result.stdout
+    assert "`nucseg fetch` downloads one. `nucseg datasets NAME` says how" in result.stdout
 
 
 def test_a_data_set_is_described_with_how_to_get_it(tmp_path: Path) -> None:
