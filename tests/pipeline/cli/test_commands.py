@@ -76,7 +76,7 @@ def embed(slides: Path, tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_help_says_what_the_command_reads_and_writes(command: list[str]) -> None:
-    text = nucseg(*command, "--help").stdout
+    text = " ".join(nucseg(*command, "--help").stdout.split())
 
     assert "Read" in text
     assert any(word in text for word in ("Writes", "Reads only", "Clears", "Delete"))

@@ -55,8 +55,8 @@ def test_the_numbers_are_the_costs_of_the_network_asked_for() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--model", "unet9"), f"'unet9'. Known: {', '.join(MODELS)}"),
-        (("--fusion", "sum"), f"'sum'. Known: {', '.join(FUSIONS)}"),
+        (("--model", "unet9"), f"'unet9' is not known. Known: {', '.join(MODELS)}"),
+        (("--fusion", "sum"), f"'sum' is not known. Known: {', '.join(FUSIONS)}"),
         (("--input-px", 250), "multiple of 16"),
         (("--width", 0), "got 0"),
     ],
