@@ -11,6 +11,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGES = {"nucseg": "nucseg", "nucseg_cache": "cache/nucseg_cache", "nucseg_pipeline": "pipeline/nucseg_pipeline"}
 FOR_DEVELOPERS = {"dev", "docs"}
+FOR_TYPE_CHECKERS = {"_typeshed"}
 
 
 def imported_libraries(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -37,7 +38,7 @@ def test_every_library_that_is_imported_is_a_dependency_or_in_an_extra_for_users
         f"{library} in {path.relative_to(REPOSITORY)}"
         for folder in PACKAGES.values()
         for library, path in imported_libraries(REPOSITORY / folder)
-        if library not in sys.stdlib_module_names | PACKAGES.keys()
+        if library not in sys.stdlib_module_names | PACKAGES.keys() | FOR_TYPE_CHECKERS
         and not {distribution(name) for name in providers.get(library, [library])} & declared
     }
 

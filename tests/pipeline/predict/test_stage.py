@@ -433,9 +433,9 @@ def test_two_processes_cannot_write_the_same_result(configure: Callable[..., Pre
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"mpp": 250.0}, "mpp is microns a pixel"),
-        ({"trained_mpp": 0.0}, "trained_mpp is microns a pixel"),
-        ({"overlap": 0.9}, "overlap is a share"),
+        ({"mpp": 250.0}, "mpp is in microns per pixel"),
+        ({"trained_mpp": 0.0}, "trained_mpp is in microns per pixel"),
+        ({"overlap": 0.9}, "overlap is a fraction"),
         ({"tile_px": 2}, "tile_px must be at least 16"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ],

@@ -1,7 +1,8 @@
 """Every option of every command with what people, scripts and environments put there."""
 
+import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin
 
 from typer.models import OptionInfo
 
@@ -76,16 +77,15 @@ def commands() -> Iterator[tuple[str, Callable[..., None]]]:
 
 def parameters(command: Callable[..., None]) -> Iterator[tuple[str, bool]]:
     """Option, empty where it is an argument, and whether it is a number; switches are left out."""
-    for name, hint in get_type_hints(command, include_extras=True).items():
-        kinds = (
-            {kind for one in (hint.__origin__, *get_args(hint.__origin__)) for kind in (one, *get_args(one))}
-            if name != "return"
-            else {bool}
-        )
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        hint = parameter.annotation
+        if get_origin(hint) is not Annotated:  # typer's context
+            continue
+        kinds = {kind for part in (hint.__origin__, *get_args(hint.__origin__)) for kind in (part, *get_args(part))}
         if bool not in kinds:
             about = hint.__metadata__[0]
             named = next(
-                (one for one in (about.default, *(about.param_decls or ())) if str(one).startswith("--")),
+                (flag for flag in (about.default, *(about.param_decls or ())) if str(flag).startswith("--")),
                 f"--{name.replace('_', '-')}",
             )
             yield named if isinstance(about, OptionInfo) else "", bool(kinds & {int, float})
