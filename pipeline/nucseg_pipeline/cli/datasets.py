@@ -58,9 +58,9 @@ def datasets(
 
 
 def _show_all(cache: str) -> None:
-    from nucseg_pipeline.datasets.status import survey
+    from nucseg_pipeline.datasets.status import dataset_statuses
 
-    found = survey(cache)
+    found = dataset_statuses(cache)
     shown = _wide_table(found) if out.width >= _WIDE else _narrow_table(found)
     shown.title, shown.show_lines = None, True
     for column in shown.columns:
@@ -110,7 +110,7 @@ def _state(standing: DatasetStatus) -> str:
 def _held(standing: DatasetStatus) -> str:
     from nucseg_pipeline.datasets.status import first_sentence
 
-    held = standing.holding
+    held = standing.cached
     if held is None:
         return "-"
     if held.problem:
@@ -120,9 +120,9 @@ def _held(standing: DatasetStatus) -> str:
 
 def _show_one(name: str, source: Path | None, cache: str, *, read: bool) -> None:
     from nucseg.errors import DataError
-    from nucseg_pipeline.datasets.status import check, find
+    from nucseg_pipeline.datasets.status import check, find_dataset
 
-    standing = find(name, cache, source)
+    standing = find_dataset(name, cache, source)
     out.print(standing.release.title if standing.name == standing.release.name else name)
     for label, text in _known_facts(standing):
         out.print(_labelled(label, _wrapped(text)))
@@ -142,7 +142,7 @@ def _show_one(name: str, source: Path | None, cache: str, *, read: bool) -> None
 
 
 def _known_facts(standing: DatasetStatus) -> list[tuple[str, str]]:
-    from nucseg_pipeline.datasets.status import cost, protocol_here
+    from nucseg_pipeline.datasets.status import protocol_with_folds, size_summary
 
     known = standing.release
     return [
@@ -151,8 +151,8 @@ def _known_facts(standing: DatasetStatus) -> list[tuple[str, str]]:
         ("licence", known.licence),
         ("to get it", "\n".join(f"{number}. {step}" for number, step in enumerate(known.instructions, 1))),
         ("layout", "\n".join(known.layout)),
-        ("protocol", protocol_here(standing)),
-        ("cost", cost(standing)),
+        ("protocol", protocol_with_folds(standing)),
+        ("cost", size_summary(standing)),
     ]
 
 
@@ -161,7 +161,7 @@ def _place_facts(standing: DatasetStatus, source: Path | None) -> list[tuple[str
     from nucseg_pipeline.datasets.locate import FOLDER, SYNTHETIC, places
     from nucseg_pipeline.datasets.status import NOT_FOUND
 
-    held, known = standing.holding, standing.release
+    held, known = standing.cached, standing.release
     looked = [source] if source else places(standing.name, held.source if held else "")
     own = known.name == FOLDER
     by = "put" if own else f"`nucseg fetch {known.name}` gets it; or put"

@@ -12,8 +12,7 @@ from nucseg_pipeline.cli.console import clock, notes, out, progress_bar
 
 if TYPE_CHECKING:
     from nucseg_pipeline.config import EmbedConfig
-    from nucseg_pipeline.embed.encode import Duration
-    from nucseg_pipeline.embed.estimate import Storage
+    from nucseg_pipeline.embed.estimate import DiskEstimate, TimeEstimate
     from nucseg_pipeline.embed.stage import EmbedResult
 
 
@@ -115,10 +114,10 @@ def run_embed(config: EmbedConfig) -> None:
     with progress_bar() as progress:
         result = embed_stage(config, progress, _tell)
     notes(result.notes)
-    changes = result.synchronised
+    changes = result.sync
     out.print(
         f"{changes.n_images} images: {changes.new} new, {changes.changed} changed, {changes.vanished} vanished, "
-        f"{changes.returned} returned, {changes.mended} mended"
+        f"{changes.returned} returned, {changes.repaired} repaired"
     )
     rate = f" in {result.seconds:.1f} s, {result.n_encoded / result.seconds:.2f} images/s" if result.n_encoded else ""
     if result.key is None:
@@ -135,12 +134,12 @@ def _tell_views(result: EmbedResult) -> None:
         out.print(f"  {view.name}: {view.n_encoded} encoded, {view.n_embedded} embedded")
 
 
-def _tell(told: Storage | Duration) -> None:
+def _tell(told: DiskEstimate | TimeEstimate) -> None:
     """What is foreseen, one line each."""
-    from nucseg_pipeline.embed.estimate import Storage, shown_size
+    from nucseg_pipeline.embed.estimate import DiskEstimate, format_size
 
-    if isinstance(told, Storage):
-        free = "" if told.free_bytes is None else f"; {shown_size(told.free_bytes)} are free"
-        out.print(f"{told.n_embeddings} embeddings to make, about {shown_size(told.n_bytes)} on disk{free}")
+    if isinstance(told, DiskEstimate):
+        free = "" if told.free_bytes is None else f"; {format_size(told.free_bytes)} are free"
+        out.print(f"{told.n_embeddings} embeddings to make, about {format_size(told.n_bytes)} on disk{free}")
     else:
         out.print(f"about {clock(told.seconds)} for the {told.n_left} that are left")

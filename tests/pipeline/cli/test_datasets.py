@@ -11,7 +11,7 @@ from nucseg.data import Entry, dataset_names
 from nucseg_cache import Store
 from nucseg_pipeline.cli import app
 from nucseg_pipeline.cli.console import out
-from nucseg_pipeline.datasets.status import protocol_here, stand
+from nucseg_pipeline.datasets.status import dataset_status, protocol_with_folds
 
 WIDTHS = (80, 140)
 
@@ -142,7 +142,7 @@ def test_nothing_is_read_where_that_is_asked_for(slides: Path, monkeypatch: pyte
     def read(entry: Entry) -> None:
         raise AssertionError
 
-    entries = stand("mine", "", slides).dataset.entries
+    entries = dataset_status("mine", "", slides).dataset.entries
     monkeypatch.setattr(type(entries[0]), "read", read)
     shown = nucseg("mine", "--source", slides, "--no-read")
 
@@ -154,7 +154,7 @@ def test_the_synthetic_data_set_is_complete() -> None:
     shown = nucseg("synthetic", "--no-read")
 
     assert "60 images listed (complete), none read" in shown.stdout
-    assert words(protocol_here(stand("synthetic", ""))) in words(shown.stdout)
+    assert words(protocol_with_folds(dataset_status("synthetic", ""))) in words(shown.stdout)
 
 
 def test_a_folder_that_is_something_else_is_an_error_after_what_is_known(slides: Path) -> None:

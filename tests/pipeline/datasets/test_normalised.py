@@ -141,7 +141,7 @@ def test_a_store_of_other_images_is_not_added_to(
 ) -> None:
     location = Path(run(source, tmp_path).location)
     shutil.copytree(location, tmp_path / "copy.zarr")
-    with pytest.raises(ConfigError, match=r"copy\.zarr holds mine@macenko prepared as .*name it DATASET@STAIN\.zarr"):
+    with pytest.raises(ConfigError, match=r"copy\.zarr holds mine@macenko prepared as .*rename it to DATASET@STAIN\.zarr"):
         run(source, tmp_path, dataset="copy", stain=None)
 
     before = files_of(location)

@@ -46,7 +46,7 @@ def test_a_store_that_was_copied_or_renamed_is_refused(
 ) -> None:
     make(tmp_path, name, dataset, **preparation)
 
-    with pytest.raises(ConfigError, match=rf"{name}\.zarr holds {holds}, and not {name}: it was copied or renamed"):
+    with pytest.raises(ConfigError, match=rf"{name}\.zarr holds {holds}, not {name}: it was copied or renamed"):
         open_store(str(tmp_path), name)
 
 
