@@ -50,6 +50,6 @@ def test_a_store_that_was_copied_or_renamed_is_refused(
         open_store(str(tmp_path), name)
 
 
-def test_where_no_store_is_there_is_none(tmp_path: Path) -> None:
+def test_a_store_that_does_not_exist_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFound):
         open_store(str(tmp_path), "mine")
