@@ -191,9 +191,7 @@ def test_a_limit_embeds_the_first_images_and_calls_none_vanished(source: Path, e
     assert (all_.n_encoded, all_.n_embedded) == (N_IMAGES - 2, N_IMAGES)
 
 
-def test_images_and_masks_alone_cost_no_encoding_and_can_be_embedded_later(
-    source: Path, encoder: ChecksumEncoder
-) -> None:
+def test_images_can_be_stored_without_an_encoder_and_embedded_later(source: Path, encoder: ChecksumEncoder) -> None:
     alone = run(source, encoder="none")
 
     store = Store.open(alone.location)
@@ -202,14 +200,16 @@ def test_images_and_masks_alone_cost_no_encoding_and_can_be_embedded_later(
     assert run(source).n_encoded == N_IMAGES
 
 
-def test_an_image_that_cannot_be_read_is_told_without_an_encoder_too(source: Path, encoder: ChecksumEncoder) -> None:
+def test_an_image_that_cannot_be_read_is_reported_without_an_encoder_too(
+    source: Path, encoder: ChecksumEncoder
+) -> None:
     next((source / "images").iterdir()).write_bytes(b"no image")
 
     with pytest.raises(DataError, match=rf"(?s)1 of {N_IMAGES} images.*The other {N_IMAGES - 1} are in "):
         run(source, encoder="none")
 
 
-def test_another_format_lives_beside_the_first(source: Path, encoder: ChecksumEncoder) -> None:
+def test_embeddings_in_two_formats_are_stored_side_by_side(source: Path, encoder: ChecksumEncoder) -> None:
     half = run(source)
     eighth = run(source, format="i8")
 
@@ -266,9 +266,7 @@ def test_an_image_of_which_nothing_would_be_left_is_named_and_all_others_are_emb
         run(source)
 
 
-def test_an_image_that_breaks_later_is_not_trained_on_and_comes_back_mended(
-    source: Path, encoder: ChecksumEncoder
-) -> None:
+def test_an_image_that_breaks_later_is_absent_until_it_is_repaired(source: Path, encoder: ChecksumEncoder) -> None:
     location = run(source).location
     file = source / "images" / "n [1] ü.png"
     whole = file.read_bytes()
@@ -319,7 +317,7 @@ def test_a_new_image_that_changes_meanwhile_is_embedded_as_it_was_read_and_again
     assert np.array_equal(store.embeddings(first.key).read([4])[0], expected(pixels(source, "n [4] ü")))
 
 
-def test_a_block_that_another_process_owns_is_let_go_at_once(
+def test_a_claim_that_is_refused_is_closed_at_once(
     source: Path, encoder: ChecksumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim, open_claims, refusals = Embeddings.claim, 0, [True, True, False]
@@ -374,7 +372,7 @@ def test_a_flipped_bit_in_an_embedding_costs_one_encoding(source: Path, encoder:
 
 
 @pytest.mark.parametrize("array", ["image", "instances", "ignore"])
-def test_pixels_that_verify_has_found_damaged_are_prepared_anew_without_encoding(
+def test_pixels_that_verify_has_found_damaged_are_prepared_again_without_encoding(
     source: Path, encoder: ChecksumEncoder, array: str
 ) -> None:
     result = run(source)
@@ -394,7 +392,7 @@ def test_pixels_that_verify_has_found_damaged_are_prepared_anew_without_encoding
 
 
 @pytest.mark.parametrize("array", ["id", "group", "image_digest", "record"])
-def test_damaged_descriptions_are_mended_without_encoding(source: Path, encoder: ChecksumEncoder, array: str) -> None:
+def test_damaged_descriptions_are_repaired_without_encoding(source: Path, encoder: ChecksumEncoder, array: str) -> None:
     result = run(source)
     undisturbed = files_of(result.location)
     chunk = next(file for file in (Path(result.location) / "samples" / array / "c").rglob("*") if file.is_file())
@@ -408,7 +406,7 @@ def test_damaged_descriptions_are_mended_without_encoding(source: Path, encoder:
     assert files_of(result.location) == undisturbed
 
 
-def test_a_limit_gives_no_damaged_row_beyond_it_up(source: Path, encoder: ChecksumEncoder) -> None:
+def test_damaged_rows_beyond_a_limit_are_left_for_a_run_without_it(source: Path, encoder: ChecksumEncoder) -> None:
     result = run(source)
     undisturbed = files_of(result.location)
     os.truncate(Path(result.location) / "samples/image/c/4/0/0/0", 100)
@@ -420,7 +418,7 @@ def test_a_limit_gives_no_damaged_row_beyond_it_up(source: Path, encoder: Checks
     assert files_of(result.location) == undisturbed
 
 
-def test_a_sample_whose_file_was_truncated_is_prepared_anew(source: Path, encoder: ChecksumEncoder) -> None:
+def test_a_sample_whose_file_was_truncated_is_prepared_again(source: Path, encoder: ChecksumEncoder) -> None:
     result = run(source)
     undisturbed = files_of(result.location)
     os.truncate(Path(result.location) / "samples/image/c/2/0/0/0", 100)
@@ -431,7 +429,7 @@ def test_a_sample_whose_file_was_truncated_is_prepared_anew(source: Path, encode
     assert files_of(result.location) == undisturbed
 
 
-def test_a_full_disk_is_told_and_what_was_finished_is_kept(
+def test_a_full_disk_is_reported_and_what_was_finished_is_kept(
     source: Path, encoder: ChecksumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = files_of(run(source, cache=str(source.parent / "undisturbed")).location)
@@ -456,7 +454,7 @@ def test_a_full_disk_is_told_and_what_was_finished_is_kept(
 
 
 @pytest.mark.parametrize("step", ["digests", "read"])
-def test_an_interrupt_waits_for_what_was_begun_and_begins_no_more(
+def test_after_an_interrupt_only_what_was_begun_is_finished(
     tmp_path: Path, encoder: ChecksumEncoder, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     folder, begun = write_dataset(tmp_path / "many", 64), []
@@ -483,7 +481,7 @@ def test_an_interrupt_waits_for_what_was_begun_and_begins_no_more(
     assert len(begun) <= 3 * READERS
 
 
-def test_a_cache_that_cannot_be_written_is_told(source: Path, encoder: ChecksumEncoder) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(source: Path, encoder: ChecksumEncoder) -> None:
     file = source.parent / "a file"
     file.write_text("")
 
@@ -502,7 +500,9 @@ def test_a_folder_that_is_no_store_is_left_alone(source: Path, encoder: Checksum
     assert precious.read_text() == "chapter 1"
 
 
-def test_an_unknown_data_set_lists_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folders_searched_for_an_unknown_data_set_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NUCSEG_DATA", str(tmp_path))
 
     with pytest.raises(ConfigError, match=r"'nuinseg'; looked in .*nuinseg.*none of the known data sets.*--source"):
@@ -510,7 +510,7 @@ def test_an_unknown_data_set_lists_where_it_was_looked_for(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("name", ["nuinsseg", "conic@macenko"])
-def test_a_known_data_set_that_is_nowhere_names_what_gets_it(
+def test_a_known_data_set_that_is_not_found_names_the_command_that_downloads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -85,9 +85,9 @@ def test_a_variant_keeps_the_prepared_image_that_its_embedding_belongs_to(
             range(N_IMAGES)
         )
         for info, value, image in zip(store.table, values, images, strict=True):
-            shown = view.apply(pixels(source, info.id), info.id)
-            assert np.array_equal(value, expected(shown))
-            assert np.array_equal(image, prepare_image(shown))
+            seen = view.apply(pixels(source, info.id), info.id)
+            assert np.array_equal(value, expected(seen))
+            assert np.array_equal(image, prepare_image(seen))
             assert not np.array_equal(image, store.read_samples([info.row])[0].image)
 
 
