@@ -1,4 +1,4 @@
-"""A store is opened by the name of its data set, and refused where it holds another."""
+"""A store is opened by the name of its data set, and refused if it holds another one."""
 
 from pathlib import Path
 
