@@ -232,12 +232,12 @@ def test_a_given_folder_beats_all_others(data: Path, tmp_path: Path) -> None:
     given = empty_cryonuseg(tmp_path / "given", 5)
 
     assert find_dataset("cryonuseg", str(tmp_path), given).state == "5 of 30 images"
-    assert "is not there" in find_dataset("cryonuseg", str(tmp_path), tmp_path / "none").problem
+    assert "does not exist" in find_dataset("cryonuseg", str(tmp_path), tmp_path / "none").problem
 
 
 def test_a_drawn_data_set_takes_no_folder(tmp_path: Path) -> None:
-    assert "drawn, not read" in find_dataset("synthetic", str(tmp_path), tmp_path).problem
-    with pytest.raises(ConfigError, match="drawn, not read"):
+    assert "generated, not read" in find_dataset("synthetic", str(tmp_path), tmp_path).problem
+    with pytest.raises(ConfigError, match="generated, not read"):
         open_source("synthetic", tmp_path)
 
 
@@ -278,7 +278,7 @@ def test_an_error_that_is_not_about_the_data_is_raised(tmp_path: Path, monkeypat
 
 def test_the_folds_are_those_of_the_images_that_were_found(tmp_path: Path) -> None:
     assert protocol_with_folds(dataset_status("cryonuseg", str(tmp_path))) == "leave one organ out, 10 folds"
-    for n_images, ending in [(7, "With these images: 3 folds"), (3, "ask for the protocol grouped.")]:
+    for n_images, ending in [(7, "With these images: 3 folds"), (3, "use the protocol grouped.")]:
         folder = empty_cryonuseg(tmp_path / str(n_images), n_images)
         assert protocol_with_folds(dataset_status("cryonuseg", str(tmp_path), folder)).endswith(ending)
 
