@@ -88,7 +88,7 @@ class Bench:
                     "preprocessing": "as sam", "precision": "float32", **self.fields}  # fmt: skip
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("nucseg_pipeline.embed.stage.open_encoder", lambda *a, **o: WeighedEncoder(identity))
-            for module in ("embed", "reading"):  # smaller, so that trainings take seconds
+            for module in ("embed.stage", "embed.image_reader"):  # smaller, so that trainings take seconds
                 patch.setattr(f"nucseg_pipeline.{module}.SIDE_PX", SIDE_PX)
             patch.setattr("nucseg_pipeline.embed.sync.prepare", partial(prepare, side_px=SIDE_PX))
             return embed(EmbedConfig(dataset=dataset, **config), lambda done, total, what: None)
@@ -225,7 +225,7 @@ def test_images_that_changed_are_embedded_anew_and_no_others(fault: str, bench: 
     change(here)
     result = here.embed()
     here.refuse_wrong_embeddings(result)
-    assert (result.n_encoded, result.synchronised.changed) == (n_encoded, n_changed)
+    assert (result.n_encoded, result.sync.changed) == (n_encoded, n_changed)
     (ledger.detected if n_encoded or n_changed else ledger.survived)(fault)
 
 
@@ -316,7 +316,7 @@ def test_a_recipe_of_views_that_was_edited_under_its_name_is_refused(bench: Any,
 def test_an_image_that_changes_while_it_is_embedded_is_told(
     bench: Any, ledger: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, forecast = bench(), __import__("nucseg_pipeline.embed.stage", fromlist=["forecast"]).forecast
+    here, forecast = bench(), __import__("nucseg_pipeline.embed.stage", fromlist=["estimate_disk"]).estimate_disk
     here.fields["layer"] = "12"
 
     def change_then_forecast(*args: Any) -> Any:
@@ -324,7 +324,7 @@ def test_an_image_that_changes_while_it_is_embedded_is_told(
         return forecast(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr("nucseg_pipeline.embed.stage.forecast", change_then_forecast)
+        patch.setattr("nucseg_pipeline.embed.stage.estimate_disk", change_then_forecast)
         with pytest.raises(NucsegError, match="3 was changed while it was being embedded"):
             here.embed()
     here.refuse_wrong_embeddings(here.embed())
