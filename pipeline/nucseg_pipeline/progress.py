@@ -6,7 +6,3 @@ from collections.abc import Callable
 
 Progress = Callable[[int, int, str], None]
 """Called with (done, total, what is being done)."""
-
-
-def no_progress(done: int, total: int, what: str) -> None:
-    """Report nothing."""

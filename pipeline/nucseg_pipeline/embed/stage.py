@@ -24,7 +24,7 @@ from nucseg_pipeline.embed.decoded_images import MAX_DECODED_BYTES, DecodedImage
 from nucseg_pipeline.embed.estimate import OnEstimate, estimate_disk
 from nucseg_pipeline.embed.sync import SyncResult, sync_samples
 from nucseg_pipeline.embed.view_target import SIDE_PX, ViewTarget, missing_rows, view_targets
-from nucseg_pipeline.progress import Progress, no_progress
+from nucseg_pipeline.progress import Progress
 
 NO_ENCODER = "none"
 """Name given in place of an encoder to store only images and masks, for networks without guidance."""
@@ -70,7 +70,9 @@ class EmbedResult:
 
 
 def embed(
-    config: EmbedConfig, progress: Progress = no_progress, on_estimate: OnEstimate = lambda estimate: None
+    config: EmbedConfig,
+    progress: Progress = lambda done, total, what: None,
+    on_estimate: OnEstimate = lambda estimate: None,
 ) -> EmbedResult:
     """Bring a store up to date with its data set, and embed what has no embedding yet.
 
