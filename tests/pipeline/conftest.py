@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from zarr.core.sync import sync as zarr_sync
 
 from nucseg.encoders import asked_identity
 from nucseg_cache import Key, SampleRow, Store
-from nucseg_pipeline.ablate.jobs import Told
+from nucseg_pipeline.ablate.jobs import OnOutput
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.loading.batch import Batch
 from nucseg_pipeline.train.stage import train
@@ -112,6 +113,26 @@ def training(pristine_cache: Path, tmp_path: Path) -> Callable[..., TrainConfig]
     return configure
 
 
+@pytest.fixture(scope="session")
+def trained(pristine_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of that cache and finished runs on it, never to be changed.
+
+    guided and multiscale are guided by the embeddings, plain-f0 and plain-f1 are two folds without guidance.
+    """
+    place = tmp_path_factory.mktemp("trained")
+    shutil.copytree(pristine_cache, place / "cache")
+    guided = TrainConfig(
+        dataset="synthetic", cache=str(place / "cache"), encoder="random", width=2, epochs=1, batch_size=4,
+        learning_rate=3e-3, device="cpu", threads=1, split="kfold", run=place / "guided",
+    )  # fmt: skip
+    plain = replace(guided, fusion="none", run=place / "plain-f0")
+    train(guided)
+    train(replace(guided, fusion="multiscale", run=place / "multiscale"))
+    train(plain)
+    train(replace(plain, fold=1, run=place / "plain-f1"))
+    return place
+
+
 @pytest.fixture
 def exported_encoder(tmp_path: Path) -> str:
     """The name of an exported encoder; what is in the file does not matter to embeddings that are there already."""
@@ -180,16 +201,16 @@ def forget_connections(file_system: Any) -> None:
 
 
 class InThisProcess:
-    """Trains here, which saves the seconds of starting an interpreter; crashes where it is told to."""
+    """Trains in this process, which saves starting an interpreter; reports a crash where `crash` says so."""
 
     def __init__(self, crash: Callable[[TrainConfig], bool] = lambda run: False) -> None:
         self.crash, self.trained = crash, []
 
-    def train(self, run: TrainConfig, log: Path, told: Told) -> str:
+    def train(self, run: TrainConfig, log: Path, on_output: OnOutput) -> str:
         self.trained.append(run.name)
         if self.crash(run):
             return "it was killed by SIGKILL"
-        told(run, "epoch 1/1")
+        on_output(run, "epoch 1/1")
         train(run)
         return ""
 
@@ -199,5 +220,5 @@ class InThisProcess:
 
 @pytest.fixture
 def in_this_process() -> type[InThisProcess]:
-    """A trainer for tables that starts no interpreters."""
+    """A training runner for tables that starts no interpreters."""
     return InThisProcess

@@ -85,7 +85,7 @@ class Commands(TyperGroup):
             if not _is_the_users(error):
                 raise
             err.print(Text.assemble(("error: ", "bold red"), _message(error)))
-            raise typer.Exit(FAILED) from None
+            raise typer.Exit(getattr(error, "exit_status", FAILED)) from None
 
 
 @contextmanager

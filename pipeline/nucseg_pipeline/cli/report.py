@@ -63,6 +63,7 @@ def report(
     cache: Annotated[
         str | None, typer.Option(help="Folder or URL of the cache, where it has moved since the training.")
     ] = None,
+    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:N, mps.")] = None,
 ) -> None:
     """Stage three: score runs and write a report.
 
@@ -83,6 +84,7 @@ def report(
         "baseline": baseline,
         "n_overlays": n_images,
         "cache": cache,
+        "device": device,
     }
     config = resolve(ReportConfig, {}, options)
     run_report(config)
@@ -94,8 +96,8 @@ def run_report(config: ReportConfig) -> None:
 
     with progress_bar() as progress:
         result = report_stage(config, progress)
-    notes(list(dict.fromkeys(line for found in result.findings for line in (*found.warnings, *found.notes))))
-    for found in result.findings:
+    notes(list(dict.fromkeys(line for found in result.summaries for line in (*found.warnings, *found.notes))))
+    for found in result.summaries:
         _print_scores(found)
     if result.matrix:
         _print_matrix(result.matrix)
@@ -135,13 +137,11 @@ def _print_scores(found: ReportSummary) -> None:
 
 
 def _print_matrix(matrix: Matrix) -> None:
-    from nucseg_pipeline.report.text import at_home
-
     rows = [
         [
             row.name,
             *(
-                _cell(cell["dice"]) + (" *" if at_home(row, column) else "")
+                _cell(cell["dice"]) + (" *" if row.is_own(column) else "")
                 for column, cell in zip(matrix.columns, row.cells, strict=True)
             ),
         ]

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucseg.errors import ConfigError
-from nucseg_pipeline.config.checks import check_at_least, check_choice, check_dataset, check_names, check_seed
+from nucseg_pipeline.config.checks import (
+    check_at_least,
+    check_choice,
+    check_dataset,
+    check_device,
+    check_names,
+    check_seed,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +34,15 @@ class ReportConfig:
     baseline: str = ""
     """Name of the run that the others are compared with; empty takes the first."""
     seed: int = 0
-    """Seed of the bootstrap and of the overlays drawn by chance."""
+    """Seed of the bootstrap and of the images drawn at random."""
     n_resamples: int = 10_000
     """Bootstrap resamples behind an interval."""
     n_overlays: int = 60
     """How many images the page has pictures of, at most; each takes about 25 kB and 15 kB more a configuration."""
     cache: str | None = None
     """Where the stores are now, if they were moved; None takes the places the runs were trained from."""
+    device: str = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -56,3 +65,4 @@ class ReportConfig:
         check_at_least(self, 0, ("n_overlays",))
         check_seed(self.seed)
         check_at_least(self, 1, ("n_resamples",))
+        check_device(self.device)
