@@ -53,7 +53,7 @@ class Ablation:
     baseline: str
     """Name of the row that the others are compared with."""
     folds: Mapping[str, int] = field(default_factory=dict)
-    """Data set -> number of folds of its protocol to run; all folds if not listed."""
+    """Data set -> number of folds of its protocol; all folds if it is not listed."""
     seeds: tuple[int, ...] = (0,)
     rows: tuple[Row, ...]
     train: Mapping[str, Any]
@@ -75,7 +75,8 @@ def load_ablation(name_or_path: str) -> Ablation:
     tables = read_recipe(name_or_path)
     if "ablation" not in tables:
         raise ConfigError(
-            f"{name_or_path} is not the recipe of a table: it has no [ablation]. Recipes without it are for `nucseg train`."
+            f"{name_or_path} is not the recipe of a table: it has no [ablation]. Recipes without [ablation] are for "
+            "`nucseg train`."
         )
     _check_names(tables, ("ablation", "train", "row", "grid"), str(name_or_path))
     about = _table(tables, "ablation", str(name_or_path))
