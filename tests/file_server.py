@@ -1,4 +1,4 @@
-"""A server on the loopback interface that gives files well or badly, as it is told."""
+"""An HTTP server on the loopback interface that serves files correctly, or with the faults that a test asks for."""
 
 import threading
 from collections.abc import Iterator, Mapping
@@ -9,41 +9,41 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a server answers: a file, well or badly. One request, one connection."""
+    """How the server responds to one request; the connection is closed afterwards."""
 
     content: bytes = b""
     status: int = 200
     etag: str = '"first"'
     ranges: bool = True
-    """Whether it gives the rest of a file where that is asked for."""
+    """Whether it supports range requests."""
     length: int | None = None
-    """The Content-Length that it states, if another than that of what it sends; -1 for none."""
+    """Content-Length, if not that of the content; -1 for none."""
     cut: int | None = None
-    """It sends so many bytes of the body, and then breaks off."""
+    """Number of bytes of the body after which it closes the connection."""
     stall_s: float = 0.0
-    """It keeps silent so long before it breaks off or ends."""
-    drip_s: float = 0.0
-    """It sends byte by byte, with such pauses."""
+    """How long it is silent before it closes the connection."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def part(self, asked: Mapping[str, str]) -> tuple[int, int]:
-        """Status, and where the bytes begin that answer a request with these headers."""
-        start = int(asked.get("Range", "bytes=0-")[6:-1])
-        if not (self.ranges and start and self.status == 200 and asked.get("If-Range", self.etag) == self.etag):
+    def select(self, request: Mapping[str, str]) -> tuple[int, int]:
+        """Status and first byte of the response to a request with these headers."""
+        start = int(request.get("Range", "bytes=0-")[6:-1])
+        if not (self.ranges and start and self.status == 200 and request.get("If-Range", self.etag) == self.etag):
             return self.status, 0
         return (206, start) if start < len(self.content) else (416, len(self.content))
 
-    def told(self, start: int) -> dict[str, str]:
-        """The headers of an answer whose bytes begin at `start`."""
+    def response_headers(self, status: int, start: int) -> dict[str, str]:
+        """The headers of a response whose body begins at `start`."""
         n_bytes = len(self.content)
-        found = {"Content-Length": str(n_bytes - start if self.length is None else self.length), "Connection": "close"}
-        found |= {"ETag": self.etag, "Content-Range": f"bytes {start}-{n_bytes - 1}/{n_bytes}" if start else ""}
-        return {name: value for name, value in {**found, **self.headers}.items() if value not in ("", "-1")}
+        headers = {"Content-Length": str(n_bytes - start if self.length is None else self.length), "ETag": self.etag}
+        if start:
+            headers["Content-Range"] = f"bytes {'*' if status == 416 else f'{start}-{n_bytes - 1}'}/{n_bytes}"
+        headers |= {"Connection": "close", **self.headers}
+        return {name: value for name, value in headers.items() if value not in ("", "-1")}
 
 
 @dataclass
 class FileServer:
-    """A server on the loopback interface. What is at an address is a list of answers, of which the last one stays."""
+    """A running server. Each path has a list of answers, the last of which is repeated."""
 
     address: str
     answers: dict[str, list[Answer]] = field(default_factory=dict)
@@ -51,48 +51,41 @@ class FileServer:
     closing: threading.Event = field(default_factory=threading.Event)
 
     def put(self, path: str, *answers: Answer) -> str:
-        """Answer requests for a path like this; its address."""
+        """Set the answers for a path; returns its URL."""
         self.answers[path] = list(answers)
         return f"{self.address}{path}"
 
-    def asked(self, path: str) -> list[Mapping[str, str]]:
+    def requests_for(self, path: str) -> list[Mapping[str, str]]:
         """The headers of every request for a path so far."""
-        return [headers for asked, headers in self.requests if asked == path]
+        return [headers for requested, headers in self.requests if requested == path]
 
-    def take(self, path: str, headers: Mapping[str, str]) -> Answer:
-        """The answer to a request."""
+    def next_answer(self, path: str, headers: Mapping[str, str]) -> Answer:
+        """Record a request and return the answer to it."""
         self.requests.append((path, headers))
         answers = self.answers.get(path, [Answer(status=404)])
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
 
-def _handler(served: FileServer) -> type[BaseHTTPRequestHandler]:
+def _handler(file_server: FileServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            answer = served.take(self.path, dict(self.headers))
-            status, start = answer.part(self.headers)
+            answer = file_server.next_answer(self.path, dict(self.headers))
+            status, start = answer.select(self.headers)
             self.send_response(status)
-            for name, value in answer.told(start).items():
+            for name, value in answer.response_headers(status, start).items():
                 self.send_header(name, value)
             self.end_headers()
             self.close_connection = True
-            self.send(answer.content[start:][: answer.cut], answer)
-
-        def send(self, body: bytes, answer: Answer) -> None:
-            step = 1 if answer.drip_s else max(len(body), 1)
             try:
-                for at in range(0, len(body), step):
-                    self.wfile.write(body[at : at + step])
-                    self.wfile.flush()
-                    if served.closing.wait(answer.drip_s):
-                        return
-                served.closing.wait(answer.stall_s)
+                self.wfile.write(answer.content[start:][: answer.cut])
+                self.wfile.flush()
+                file_server.closing.wait(answer.stall_s)
             except ConnectionError:
-                pass  # who asked has left
+                pass  # the client has closed the connection
 
-        def log_message(self, *what: object) -> None:
+        def log_message(self, *args: object) -> None:
             pass
 
     return Handler
@@ -100,15 +93,15 @@ def _handler(served: FileServer) -> type[BaseHTTPRequestHandler]:
 
 @contextmanager
 def serving() -> Iterator[FileServer]:
-    """A server that answers as it is told, in this process."""
-    served = FileServer("")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(served))
+    """Run a server in this process."""
+    file_server = FileServer("")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(file_server))
     server.daemon_threads, server.block_on_close = True, False
-    served.address = f"http://127.0.0.1:{server.server_port}"
+    file_server.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
-    yield served
-    served.closing.set()
+    yield file_server
+    file_server.closing.set()
     server.shutdown()
     server.server_close()
     thread.join()

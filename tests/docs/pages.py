@@ -14,7 +14,7 @@ PAGES = sorted(
     if not path.is_symlink()
 )
 
-BLOCK = re.compile(r"^```(?:bash|console)?\n(.*?)^```|((?:^    \S.*\n(?:^\s*\n)*)+)", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(?:bash|console)?\n(.*?)^```|((?:^    \S[^\n]*\n(?:^\s*\n)*)+)", re.MULTILINE | re.DOTALL)
 """A fenced block without a language, or of the shell; or an indented one."""
 
 TABLE = re.compile(r" *nucseg {2}")

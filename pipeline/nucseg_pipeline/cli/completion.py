@@ -33,7 +33,7 @@ def tables(incomplete: str) -> list[str]:
 
 def fetched(incomplete: str) -> list[str]:
     """What can be fetched."""
-    from nucseg_pipeline.fetching.catalogue import CATALOGUE
+    from nucseg_pipeline.fetch.catalogue import CATALOGUE
 
     return _beginning(incomplete, CATALOGUE)
 

@@ -11,7 +11,7 @@ from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import out, progress_bar, table
 
 if TYPE_CHECKING:
-    from nucseg_pipeline.fetching.catalogue import Item
+    from nucseg_pipeline.fetch.catalogue import Item
 
 _MB, _GB = 10**6, 10**9
 
@@ -20,46 +20,46 @@ def fetch(
     name: Annotated[
         str | None,
         typer.Argument(
-            autocompletion=completion.fetched, metavar="NAME", help="nuinsseg, vit_b, ...; without it, what there is."
+            autocompletion=completion.fetched, metavar="NAME", help="nuinsseg, vit_b, ...; without it, list everything."
         ),
     ] = None,
-    given: Annotated[
+    local: Annotated[
         Path | None,
         typer.Option(
             "--from",
-            help="What you have downloaded, a file or a folder: is checked and put in place instead.",
+            help="A file or folder that you have downloaded: verify it and put it in place.",
         ),
     ] = None,
 ) -> None:
     """Download a data set or weights, check them, and put them where the other commands look.
 
-    Reads its publisher's server, or what --from names. Writes data sets to $NUCSEG_DATA/NAME (default ./data/NAME) and
-    weights to $NUCSEG_WEIGHTS (default: the user's cache folder), each with a note of its digest beside it. An
-    interrupted download goes on where it stopped; what is there already is left as it is. What needs an account is
-    not downloaded: then NAME tells what to do.
+    Downloads from the publisher's server, or takes what --from names. Writes data sets to $NUCSEG_DATA/NAME (default
+    ./data/NAME) and weights to $NUCSEG_WEIGHTS (default: the user's cache folder), each with a note of its digest
+    beside it. An interrupted download continues where it stopped; what is complete is not downloaded again. For a data
+    set that needs an account, the command prints what to do.
     """
     if name is not None:
-        _fetch(name, given)
-    elif given is not None:
-        raise typer.BadParameter("--from goes with the NAME of what it is.")
+        _fetch(name, local)
+    elif local is not None:
+        raise typer.BadParameter("--from needs the NAME of the data set or weights.")
     else:
         _show_all()
 
 
-def _fetch(name: str, given: Path | None) -> None:
-    from nucseg_pipeline.fetch import fetch as fetch_stage
+def _fetch(name: str, local: Path | None) -> None:
+    from nucseg_pipeline.fetch import stage
 
     with progress_bar("MiB", reading="images") as progress:
-        fetched = fetch_stage(name, given, progress=progress)
-    out.print(f"{fetched.item.title}: {'fetched' if fetched.is_new else 'there already'}")
+        fetched = stage.fetch(name, local, progress=progress)
+    out.print(f"{fetched.item.title}: {'fetched' if fetched.is_new else 'already there'}")
     for check in fetched.checks:
         out.print(f"  {check}")
     out.print(f"licence: {fetched.item.licence}")
-    out.print(f"lies in: {fetched.place}")
+    out.print(f"path: {fetched.path}")
 
 
 def _show_all() -> None:
-    from nucseg_pipeline.fetch import survey
+    from nucseg_pipeline.fetch.stage import survey
 
     rows = [
         (item.name, item.title, _size(item), item.licence, _how(item) if found is None else str(found))
@@ -70,7 +70,7 @@ def _show_all() -> None:
     for column in shown.columns:
         column.justify, column.overflow = "left", "fold"
     out.print(shown)
-    out.print("`nucseg fetch NAME` downloads, checks and unpacks one, or says what to do where an account is needed.")
+    out.print("`nucseg fetch NAME` downloads, verifies and unpacks one, or says what to do if an account is needed.")
 
 
 def _size(item: Item) -> str:
@@ -80,4 +80,4 @@ def _size(item: Item) -> str:
 
 
 def _how(item: Item) -> str:
-    return "no; needs an account" if item.by_hand else "no"
+    return "no; needs an account" if item.needs_account else "no"

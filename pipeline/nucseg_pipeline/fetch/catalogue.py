@@ -1,6 +1,6 @@
-"""What can be fetched: from where, how large, held against what; and the steps where an account is needed.
+"""What can be fetched: the address, size and digest of each data set and of the weights, or the steps by hand.
 
-Digests are those that its publisher, or who pinned it, states; where there is none, none is given.
+Digests are those that the publisher states or that micro-sam pins; where there is none, none is given.
 """
 
 from __future__ import annotations
@@ -15,44 +15,42 @@ from nucseg.errors import ConfigError, known
 from nucseg.paths import home_expanded
 from nucseg_pipeline.datasets.locate import FOLDER, SYNTHETIC, known_places
 
-GB = 10**9
+_GB = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One thing that can be fetched."""
+    """A data set or weights that can be fetched."""
 
     name: str
-    """What the command line calls it."""
+    """As on the command line."""
     title: str
     licence: str
     file_name: str
-    """What is downloaded, as its publisher calls it; of what needs an account, what a person has then."""
+    """The publisher's name of the file, or of the files that the user has downloaded by hand."""
     url: str = ""
-    """Address of the file; empty where a record tells it, or an account is needed."""
+    """Address of the file; empty if a record states it, or an account is needed."""
     record: str = ""
-    """Address of the Zenodo record that tells the file's address, size and digest; empty where there is none."""
+    """API address of the Zenodo record that states the file's address and digest; empty if there is none."""
     digest: str = ""
-    """Of the file, `algorithm:hexadecimal`; empty where none is known beforehand."""
-    digest_from: str = ""
-    """Who states the digest."""
+    """Of the file, `algorithm:hexadecimal`; empty if none is known beforehand."""
     about_bytes: int = 0
-    """Size of the file as far as it is known before a server tells it; shown, and never relied on."""
+    """Approximate size of the file, for display only."""
     steps: tuple[str, ...] = ()
-    """What a person has to do, where it cannot be downloaded without an account."""
+    """What the user has to do, if an account is needed."""
     release: Release | None = None
-    """Of a data set; None for weights."""
-    most_unpacked_bytes: int = 0
-    """More than this is not in the archive of that data set."""
+    """The published data set; None for weights."""
+    max_unpacked_bytes: int = 0
+    """An archive that would unpack to more is not the published one."""
 
     @property
-    def by_hand(self) -> bool:
-        """Whether a person has to download it."""
+    def needs_account(self) -> bool:
+        """Whether the user has to download it by hand."""
         return not (self.url or self.record)
 
     @property
     def address(self) -> str:
-        """Where a person can download it."""
+        """Where the user can download it."""
         return self.url or (self.release.home if self.release else "")
 
     @property
@@ -60,17 +58,17 @@ class Item:
         """Where it is put: the first place in which the stages look for it."""
         return self._places[0]
 
+    def find(self) -> Path | None:
+        """Where the stages find it now, not verified; None if they find nothing or an empty folder."""
+        first = next((place for place in self._places if place.exists()), None)
+        return None if first is None or _is_empty_folder(first) else first
+
     @property
     def _places(self) -> list[Path]:
         """Where the stages look for it, in their order."""
         if self.release is not None:
             return [home_expanded(place).absolute() for place in known_places(self.name)]
         return [folder.absolute() / self.file_name for folder in weights_folders()]
-
-    def find(self) -> Path | None:
-        """Where the stages find it now; not checked. None where they do not, or find an empty folder."""
-        first = next((place for place in self._places if place.exists()), None)
-        return None if first is None or _is_empty_folder(first) else first
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -91,7 +89,6 @@ def _weights(name: str, title: str, about_bytes: int) -> Item:
         file_name=published.file_name,
         url=published.url,
         digest=f"xxh128:{published.file_digest}",
-        digest_from="as pinned by micro-sam",
         about_bytes=about_bytes,
     )
 
@@ -103,19 +100,19 @@ CATALOGUE: dict[str, Item] = {
             "nuinsseg",
             file_name="NuInsSeg.zip",
             record="https://zenodo.org/api/records/10518968",
-            about_bytes=int(1.6 * GB),
-            most_unpacked_bytes=30 * GB,
+            about_bytes=int(1.6 * _GB),
+            max_unpacked_bytes=30 * _GB,
         ),
         _dataset(
             "cryonuseg",
             file_name="archive.zip",
             steps=(
                 "Log in at https://www.kaggle.com (free account) and open {address}",
-                "Press Download, and leave the .zip packed.",
+                "Press Download, and do not unpack the .zip.",
                 "Run `nucseg fetch cryonuseg --from archive.zip` (the file as your browser named it), which checks it "
                 "and unpacks it to {target}",
             ),
-            most_unpacked_bytes=10 * GB,
+            max_unpacked_bytes=10 * _GB,
         ),
         _dataset(
             "conic",
@@ -125,29 +122,29 @@ CATALOGUE: dict[str, Item] = {
                 "Download the training patches: images.npy, labels.npy and patch_info.csv, in one folder or one .zip.",
                 "Run `nucseg fetch conic --from FOLDER` (or the .zip), which checks them and puts them in {target}",
             ),
-            most_unpacked_bytes=10 * GB,
+            max_unpacked_bytes=10 * _GB,
         ),
         _dataset(
             "dsb2018",
             file_name="stage1_train.zip",
             url="https://data.broadinstitute.org/bbbc/BBBC038/stage1_train.zip",
-            about_bytes=int(0.08 * GB),
-            most_unpacked_bytes=2 * GB,
+            about_bytes=int(0.08 * _GB),
+            max_unpacked_bytes=2 * _GB,
         ),
         _weights("vit_b", "SAM ViT-B (Kirillov et al. 2023)", 375 * 10**6),
         _weights("vit_l", "SAM ViT-L (Kirillov et al. 2023)", 1250 * 10**6),
         _weights("vit_h", "SAM ViT-H (Kirillov et al. 2023)", 2565 * 10**6),
     )
 }
-"""By name, in the order in which they are shown."""
+"""By name, in the order of display."""
 
 
 def item_named(name: str) -> Item:
-    """One thing that can be fetched. Raises ConfigError for another name, with the way out."""
+    """The item of that name. Raises ConfigError for any other name."""
     if name in CATALOGUE:
         return CATALOGUE[name]
     if name == SYNTHETIC:
-        raise ConfigError("The data set synthetic is drawn, not fetched: `nucseg embed --dataset synthetic`.")
+        raise ConfigError("The data set synthetic is generated, not fetched: `nucseg embed --dataset synthetic`.")
     if name == FOLDER:
-        raise ConfigError("A folder of your own is not fetched: name it, `nucseg embed --dataset MINE --source DIR`.")
+        raise ConfigError("A folder of your own is not fetched. Name it: `nucseg embed --dataset MINE --source DIR`.")
     raise ConfigError(f"Nothing that can be fetched is called {name!r}. {known(name, CATALOGUE)}")
