@@ -109,14 +109,14 @@ class ImageLayers:
     predictions: tuple[PredictionLayers, ...]
 
 
-def image_layers(shown: GalleryImage) -> ImageLayers:
+def image_layers(entry: GalleryImage) -> ImageLayers:
     """Draw the layers of one image: its pixels, its true nuclei, and the prediction of each configuration."""
-    image, size = shown.image, _page_size(shown.image.instances.shape)
-    predictions = tuple(_prediction(shown, name, size) for name in shown.instances)
+    image, size = entry.image, _page_size(entry.image.instances.shape)
+    predictions = tuple(_prediction(entry, name, size) for name in entry.instances)
     return ImageLayers(
         id=image.id,
         stratum=image.stratum,
-        why=shown.why,
+        why=entry.why,
         width=STEPS_PER_PX * size[1],
         height=STEPS_PER_PX * size[0],
         image=_webp(_resized_image(image.image, size)),
@@ -126,8 +126,8 @@ def image_layers(shown: GalleryImage) -> ImageLayers:
     )
 
 
-def _prediction(shown: GalleryImage, name: str, size: tuple[int, int]) -> PredictionLayers:
-    image, predicted, run = shown.image, shown.instances[name], shown.scores[name]
+def _prediction(entry: GalleryImage, name: str, size: tuple[int, int]) -> PredictionLayers:
+    image, predicted, run = entry.image, entry.instances[name], entry.scores[name]
     fills = {
         MISSED: (image.instances > 0) & (predicted == 0) & ~image.ignore,
         EXTRA: (image.instances == 0) & (predicted > 0) & ~image.ignore,
@@ -139,16 +139,16 @@ def _prediction(shown: GalleryImage, name: str, size: tuple[int, int]) -> Predic
         scores=next(scores for scores in run.images if scores.id == image.id),
         outlines=outline_path(under_centres(predicted, *size)),
         differences=_fills(fills, size),
-        guidance=_guidance(shown, name, size),
-        embedding=_webp(shown.embeddings[name], lossless=True) if name in shown.embeddings else "",
+        guidance=_guidance(entry, name, size),
+        embedding=_webp(entry.embeddings[name], lossless=True) if name in entry.embeddings else "",
     )
 
 
-def _guidance(shown: GalleryImage, name: str, size: tuple[int, int]) -> GuidanceLayers | None:
-    if name not in shown.unguided:
+def _guidance(entry: GalleryImage, name: str, size: tuple[int, int]) -> GuidanceLayers | None:
+    if name not in entry.unguided:
         return None
-    image, against = shown.image, shown.unguided[name]
-    effect = guidance_effect(image.instances, shown.instances[name], shown.instances[against], image.ignore)
+    image, against = entry.image, entry.unguided[name]
+    effect = guidance_effect(image.instances, entry.instances[name], entry.instances[against], image.ignore)
     return GuidanceLayers(
         against=against,
         pixels=_fills({HELPED: effect.helped, HARMED: effect.harmed}, size),

@@ -130,13 +130,13 @@ def test_folds_are_one_column_and_the_command_tells_which_files_it_wrote(trained
     runs = [trained / "plain-f0", trained / "plain-f1"]
     words = ["figures", *runs, "--n-images", 1, "--device", "cpu", "--out", tmp_path / "out"]
 
-    shown = CliRunner().invoke(app, [str(word) for word in words])
+    result = CliRunner().invoke(app, [str(word) for word in words])
 
-    assert shown.exit_code == 0, shown.output
+    assert result.exit_code == 0, result.output
     written = {file.name for file in (tmp_path / "out").iterdir()}
-    assert {line for line in shown.stdout.splitlines() if line.endswith((".png", ".md"))} == written
-    assert f"figures: {tmp_path / 'out'}" in shown.stdout
-    assert "note: drawn for a test" in " ".join(shown.stderr.split())
+    assert {line for line in result.stdout.splitlines() if line.endswith((".png", ".md"))} == written
+    assert f"figures: {tmp_path / 'out'}" in result.stdout
+    assert "note: drawn for a test" in " ".join(result.stderr.split())
     assert len([name for name in written if name.startswith("levels-")]) == 1
     text = (tmp_path / "out" / "README.md").read_text()
     tested = {image_id for run in runs for image_id in Run.open(run).split.test}

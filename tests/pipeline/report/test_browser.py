@@ -315,8 +315,8 @@ def test_the_matrix_is_sorted_by_the_same_script(visit: Open, trained_report: Re
     page = visit(file)
     region = page.get_by_role("region", name="Table of Dice", exact=True)
     region.get_by_role("button", name="synthetic").click()
-    shown = [float(text.split()[0]) for text in region.locator("tbody tr td:nth-child(2)").all_inner_texts()]
+    scores = [float(text.split()[0]) for text in region.locator("tbody tr td:nth-child(2)").all_inner_texts()]
 
-    assert shown == sorted(shown)
-    assert len(shown) == len(NAMES) + 1
+    assert scores == sorted(scores)
+    assert len(scores) == len(NAMES) + 1
     assert violations(page) == []

@@ -85,24 +85,24 @@ def test_an_unguided_run_needs_no_embeddings_and_a_guided_one_says_which_it_need
 def test_the_command_prints_the_matrix_and_names_the_page(trained: Path, cache: Path, tmp_path: Path) -> None:
     options = ["--dataset", "synthetic", "--dataset", "away", "--out", str(tmp_path / "m"), "--cache", str(cache)]
     arguments = ["report", str(trained / "guided"), *options, "--device", "cpu"]
-    shown = CliRunner().invoke(app, arguments, env={"COLUMNS": "160"})
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "160"})
 
-    assert shown.exit_code == 0, shown.output
+    assert result.exit_code == 0, result.output
     summary = json.loads((tmp_path / "m" / "summary.json").read_text())
     own, across = (summary["matrix"]["guided"][name]["dice"]["value"] for name in ("synthetic", "away"))
-    row = next(line for line in shown.stdout.splitlines() if line.split()[1:2] == ["guided"])
+    row = next(line for line in result.stdout.splitlines() if line.split()[1:2] == ["guided"])
     assert f"{own:.3f}" in row
     assert f"{across:.3f}" in row
     assert row.count("*") == 1
-    assert shown.stdout.rstrip().endswith(str(tmp_path / "m" / "report.html"))
+    assert result.stdout.rstrip().endswith(str(tmp_path / "m" / "report.html"))
     assert (tmp_path / "m" / "away" / "report.html").is_file()
 
 
 def test_a_grid_that_is_unknown_ends_in_one_message() -> None:
-    shown = CliRunner().invoke(app, ["report", "runs/guided", "--grid", "512"])
+    result = CliRunner().invoke(app, ["report", "runs/guided", "--grid", "512"])
 
-    assert shown.exit_code == 1
-    assert "grid must be 256 or native, got '512'" in " ".join(shown.stderr.split())
+    assert result.exit_code == 1
+    assert "grid must be 256 or native, got '512'" in " ".join(result.stderr.split())
 
 
 class EmptyRun:

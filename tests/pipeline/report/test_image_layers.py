@@ -20,7 +20,7 @@ IGNORE = np.zeros((20, 30), bool)
 IGNORE[:, 28:] = True
 
 
-def shown(truth: np.ndarray, found: dict[str, np.ndarray], ignore: np.ndarray, **more: Any) -> GalleryImage:
+def entry(truth: np.ndarray, found: dict[str, np.ndarray], ignore: np.ndarray, **more: Any) -> GalleryImage:
     image = np.random.default_rng(0).integers(0, 255, (*truth.shape, 3), dtype=np.uint8)
     scored = ScoredImage(
         id="one", group="", stratum="", image_digest=b"", mask_digest=b"", image=image, instances=truth, ignore=ignore,
@@ -48,7 +48,7 @@ def where(layer: np.ndarray, colour: str) -> np.ndarray:
 
 
 def test_what_was_missed_added_and_not_counted_is_filled_and_nothing_else() -> None:
-    (prediction,) = image_layers(shown(TRUTH, {"run": FOUND}, IGNORE)).predictions
+    (prediction,) = image_layers(entry(TRUTH, {"run": FOUND}, IGNORE)).predictions
     layer = opened(prediction.differences)
 
     assert np.array_equal(where(layer, MISSED), (TRUTH > 0) & (FOUND == 0))
@@ -59,7 +59,7 @@ def test_what_was_missed_added_and_not_counted_is_filled_and_nothing_else() -> N
 
 def test_where_guidance_helped_and_harmed_is_filled_and_counted() -> None:
     nothing = np.zeros_like(TRUTH)
-    layers = image_layers(shown(TRUTH, {"plain": nothing, "led": FOUND}, IGNORE, unguided={"led": "plain"}))
+    layers = image_layers(entry(TRUTH, {"plain": nothing, "led": FOUND}, IGNORE, unguided={"led": "plain"}))
     plain, led = layers.predictions
 
     assert plain.guidance is None
@@ -73,7 +73,7 @@ def test_where_guidance_helped_and_harmed_is_filled_and_counted() -> None:
 
 def test_a_large_image_is_made_smaller_and_its_layers_with_it() -> None:
     truth = np.kron(TRUTH, np.ones((60, 60), np.int32))
-    layers = image_layers(shown(truth, {"run": truth}, truth < 0))
+    layers = image_layers(entry(truth, {"run": truth}, truth < 0))
 
     assert (layers.width, layers.height) == (2 * MOST_PX, 2 * round(MOST_PX * 20 / 30))
     assert opened(layers.image).shape[:2] == opened(layers.predictions[0].differences).shape[:2] == (341, MOST_PX)
@@ -82,13 +82,13 @@ def test_a_large_image_is_made_smaller_and_its_layers_with_it() -> None:
 
 def test_an_embedding_is_shown_cell_by_cell() -> None:
     colours = np.random.default_rng(1).integers(0, 255, (5, 8, 3), dtype=np.uint8)
-    (prediction,) = image_layers(shown(TRUTH, {"run": FOUND}, IGNORE, embeddings={"run": colours})).predictions
+    (prediction,) = image_layers(entry(TRUTH, {"run": FOUND}, IGNORE, embeddings={"run": colours})).predictions
 
     assert np.array_equal(opened(prediction.embedding)[..., :3], colours)
 
 
 @pytest.mark.parametrize("name", ["differences", "embedding"])
 def test_empty_layers_take_no_space(name: str) -> None:
-    (prediction,) = image_layers(shown(TRUTH, {"run": TRUTH}, IGNORE)).predictions
+    (prediction,) = image_layers(entry(TRUTH, {"run": TRUTH}, IGNORE)).predictions
 
     assert len(getattr(prediction, name)) < 400

@@ -138,8 +138,8 @@ def test_the_images_of_the_largest_gain_and_loss_by_guidance_are_shown(make: Rep
 def test_what_guidance_changed_is_counted_in_pixels_and_nuclei(two: ReportResult) -> None:
     data = page_data(two)
     (picture,) = data["pictures"]
-    shown = data["ids"][data["pictureOf"].index(0)]
-    row, runs = ROWS[shown], two_runs()
+    drawn_id = data["ids"][data["pictureOf"].index(0)]
+    row, runs = ROWS[drawn_id], two_runs()
     counted = ~row.ignore
     right = {name: ((run.probability(row) >= 0.5) == (row.instances > 0))[counted] for name, run in runs.items()}
     effects = {prediction["name"]: prediction["guidance"] for prediction in picture["predictions"]}

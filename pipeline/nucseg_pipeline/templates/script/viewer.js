@@ -116,12 +116,12 @@ const pictured = () => view.order.filter((image) => data.pictureOf[image] !== nu
 function showImage(image) {
   const picture = data.pictureOf[image];
   const id = data.ids[image];
-  const shown = data.pictures[picture];
+  const entry = data.pictures[picture];
   state.image = image;
   const order = pictured();
   const place = order.indexOf(image);
   byId("viewer-title").textContent = id;
-  const about = [data.strata[image], shown.why, place < 0 ? "" : `${place + 1} of ${order.length} images with pictures`];
+  const about = [data.strata[image], entry.why, place < 0 ? "" : `${place + 1} of ${order.length} images with pictures`];
   byId("viewer-about").textContent = about.filter(Boolean).join(" \u00b7 ");
   byId("viewer-earlier").disabled = place <= 0;
   byId("viewer-later").disabled = place < 0 || place === order.length - 1;
