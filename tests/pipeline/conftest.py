@@ -133,21 +133,31 @@ def trained(pristine_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return place
 
 
+def export_encoder(folder: Path) -> str:
+    """The name of an exported encoder; the content of its file does not matter to embeddings that are cached."""
+    (folder / "encoder.onnx").write_bytes(b"weights of an encoder")
+    return f"onnx:{folder / 'encoder.onnx'}"
+
+
+def add_embeddings(cache: Path, encoder: str) -> None:
+    """Store the embeddings of the random encoder under the name of another one as well."""
+    store = Store.open(cache / "synthetic.zarr", mode="r+")
+    key = Key({**asked_identity(encoder), "precision": "float32", "format": "f16"})
+    random = store.embeddings(store.find({"architecture": "random"}))
+    rows = range(store.n_rows)
+    store.embeddings(key, recorded={}).write(rows, np.asarray(random.read(rows)))
+
+
 @pytest.fixture
 def exported_encoder(tmp_path: Path) -> str:
-    """The name of an exported encoder; what is in the file does not matter to embeddings that are there already."""
-    (tmp_path / "encoder.onnx").write_bytes(b"weights of an encoder")
-    return f"onnx:{tmp_path / 'encoder.onnx'}"
+    """The name of an exported encoder."""
+    return export_encoder(tmp_path)
 
 
 @pytest.fixture
 def real_cache(cache: Path, exported_encoder: str) -> Path:
-    """The cache with embeddings of that encoder beside those of random weights."""
-    store = Store.open(cache / "synthetic.zarr", mode="r+")
-    key = Key({**asked_identity(exported_encoder), "precision": "float32", "format": "f16"})
-    random = store.embeddings(store.find({"architecture": "random"}))
-    rows = range(store.n_rows)
-    store.embeddings(key, recorded={}).write(rows, np.asarray(random.read(rows)))
+    """The cache with embeddings of that encoder in addition to those of random weights."""
+    add_embeddings(cache, exported_encoder)
     return cache
 
 
