@@ -69,7 +69,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Commands(TyperGroup):
-    """The commands, with every error that the user can act on turned into one message and exit status 1."""
+    """The commands, with every error that the user can act on turned into one message and exit status 1, or its own."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; see the class."""
