@@ -43,6 +43,7 @@ function layerNames(prediction) {
 }
 
 const counted = (value) => value.toLocaleString("en");
+const nuclei = (n) => `${counted(n)} ${n === 1 ? "nucleus" : "nuclei"}`;
 
 function drawStage(picture, id) {
   const own = data.pictures[picture].predictions[state.position];
@@ -50,12 +51,12 @@ function drawStage(picture, id) {
   const drawn = layersOf(own).map(([, words]) => words.toLowerCase());
   byId("viewer-stage").setAttribute("aria-label", `${id} with ${drawn.join(", ") || "no layers"}: ${own.name}`);
   const caption = [make("b", { textContent: own.name }), own.run === own.name ? "" : ` (${own.run})`,
-    `: Dice ${own.dice.toFixed(3)}, AJI ${own.aji.toFixed(3)}, ${counted(own.nuclei)} nuclei.`];
+    `: Dice ${own.dice.toFixed(3)}, AJI ${own.aji.toFixed(3)}, ${nuclei(own.nuclei)}.`];
   const effect = own.guidance;
   if (effect) {
     caption.push(make("span", { className: "effect", textContent:
-      ` Against ${effect.against}, right only with guidance: ${counted(effect.helped)} px, ${effect.gained} nuclei; ` +
-      `only without: ${counted(effect.harmed)} px, ${effect.lost} nuclei.` }));
+      ` Against ${effect.against}, right only with guidance: ${counted(effect.helped)} px, ${nuclei(effect.gained)}; ` +
+      `only without: ${counted(effect.harmed)} px, ${nuclei(effect.lost)}.` }));
   }
   byId("viewer-caption").replaceChildren(...caption);
   drawEmbedding(picture, id);
@@ -130,7 +131,7 @@ function showImage(image) {
   drawStage(picture, id);
   draw(byId("viewer-truth"), picture, ["image", "truth"]);
   byId("viewer-truth").setAttribute("aria-label", `True nuclei of ${id}, outlined`);
-  byId("viewer-truth-caption").textContent = `truth, ${counted(data.nuclei[image])} nuclei`;
+  byId("viewer-truth-caption").textContent = `truth, ${nuclei(data.nuclei[image])}`;
 }
 
 function step(by) {
