@@ -20,7 +20,6 @@ from nucseg.figures import (
     HELPED,
     IGNORED,
     MISSED,
-    STEPS_PER_PX,
     guidance_effect,
     outline_path,
 )
@@ -99,7 +98,7 @@ class ImageLayers:
     stratum: str
     why: str
     width: int
-    """In units of the SVG paths."""
+    """In pixels, the units of the SVG paths."""
     height: int
     image: str
     """Data URL of the H&E image."""
@@ -117,8 +116,8 @@ def image_layers(entry: GalleryImage) -> ImageLayers:
         id=image.id,
         stratum=image.stratum,
         why=entry.why,
-        width=STEPS_PER_PX * size[1],
-        height=STEPS_PER_PX * size[0],
+        width=size[1],
+        height=size[0],
         image=_webp(_resized_image(image.image, size)),
         n_true=predictions[0].scores.n_true,
         truth=outline_path(under_centres(image.instances, *size)),

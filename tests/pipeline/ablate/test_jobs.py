@@ -50,7 +50,7 @@ def test_the_error_of_a_refused_training_is_its_reason(
     monkeypatch.setenv("FORCE_COLOR", "1")
     error = SubprocessRunner().train(training(model="unet9"), tmp_path / "log", quietly)
 
-    assert "no model is called 'unet9'" in error
+    assert "Model 'unet9' is not known" in error
     assert str(tmp_path / "log") in error
 
 

@@ -143,7 +143,7 @@ def test_a_row_with_an_unknown_network_is_reported_before_anything_is_trained(ca
 
     wrong, right = plan_rows(make_ablation(*rows), "synthetic", make_config(cache), quietly)
 
-    assert "no model is called 'unett'" in wrong.why_not
+    assert "Model 'unett' is not known" in wrong.why_not
     assert (bool(right.runs), right.n_parameters > 0) == (True, True)
 
 

@@ -75,7 +75,7 @@ def test_a_large_image_is_made_smaller_and_its_layers_with_it() -> None:
     truth = np.kron(TRUTH, np.ones((60, 60), np.int32))
     layers = image_layers(entry(truth, {"run": truth}, truth < 0))
 
-    assert (layers.width, layers.height) == (2 * MOST_PX, 2 * round(MOST_PX * 20 / 30))
+    assert (layers.width, layers.height) == (MOST_PX, round(MOST_PX * 20 / 30))
     assert opened(layers.image).shape[:2] == opened(layers.predictions[0].differences).shape[:2] == (341, MOST_PX)
     assert layers.truth.count("M") == 2
 

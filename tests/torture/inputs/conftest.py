@@ -28,7 +28,7 @@ SIDE_PX = 256
 HANG_SECONDS = 60
 
 WAY_OUT = re.compile(
-    r"(?i)\b(Give|Leave|Name|Take|Ask|Choose|Put|Add|Move|Rename|Copy|Cut|Save|Export|Mend|Run|Restore|Delete|Bring|Download"
+    r"(?i)\b(Give|Leave|Name|Take|Ask|Choose|Put|Add|Move|Rename|Copy|Cut|Save|Export|Mend|Fix|Correct|Renumber|Replace|Close|Run|Restore|Delete|Bring|Download"
     r"|Finish|Free|Number|Have|Try|Train|Use|Write|Continue|Unpack|Known|Did you mean|Fetch|fetch|expected|must"
     r"|needs? "
     r"|run the command again|in the range|Wait|Make|Resume|is not a valid|is one way|has the folds|holds a list"
