@@ -20,8 +20,8 @@ from nucseg_cache import CacheError, Store
 from nucseg_pipeline.config import EmbedConfig, TrainConfig, store_location
 from nucseg_pipeline.embed.stage import EmbedResult, embed
 from nucseg_pipeline.evaluation import test_sets
-from nucseg_pipeline.evaluation.experiments import configurations
-from nucseg_pipeline.report.warnings import cautions
+from nucseg_pipeline.evaluation.experiments import group_runs
+from nucseg_pipeline.report.warnings import report_warnings
 from nucseg_pipeline.runs.folder import RunFolder
 from nucseg_pipeline.runs.run import Run
 from nucseg_pipeline.train.events import EpochDone, Event
@@ -424,14 +424,13 @@ def test_what_does_not_stop_a_report_is_told_in_it(bench: Any, ledger: Any, monk
 
     again = Run.open(here.folder / "finished")
     told = "\n".join(
-        cautions(test_sets.TestSet(again.store, {"a": again.split.test}, "", ()), configurations({"a": again}))
+        report_warnings(test_sets.TestSet(again.store, {"a": again.split.test}, "", ()), group_runs({"a": again}))
     )
 
     first = run.split.train[0]
-    assert (
-        f"1 of the images that were learned from have changed in the cache or vanished since (such as {first})" in told
-    )
-    assert f"The code of nucseg that trained ({run.inputs.code[:8]}) is not the one that makes" in told
+    assert "1 training or validation images have changed in the cache, or are gone, since the run was trained" in told
+    assert f"(such as {first})" in told
+    assert f"trained by other code of nucseg ({run.inputs.code[:8]}) than makes" in told
     ledger.detected("a report after an image that was learned from has changed")
     ledger.detected("a report by other code than trained")
 
