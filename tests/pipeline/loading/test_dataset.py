@@ -16,7 +16,7 @@ from nucseg_cache import FORMATS, Embeddings, Key, RowDamaged, Store
 from nucseg_pipeline.loading.batch import CPU, collate
 from nucseg_pipeline.loading.batches import batches, batches_ahead, epoch_order
 from nucseg_pipeline.loading.dataset import EmbeddingDataset, stream
-from nucseg_pipeline.loading.preload import free_memory_bytes
+from nucseg_pipeline.loading.memory import available_memory
 
 IDS = tuple(f"image [{number}]" for number in (3, 0, 7, 5))
 
@@ -162,7 +162,7 @@ def test_rows_are_kept_when_they_fit_in_half_of_the_free_memory(
     store: Store, embeddings: Embeddings, monkeypatch: pytest.MonkeyPatch, free_rows: float, kept: bool
 ) -> None:
     row_bytes = 32 * 32 * (3 + 4 + 1) + 256 * 64 * 64 * 2
-    monkeypatch.setattr("nucseg_pipeline.loading.preload.free_memory_bytes", lambda: int(free_rows * row_bytes))
+    monkeypatch.setattr("nucseg_pipeline.loading.preload.available_memory", lambda: int(free_rows * row_bytes))
     assert EmbeddingDataset(store, embeddings, IDS, preload="auto").in_memory is kept
 
 
@@ -206,7 +206,7 @@ def test_a_nucleus_is_as_deep_at_the_padding_as_at_any_other_edge_of_the_image(s
 
 
 def test_free_memory_is_some_but_not_more_than_is_built_in() -> None:
-    assert 0 < free_memory_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < available_memory() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_without_guidance_no_embedding_is_needed(cache: Path) -> None:
