@@ -17,6 +17,7 @@ SMALLER = {
 }
 
 
+@pytest.mark.docs_run
 @pytest.mark.shared
 def test_the_three_stages_and_their_figures(
     shared: Path, instant_encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

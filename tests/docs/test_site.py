@@ -14,6 +14,8 @@ from tests.docs.pages import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
 
+pytestmark = pytest.mark.docs_run
+
 
 def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "NO_MKDOCS_2_WARNING": "1", **more}

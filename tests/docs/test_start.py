@@ -14,6 +14,8 @@ from tests.docs.pages import REPOSITORY, commands
 
 START = REPOSITORY / "docs" / "pages" / "start.md"
 
+pytestmark = pytest.mark.docs_run
+
 ELSEWHERE = {
     "--help": "tests/pipeline/cli",
     "demo": "tests/pipeline/cli/test_commands.py",

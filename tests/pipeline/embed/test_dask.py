@@ -39,7 +39,7 @@ PATIENCE_S = 60.0
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "pages" / "clusters.md"
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 
 def draw(folder: Path, n_images: int) -> Path:
