@@ -1,4 +1,4 @@
-"""The three stages of the README run on real images as they stand there, but for the encoder, and smaller."""
+"""The commands of the README run on real images, with a fast encoder and small settings."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from nucseg_pipeline.cli import app
 from tests.docs.pages import REPOSITORY, commands
 
-SMALLER = {
-    "embed": ("--limit", "10", "--threads", "1"),
+SETTINGS = {
+    "embed": ("--limit", "8", "--threads", "1"),
     "train": ("--threads", "1", "--width", "2", "--epochs", "1", "--batch-size", "4"),
     "report": (),
     "figures": (),
@@ -25,19 +25,19 @@ def test_the_three_stages_and_their_figures(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NUCSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NUCSEG_DATA", str(shared / "data"))
-    shown = [command.words[1:] for command in commands(REPOSITORY / "README.md")]
-    wanted = [
+    documented = [command.words[1:] for command in commands(REPOSITORY / "README.md")]
+    expected = [
         ("embed", "--dataset", "nuinsseg"),
         ("train", "--dataset", "nuinsseg", "--run", "runs/guided"),
         ("train", "--dataset", "nuinsseg", "--fusion", "none", "--run", "runs/unguided"),
         ("report", "runs/guided", "runs/unguided", "--baseline", "unguided"),
         ("figures", "runs/guided", "runs/unguided"),
     ]
-    assert [words for words in shown if words in wanted] == wanted, "the README shows them in this order"
+    assert [words for words in documented if words in expected] == expected, "the README has them in this order"
 
-    for name, *arguments in wanted:
+    for name, *arguments in expected:
         encoder = ("--encoder", instant_encoder) if name in ("embed", "train") else ()
-        done = CliRunner().invoke(app, [name, *arguments, *encoder, *SMALLER[name]])
+        done = CliRunner().invoke(app, [name, *arguments, *encoder, *SETTINGS[name]])
         assert done.exit_code == 0, f"nucseg {name}: {done.output}"
 
     summary = json.loads((tmp_path / "reports" / "guided-vs-unguided" / "summary.json").read_text())
