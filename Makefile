@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/nucseg demo --out demo
 
-# the tests that a change can break every day
+# without the slowest tests, which test-all runs too
 test: $(READY)
 	$(PYTEST) -m 'not (torture or cluster or browser or docs_run or processes)'
 
