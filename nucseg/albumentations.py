@@ -1,11 +1,11 @@
-"""Albumentations, imported where it is needed and without a question to the network."""
+"""Import Albumentations lazily and without network access."""
 
 import os
 from types import ModuleType
 
 
 def load_albumentations() -> ModuleType:
-    """The library; it asks the network for its newest version unless told not to before it is imported."""
+    """Import the library, with the check for a newer version that it makes over the network switched off."""
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations
 

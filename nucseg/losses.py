@@ -1,4 +1,4 @@
-"""The training loss: generalised Dice and focal loss with equal weights (papers A, section 3, and B, section IV)."""
+"""Training losses: generalised Dice plus focal loss (papers A, section 3, and B, section IV), presence and distance."""
 
 import torch
 import torch.nn.functional as F
@@ -9,24 +9,24 @@ from torch import Tensor, nn
 from nucseg.errors import ConfigError
 
 DICE_SMOOTH = 1e-9
-"""Generalised Dice weighs a class by 1 / pixels**2, so its sums are of the order of 1 / pixels, 3e-5 for an image of
-256 px without nuclei: the library's default of 1e-5 would be a third of what it is meant to keep from zero."""
+"""Generalised Dice weights a class by 1 / pixels**2, so its sums are of the order of 1 / pixels, 3e-5 for an image of
+256 px without nuclei: the library's default of 1e-5 would be a third of that instead of negligible."""
 
 FOCAL_GAMMA = 2.0
-"""The focal loss's own recommendation (Lin et al. 2017, section 4.1); the papers give no number."""
+"""Recommended by Lin et al. 2017, section 4.1; the papers give no value."""
 
 DISTANCE_BETA = 0.1
-"""Errors of distance below this are squared, larger ones count as they are: a border drawn a pixel further out moves
-the true distances of a nucleus of 20 px by about as much."""
+"""Smooth L1 loss is quadratic below this error: an outline drawn one pixel further out changes the true distances in a
+nucleus of 20 px by about as much."""
 
 
 class SegmentationLoss(nn.Module):
-    """Generalised Dice over both classes plus focal loss, over the pixels that are not to be ignored.
+    """Generalised Dice over both classes plus focal loss, with equal weights, over the pixels that are not ignored.
 
-    Generalised Dice (Sudre et al. 2017) is taken per image and averaged over the images that have a valid pixel.
+    Generalised Dice (Sudre et al. 2017) is computed per image and averaged over the images that have a valid pixel.
     The focal loss is -(1 - p)**2 log p of the true class's probability p, averaged over the valid pixels of the batch.
-    Both see the softmax of two channels: with one channel, generalised Dice would be plain Dice, and an image without
-    nuclei would have no gradient from it.
+    Both use the softmax of two channels: with one channel, generalised Dice would be plain Dice, which has no gradient
+    for an image without nuclei.
 
     Shapes:
         logits      (B, 2, H, W)   background, nucleus
@@ -44,11 +44,11 @@ class SegmentationLoss(nn.Module):
         """Return the loss, in float32 whatever the precision of the logits.
 
         Raises:
-            ConfigError: the shapes do not go together.
+            ConfigError: the shapes do not match.
         """
         _check_shapes(logits, target, ignore)
         valid = ~ignore[:, None]
-        logits = logits.float().where(valid, 0)  # not a product: an ignored pixel may well be NaN
+        logits = logits.float().where(valid, 0)  # not a product, because an ignored pixel may be NaN
         nucleus = (target[:, None] == 1).to(logits.dtype)
         truth = torch.cat([1 - nucleus, nucleus], dim=1) * valid
 
@@ -62,29 +62,29 @@ class SegmentationLoss(nn.Module):
 def presence_loss(logit: Tensor, target: Tensor, ignore: Tensor) -> Tensor:
     """Cross-entropy of the classification-guided module (Huang et al. 2020, section 2.3) on whether there is a nucleus.
 
-    Averaged over the images that have a valid pixel: nobody knows it of the others.
+    Averaged over the images that have a valid pixel; for the others it is unknown.
 
     Shapes: logit (B,); target and ignore as in `SegmentationLoss`; returns (), 0 if every pixel is ignored
     """
-    there, known = ((target == 1) & ~ignore).flatten(1).any(dim=1), (~ignore).flatten(1).any(dim=1)
-    losses = F.binary_cross_entropy_with_logits(logit, there.to(logit.dtype), reduction="none")
+    present, known = ((target == 1) & ~ignore).flatten(1).any(dim=1), (~ignore).flatten(1).any(dim=1)
+    losses = F.binary_cross_entropy_with_logits(logit, present.to(logit.dtype), reduction="none")
     return losses.where(known, 0).sum() / known.sum().clamp(min=1)
 
 
 def distance_loss(predicted: Tensor, distance: Tensor, target: Tensor, ignore: Tensor) -> Tensor:
-    """Smooth L1 of the distance inside nuclei: its mean over nucleus pixels plus its mean over the others.
+    """Smooth L1 loss of the distance inside nuclei: its mean over nucleus pixels plus its mean over the others.
 
-    Taken apart like this, the few pixels of nuclei weigh as much as the many around them.
+    The two means give the few pixels of nuclei the same weight as the many around them.
 
     Shapes: predicted and distance (B, H, W), the latter in 0 to 1; target and ignore as in `SegmentationLoss`;
     returns (), float32, 0 with a gradient of 0 if every pixel is ignored
 
     Raises:
-        ConfigError: the shapes do not go together.
+        ConfigError: the shapes do not match.
     """
     _check_pixels(tuple(target.shape), "target", predicted=predicted, distance=distance, ignore=ignore)
-    # before the loss: the gradient of a NaN is NaN even where it counts nothing
-    predicted, distance = (one.float().where(~ignore, 0) for one in (predicted, distance))
+    # masked before the loss: the gradient of a NaN is NaN even if its loss is masked
+    predicted, distance = (values.float().where(~ignore, 0) for values in (predicted, distance))
     errors = F.smooth_l1_loss(predicted, distance, beta=DISTANCE_BETA, reduction="none")
     parts = [(target == 1) & ~ignore, (target != 1) & ~ignore]
     return torch.stack([errors.where(part, 0).sum() / part.sum().clamp(min=1) for part in parts]).sum()
@@ -93,13 +93,13 @@ def distance_loss(predicted: Tensor, distance: Tensor, target: Tensor, ignore: T
 def _check_shapes(logits: Tensor, target: Tensor, ignore: Tensor) -> None:
     n_images, *channels_and_size = logits.shape
     if logits.ndim != 4 or channels_and_size[0] != 2:
-        raise ConfigError(f"the loss takes logits (B, 2, H, W) of background and nucleus, got {tuple(logits.shape)}.")
+        raise ConfigError(f"The loss needs logits (B, 2, H, W) of background and nucleus, got {tuple(logits.shape)}.")
     _check_pixels((n_images, *channels_and_size[1:]), "logits", target=target, ignore=ignore)
 
 
-def _check_pixels(expected: tuple[int, ...], whose: str, *, ignore: Tensor, **others: Tensor) -> None:
+def _check_pixels(expected: tuple[int, ...], reference: str, *, ignore: Tensor, **others: Tensor) -> None:
     for name, pixels in {**others, "ignore": ignore}.items():
         if tuple(pixels.shape) != expected:
-            raise ConfigError(f"{name} should be {expected}, like the {whose}, got {tuple(pixels.shape)}.")
+            raise ConfigError(f"{name} must be {expected}, as {reference}, got {tuple(pixels.shape)}.")
     if ignore.dtype != torch.bool:
-        raise ConfigError(f"ignore should be bool, got {ignore.dtype}.")
+        raise ConfigError(f"ignore must be bool, got {ignore.dtype}.")

@@ -1,4 +1,4 @@
-"""Paths as people write them, and what lies there."""
+"""Expand paths as users write them, and open regular files only."""
 
 import errno
 import os
@@ -12,24 +12,24 @@ from nucseg.errors import ConfigError
 
 
 def home_expanded(path: Path | str) -> Path:
-    """A path with the home folder in place of a leading `~` or `~NAME`. Raises ConfigError for a NAME of no user."""
+    """Replace a leading `~` or `~NAME` by the home folder. Raises ConfigError if there is no user NAME."""
     try:
         return Path(path).expanduser()
     except RuntimeError as cause:
         raise ConfigError(
-            f"{path} begins with the home folder of a user who is not there ({cause}) Write ./{path} if a "
-            "file is really called that, or name it in full."
+            f"{path} starts with the home folder of an unknown user ({cause}) Write ./{path} if that is the name of "
+            "a file, or give the full path."
         ) from None
 
 
 @contextmanager
 def opened_file(path: Path) -> Iterator[BufferedReader]:
-    """Open a regular file to read. OSError for anything else: a pipe is waited for, and a device may have no end."""
-    with open(path, "rb", opener=_without_waiting) as stream:
+    """Open a regular file for reading. OSError for a pipe, which would block, or a device, which may have no end."""
+    with open(path, "rb", opener=_open_without_blocking) as stream:
         if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             raise OSError(errno.EINVAL, "It is a pipe or a device, and a file is expected")
         yield stream
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def _open_without_blocking(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)

@@ -1,4 +1,4 @@
-"""Recipes in TOML, which come from others too: nothing in one of them can take all memory or all time."""
+"""Read recipes in TOML. They may come from strangers, so none can exhaust memory or time."""
 
 import re
 import tomllib
@@ -8,32 +8,32 @@ from typing import Any
 from nucseg.errors import ConfigError
 from nucseg.paths import home_expanded
 
-MOST_BYTES = 1 << 20
-"""Recipes have some lines."""
+MAX_BYTES = 1 << 20
+"""Largest size of a recipe; real ones have a few dozen lines."""
 
 _DEEP_KEY = re.compile(rb"""(?<![\w"'-])(?:[\w"'-]++[ \t]*+\.[ \t]*+){50}""")
-"""A key of so many dots: the time that the parser takes for it grows with their square."""
+"""A key with 50 dots or more: the parser's time grows with the square of their number."""
 
 
 def read_toml(path: Path | str) -> bytes:
-    """What stands in a recipe's file; of one without an end, such as a device, no more is read than a recipe can be.
+    """Read the file of a recipe, at most MAX_BYTES of it, since a device may have no end.
 
-    Raises ConfigError where it is too large, and what `open` raises: OSError, and ValueError for a path with a NUL.
+    Raises ConfigError if it is larger, and what `open` raises: OSError, and ValueError for a path with a NUL.
     """
     with home_expanded(path).open("rb") as file:
-        content = file.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
         raise ConfigError(
-            f"{path} is larger than {MOST_BYTES >> 20} MiB, and a recipe is some lines of TOML. Name another file."
+            f"{path} is larger than {MAX_BYTES >> 20} MiB; a recipe is a few lines of TOML. Choose another file."
         )
     return content
 
 
 def parse_toml(content: bytes, what: str) -> dict[str, Any]:
-    """The tables of a recipe, which `what` names in errors, as in "The recipe mine.toml". Raises ConfigError."""
+    """Parse a recipe into its tables. Raises ConfigError, which calls it `what`, as in "The recipe mine.toml"."""
     if _DEEP_KEY.search(content):
-        raise ConfigError(f"{what} has a key of more than 50 parts, which no recipe needs. Mend the file.")
+        raise ConfigError(f"{what} has a key with more than 50 parts, which no recipe needs. Correct the file.")
     try:
-        return tomllib.loads(content.decode("utf-8-sig"))  # as some editors begin every file
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, a number of too many digits
-        raise ConfigError(f"{what} is not TOML: {error}. Mend the file.") from None
+        return tomllib.loads(content.decode("utf-8-sig"))  # some editors write a byte order mark
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, or a number with too many digits
+        raise ConfigError(f"{what} is not TOML: {error}. Correct the file.") from None

@@ -1,4 +1,4 @@
-"""Data sets as found in the wild, as samples of one kind, on one grid, in documented parts."""
+"""Read published data sets as samples of one type, prepare them on one grid, and split them."""
 
 from nucseg.data.prepare import Prepared, content_size, prepare, prepare_image, restore
 from nucseg.data.registry import dataset_names, open_dataset, release_named, releases

@@ -26,9 +26,9 @@ RELEASE = Release(
     ),
     instructions=(
         "Join the CoNIC challenge on grand-challenge.org (free account) and download its training patches.",
-        "Run `nucseg fetch conic --from FOLDER` on what came, which checks and places it. By hand: put images.npy, "
-        "labels.npy and patch_info.csv in one folder, 2.3 GB; nothing is to be converted.",
-        "Name the folder that holds the three files (--source DIR).",
+        "Run `nucseg fetch conic --from FOLDER` on the download, which checks and installs it. By hand: put "
+        "images.npy, labels.npy and patch_info.csv (2.3 GB) in one folder; no conversion is needed.",
+        "Give the folder of the three files (--source DIR).",
     ),
 )
 
@@ -42,26 +42,26 @@ _NAME = re.compile(r"[^\W_]+_[\w .]+-\d+")
 
 
 def open_conic(source: Path) -> DataSet:
-    """List CoNIC in `source`, or in the one folder inside it that holds the release.
+    """List CoNIC in `source`, or in a folder inside it.
 
-    Order: that of the patches in the files. An id is the patch's name in patch_info.csv; its group is the source image,
-    what comes before the first "-", because patches of one image are neighbours; its stratum is the cohort, what comes
-    before the first "_". Classes and counts.csv are not used. Raises DataError if a file is missing, is not what it
-    should be, or has another number of patches than the others, and for malformed or repeated names.
+    Order: that of the patches in the files. An id is the patch's name in patch_info.csv. The group is the source image
+    (the part before the first "-"), because patches of one image are adjacent; the stratum is the cohort (the part
+    before the first "_"). Classes and counts.csv are not used. Raises DataError if a file is missing or invalid, if
+    the numbers of patches differ between files, and for malformed or repeated names.
     """
     root = release_folder(RELEASE, source, lambda folder: any((folder / name).is_file() for name in _FILES))
     missing = [name for name in _FILES if not (root / name).is_file()]
     if missing:
         raise DataError(
-            f"{some(missing)} missing in {root}, which holds {found_in(root)}. The three files belong together: copy "
+            f"{some(missing)} missing in {root}, which holds {found_in(root)}. All three files are needed: copy "
             f"{' and '.join(missing)} there."
         )
     images, labels = image_stack(root / _IMAGES), label_stack(root / _LABELS)
-    names = _names(root / _INFO)
+    names = patch_names(root / _INFO)
     if not len(images) == len(labels) == len(names):
         raise DataError(
-            f"The files in {root} do not belong together: {len(images)} patches in {_IMAGES}, {len(labels)} in "
-            f"{_LABELS}, {len(names)} names in {_INFO}. Copy all three from one release."
+            f"The files in {root} do not match: {len(images)} patches in {_IMAGES}, {len(labels)} in {_LABELS}, "
+            f"{len(names)} names in {_INFO}. Copy all three from the same release."
         )
     entries = tuple(_entry(root, index, name) for index, name in enumerate(names))
     return DataSet(RELEASE.name, str(source), entries, count_note(RELEASE, len(entries)))
@@ -80,7 +80,8 @@ def _entry(root: Path, index: int, name: str) -> PatchEntry:
     )
 
 
-def _names(file: Path) -> list[str]:
+def patch_names(file: Path) -> list[str]:
+    """Read the names of the patches in patch_info.csv. Raises DataError for anything else, and repeated names."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             rows = csv.DictReader(stream)
@@ -89,17 +90,17 @@ def _names(file: Path) -> list[str]:
     except OSError as cause:
         raise DataError(f"{file} cannot be read: {cause.strerror}.") from cause
     except (csv.Error, UnicodeDecodeError) as cause:
-        raise DataError(f"{file} is no table in UTF-8: {cause}. Copy it from the release.") from cause
+        raise DataError(f"{file} is not a CSV table in UTF-8: {cause}. Copy it from the release.") from cause
     if _COLUMN not in columns:
         found = f"the columns {some(columns)}" if columns else "no columns"
-        raise DataError(f"{file} has {found}; a column {_COLUMN} expected. Copy it from the release.")
+        raise DataError(f"{file} has {found}; expected a column {_COLUMN}. Copy it from the release.")
     malformed = [repr(name) for name in names if not _NAME.fullmatch(name)]
     if malformed:
         raise DataError(
-            f"{len(malformed)} of {len(names)} names in {file} are not <cohort>_<source>-<index>, such as "
-            f"consep_1-0000: {some(malformed)}. Groups and strata are read from them: copy it from the release."
+            f"{len(malformed)} of {len(names)} names in {file} are not of the form <cohort>_<source>-<index>, such as "
+            f"consep_1-0000: {some(malformed)}. Groups and strata are read from names: copy it from the release."
         )
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise DataError(f"{file} gives {len(repeated)} names to several patches: {some(repeated)}. Copy it again.")
+        raise DataError(f"{file} repeats {len(repeated)} names: {some(repeated)}. Copy it from the release.")
     return names

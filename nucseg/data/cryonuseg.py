@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from nucseg.data.files import FileEntry, found_in, listed, some, subfolders
+from nucseg.data.files import FileEntry, found_in, image_files, some, subfolders
 from nucseg.data.release import Release, count_note, labelled_part, release_folder, spare_note
 from nucseg.data.sample import DataSet
 from nucseg.errors import DataError
@@ -19,13 +19,13 @@ RELEASE = Release(
     layout=(
         "tissue images/Human_<Organ>_<NN>.tif, the images",
         "Annotator 1 (biologist)/label masks modify/Human_<Organ>_<NN>.tif, their instance maps (old releases: "
-        "label masks modify/ beside the images)",
+        "label masks modify/ next to the images)",
     ),
     instructions=(
         "Download the data set ipateam/segmentation-of-nuclei-in-cryosectioned-he-images from Kaggle (free account).",
         "Run `nucseg fetch cryonuseg --from FILE` on the .zip, which does the rest. By hand: unpack it; an "
-        "annotator's folder may lie in a second one of the same name.",
-        "Name the folder that holds `tissue images` (--source DIR).",
+        "annotator's folder may be inside another one of the same name.",
+        "Give the folder that contains `tissue images` (--source DIR).",
     ),
 )
 
@@ -36,31 +36,30 @@ _NAME = re.compile(r"Human_([A-Za-z]+)_\d+")
 
 
 def open_cryonuseg(source: Path) -> DataSet:
-    """List CryoNuSeg in `source`, or in the one folder inside it that holds the release.
+    """List CryoNuSeg in `source`, or in a folder inside it.
 
-    Order: file name as a plain string. An id is the file stem, the stratum is the organ in it; each image is a group
-    of its own, because each comes from a slide of its own. Instances are those of annotator 1, a biologist, in the
-    first round of marking up; of old releases the only ones there are. Up to one image in a hundred may lack a label,
-    as in NuInsSeg. Raises DataError if the folder is not CryoNuSeg, labels are missing or only those of other
-    annotators are there, or a file has another kind of name.
+    Order: file name as a plain string. An id is the file stem, and the organ in it is the stratum; each image is its
+    own group, because it comes from its own slide. Instances are those of the first round of annotator 1, a biologist;
+    old releases have no others. Up to one image in a hundred may lack a label, as in NuInsSeg. Raises DataError if the
+    folder is not CryoNuSeg, if labels are missing or only those of other annotators exist, and for other file names.
     """
     root = release_folder(RELEASE, source, _holds_images_folder)
-    labels, whose = _labels_folder(root)
+    labels, annotator_note = _labels_folder(root)
     entries = _entries(root, labels)
     where = f"`{labels / '<name>.tif'}`"
     labelled, notes = labelled_part(RELEASE, entries, lambda entry: entry.instances_file.exists(), where)
-    spare = sorted(listed(labels, (".tif",)).keys() - _images(root).keys())
-    notes = (whose, *notes, *count_note(RELEASE, len(entries)), *spare_note(RELEASE, spare))
+    spare = sorted(image_files(labels, (".tif",)).keys() - _images(root).keys())
+    notes = (annotator_note, *notes, *count_note(RELEASE, len(entries)), *spare_note(RELEASE, spare))
     return DataSet(RELEASE.name, str(source), tuple(labelled), notes, n_left_out=len(entries) - len(labelled))
 
 
 def _holds_images_folder(folder: Path) -> bool:
     images = folder / _IMAGES
-    return images.is_dir() and not listed(images, (".png",))  # with PNG images it is an organ of NuInsSeg
+    return images.is_dir() and not image_files(images, (".png",))  # a folder with PNG images is an organ of NuInsSeg
 
 
 def _images(root: Path) -> dict[str, Path]:
-    images = listed(root / _IMAGES, (".tif",))
+    images = image_files(root / _IMAGES, (".tif",))
     if not images:
         raise DataError(
             f"No TIFF images in {root / _IMAGES}, which holds {found_in(root / _IMAGES)}. Copy or unpack it again."
@@ -69,17 +68,19 @@ def _images(root: Path) -> dict[str, Path]:
 
 
 def _labels_folder(root: Path) -> tuple[Path, str]:
-    """Where the labels lie, and a note that says whose they are."""
+    """The folder of the labels, and a note on their annotator."""
     annotators = [folder.name for folder in subfolders(root).values() if folder.name.startswith("Annotator")]
     if not annotators and (root / _LABELS).is_dir():
-        note = f"CryoNuSeg: labels from `{_LABELS}` beside the images, as in old releases; they name no annotator."
+        note = (
+            f"CryoNuSeg: labels from `{_LABELS}` next to the images, as in old releases; their annotator is not given."
+        )
         return root / _LABELS, note
     for folder in (root / _ANNOTATOR, root / _ANNOTATOR / _ANNOTATOR):
         if (folder / _LABELS).is_dir():
             return folder / _LABELS, f"CryoNuSeg: labels of {_ANNOTATOR}, first round; those of others are not used."
     raise DataError(
-        f"{root / _ANNOTATOR / _LABELS} is not there: the labels are expected in it, or in a second folder "
-        f"{_ANNOTATOR} around it. {_found(root, annotators)} Copy or unpack the folder of annotator 1 again."
+        f"{root / _ANNOTATOR / _LABELS} does not exist. Labels are expected there, or in another folder {_ANNOTATOR} "
+        f"in between. {_found(root, annotators)} Copy or unpack the folder of annotator 1 again."
     )
 
 
@@ -87,7 +88,7 @@ def _found(root: Path, annotators: list[str]) -> str:
     if _ANNOTATOR in annotators:
         return f"{root / _ANNOTATOR} holds {found_in(root / _ANNOTATOR)}."
     if annotators:
-        return f"Found are labels of other annotators, {some(annotators)}, which are never taken in their place."
+        return f"There are only labels of other annotators, {some(annotators)}, which are not used instead."
     return f"{root} holds {found_in(root)}."
 
 
@@ -97,7 +98,7 @@ def _entries(root: Path, labels: Path) -> list[FileEntry]:
     if misnamed:
         raise DataError(
             f"{len(misnamed)} of {len(images)} images in {root / _IMAGES} are not named Human_<Organ>_<number>.tif: "
-            f"{some(misnamed)}. The organ is read from the name: restore the released names, or move these away."
+            f"{some(misnamed)}. The organ is read from the name: restore the original names, or move these away."
         )
     return [
         FileEntry(

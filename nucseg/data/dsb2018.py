@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nucseg.data.files import ImageFileEntry, listed, some, subfolders
+from nucseg.data.files import ImageFileEntry, image_files, some, subfolders
 from nucseg.data.release import Release, count_note, folders_with, labelled_part, release_folder
 from nucseg.data.sample import DataSet
 from nucseg.errors import DataError
@@ -18,30 +18,30 @@ from nucseg.errors import DataError
 RELEASE = Release(
     name="dsb2018",
     title="Data Science Bowl 2018 (BBBC038; Caicedo et al. 2019)",
-    contents="nuclei of many kinds, of which the images in colour (H&E) are used, most of them 320 x 256 px",
+    contents="many kinds of nuclei, of which only the colour images (H&E) are used, mostly 320 x 256 px",
     n_images=670,
     licence="CC0",
     home="https://bbbc.broadinstitute.org/BBBC038",
     download_gb=0.08,
     layout=(
-        "<id>/images/<id>.png, an image in a folder of its own",
-        "<id>/masks/*.png, a mask for each of its nuclei",
+        "<id>/images/<id>.png, one image per folder",
+        "<id>/masks/*.png, one mask per nucleus",
     ),
     instructions=(
-        "Run `nucseg fetch dsb2018`, which does all of it. By hand: download stage1_train.zip from BBBC038; "
-        "stage1_test.zip holds no masks and is of no use here.",
-        "Unpack it into a folder of its own, stage1_train.",
-        "Name the folder that stage1_train.zip was unpacked to (--source DIR).",
+        "Run `nucseg fetch dsb2018`, which does all of this. By hand: download stage1_train.zip from BBBC038; "
+        "stage1_test.zip has no masks and cannot be used.",
+        "Unpack it into a new folder, stage1_train.",
+        "Give the folder that stage1_train.zip was unpacked to (--source DIR).",
     ),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class NucleusFilesEntry(ImageFileEntry):
-    """An image file and a mask file for each nucleus."""
+    """An image file and one mask file per nucleus."""
 
     nucleus_files: tuple[Path, ...] = field(repr=False)
-    """In the order in which the nuclei are numbered, from 1; what is not 0 is the nucleus."""
+    """In the order in which nuclei are numbered from 1; everything but 0 is the nucleus."""
 
     def _mask_files(self) -> tuple[Path, ...]:
         return self.nucleus_files
@@ -49,10 +49,10 @@ class NucleusFilesEntry(ImageFileEntry):
     def _combined(
         self, masks: Iterator[npt.NDArray[Any]], size: tuple[int, int]
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-        """Put the nuclei together; a file without a pixel gives none and takes no number.
+        """Combine the nuclei; an empty file is skipped and takes no number.
 
-        The release says that nuclei do not overlap. Where two do, the first keeps the pixel; of which nothing is left,
-        that is a DataError rather than a nucleus lost.
+        According to the release, nuclei do not overlap. If two do, the first keeps the pixel; a nucleus that would lose
+        all its pixels is a DataError.
         """
         instances = np.zeros(size, np.int32)
         drawn: list[Path] = []
@@ -65,32 +65,32 @@ class NucleusFilesEntry(ImageFileEntry):
             elif nucleus.any():
                 covering = [drawn[number - 1].name for number in np.unique(instances[nucleus])]
                 raise DataError(
-                    f"{file} shows a nucleus of {np.count_nonzero(nucleus)} pixels, and others cover them all: "
-                    f"{some(covering)}. Nuclei do not overlap in this data set: move the file away that is wrong."
+                    f"{file} is a nucleus of {np.count_nonzero(nucleus)} pixels that others cover completely: "
+                    f"{some(covering)}. Nuclei of this data set do not overlap: move the wrong file away."
                 )
         return instances, np.zeros(size, np.bool_)
 
 
 def open_dsb2018(source: Path) -> DataSet:
-    """List the H&E images of stage1_train in `source`, or in the one folder inside it that holds them.
+    """List the H&E images of stage1_train in `source`, or in a folder inside it.
 
-    Order: id as a plain string. An id is the name of the image's folder; each image is a group of its own, since the
-    release does not say which share a slide, and the only stratum is "all". Nuclei are numbered in plain string order
-    of their files. Grey images, the fluorescence and much else, are left out and counted in a note; to tell them, all
-    images are decoded once, and what is damaged stays in, to be named when it is read. Up to one image in a hundred
-    may lack masks, as in NuInsSeg. Raises DataError if the folder is something else, images or masks are missing
-    (stage1_test has none), or all images are grey.
+    Order: id as a plain string. An id is the name of the image's folder; each image is its own group, since the release
+    does not give the slides; the only stratum is "all". Nuclei are numbered in plain string order of their files. Grey
+    images (fluorescence and others) are left out and counted in a note. To find them, all images are decoded once;
+    damaged images stay in and raise an error when they are read. Up to one image in a hundred may lack masks, as in
+    NuInsSeg. Raises DataError if the folder is not this data set, if images or masks are missing (stage1_test has no
+    masks), or if all images are grey.
     """
     holds = _holds_labelled if folders_with(source, _holds_labelled) else _holds_images
     root = release_folder(RELEASE, source, holds)
     entries = _entries(root)
-    where = f"`{root / '<id>' / 'masks'}` (stage1_test has none, take stage1_train)"
+    where = f"`{root / '<id>' / 'masks'}` (stage1_test has none; use stage1_train)"
     labelled, notes = labelled_part(RELEASE, entries, lambda entry: bool(entry.nucleus_files), where)
     coloured = _coloured(labelled)
     if not coloured:
         raise DataError(
-            f"All {len(labelled)} images in {root} are grey, so none of them is H&E, which is in colour. Take "
-            "the whole of stage1_train, whose images in colour are used."
+            f"All {len(labelled)} images in {root} are grey, but only colour images (H&E) are used. Use the complete "
+            "stage1_train."
         )
     if n_grey := len(labelled) - len(coloured):
         notes += (f"Data Science Bowl 2018: {n_grey} grey images left out, which are not H&E.",)
@@ -104,7 +104,7 @@ def _image_file(folder: Path) -> Path:
 
 def _nucleus_files(folder: Path) -> tuple[Path, ...]:
     masks = folder / "masks"
-    return tuple(listed(masks, (".png",)).values()) if masks.is_dir() else ()
+    return tuple(image_files(masks, (".png",)).values()) if masks.is_dir() else ()
 
 
 def _holds_images(folder: Path) -> bool:
@@ -120,7 +120,7 @@ def _entries(root: Path) -> list[NucleusFilesEntry]:
     without_image = [name for name, folder in folders.items() if not _image_file(folder).exists()]
     if without_image:
         raise DataError(
-            f"{len(without_image)} of {len(folders)} folders in {root} have no image in `<id>/images/<id>.png`: "
+            f"{len(without_image)} of {len(folders)} folders in {root} have no image `<id>/images/<id>.png`: "
             f"{some(without_image)}. Copy or unpack them again, or move these folders away."
         )
     return [
@@ -136,7 +136,7 @@ def _entries(root: Path) -> list[NucleusFilesEntry]:
 
 
 def _coloured(entries: list[NucleusFilesEntry]) -> list[NucleusFilesEntry]:
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding releases the interpreter's lock
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding releases the GIL
         grey = pool.map(_is_grey, entries)
         return [entry for entry, left_out in zip(entries, grey, strict=True) if not left_out]
 
@@ -154,7 +154,7 @@ def _nucleus(mask: npt.NDArray[Any], file: Path) -> npt.NDArray[np.bool_]:
     values = mask[nucleus]
     if values.size and values.min() != values.max():
         raise DataError(
-            f"{file} holds the values {some([str(value) for value in np.unique(mask)])}; 0 and one other expected, "
-            "since a file shows one nucleus. For instance maps use the data set folder."
+            f"{file} has the values {some([str(value) for value in np.unique(mask)])}; expected 0 and one other, "
+            "since a file is one nucleus. For instance maps, use the data set `folder`."
         )
     return nucleus

@@ -1,4 +1,4 @@
-"""Holding out a share of images: evenly over strata, or as whole groups."""
+"""Hold out a share of images, evenly over strata or in whole groups."""
 
 import math
 from collections import Counter
@@ -8,9 +8,9 @@ import numpy as np
 
 
 def held_out(strata: Sequence[str], share: float, seed: int) -> list[int]:
-    """Positions of about `share` of the images (at least 1, rounded), drawn from each stratum in proportion.
+    """Indices of about `share` of the images (at least 1, rounded), drawn from each stratum in proportion.
 
-    Strata too small to give one image are pooled. `strata` names the stratum of each image, at least two of them.
+    Strata too small for one image are pooled. `strata` is the stratum of each image, of at least two.
     """
     from sklearn.model_selection import train_test_split  # slow to import
 
@@ -21,11 +21,11 @@ def held_out(strata: Sequence[str], share: float, seed: int) -> list[int]:
 
 
 def held_out_groups(groups: Sequence[str], strata: Sequence[str], share: float, seed: int) -> list[int]:
-    """Positions of whole groups, of each stratum at random until they make `share` of its images.
+    """Indices of whole groups, drawn at random from each stratum until they contain `share` of its images.
 
-    None is taken that would bring them over one half of the stratum. Strata of too few groups to give one in proportion
-    are pooled. `groups` and `strata` name those of each image; there are at least two groups, so at least one is held
-    out and one left.
+    A group that would exceed one half of the stratum is skipped. Strata with too few groups for one in proportion are
+    pooled. `groups` and `strata` are those of each image; there are at least two groups, so at least one is held out
+    and one left.
     """
     size, stratum_of = Counter(groups), dict(zip(groups, strata, strict=True))
     names = sorted(size)
@@ -40,14 +40,14 @@ def held_out_groups(groups: Sequence[str], strata: Sequence[str], share: float, 
             if n_held < share * n_images and n_held + size[group] <= n_images / 2:
                 chosen.add(group)
                 n_held += size[group]
-    return [position for position, group in enumerate(groups) if group in chosen]
+    return [index for index, group in enumerate(groups) if group in chosen]
 
 
-def _pooled(strata: Sequence[str], least: int) -> list[str]:
-    """Strata of fewer than `least` images become one; if it is still too small, it joins the smallest of the others."""
+def _pooled(strata: Sequence[str], min_size: int) -> list[str]:
+    """Merge strata smaller than `min_size`; if that is still too small, merge it with the smallest of the others."""
     count = Counter(strata)
-    small = {stratum for stratum in count if count[stratum] < least}
+    small = {stratum for stratum in count if count[stratum] < min_size}
     large = sorted(set(count) - small, key=lambda stratum: (count[stratum], stratum))
-    joins_other = large and sum(count[stratum] for stratum in small) < least
+    joins_other = large and sum(count[stratum] for stratum in small) < min_size
     pool = large[0] if joins_other else min(small, default="")
     return [pool if stratum in small else stratum for stratum in strata]

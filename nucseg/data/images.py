@@ -1,4 +1,4 @@
-"""Bytes of an image file or a mask file -> array. What cannot be decoded faithfully is refused, naming the file."""
+"""Decode image and mask files to arrays. What cannot be decoded faithfully is refused."""
 
 import logging
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from PIL.ImageFile import ImageFile
 from nucseg.errors import DataError
 
 MAX_PIXELS = 8192 * 8192
-"""Larger files are whole slides by mistake, or bombs: their nuclei would vanish on any grid used here."""
+"""Larger files are whole slides by mistake, or decompression bombs: nuclei would vanish on the prepared grid."""
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -23,21 +23,21 @@ _PNG_DEPTH_BYTE = 24
 _TIFF_BITS_PER_SAMPLE, _TIFF_LZW, _TIFF_JPEG, _TIFF_PACKBITS, _TIFF_WHITE_IS_ZERO = 258, 5, 7, 32773, 0
 _TIFF_SAMPLE_FORMAT, _TIFF_EXTRA_SAMPLES, _TIFF_SAMPLES_PER_PIXEL = 339, 338, 277
 _TIFF_UNSIGNED = {1, 4}
-"""Sample formats whose bytes count from 0: unsigned, and undefined, which is written by old programs."""
+"""Sample formats read as unsigned: unsigned itself, and undefined, which old programs write."""
 
 _COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"}
 
-# tifffile logs what it stumbles over in damaged files, which would come out beside the error raised here
+# tifffile logs problems in damaged files, which would be printed in addition to the error raised here
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
 def decode_image(data: bytes, file: Path) -> npt.NDArray[np.uint8]:
     """Decode an 8-bit PNG, JPEG or TIFF to RGB (H, W, 3).
 
-    Gray and palette images become RGB, transparent ones are laid on white, which is what an empty slide looks like.
-    Pixels are as stored: orientation tags and colour profiles are not applied, since masks know nothing of them.
-    `file` is only named in errors. Raises DataError for more than 8 bits a channel, several pages, other colour
-    models, more than MAX_PIXELS, and for anything damaged.
+    Gray and palette images become RGB; transparent ones are composited on white, the colour of an empty slide.
+    Orientation tags and colour profiles are not applied, since masks do not have them. `file` is used in error messages
+    only. Raises DataError for more than 8 bits per channel, several pages, other colour models, more than MAX_PIXELS,
+    and damaged files.
     """
     with _errors_naming(file):
         picture = _open(data, file)
@@ -46,8 +46,8 @@ def decode_image(data: bytes, file: Path) -> npt.NDArray[np.uint8]:
         depth = _bits_per_channel(picture, data)
         if depth > 8 or picture.mode not in _COLOUR_MODES:
             raise DataError(
-                f"{file} holds {depth}-bit pixels of mode {picture.mode}; 8-bit RGB, gray or palette expected. "
-                "Export it as 8-bit RGB (scaling 16 bits down is a choice that only you can make)."
+                f"{file} has {depth}-bit pixels of mode {picture.mode}; expected 8-bit RGB, gray or palette. Export it "
+                "as 8-bit RGB (only you can decide how to scale 16 bits down)."
             )
         if picture.has_transparency_data:
             clear = picture.convert("RGBA")
@@ -60,8 +60,8 @@ def decode_image(data: bytes, file: Path) -> npt.NDArray[np.uint8]:
 def decode_values(data: bytes, file: Path) -> npt.NDArray[Any]:
     """Decode a mask to the numbers (H, W) that are stored in it, integer or bool.
 
-    Lookup tables and palettes are not applied: they say how a mask is shown, not what it says. Colour channels that
-    are all equal count as one. Raises DataError for JPEG (its losses invent ids), floats, real colours and damage.
+    Lookup tables and palettes are not applied, since they only affect the display. Equal colour channels count as one.
+    Raises DataError for JPEG (lossy compression changes ids), floats, colours and damaged files.
     """
     with _errors_naming(file):
         values = _tiff_values(data, file) if data.startswith(_TIFF) else _png_values(data, file)
@@ -69,13 +69,13 @@ def decode_values(data: bytes, file: Path) -> npt.NDArray[Any]:
             values = _one_channel(values, file)
         if values.dtype.kind not in "bui":
             raise DataError(
-                f"{file} holds {values.dtype} numbers; a mask holds whole ones. Save it as 16-bit integers."
+                f"{file} has {values.dtype} values, but a mask must have integers. Save it as 16-bit integers."
             )
         return values
 
 
 def _open(data: bytes, file: Path) -> ImageFile:
-    # The plugins are called directly because Image.open decides by a global limit, with a warning, about size.
+    # call the plugins directly, because Image.open applies a global size limit with a warning
     picture: ImageFile
     if data.startswith(_PNG):
         picture = PngImagePlugin.PngImageFile(BytesIO(data))
@@ -85,8 +85,8 @@ def _open(data: bytes, file: Path) -> ImageFile:
         picture = TiffImagePlugin.TiffImageFile(BytesIO(data))
     else:
         raise DataError(
-            f"{file} is no image that can be read here: {len(data)} bytes that start with {data[:8]!r}. "
-            "PNG, JPEG or TIFF expected."
+            f"{file} is not an image of a known format: {len(data)} bytes starting with {data[:8]!r}. Expected PNG, "
+            "JPEG or TIFF."
         )
     _check_extent(picture.width, picture.height, getattr(picture, "n_frames", 1), file)
     return picture
@@ -98,11 +98,11 @@ def _check_extent(width: int, height: int, n_pages: int, file: Path) -> None:
             f"{file} has {width} x {height} pixels, more than the {MAX_PIXELS:,} allowed. Cut it into tiles first."
         )
     if n_pages != 1:
-        raise DataError(f"{file} has {n_pages} pages; one expected. Save the page you mean as a file of its own.")
+        raise DataError(f"{file} has {n_pages} pages; expected one. Save the right page as a separate file.")
 
 
 def _bits_per_channel(picture: ImageFile, data: bytes) -> int:
-    # Pillow cuts 16-bit colour down to 8 bits without a word, so the file itself is asked.
+    # Pillow silently reduces 16-bit colour to 8 bits, so read the depth from the file
     if isinstance(picture, PngImagePlugin.PngImageFile):
         return data[_PNG_DEPTH_BYTE]
     if isinstance(picture, TiffImagePlugin.TiffImageFile):
@@ -111,14 +111,14 @@ def _bits_per_channel(picture: ImageFile, data: bytes) -> int:
 
 
 def _check_samples(picture: TiffImagePlugin.TiffImageFile, file: Path) -> None:
-    # Pillow takes negative values for large ones and drops a second channel, both without a word.
+    # Pillow silently reads negative values as large ones and drops a second channel
     if not set(picture.tag_v2.get(_TIFF_SAMPLE_FORMAT, (1,))) <= _TIFF_UNSIGNED:
-        raise DataError(f"{file} holds signed numbers or floats; 8-bit RGB, gray or palette expected. Export it anew.")
+        raise DataError(f"{file} has signed integers or floats; expected 8-bit RGB, gray or palette. Export it again.")
     n_channels, kinds = picture.tag_v2.get(_TIFF_SAMPLES_PER_PIXEL, 1), picture.tag_v2.get(_TIFF_EXTRA_SAMPLES, ())
     if n_channels == 2 and 0 in kinds:
         raise DataError(
-            f"{file} has two channels and does not say what the second one is; 8-bit RGB, gray or palette expected. "
-            "Export what the image is made of as RGB, or as gray."
+            f"{file} has a second channel of unknown meaning; expected 8-bit RGB, gray or palette. Export it as RGB or "
+            "gray."
         )
 
 
@@ -127,41 +127,41 @@ def _png_values(data: bytes, file: Path) -> npt.NDArray[Any]:
     if isinstance(picture, JpegImagePlugin.JpegImageFile):
         raise _lossy(file)
     if len(picture.getbands()) > 1 and _bits_per_channel(picture, data) > 8:
-        raise DataError(f"{file} is a 16-bit colour image; a mask has one channel. Save it as 16-bit gray.")
+        raise DataError(f"{file} is a 16-bit colour image, but a mask has one channel. Save it as 16-bit gray.")
     return np.array(picture)
 
 
 def _tiff_values(data: bytes, file: Path) -> npt.NDArray[Any]:
-    import tifffile  # slow to import, needed only where masks are TIFFs
+    import tifffile  # slow to import, needed only for masks in TIFF
 
     with tifffile.TiffFile(BytesIO(data)) as tiff:
         page = tiff.pages.first
         _check_extent(page.imagewidth, page.imagelength, len(tiff.pages), file)
         if page.samplesperpixel == 2 and 0 in page.extrasamples:
-            raise DataError(f"{file} has two channels; a mask holds one number a pixel. Save the one with the nuclei.")
+            raise DataError(f"{file} has two channels, but a mask has one. Save the channel with the nuclei.")
         if page.compression == _TIFF_JPEG:
             raise _lossy(file)
-        # tifffile unpacks LZW only with a further package, and PackBits in Python, ten times slower than Pillow does
+        # tifffile needs another package for LZW, and decodes PackBits in Python, ten times slower than Pillow
         small = page.dtype in (np.uint8, np.uint16)
         if page.compression != _TIFF_LZW and not (page.compression == _TIFF_PACKBITS and small):
             return np.asarray(page.asarray())
-        # but Pillow turns over what is shown turned over
+        # but Pillow inverts images whose photometric interpretation is inverted
         values = np.array(_open(data, file))
-        turned = page.photometric == _TIFF_WHITE_IS_ZERO and values.dtype.itemsize == 1
-        signed = page.dtype == np.int8 and values.dtype == np.uint8  # and takes negative values for large ones
-        return (~values if turned else values).view(np.int8 if signed else values.dtype)
+        inverted = page.photometric == _TIFF_WHITE_IS_ZERO and values.dtype.itemsize == 1
+        signed = page.dtype == np.int8 and values.dtype == np.uint8  # and reads negative values as large ones
+        return (~values if inverted else values).view(np.int8 if signed else values.dtype)
 
 
 def _lossy(file: Path) -> DataError:
-    return DataError(f"{file} is a JPEG: its losses blur the borders between ids. Save masks as PNG or TIFF.")
+    return DataError(f"{file} is a JPEG, whose lossy compression changes ids. Save masks as PNG or TIFF.")
 
 
 def _one_channel(values: npt.NDArray[Any], file: Path) -> npt.NDArray[Any]:
     colours = values[..., :3] if values.shape[-1] >= 3 else values[..., :1]
     if values.shape[-1] > 4 or (colours != colours[..., :1]).any():
         raise DataError(
-            f"{file} is a colour image; a mask holds one number a pixel. Save the instance map as gray integers, "
-            "not the picture that shows it in colours."
+            f"{file} is a colour image, but a mask has one channel. Save the instance map itself as gray integers, not "
+            "a coloured rendering of it."
         )
     return colours[..., 0]
 
@@ -172,8 +172,8 @@ def _errors_naming(file: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except Exception as cause:  # on damaged bytes a decoder raises whatever its parser stumbles over
+    except Exception as cause:  # for damaged files, decoders raise errors of many types
         raise DataError(
-            f"{file} cannot be decoded ({cause or type(cause).__name__}). It is damaged, cut short or packed in "
-            "an unusual way: fetch it or export it again (PNG is always understood)."
+            f"{file} cannot be decoded ({cause or type(cause).__name__}). It is damaged, truncated or compressed in an "
+            "unsupported way: download or export it again (PNG always works)."
         ) from cause

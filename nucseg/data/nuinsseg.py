@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nucseg.data.files import FileEntry, listed, some, subfolders
+from nucseg.data.files import FileEntry, image_files, some, subfolders
 from nucseg.data.release import Release, count_note, labelled_part, release_folder, spare_note
 from nucseg.data.sample import DataSet
 from nucseg.errors import DataError
@@ -16,15 +16,15 @@ RELEASE = Release(
     home="https://zenodo.org/records/10518968",
     download_gb=1.6,
     layout=(
-        "<organ>/tissue images/<name>.png, the images, a folder for each organ such as `human bladder`",
+        "<organ>/tissue images/<name>.png, the images, with a folder for each organ such as `human bladder`",
         "<organ>/label masks modify/<name>.tif, their instance maps",
-        "<organ>/vague areas/mask binary/<name>.png, what to ignore (not for all images)",
+        "<organ>/vague areas/mask binary/<name>.png, what to ignore (for some images)",
     ),
     instructions=(
-        "Run `nucseg fetch nuinsseg`, which does all of it. By hand: download NuInsSeg.zip from the Zenodo record "
+        "Run `nucseg fetch nuinsseg`, which does all of this. By hand: download NuInsSeg.zip from the Zenodo record "
         "10518968 (or the data set ipateam/nuinsseg from Kaggle).",
-        "Unpack it; the folder names are odd in places and stay as they are.",
-        "Name the folder that NuInsSeg.zip was unpacked to (--source DIR).",
+        "Unpack it; do not rename the folders, although some names are unusual.",
+        "Give the folder that NuInsSeg.zip was unpacked to (--source DIR).",
     ),
 )
 
@@ -34,12 +34,12 @@ _VAGUE = Path("vague areas", "mask binary")
 
 
 def open_nuinsseg(source: Path) -> DataSet:
-    """List NuInsSeg in `source`, or in the one folder inside it that holds the release.
+    """List NuInsSeg in `source`, or in a folder inside it.
 
-    Order: organ folder, then file name, both as plain strings. An id is `<organ folder>/<file stem>`; group and
-    stratum are the organ, because all its images come from one slide. Vague areas are ignored where they are given.
-    The release itself may lack a label: up to one image in a hundred is left out for that, and named in a note.
-    Raises DataError if the folder is not NuInsSeg, an organ has no images, or more images than that have no label.
+    Order: organ folder, then file name, both as plain strings. An id is `<organ folder>/<file stem>`; group and stratum
+    are the organ, because all its images come from one slide. Vague areas are ignored if they are given. The release
+    itself may lack labels: up to one image in a hundred without a label is left out and named in a note. Raises
+    DataError if the folder is not NuInsSeg, if an organ has no images, or if more images have no label.
     """
     root = release_folder(
         RELEASE, source, lambda folder: any(_has_images(organ) for organ in subfolders(folder).values())
@@ -67,7 +67,7 @@ def _organ_folders(root: Path) -> list[Path]:
 
 def _has_images(folder: Path) -> bool:
     images = folder / _IMAGES
-    return images.is_dir() and bool(listed(images, (".png",)))
+    return images.is_dir() and bool(image_files(images, (".png",)))
 
 
 def _entries(organ: Path) -> list[FileEntry]:
@@ -80,7 +80,7 @@ def _entries(organ: Path) -> list[FileEntry]:
             instances_file=organ / _LABELS / f"{image.stem}.tif",
             ignore_file=vague if (vague := organ / _VAGUE / f"{image.stem}.png").exists() else None,
         )
-        for stem, image in listed(organ / _IMAGES, (".png",)).items()
+        for stem, image in image_files(organ / _IMAGES, (".png",)).items()
     ]
 
 
@@ -89,7 +89,9 @@ def _spare_labels(organs: list[Path]) -> list[str]:
     return [
         f"{organ.name}/{stem}"
         for organ in folders
-        for stem in sorted(listed(organ / _LABELS, (".tif",)).keys() - listed(organ / _IMAGES, (".png",)).keys())
+        for stem in sorted(
+            image_files(organ / _LABELS, (".tif",)).keys() - image_files(organ / _IMAGES, (".png",)).keys()
+        )
     ]
 
 
@@ -97,4 +99,6 @@ def _vague_note(entries: list[FileEntry]) -> tuple[str, ...]:
     n_vague = sum(entry.ignore_file is not None for entry in entries)
     if n_vague == len(entries):
         return ()
-    return (f"NuInsSeg: {n_vague} of {len(entries)} images have a mask of vague areas; the others ignore nothing.",)
+    return (
+        f"NuInsSeg: {n_vague} of {len(entries)} images have a mask of vague areas; in the others nothing is ignored.",
+    )

@@ -1,4 +1,4 @@
-"""The official protocol of each data set that has one."""
+"""Official split protocols of data sets that have one."""
 
 import math
 from collections import Counter
@@ -8,7 +8,7 @@ import numpy as np
 from nucseg.data.conic import RELEASE as CONIC
 from nucseg.data.cryonuseg import RELEASE as CRYONUSEG
 from nucseg.data.nuinsseg import RELEASE as NUINSSEG
-from nucseg.data.split_protocols import N_FOLDS, EmbeddingDataset, Protocol, kfold_folds, kfold_tested
+from nucseg.data.split_protocols import N_FOLDS, Protocol, Rows, kfold_folds, kfold_tested
 from nucseg.data.stain import STAINS
 from nucseg.errors import ConfigError
 
@@ -18,40 +18,37 @@ _CONIC_SEED, _CONIC_SPLITS, _CONIC_TESTED = 5, 10, 0.2
 
 
 def plain_name(dataset: str) -> str:
-    """Name of a data set without its preparation: `nuinsseg` for `nuinsseg@macenko`.
+    """Name of a data set without its stain normalisation: `nuinsseg` for `nuinsseg@macenko`.
 
-    Only a stain normalisation is a preparation: `slides@2024` is a name of one's own.
+    Other names with an "@", such as `slides@2024`, do not change.
     """
     return dataset if stain_of(dataset) == "none" else dataset.rpartition("@")[0]
 
 
 def stain_of(dataset: str) -> str:
-    """How the stain of a data set's images is treated, by its name: `macenko` for `nuinsseg@macenko`, else `none`."""
+    """Stain normalisation in the name of a data set: `macenko` for `nuinsseg@macenko`, else `none`."""
     plain, _, last = dataset.rpartition("@")
     return last if plain and last in STAINS else "none"
 
 
-def is_same_dataset(one: str, other: str) -> bool:
-    """Whether two names are of one data set, however it was prepared."""
-    return plain_name(one) == plain_name(other)
+def is_same_dataset(name: str, other: str) -> bool:
+    """Whether two names are of the same data set, with any stain normalisation."""
+    return plain_name(name) == plain_name(other)
 
 
 def official_protocol(dataset: str) -> Protocol | None:
-    """The rule that the data set's authors divide it by, None where they give none.
-
-    How the data set was prepared, which its name may say after an "@", changes no rule.
-    """
+    """The split protocol of the data set's authors, None if they give none; the same for any stain normalisation."""
     return _RULES.get(plain_name(dataset))
 
 
 # ---- NuInsSeg: random folds of images (Mahbod et al. 2024)
 
 
-def _nuinsseg_tested(rows: EmbeddingDataset, fold: int, seed: int) -> list[int]:
+def _nuinsseg_tested(rows: Rows, fold: int, seed: int) -> list[int]:
     return kfold_tested(rows, fold, _NUINSSEG_SEED)
 
 
-def _nuinsseg_notes(rows: EmbeddingDataset, fold: int) -> tuple[str, ...]:
+def _nuinsseg_notes(rows: Rows, fold: int) -> tuple[str, ...]:
     return (
         f"NuInsSeg: official rule on {len(rows)} of {NUINSSEG.n_images} images, in the order organ folder, then file "
         "name (the order of the authors is not published).",
@@ -61,27 +58,27 @@ def _nuinsseg_notes(rows: EmbeddingDataset, fold: int) -> tuple[str, ...]:
 # ---- CryoNuSeg: leave one organ out (Mahbod et al. 2021)
 
 
-def _organs(rows: EmbeddingDataset) -> list[str]:
+def _organs(rows: Rows) -> list[str]:
     return sorted({row.stratum for row in rows})
 
 
-def _organ_folds(rows: EmbeddingDataset, dataset: str) -> int:
+def _organ_folds(rows: Rows, dataset: str) -> int:
     organs = _organs(rows)
     if len(organs) < 2:
         raise ConfigError(
             f"The official protocol of CryoNuSeg tests on one organ and trains on the others, so at least two organs "
             f"are needed; {dataset} has {len(organs)} ({', '.join(organs) or 'no images'}). Add images of another "
-            "organ, or ask for the protocol grouped."
+            "organ, or use the protocol grouped."
         )
     return len(organs)
 
 
-def _organ_tested(rows: EmbeddingDataset, fold: int, seed: int) -> list[int]:
+def _organ_tested(rows: Rows, fold: int, seed: int) -> list[int]:
     organ = _organs(rows)[fold]
-    return [number for number, row in enumerate(rows) if row.stratum == organ]
+    return [index for index, row in enumerate(rows) if row.stratum == organ]
 
 
-def _organ_notes(rows: EmbeddingDataset, fold: int) -> tuple[str, ...]:
+def _organ_notes(rows: Rows, fold: int) -> tuple[str, ...]:
     organs = _organs(rows)
     return (
         f"CryoNuSeg: official rule on {len(rows)} of {CRYONUSEG.n_images} images, {len(organs)} of {_CRYONUSEG_ORGANS} "
@@ -92,7 +89,7 @@ def _organ_notes(rows: EmbeddingDataset, fold: int) -> tuple[str, ...]:
 # ---- CoNIC: random splits of source images, stratified by cohort (generate_split.py of the challenge's baseline)
 
 
-def _conic_folds(rows: EmbeddingDataset, dataset: str) -> int:
+def _conic_folds(rows: Rows, dataset: str) -> int:
     cohort = {row.group: row.stratum for row in rows}
     if len(cohort) < 2:
         raise ConfigError(
@@ -105,12 +102,12 @@ def _conic_folds(rows: EmbeddingDataset, dataset: str) -> int:
 
 
 def _check_cohorts(n_sources: Counter[str], dataset: str) -> None:
-    """Refuse what StratifiedShuffleSplit would: each cohort gives at least one source image to either side."""
+    """Refuse what StratifiedShuffleSplit would: each side needs at least one source image of every cohort."""
     lone = sorted(name for name, count in n_sources.items() if count < 2)
     if lone:
         raise ConfigError(
             "The official protocol of CoNIC trains and tests on every cohort, so it needs at least two source images "
-            f"of each; {dataset} has only one of {', '.join(lone)}. Add patches of other source images, or ask for the "
+            f"of each; {dataset} has only one of {', '.join(lone)}. Add patches of other source images, or use the "
             "protocol grouped (`--split grouped`)."
         )
     n_tested = math.ceil(_CONIC_TESTED * n_sources.total())
@@ -119,12 +116,12 @@ def _check_cohorts(n_sources: Counter[str], dataset: str) -> None:
         raise ConfigError(
             f"The official protocol of CoNIC tests on every cohort, but a fifth of the {n_sources.total()} source "
             f"images of {dataset} ({found}) is {n_tested}, too few for {len(n_sources)} cohorts. Add patches until "
-            f"there are {5 * (len(n_sources) - 1) + 1} source images, or ask for the protocol grouped "
+            f"there are {5 * (len(n_sources) - 1) + 1} source images, or use the protocol grouped "
             "(`--split grouped`)."
         )
 
 
-def _conic_tested(rows: EmbeddingDataset, fold: int, seed: int) -> list[int]:
+def _conic_tested(rows: Rows, fold: int, seed: int) -> list[int]:
     from sklearn.model_selection import StratifiedShuffleSplit  # slow to import
 
     cohort = {row.group: row.stratum for row in rows}
@@ -135,13 +132,13 @@ def _conic_tested(rows: EmbeddingDataset, fold: int, seed: int) -> list[int]:
     )
     _, tested = list(splitter.split(sources, cohorts))[fold]
     names = set(sources[tested].tolist())
-    return [number for number, row in enumerate(rows) if row.group in names]
+    return [index for index, row in enumerate(rows) if row.group in names]
 
 
-def _conic_notes(rows: EmbeddingDataset, fold: int) -> tuple[str, ...]:
+def _conic_notes(rows: Rows, fold: int) -> tuple[str, ...]:
     return (
         f"CoNIC: official rule on {len(rows)} of {CONIC.n_images} patches. Its folds are {_CONIC_SPLITS} random "
-        "splits, of which fold 0 is the one of the protocol; the test parts of folds 1 to "
+        "splits. Fold 0 is that of the protocol; the test parts of folds 1 to "
         f"{_CONIC_SPLITS - 1} overlap with it and with each other.",
     )
 

@@ -1,4 +1,4 @@
-"""What is known of a data set as its authors release it, and the rules that all readers of releases share."""
+"""Published releases of data sets, and the rules shared by their readers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,33 +9,33 @@ from nucseg.data.files import found_in, some, subfolders
 from nucseg.data.sample import Entry
 from nucseg.errors import DataError
 
-MOST_UNLABELLED = 0.01
-"""Share of images that may lack a label before the folder counts as half copied."""
+MAX_UNLABELLED = 0.01
+"""Share of images that may lack a label; with more, the copy is taken to be incomplete."""
 
 AnEntry = TypeVar("AnEntry", bound=Entry)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """What is known of a data set as its authors release it."""
+    """Facts about a data set as released by its authors."""
 
     name: str
-    """What `open_dataset` calls it."""
+    """Its name for `open_dataset`."""
     title: str
-    """What people call it, with the publication in brackets."""
+    """Its usual name, with the publication in brackets."""
     contents: str
-    """What is on the images, and their size."""
+    """Content and size of the images."""
     n_images: int | None
-    """Images that a whole copy holds; None where there is no fixed number."""
+    """Number of images of a complete copy; None if it is not fixed."""
     licence: str
     home: str
-    """Where to get it; empty where there is nothing to get."""
+    """Where to get it; empty if there is nothing to download."""
     download_gb: float | None
-    """Size of the download in GB, None where it is not known or nothing is downloaded."""
+    """Size of the download in GB; None if unknown or nothing is downloaded."""
     layout: tuple[str, ...]
-    """What lies in the folder, a line each."""
+    """Contents of the folder, one line each."""
     instructions: tuple[str, ...]
-    """How to get it, a step each; the last one says what to name with --source."""
+    """How to get it, in steps; the last says what to give with --source."""
 
     @property
     def short_title(self) -> str:
@@ -44,9 +44,9 @@ class Release:
 
 
 def folders_with(source: Path, holds: Callable[[Path], bool]) -> list[Path]:
-    """Where a release lies: `source` itself, or folders inside it, or those of the same name inside these.
+    """Where a release was found: `source` itself, or its subfolders, or a folder of the same name inside these.
 
-    Unpacking often puts a folder around the release, sometimes two of one name.
+    Unpacking often adds a folder around the release, sometimes two with the same name.
     """
     if holds(source):
         return [source]
@@ -56,17 +56,16 @@ def folders_with(source: Path, holds: Callable[[Path], bool]) -> list[Path]:
 
 
 def release_folder(release: Release, source: Path, holds: Callable[[Path], bool]) -> Path:
-    """The one folder that holds the release, see `folders_with`. DataError if there is none, or more than one."""
+    """Find the folder of the release, see `folders_with`. Raises DataError if there is none, or more than one."""
     found = folders_with(source, holds)
     if len(found) > 1:
         names = some([str(folder.relative_to(source)) for folder in found])
         raise DataError(
-            f"{source} holds {release.short_title} {len(found)} times: {names}. Name the one that is meant "
-            "(--source DIR)."
+            f"{source} holds {release.short_title} {len(found)} times: {names}. Choose one of them (--source DIR)."
         )
     if not found:
         raise DataError(
-            f"{source} is not {release.short_title}: expected there, or in one folder inside it, are "
+            f"{source} is not {release.short_title}. Expected there, or in a folder inside it: "
             f"{'; '.join(release.layout)}. It holds {found_in(source)}. {release.instructions[-1]}"
         )
     return found[0]
@@ -75,31 +74,31 @@ def release_folder(release: Release, source: Path, holds: Callable[[Path], bool]
 def labelled_part(
     release: Release, entries: Sequence[AnEntry], has_label: Callable[[AnEntry], bool], where: str
 ) -> tuple[list[AnEntry], tuple[str, ...]]:
-    """The entries that have a label, and a note that names the others.
+    """Return the entries with a label, and a note that names the others.
 
-    A release itself may lack a label, so up to MOST_UNLABELLED of the images are left out for that. More are a
-    DataError, which names `where` their labels should lie.
+    Releases themselves may lack labels, so up to MAX_UNLABELLED of the images are left out. Raises DataError for more,
+    saying `where` the labels are expected.
     """
     kept = [entry for entry in entries if has_label(entry)]
     ids = {entry.id for entry in kept}
     missing = [entry.id for entry in entries if entry.id not in ids]
-    if len(missing) > MOST_UNLABELLED * len(entries):
+    if len(missing) > MAX_UNLABELLED * len(entries):
         raise DataError(
             f"{len(missing)} of {len(entries)} {release.short_title} images have no label in {where}: "
             f"{some(missing)}. Copy or unpack the labels again, or move these images away."
         )
-    return kept, (f"{release.short_title}: left out for want of a label: {some(missing)}.",) if missing else ()
+    return kept, (f"{release.short_title}: left out because they have no label: {some(missing)}.",) if missing else ()
 
 
 def count_note(release: Release, n_found: int) -> tuple[str, ...]:
-    """A note if the number of images is not that of a whole copy."""
+    """A note if the number of images is not that of a complete copy."""
     if release.n_images is None or n_found == release.n_images:
         return ()
     if n_found > release.n_images:
-        return (f"{release.short_title}: {n_found} images, where the release has {release.n_images}.",)
+        return (f"{release.short_title}: {n_found} images, but the release has {release.n_images}.",)
     return (f"{release.short_title}: {n_found} of the {release.n_images} released images.",)
 
 
 def spare_note(release: Release, labels: Sequence[str]) -> tuple[str, ...]:
-    """A note if there are labels without an image; `labels` names them."""
+    """A note if there are labels without an image."""
     return (f"{release.short_title}: labels without an image, not used: {some(labels)}.",) if labels else ()

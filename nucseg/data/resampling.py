@@ -1,4 +1,4 @@
-"""Arrays brought from one pixel grid to another, axis by axis, wherever a cut-out begins."""
+"""Resample arrays, or parts of them, from one pixel grid to another, one axis at a time."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Floats = npt.NDArray[np.floating]
 def area_mean(values: Floats, edges: npt.NDArray[np.float64], axis: int) -> Floats:
     """Mean over intervals of an axis: interval i goes from edges[i] to edges[i + 1].
 
-    Pixel p covers [p, p + 1); one that a border cuts counts by its share. The intervals are equally long and lie within
-    the axis, but for rounding.
+    Pixel p covers [p, p + 1) and is weighted by its overlap with the interval. The intervals have equal lengths and lie
+    within the axis, up to rounding.
     """
     n_native, n = values.shape[axis], len(edges) - 1
     first = np.minimum(edges[:-1].astype(np.int64), n_native - 1)
@@ -29,9 +29,9 @@ def area_mean(values: Floats, edges: npt.NDArray[np.float64], axis: int) -> Floa
 
 
 def linear(values: Floats, positions: npt.NDArray[np.float64], axis: int) -> Floats:
-    """Linear interpolation along an axis at positions in pixels, the centre of pixel p being p + 1/2.
+    """Linear interpolation along an axis at positions in pixels; the centre of pixel p is at p + 1/2.
 
-    Beyond the first and the last centre it is their value.
+    Beyond the first and last centre, their values are repeated.
     """
     last = values.shape[axis] - 1
     centred = (positions - 0.5).clip(0, last)
@@ -43,14 +43,16 @@ def linear(values: Floats, positions: npt.NDArray[np.float64], axis: int) -> Flo
 
 
 def resampled(values: Floats, start: float, step: float, n: int, axis: int) -> Floats:
-    """The n pixels of another grid along an axis, pixel i of which covers [start + i step, start + (i + 1) step).
+    """Resample an axis to n pixels, of which pixel i covers [start + i step, start + (i + 1) step).
 
-    Larger pixels take the mean over what they cover, smaller ones are interpolated between centres.
+    Pixels larger than the native ones are means over what they cover; smaller ones are interpolated between centres.
     """
     edges = start + step * np.arange(n + 1)
     if step > 1:
         inside = edges.clip(0, values.shape[axis])
         others = tuple(other for other in range(values.ndim) if other != axis)
-        share = np.diff(inside) * n / max(inside[-1] - inside[0], step / 2)  # of a whole interval: one may reach beyond
+        share = (
+            np.diff(inside) * n / max(inside[-1] - inside[0], step / 2)
+        )  # less than 1 for an interval that extends beyond the axis
         return np.asarray(area_mean(values, inside, axis) / np.expand_dims(share.astype(values.dtype), others))
     return linear(values, (edges[:-1] + edges[1:]) / 2, axis)

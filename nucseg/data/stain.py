@@ -1,7 +1,7 @@
-"""Stain normalisation: an H&E image of any laboratory -> the colours of one fixed reference.
+"""Stain normalisation: change the colours of an H&E image from any laboratory to those of one fixed reference.
 
-The target is written down here and never taken from the images at hand: whatever is added to a data set changes no
-other image, and two data sets that were normalised in the same way can be compared.
+The target is a constant rather than estimated from a data set, so that adding images changes no other image, and data
+sets normalised in the same way can be compared.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from nucseg.errors import ConfigError
 
 STAINS = ("none", "macenko", "reinhard")
-"""Ways to treat the stain of the images of a data set."""
+"""Methods of stain normalisation."""
 
 MACENKO_STAINS = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
 """(3, 2): absorbance in R, G, B of haematoxylin and of eosin, as in the published reference code and in torchstain."""
@@ -23,19 +23,22 @@ MACENKO_CONCENTRATIONS = np.array([1.9705, 1.0308])
 """99th percentile of the concentration of haematoxylin and of eosin, from the same source."""
 
 REINHARD_MEANS = np.array([52.5, 22.8, -11.8])
-"""Means of tissue in CIELAB (D65). These and REINHARD_STDS were measured once, on five images of CryoNuSeg (of five
-organs, from TCGA) normalised with Macenko's reference, image by image, then averaged: both methods aim at one look."""
+"""Means of tissue in CIELAB (D65). These and REINHARD_STDS were measured on five images of CryoNuSeg (five organs, from
+TCGA) normalised with Macenko's reference, and averaged over images, so that both methods have a similar target."""
 
 REINHARD_STDS = np.array([16.8, 6.2, 5.3])
 """Standard deviations of tissue in CIELAB."""
 
-LEAST_TISSUE = 64
-"""Pixels of tissue below which nothing is estimated."""
+MIN_TISSUE_PX = 64
+"""Least number of tissue pixels for an estimate."""
 
-_VERSION = "1"  # of the arithmetic below: raise it when the same image comes out in other colours
-_LIGHT, _GLASS = 240.0, 0.15  # transmitted light, and the optical density below which a pixel is glass: Macenko's
-_LEAST_DEGREES, _LEAST_ABSORBANCE = 5.0, -0.1  # stains closer than that turn the noise of the camera into colour
-_LEAST_LAB_STD = 0.5  # rounding to 8 bits alone makes about 0.3
+_VERSION = "1"  # of the arithmetic below; increase when the same image gets other colours
+_LIGHT, _GLASS = (
+    240.0,
+    0.15,
+)  # transmitted light, and the optical density below which a pixel is glass; both are Macenko's
+_MIN_DEGREES, _MIN_ABSORBANCE = 5.0, -0.1  # stains with a smaller angle turn camera noise into colour
+_MIN_LAB_STD = 0.5  # rounding to 8 bits alone causes about 0.3
 _SAMPLED_PX, _BLOCK_PX = 1 << 17, 1 << 16
 _DENSITY = -np.log((np.arange(256) + 1) / _LIGHT).astype(np.float32)
 
@@ -45,16 +48,16 @@ _Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Normalised:
-    """An image in the colours of the reference, or as it was."""
+    """An image in the colours of the reference, or unchanged."""
 
     image: Image
     """(H, W, 3), RGB."""
     unchanged: str = ""
-    """Why the image was left as it is; empty where it was normalised."""
+    """Why the image was not changed; empty if it was normalised."""
 
 
 def stain_identity(stain: str) -> dict[str, str]:
-    """What tells one normalisation from another, for a store's `preparation`: method, version and target.
+    """Method, version and target of a normalisation, for a store's `preparation`.
 
     Raises ConfigError for an unknown stain.
     """
@@ -68,19 +71,19 @@ def stain_identity(stain: str) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Normaliser:
-    """A normalisation that was estimated once, for all parts of an image."""
+    """A fitted normalisation that can be applied to all parts of an image."""
 
     change: Callable[[Image], _Floats] | None
     unchanged: str = ""
-    """Why nothing could be estimated, so that images stay as they are."""
+    """Why nothing could be estimated; images are then returned unchanged."""
 
     def __call__(self, image: Image) -> Image:
-        """Bring an image (H, W, 3) to the colours of the reference."""
+        """Change an image (H, W, 3) to the colours of the reference."""
         return image if self.change is None else _in_blocks(image, self.change)
 
 
 def fit_normaliser(image: Image, stain: str) -> Normaliser:
-    """Estimate on an image (H, W, 3), or a sample of it, what `normalise` does to it.
+    """Fit a normalisation to an image (H, W, 3) or a sample of it, see `normalise`.
 
     Raises ConfigError for an unknown stain.
     """
@@ -89,23 +92,23 @@ def fit_normaliser(image: Image, stain: str) -> Normaliser:
 
 
 def tissue_share(image: Image) -> float:
-    """The share of an image's pixels (H, W, 3) that are no glass, by Macenko's limit on the densest channel."""
+    """Share of the pixels of an image (H, W, 3) that are not glass, by Macenko's limit on the densest channel."""
     return float((_density(image, np.minimum) >= _GLASS).mean())
 
 
 def normalise(image: Image, stain: str) -> Normalised:
-    """Bring an H&E image (H, W, 3) to the colours of the reference; the same image always gives the same bytes.
+    """Change an H&E image (H, W, 3) to the colours of the reference; the same image always gives the same bytes.
 
     macenko: stain vectors and concentrations are estimated by torchstain's numpy backend (Macenko et al., ISBI 2009),
-    on a regular grid of pixels where the image is large. The concentrations are scaled to those of the reference and
-    shown with its stain vectors, which is one 3 x 3 matrix on optical densities. What is brighter than the
-    transmitted light stays as it is, so white stays white.
+    on a regular grid of pixels if the image is large. Concentrations are scaled to those of the reference and converted
+    back with its stain vectors, which is one 3 x 3 matrix on optical densities. Pixels brighter than the transmitted
+    light do not change, so white stays white.
 
     reinhard: means and standard deviations of the tissue in CIELAB become those of the target (Reinhard et al., IEEE
-    CG&A 2001). Glass keeps its colour; from there to tissue the change sets in gradually, so that no edge is drawn.
+    CG&A 2001). Glass keeps its colour; the change is blended between glass and tissue, so that no edges appear.
 
-    An image in which nothing can be estimated comes back as it is, with the reason: too little tissue, one colour, one
-    stain. Raises ConfigError for an unknown stain.
+    If nothing can be estimated (too little tissue, one colour, one stain), the image is returned unchanged, with the
+    reason. Raises ConfigError for an unknown stain.
     """
     fitted = fit_normaliser(image, stain)
     return Normalised(fitted(image), fitted.unchanged)
@@ -120,14 +123,14 @@ def _macenko(image: Image) -> Normaliser:
     from torchstain.numpy.normalizers import NumpyMacenkoNormalizer
 
     sample = _sampled(image)
-    if (_density(sample, np.maximum) >= _GLASS).sum() < LEAST_TISSUE:
+    if (_density(sample, np.maximum) >= _GLASS).sum() < MIN_TISSUE_PX:
         return Normaliser(None, "too little tissue")
     estimate = NumpyMacenkoNormalizer()
     estimate.fit(sample, Io=_LIGHT, beta=_GLASS)
-    # rounded: the last bits of its sums depend on the number of threads
+    # rounded, because the last bits of its sums depend on the number of threads
     stains, concentrations = estimate.HERef.round(6), estimate.maxCRef.round(6)
     cosine = stains[:, 0] @ stains[:, 1]
-    if not (cosine < np.cos(np.radians(_LEAST_DEGREES)) and stains.min() > _LEAST_ABSORBANCE):
+    if not (cosine < np.cos(np.radians(_MIN_DEGREES)) and stains.min() > _MIN_ABSORBANCE):
         return Normaliser(None, "no two stains")
     if not concentrations.min() >= _GLASS:
         return Normaliser(None, "too little stain")
@@ -137,8 +140,8 @@ def _macenko(image: Image) -> Normaliser:
     def in_reference(block: Image) -> _Floats:
         density = _DENSITY[block]
         absorbed = np.maximum(density, 0)
-        shown = absorbed @ transposed + (density - absorbed)
-        return np.asarray(_LIGHT * np.exp(-shown.clip(_DENSITY[255], _DENSITY[0])) - 1, np.float32)
+        normalised = absorbed @ transposed + (density - absorbed)
+        return np.asarray(_LIGHT * np.exp(-normalised.clip(_DENSITY[255], _DENSITY[0])) - 1, np.float32)
 
     return Normaliser(in_reference)
 
@@ -148,18 +151,18 @@ def _reinhard(image: Image) -> Normaliser:
 
     sample = _sampled(image)
     tissue = sample[_density(sample, np.minimum) >= _GLASS]
-    if len(tissue) < LEAST_TISSUE:
+    if len(tissue) < MIN_TISSUE_PX:
         return Normaliser(None, "too little tissue")
     lab = rgb2lab(tissue.astype(np.float32) / 255)
     means, stds = (part.round(4) for part in (lab.mean(axis=0, dtype=np.float64), lab.std(axis=0, dtype=np.float64)))
-    if stds.min() < _LEAST_LAB_STD:
+    if stds.min() < _MIN_LAB_STD:
         return Normaliser(None, "one colour")
     scale = (REINHARD_STDS / stds).astype(np.float32)
     shift = (REINHARD_MEANS - means * REINHARD_STDS / stds).astype(np.float32)
 
     def in_reference(block: Image) -> _Floats:
         moved = rgb2lab(block.astype(np.float32) / 255) * scale + shift
-        # colours of negative Z are none: skimage cuts them off too, but with a warning; 0.01 is for its rounding
+        # clip colours with negative Z, as skimage does with a warning; 0.01 allows for its rounding
         moved[..., 2] = np.minimum(moved[..., 2], (moved[..., 0] + 16) * (200 / 116) - 0.01)
         share = (_density(block, np.minimum) / _GLASS).clip(0, 1)[..., np.newaxis]
         return np.asarray(share * 255 * lab2rgb(moved) + (1 - share) * block, np.float32)
@@ -168,7 +171,7 @@ def _reinhard(image: Image) -> Normaliser:
 
 
 def _density(image: Image, choose: np.ufunc) -> _Floats:
-    """Optical density (H, W) of the channel with the least value (np.minimum) or the greatest (np.maximum)."""
+    """Optical density (H, W) of the darkest channel (`choose` is np.minimum) or the brightest (np.maximum)."""
     red, green, blue = np.moveaxis(image, -1, 0)
     density: _Floats = _DENSITY[choose(choose(red, green), blue)]
     return density
@@ -181,7 +184,7 @@ def _sampled(image: Image) -> Image:
 
 
 def _in_blocks(image: Image, change: Callable[[Image], _Floats]) -> Image:
-    """Change a few rows at a time: numbers with a decimal point take many times the memory of the image."""
+    """Apply a change to a few rows at a time, because floats take many times the memory of the image."""
     changed = np.empty_like(image)
     n_rows = max(_BLOCK_PX // image.shape[1], 1)
     for first in range(0, len(image), n_rows):

@@ -1,8 +1,8 @@
 """Frozen SAM-family image encoders: uint8 RGB images in, (B, 256, 64, 64) embeddings out.
 
-An encoder is named by a spec: `vit_b`, `vit_l`, `vit_h` (published checkpoints), `onnx:FILE` (any exported
-encoder of the family), `student` or `student:FILE` (a small network that imitates one of them; the first comes with the
-package), `random` or `random:SEED` (no knowledge, for tests and demonstrations).
+An encoder is named by a spec: `vit_b`, `vit_l`, `vit_h` (published checkpoints), `onnx:FILE` (any exported encoder of
+the family), `student` or `student:FILE` (a small network distilled from one of them; the first comes with the
+package), `random` or `random:SEED` (random weights, for tests and demonstrations).
 """
 
 from nucseg.encoders.architectures import ARCHITECTURES, EMBEDDING_SHAPE, PublishedVit, VitShape

@@ -1,4 +1,4 @@
-"""What is known of the published SAM image encoders without loading one: their sizes, files and digests."""
+"""Sizes, files and digests of the published SAM image encoders, known without loading one."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ from dataclasses import dataclass
 from math import log, sqrt
 
 EMBEDDING_SHAPE = (256, 64, 64)
-"""Channels and grid of what every encoder returns for one image."""
+"""Channels and grid of the embedding that every encoder returns for one image."""
 
 INPUT_PX = 1024
-"""Side of the square that every encoder is shown, in pixels."""
+"""Side of the square image that a SAM encoder reads, in pixels."""
 
 PATCH_PX = 16
 """Side of the patch that becomes one token of a ViT, in pixels."""
 
 PRECISIONS = ("float32", "bfloat16", "float16")
-"""What an encoder can be asked to compute in; norms are computed in float32 in each of them.
+"""Precisions that an encoder can compute in; norms are computed in float32 in each of them.
 
-Two embeddings of one image and one identity, from other devices, threads or versions, differ by less than 1e-3 of
-their standard deviation in float32; bfloat16 is within a tenth of it from float32 (see `bfloat16_error`).
+Two embeddings of the same image and identity, from different devices, threads or versions, differ by less than 1e-3
+of their standard deviation in float32; bfloat16 differs from float32 by less than a tenth (see `bfloat16_error`).
 """
 
 ROUNDING = 2**-8 / sqrt(3) * sqrt(3 / 8 / log(2))
-"""Relative error, root mean square, of rounding to bfloat16: uniform within 2**-8 / m of a significand m from 1 to 2
-whose logarithm is uniform, so that the mean of 1 / m**2 is 3 / (8 ln 2). About 2**-9.2."""
+"""Root mean square relative error of rounding to bfloat16, about 2**-9.2: the error is uniform within 2**-8 / m of a
+significand m between 1 and 2, whose logarithm is uniform, so that the mean of 1 / m**2 is 3 / (8 ln 2)."""
 
 ROUNDINGS_OF_A_BLOCK = 15
-"""Seven on the way through attention (normed tokens, weights of v, v, probabilities, result, weights of proj, output),
-six through the MLP (normed tokens, weights, hidden, GELU, weights, output), two sums."""
+"""Seven in attention (normed tokens, weights of v, v, probabilities, result, weights of proj, output), six in the MLP
+(normed tokens, weights, hidden, GELU, weights, output), two sums."""
 
 ROUNDINGS_ELSEWHERE = 9
-"""Pixels, patch weights, patches, position, sum; two kernels of the neck, and what each returns."""
+"""Pixels, patch weights, patches, position, sum; two kernels of the neck and their outputs."""
 
 DOWNLOADS = "https://dl.fbaipublicfiles.com/segment_anything/"
 """Where Meta publishes the checkpoints."""
 
 
 def bfloat16_error(depth: int) -> float:
-    """Root mean square difference expected at most between bfloat16 and float32, in standard deviations.
+    """Upper bound of the root mean square difference between bfloat16 and float32, in standard deviations.
 
-    Roundings are independent of one another, a linear map keeps the relative size of independent errors, and a sum
-    adds the squares of its summands' errors: a network in which all roundings lie one behind the other errs by the
-    root of their number. In a residual network most of them touch one branch alone, so it errs by less.
+    Rounding errors are independent, a linear map keeps the relative size of independent errors, and in a sum the
+    squares of the errors add up: in a network that applies all roundings in sequence, the error grows with the square
+    root of their number. In a residual network most of them affect only one branch, so the error is smaller.
     """
     return ROUNDING * sqrt(depth * ROUNDINGS_OF_A_BLOCK + ROUNDINGS_ELSEWHERE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class VitShape:
-    """Hyperparameters of an ImageEncoderViT that differ between encoders; the others are SAM's."""
+    """Hyperparameters in which the ImageEncoderViTs differ; the others are SAM's."""
 
     embed_dim: int
     """Width of a token."""
@@ -68,13 +68,13 @@ class VitShape:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedVit:
-    """A SAM image encoder as published, and the checkpoint that holds its weights."""
+    """A published SAM image encoder and the checkpoint with its weights."""
 
     shape: VitShape
     """Its hyperparameters (segment_anything, build_sam.py)."""
 
     file_name: str
-    """Official name of the checkpoint."""
+    """Official file name of the checkpoint."""
 
     file_digest: str
     """xxh128 of the official checkpoint, hexadecimal, as pinned by micro-sam."""

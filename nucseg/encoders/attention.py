@@ -1,11 +1,11 @@
-"""Exact ways to compute attention with SAM's decomposed relative position, without its full-size intermediates.
+"""Exact variants of attention with SAM's decomposed relative position, without its full-size intermediates.
 
-Published is softmax(q k / sqrt(D) + rel_h + rel_w) v, where the bias of query q and key k depends on the row and on
-the column of k alone (ViTDet, Li et al. 2022; segment_anything, image_encoder.py). Which way is fastest depends on
-the device: see `tuning`. Here q comes scaled, so that no way scales again.
+The published attention is softmax(q k / sqrt(D) + rel_h + rel_w) v, where the bias of query q and key k depends only
+on the row and the column of k (ViTDet, Li et al. 2022; segment_anything, image_encoder.py). Which variant is fastest
+depends on the device: see `nucseg.encoders.autotune`. Here q is already scaled.
 
 Shapes:
-    q, k, v   (N, H, G_h * G_w, D)   entries (images, or windows), heads, tokens of a grid in reading order
+    q, k, v   (N, H, G_h * G_w, D)   images or windows, heads, tokens of a grid in reading order
     rel_h     (N, H, G_h, G_w, G_h)  query row and column, key row
     rel_w     (N, H, G_h, G_w, G_w)  query row and column, key column
     returns   (N, H, G_h * G_w, D)
@@ -13,7 +13,7 @@ Shapes:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import torch
@@ -21,33 +21,33 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(q, k, v, rel_h, rel_w) -> what every query attends to."""
+"""(q, k, v, rel_h, rel_w) -> attended values."""
 
 MASK_BYTES = {"cpu": 1 << 25, "cuda": 1 << 31}
-"""Most memory that one mask may take, by kind of device; others as the CPU.
+"""Largest size of a mask, by device type; other devices use the CPU's.
 
-A mask over the whole grid is 4096 x 4096 for every image and head: 805 MB in float32 for one image of ViT-B. A CPU
-gets pieces that stay in its caches and that malloc hands out again (fresh pages cost as much as the mask), a GPU
-whole heads by the dozen.
+A mask over the whole grid is 4096 x 4096 for every image and head: 805 MB in float32 for one image of ViT-B. On a
+CPU, masks of this size stay in the caches and malloc reuses their memory (fresh pages cost as much as the mask
+itself); on a GPU, one mask covers dozens of heads.
 """
 
-BROAD = 32
-"""Columns of a grid from which adding both terms is faster than a product with one-hot columns: additions in strides
-shorter than the processor's vectors leave them empty."""
+WIDE_GRID = 32
+"""Columns of a grid from which adding both terms is faster than a product with one-hot columns: on narrower grids the
+additions do not fill the processor's vector registers."""
 
 COLUMNS_MULTIPLE = 8
-"""The fused kernels of GPUs want heads of a multiple of this many values."""
+"""The fused kernels of GPUs need head sizes that are a multiple of this."""
 
-Piece = tuple[slice, slice, slice]
-"""Entries, heads and rows of queries."""
+Chunk = tuple[slice, slice, slice]
+"""Images or windows, heads, and rows of queries."""
 
 
 def attend_mask(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
-    """The bias as a float mask of the fused attention, some entries, heads or rows of queries at a time."""
+    """Pass the bias as a float mask to the fused attention, one chunk of queries at a time."""
     n, n_heads, g_h, g_w, _ = rel_h.shape
     out, mask = torch.empty_like(q), q.new_empty(0)
-    for entries, heads, rows in pieces(n, n_heads, g_h, g_h * g_w * g_w * q.element_size(), q.device.type):
-        # in the same memory again and again
+    for entries, heads, rows in chunks(n, n_heads, g_h, g_h * g_w * g_w * q.element_size(), q.device.type):
+        # every mask reuses the memory of the last
         mask = _bias(rel_h[entries, heads, rows], rel_w[entries, heads, rows], mask)
         tokens = slice(rows.start * g_w, rows.stop * g_w)
         out[entries, heads, tokens] = F.scaled_dot_product_attention(
@@ -57,9 +57,9 @@ def attend_mask(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -
 
 
 def attend_columns(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
-    """The bias as further columns: [q | rel_h | rel_w] . [k | onehot(row) | onehot(column)].
+    """Pass the bias as extra columns: [q | rel_h | rel_w] . [k | onehot(row) | onehot(column)].
 
-    Values are padded to as many columns, as the flash kernels want them.
+    Values are padded to the same number of columns, which the flash kernels require.
     """
     d, wide_q, wide_k = q.shape[-1], _wide_queries(q, rel_h, rel_w), _wide_keys(k, rel_h.shape[2], rel_h.shape[3])
     wide_v = F.pad(v, (0, wide_k.shape[-1] - d))
@@ -67,28 +67,28 @@ def attend_columns(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor
 
 
 def attend_narrow(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
-    """As `attend_columns`, for kernels that take values of fewer columns than keys have."""
+    """As `attend_columns`, for kernels that accept values with fewer columns than keys."""
     wide_k = _wide_keys(k, rel_h.shape[2], rel_h.shape[3])
     return F.scaled_dot_product_attention(_wide_queries(q, rel_h, rel_w), wide_k, v, scale=1.0)
 
 
 def attend_flex(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
-    """The bias looked up inside a kernel compiled for it (FlexAttention); needs a compiler, best a GPU's."""
+    """Look up the bias inside a compiled kernel (FlexAttention); needs a compiler, and is meant for GPUs."""
     return compiled_flex()(q, k, v, rel_h.flatten(2, 3), rel_w.flatten(2, 3))
 
 
-VARIANTS: Mapping[str, Attend] = {
+VARIANTS: dict[str, Attend] = {
     "mask": attend_mask,
     "columns": attend_columns,
     "narrow": attend_narrow,
     "flex": attend_flex,
 }
-"""Every exact way by its name in the record."""
+"""The variants by the name that an encoder's provenance records."""
 
 
 @cache
 def compiled_flex(backend: str = "inductor") -> Attend:
-    """FlexAttention with the decomposed bias, compiled anew for every shape."""
+    """FlexAttention with the decomposed bias, compiled separately for every shape."""
     from torch.nn.attention.flex_attention import flex_attention
 
     def attend(q: Tensor, k: Tensor, v: Tensor, rel_h: Tensor, rel_w: Tensor) -> Tensor:
@@ -104,8 +104,8 @@ def compiled_flex(backend: str = "inductor") -> Attend:
     return compiled
 
 
-def pieces(n: int, n_heads: int, n_rows: int, row_bytes: int, device_type: str) -> Iterator[Piece]:
-    """Cut the work so that a mask fits into MASK_BYTES: into entries, then heads, then rows of queries."""
+def chunks(n: int, n_heads: int, n_rows: int, row_bytes: int, device_type: str) -> Iterator[Chunk]:
+    """Split the work so that a mask fits into MASK_BYTES: by images or windows, then heads, then rows of queries."""
     budget = MASK_BYTES.get(device_type, MASK_BYTES["cpu"])
     rows = min(n_rows, max(1, budget // row_bytes))
     heads = min(n_heads, budget // (row_bytes * n_rows)) or 1
@@ -117,11 +117,11 @@ def pieces(n: int, n_heads: int, n_rows: int, row_bytes: int, device_type: str) 
 
 
 def _bias(rel_h: Tensor, rel_w: Tensor, out: Tensor) -> Tensor:
-    """Sum of both terms for every query and key (n, heads, queries, keys); in the memory of `out` where it fits."""
+    """Sum of both terms for every query and key (n, heads, queries, keys); reuses `out` if it has this shape."""
     n, n_heads, rows, g_w, g_h = rel_h.shape
     shape = (n, n_heads, rows * g_w, g_h * g_w)
     out = out if out.shape == shape else rel_h.new_empty(shape)
-    if g_w >= BROAD:
+    if g_w >= WIDE_GRID:
         grid = out.view(n, n_heads, rows, g_w, g_h, g_w)
         torch.add(rel_h[..., :, None], rel_w[..., None, :], out=grid)
     else:

@@ -1,8 +1,8 @@
-"""The transformer blocks of a published ImageEncoderViT, computing the same with less work.
+"""The transformer blocks of a published ImageEncoderViT, with the same results and less work.
 
-Their weights are derived once, in float32, from the published ones: the affine part of a norm goes into the linear
-map behind it (so that the norm is computed in float32 inside one kernel, whatever the precision), the scale of the
-scores into the queries' weights.
+Their weights are derived once, in float32, from the published ones: the affine part of a norm is folded into the
+linear map after it (so that a single kernel computes the norm in float32, whatever the precision), and the scale of
+the attention scores into the weights of the queries.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nucseg.encoders.attention import VARIANTS, Attend
-from nucseg.encoders.norms import behind_norm, normed
+from nucseg.encoders.norms import fold_norm, normed
 from nucseg.encoders.parameters import frozen
 from nucseg.encoders.windows import Windows
 
 RelativePositions = Callable[[int, int, Tensor], Tensor]
 """segment_anything's get_rel_pos: (query size, key size, table (L, C)) -> (query size, key size, C)."""
 
-PIECE_BYTES = 1 << 25
-"""Largest intermediate on a CPU: for more, glibc's malloc gets fresh pages each time, which cost more than GELU."""
+CHUNK_BYTES = 1 << 25
+"""Largest intermediate on a CPU: beyond it glibc's malloc requests fresh pages each time, which cost more than GELU."""
 
 
 class Attention(nn.Module):
     """A block's first norm and its attention, over the whole grid or within windows.
 
-    Tokens that pad a window are zeros behind the norm, so that their queries, keys and values are the bias: only the
-    tokens of the grid go through the linear maps.
+    Tokens that pad a window are zero after the norm, so their queries, keys and values equal the bias: only tokens of
+    the grid pass through the linear maps.
 
     Shapes:
         x        (B, G_h, G_w, C)
@@ -47,13 +47,13 @@ class Attention(nn.Module):
         self.n_heads: int = attention.num_heads
         self.eps: float = norm.eps
         self.attend: Attend = VARIANTS["mask"]
-        """Exact in all cases; chosen by speed."""
+        """All variants are exact; `autotune` chooses one by speed."""
         scale = (self.n_channels // self.n_heads) ** -0.5
         for part, name in enumerate("qkv"):
             factor = scale if name == "q" else 1.0
             weight, bias = (p.float().chunk(3)[part] * factor for p in (attention.qkv.weight, attention.qkv.bias))
             self.register_parameter(f"{name}_pad", frozen(bias))
-            weight, bias = behind_norm(norm, weight, bias)
+            weight, bias = fold_norm(norm, weight, bias)
             self.register_parameter(f"{name}_weight", frozen(weight))
             self.register_parameter(f"{name}_bias", frozen(bias))
         self.proj: nn.Module = attention.proj
@@ -64,14 +64,14 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Attend from every token to every token of its window, or of the grid."""
         tokens = normed(x, self.eps)
-        q, k, v = (self._projected(tokens, name) for name in "qkv")
+        q, k, v = (self._project(tokens, name) for name in "qkv")
         rel_h, rel_w = relative_terms(q, self.rel_h, self.rel_w)
         q, k, v = (part.flatten(1, 2).transpose(1, 2) for part in (q, k, v))
         merged = self.attend(q, k, v, rel_h, rel_w).transpose(1, 2).flatten(2)
         result: Tensor = self.proj(merged.view(x.shape) if self.windows is None else self.windows.join(merged))
         return result
 
-    def _projected(self, tokens: Tensor, name: str) -> Tensor:
+    def _project(self, tokens: Tensor, name: str) -> Tensor:
         """Queries, keys or values (N, G_h, G_w, H, D) of the grid or of its windows."""
         tokens = F.linear(tokens, self.get_parameter(f"{name}_weight"), self.get_parameter(f"{name}_bias"))
         if self.windows is not None:
@@ -80,7 +80,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """A block's second norm and its two linear maps with GELU between.
+    """A block's second norm and its two linear maps with GELU in between.
 
     Shapes:
         x        (B, G_h, G_w, C)
@@ -91,22 +91,22 @@ class Mlp(nn.Module):
         super().__init__()
         norm, expand, shrink = published.norm2, published.mlp.lin1, published.mlp.lin2
         self.eps: float = norm.eps
-        weight, bias = behind_norm(norm, expand.weight, expand.bias)
+        weight, bias = fold_norm(norm, expand.weight, expand.bias)
         self.weight, self.bias = frozen(weight), frozen(bias)
         self.shrink: nn.Module = shrink
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map every token by itself."""
+        """Map every token independently."""
         tokens = normed(x, self.eps).flatten(0, 2)
-        n_pieces = 1
+        n_chunks = 1
         if x.device.type == "cpu":
-            n_pieces = -(-len(tokens) * len(self.weight) * x.element_size() // PIECE_BYTES)
-        out = [self.shrink(F.gelu(F.linear(piece, self.weight, self.bias))) for piece in tokens.chunk(n_pieces)]
-        return (out[0] if n_pieces == 1 else torch.cat(out)).view(x.shape)
+            n_chunks = -(-len(tokens) * len(self.weight) * x.element_size() // CHUNK_BYTES)
+        out = [self.shrink(F.gelu(F.linear(chunk, self.weight, self.bias))) for chunk in tokens.chunk(n_chunks)]
+        return (out[0] if n_chunks == 1 else torch.cat(out)).view(x.shape)
 
 
 class Block(nn.Module):
-    """A transformer block: what it takes in, plus attention, plus MLP.
+    """A transformer block: attention and MLP, each added to its input.
 
     Shapes:
         x        (B, G_h, G_w, C)   contiguous
@@ -119,16 +119,16 @@ class Block(nn.Module):
         self.mlp = Mlp(published)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Leave `x` as it is; each sum goes into the newer summand's memory."""
+        """Run the block without changing `x`; each sum reuses the memory of its newer summand."""
         x = self.attention(x).add_(x)
         result: Tensor = self.mlp(x).add_(x)
         return result
 
 
 def relative_terms(q: Tensor, falling_h: Tensor, falling_w: Tensor) -> tuple[Tensor, Tensor]:
-    """What the position of every key adds to the score of every query, before it is summed.
+    """Both terms that the relative position of a key adds to the score of a query.
 
-    Every query is multiplied with every distance once; which distance belongs to which key is a matter of strides.
+    Every query is multiplied once with every distance; strides then select the distance of each key.
 
     Shapes:
         q         (N, G_h, G_w, H, D)
@@ -145,6 +145,6 @@ def relative_terms(q: Tensor, falling_h: Tensor, falling_w: Tensor) -> tuple[Ten
 
 
 def _falling(table: Tensor) -> Tensor:
-    """Distances once each, from the largest down: of a (G, G, D) table the last row, then the rows' ends upwards."""
-    # table[q, k] is of distance q - k: its last row falls from G - 1 to 0, its first goes on from -1
+    """Each distance of a (G, G, D) table once, in falling order: (2 * G - 1, D)."""
+    # table[q, k] belongs to distance q - k: the last row falls from G - 1 to 0, the first continues from -1
     return torch.cat([table[-1], table[0, 1:]])

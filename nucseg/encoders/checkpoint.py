@@ -1,4 +1,4 @@
-"""Reading a SAM checkpoint without running anything in it, and saying plainly what is wrong with it."""
+"""Read a SAM checkpoint without running code in it, and report clearly what is wrong with it."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nucseg.encoders.architectures import ARCHITECTURES, VitShape
+from nucseg.encoders.architectures import ARCHITECTURES
 from nucseg.errors import EncoderError
 
 ENCODER_PREFIX = "image_encoder."
-"""Where a checkpoint of a whole SAM keeps its image encoder."""
+"""Prefix of the image encoder's tensors in a checkpoint of a whole SAM."""
 
 ZIP_MAGIC = b"PK\x03\x04"
-"""First bytes of what torch.save has written since 1.6; older files cannot be memory-mapped."""
+"""First bytes of files that torch.save writes since 1.6; older files cannot be memory-mapped."""
 
 
 def read_encoder_state(path: Path) -> dict[str, Tensor]:
     """Read the image encoder's tensors from a checkpoint of a whole SAM, or of the encoder alone.
 
-    The tensors are memory-mapped where the file allows it: copy what must outlive the file.
+    The tensors are memory-mapped if the file allows it: copy those that must outlive the file.
 
     Raises:
-        EncoderError: truncated, not a checkpoint, pickled code inside, or without an image encoder.
+        EncoderError: the file is truncated, not a checkpoint, contains pickled code, or has no image encoder.
     """
     content = _load(path)
     if not isinstance(content, Mapping):
-        raise _not_weights(path, f"it holds a {type(content).__name__}")
+        raise _not_weights(path, f"it contains a {type(content).__name__}")
     tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     encoder = {k.removeprefix(ENCODER_PREFIX): v for k, v in tensors.items() if k.startswith(ENCODER_PREFIX)}
     if encoder:
@@ -41,23 +41,23 @@ def read_encoder_state(path: Path) -> dict[str, Tensor]:
     raise _not_weights(path, f"its entries are {_few([str(key) for key in content])}")
 
 
-def check_architecture(state: Mapping[str, Tensor], asked: str, path: Path) -> None:
-    """Raise EncoderError if the weights are those of another architecture than `asked`."""
-    wanted = ARCHITECTURES[asked].shape
+def check_architecture(state: Mapping[str, Tensor], architecture: str, path: Path) -> None:
+    """Raise EncoderError if the weights belong to another architecture."""
+    expected = ARCHITECTURES[architecture].shape
     found = _width_and_depth(state)
-    if found == (wanted.embed_dim, wanted.depth):
+    if found == (expected.embed_dim, expected.depth):
         return
     if found is None:
         raise EncoderError(
-            f"{path} holds no SAM ViT: its image encoder has no pos_embed, as in MobileSAM and other variants. "
+            f"{path} is not a SAM ViT: its image encoder has no pos_embed, as in MobileSAM and other variants. "
             "Export its encoder and use onnx:FILE."
         )
-    names = [name for name, vit in ARCHITECTURES.items() if found == _size(vit.shape)]
+    names = [name for name, vit in ARCHITECTURES.items() if found == (vit.shape.embed_dim, vit.shape.depth)]
     size = f"width {found[0]}, {found[1]} blocks"
     way_out = f"Ask for {names[0]}" if names else "Export its encoder and use onnx:FILE"
     raise EncoderError(
-        f"{path} is {'a ' + names[0] if names else 'an unknown ViT'} checkpoint ({size}), asked for {asked} "
-        f"(width {wanted.embed_dim}, {wanted.depth} blocks). {way_out}, or give the right file with --weights."
+        f"{path} is {'a ' + names[0] if names else 'an unknown ViT'} checkpoint ({size}), asked for {architecture} "
+        f"(width {expected.embed_dim}, {expected.depth} blocks). {way_out}, or give the right file with --weights."
     )
 
 
@@ -83,7 +83,7 @@ def _load(path: Path) -> Any:
         mapped = file.read(len(ZIP_MAGIC)) == ZIP_MAGIC
     try:
         with warnings.catch_warnings():
-            # the one clear message is ours: torch also warns of the pickle protocol of files it then refuses
+            # one clear message is enough: torch also warns about the pickle protocol of files that it then refuses
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged pickle can raise anything
@@ -94,7 +94,7 @@ def _unreadable(path: Path, is_zip: bool, reason: str) -> EncoderError:
     code = re.search(r"GLOBAL ([\w.]+)", reason)
     if code:
         return EncoderError(
-            f"{path} holds pickled code ({code[1]}), not only tensors, and was not loaded: it could do anything. "
+            f"{path} contains pickled code ({code[1]}), not only tensors, and was not loaded: it could do anything. "
             "Have it saved as a plain state dict, torch.save(model.state_dict(), FILE)."
         )
     size = f"{path.stat().st_size:,} bytes"
@@ -105,7 +105,7 @@ def _unreadable(path: Path, is_zip: bool, reason: str) -> EncoderError:
 
 def _not_weights(path: Path, found: str) -> EncoderError:
     return EncoderError(
-        f"{path} is no SAM checkpoint: {found}, expected tensors named {ENCODER_PREFIX}* "
+        f"{path} is not a SAM checkpoint: {found}, expected tensors named {ENCODER_PREFIX}* "
         "(or those of the image encoder alone). Give another file with --weights."
     )
 
@@ -115,10 +115,6 @@ def _width_and_depth(state: Mapping[str, Tensor]) -> tuple[int, int] | None:
         return None
     blocks = {key.split(".")[1] for key in state if key.startswith("blocks.")}
     return state["pos_embed"].shape[-1], len(blocks)
-
-
-def _size(shape: VitShape) -> tuple[int, int]:
-    return shape.embed_dim, shape.depth
 
 
 def _wrong_shapes(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
@@ -138,5 +134,4 @@ def _not_finite(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def _few(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"({shown}{', ...' if len(names) > 3 else ''})" if names else "(none)"
+    return f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})" if names else "(none)"

@@ -1,24 +1,25 @@
-"""On which device, in which precision and in which batches a torch encoder runs."""
+"""The device, precision and batch size that a torch encoder runs with."""
 
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 
 from nucseg.errors import ConfigError, EncoderError
 
-LARGEST_BATCH = 16
-"""More images at once make no GPU faster."""
+MAX_BATCH = 16
+"""Larger batches make no GPU faster."""
 
-USABLE = 0.8
-"""Share of the free memory that a batch may take; the rest is for what the allocator loses between its blocks."""
+USABLE_MEMORY = 0.8
+"""Share of the free memory that a batch may use; the rest allows for fragmentation in the allocator."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how precisely an encoder computes."""
+    """The device and precision that an encoder computes with."""
 
     device: torch.device
     """CPU, a CUDA GPU or Apple's."""
@@ -34,18 +35,18 @@ class Hardware:
 
     @property
     def name(self) -> str:
-        """What the device is called, for the record."""
+        """The device's name, for the encoder's provenance."""
         if self.device.type == "cuda":
             return f"{self.device}: {torch.cuda.get_device_name(self.device)}"
         return f"{self.device}: {platform.machine()}"
 
 
 def choose_hardware(device: str, precision: str) -> Hardware:
-    """Resolve `auto`: CUDA where there is one, then Apple's GPU, then the CPU; bfloat16 on CUDA, else float32.
+    """Resolve `auto`: CUDA if there is a GPU, then Apple's GPU, then the CPU; bfloat16 on CUDA, otherwise float32.
 
     Raises:
-        ConfigError: a device of no known name.
-        EncoderError: a device that this machine does not have.
+        ConfigError: the device's name is unknown.
+        EncoderError: this machine does not have the device.
     """
     chosen = _device(device)
     if precision != "auto":
@@ -55,19 +56,20 @@ def choose_hardware(device: str, precision: str) -> Hardware:
 
 
 def batch_that_fits(free_bytes: int, first_bytes: int, next_bytes: int) -> int:
-    """Largest power of two, 1 to 16, that fits, where the first image takes `first_bytes`, every other `next_bytes`."""
-    others = (USABLE * free_bytes - first_bytes) // max(next_bytes, 1)
-    fitting = int(min(LARGEST_BATCH, max(1, 1 + others)))
+    """Largest power of two, 1 to 16, that fits if the first image takes `first_bytes` and each other `next_bytes`."""
+    others = (USABLE_MEMORY * free_bytes - first_bytes) // max(next_bytes, 1)
+    fitting = int(min(MAX_BATCH, max(1, 1 + others)))
     return 1 << (fitting.bit_length() - 1)
 
 
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(_best())
-    try:
+    device = None
+    with suppress(RuntimeError):  # torch cannot parse it
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"Device {name!r} is none of auto, cpu, cuda, cuda:N, mps.") from error
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"Device {name!r} is not known. Use auto, cpu, cuda, cuda:N or mps.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise EncoderError(
             f"Asked for device {name}, found {torch.cuda.device_count()} CUDA device(s). "
@@ -75,8 +77,6 @@ def _device(name: str) -> torch.device:
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise EncoderError(f"Asked for device {name}, which this machine does not have. Ask for auto or cpu.")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise ConfigError(f"Device {name!r} is none of auto, cpu, cuda, cuda:N, mps.")
     return device
 
 

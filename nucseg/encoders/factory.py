@@ -1,4 +1,4 @@
-"""From the name of an encoder to the encoder, or to what can be known of it without loading it."""
+"""Open an encoder by its name, or check the name and compute parts of its identity without loading it."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from nucseg.errors import ConfigError
 from nucseg.paths import home_expanded
 
 BY_FILE = ("onnx", "student")
-"""Encoders that are named with their file after a colon."""
+"""Encoders whose spec may name their file after a colon."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
-    """What `vit_b`, `onnx:FILE`, `student` or `random:SEED` asks for, taken apart and checked."""
+    """A spec such as `vit_b`, `onnx:FILE`, `student` or `random:SEED`, parsed and checked."""
 
     architecture: str
     """A published encoder, `onnx`, `student` or `random`."""
 
     weights: Path | None
-    """The file of weights given, if any; always there for `onnx` and `student`."""
+    """The weights file, if one was given; always set for `onnx` and `student`."""
 
     seed: int = 0
-    """Of `random` alone."""
+    """The seed of `random`; unused by the others."""
 
     @classmethod
     def parse(cls, spec: str, weights: Path | None) -> EncoderSpec:
-        """Take a spec apart.
+        """Parse a spec.
 
         Raises:
-            ConfigError: an encoder of no known name, a part missing, or weights where none are read.
+            ConfigError: the name is unknown, a part is missing, or weights are given to an encoder that reads none.
         """
         name, _, argument = spec.partition(":")
         if name == "onnx":
@@ -51,24 +51,24 @@ class EncoderSpec:
 
 
 def encoder_names() -> tuple[str, ...]:
-    """Return the specs that can be asked for; FILE and SEED stand for the user's own."""
+    """Return the valid specs, with FILE and SEED as placeholders."""
     return (*ARCHITECTURES, "student", "student:FILE", "onnx:FILE", "random", "random:SEED")
 
 
 def named_file(spec: str) -> str:
-    """The FILE of `onnx:FILE` or `student:FILE`; empty where a spec names none."""
+    """The FILE of `onnx:FILE` or `student:FILE`; empty for other specs."""
     name, _, file = spec.partition(":")
     return file if name in BY_FILE else ""
 
 
 def asked_identity(spec: str, *, weights: Path | None = None, precision: str = "auto") -> dict[str, str]:
-    """Return the fields of an encoder's identity that are known without loading it or torch.
+    """Return the fields of an encoder's identity that the arguments determine, without loading it or torch.
 
-    The fields left out are those that were not asked for: cached embeddings match whatever they are.
+    Cached embeddings match with any value in the other fields.
 
     Raises:
-        ConfigError: a spec that `open_encoder` would refuse.
-        EncoderError: a file of weights that cannot be read.
+        ConfigError: `open_encoder` would refuse the spec.
+        EncoderError: the weights file cannot be read.
     """
     asked = EncoderSpec.parse(spec, weights)
     _check_precision(precision)
@@ -83,7 +83,7 @@ def asked_identity(spec: str, *, weights: Path | None = None, precision: str = "
 
 
 def check_asked(spec: str, *, weights: Path | None = None, precision: str = "auto") -> None:
-    """Raise ConfigError for what `open_encoder` would refuse by name alone; nothing is read."""
+    """Raise ConfigError if `open_encoder` would refuse the arguments; reads no file."""
     EncoderSpec.parse(spec, weights)
     _check_precision(precision)
 
@@ -101,15 +101,15 @@ def open_encoder(
 
     Args:
         spec: `vit_b`, `vit_l`, `vit_h`, `student`, `student:FILE`, `onnx:FILE`, `random` or `random:SEED`.
-        weights: checkpoint of a ViT in place of the official one; for `onnx` and `student` the same as after the colon.
+        weights: checkpoint of a ViT instead of the official one; for `onnx` and `student` the same as after the colon.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
-        precision: `auto`, `float32`, `bfloat16` or `float16`; auto is bfloat16 on CUDA, else float32.
-        threads: of the CPU, for the whole process in the case of torch; None leaves them as they are.
-        batch_size: images at once; None chooses by device and free memory.
+        precision: `auto`, `float32`, `bfloat16` or `float16`; auto is bfloat16 on CUDA, otherwise float32.
+        threads: number of CPU threads, with torch for the whole process; None keeps the current number.
+        batch_size: images per forward pass; None chooses by device and free memory.
 
     Raises:
-        ConfigError: an option of no known value, or one that this encoder does not take.
-        EncoderError: weights missing, damaged or of another architecture; a device that is not there.
+        ConfigError: an option has an unknown value, or this encoder does not support it.
+        EncoderError: the weights are missing, damaged or of another architecture; the device does not exist.
     """
     asked = EncoderSpec.parse(spec, weights)
     _check_precision(precision)
@@ -125,7 +125,7 @@ def open_encoder(
 def _open_torch(
     asked: EncoderSpec, device: str, precision: str, threads: int | None, batch_size: int | None
 ) -> Encoder:
-    # here, not above: torch takes seconds to import, and an identity needs none of it
+    # imported here because torch takes seconds to import, and an identity does not need it
     import torch
 
     from nucseg.encoders.device import choose_hardware

@@ -1,4 +1,4 @@
-"""Norms computed in float32 inside a network of lower precision; half precision overflows in them."""
+"""Norms computed in float32 within a network of lower precision, because half precision overflows in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FLOAT32_INSIDE = ("cpu", "cuda")
-"""Devices whose layer norm of half precision sums in float32 by itself."""
+"""Devices whose half-precision layer norm already sums in float32."""
 
 
 def normed(x: Tensor, eps: float) -> Tensor:
@@ -18,8 +18,8 @@ def normed(x: Tensor, eps: float) -> Tensor:
     return F.layer_norm(x.float(), x.shape[-1:], eps=eps).to(x.dtype)
 
 
-def behind_norm(norm: Any, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Weight and bias, in float32, of the linear map behind a norm that reads it before the norm's affine part."""
+def fold_norm(norm: Any, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Fold the affine part of a norm into the linear map after it; returns its weight and bias in float32."""
     weight = weight.float()
     return weight * norm.weight.float(), bias.float() + weight @ norm.bias.float()
 

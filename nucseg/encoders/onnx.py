@@ -1,4 +1,4 @@
-"""Any SAM-family image encoder exported to ONNX."""
+"""Run any SAM-family image encoder exported to ONNX."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from nucseg.errors import ConfigError, EncoderError
 from nucseg.paths import opened_file
 
 GPU_PROVIDER = ("CUDAExecutionProvider", {"use_tf32": "0"})
-"""On a GPU float32 stays float32: the identity says so."""
+"""Without TF32: the identity records float32, so a GPU must compute in it."""
 
 GPU_BATCH = 8
-"""Images at once on a GPU, where the graph takes them; halved for good where they do not fit."""
+"""Images per run on a GPU, if the graph accepts them; halved permanently if they do not fit into memory."""
 
-ERRORS_ALONE = 3
-"""ONNX Runtime's log severity: its warnings concern the graph's author."""
+ERRORS_ONLY = 3
+"""ONNX Runtime's log severity; its warnings are for authors of graphs."""
 
 
 class OnnxEncoder(Encoder):
     """An exported encoder, run by ONNX Runtime.
 
-    On a CPU one image keeps all threads busy: there, more at once have to be asked for.
+    A CPU encodes one image at a time by default, because one keeps all threads busy.
     """
 
     def __init__(self, path: Path, *, device: str, threads: int | None, batch_size: int | None) -> None:
@@ -39,7 +39,7 @@ class OnnxEncoder(Encoder):
         self._session = _open_session(path, content, device, threads)
         self._input, self._output = check_graph(self._session, path)
         self._bound_to = "cuda" if self._session.get_providers()[0] == GPU_PROVIDER[0] else None
-        self.batch_size = self._batch_size(path, batch_size or (GPU_BATCH if self._bound_to else 1), batch_size)
+        self.batch_size = self._batch_size(path, batch_size)
         self.identity = {
             "architecture": "onnx",
             "weights": str(xxhash.xxh128_hexdigest(content)),
@@ -55,11 +55,12 @@ class OnnxEncoder(Encoder):
             "threads": str(threads or "default"),
         }
 
-    def _batch_size(self, path: Path, wanted: int, asked: int | None) -> int:
+    def _batch_size(self, path: Path, requested: int | None) -> int:
+        wanted = requested or (GPU_BATCH if self._bound_to else 1)
         if wanted == 1 or takes_batches(self._session, self._input, self._output):
             return wanted
-        if asked is not None:
-            raise ConfigError(f"{path} runs one image at a time: ask for batch size auto or 1, not {asked}.")
+        if requested is not None:
+            raise ConfigError(f"{path} runs one image at a time: ask for batch size auto or 1, not {requested}.")
         return 1
 
     def _embed(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -73,7 +74,7 @@ class OnnxEncoder(Encoder):
 
 
 def run(session: Any, input_name: str, output_name: str, inputs: NDArray[np.float32], device: str | None) -> Any:
-    """Run a session once; with a device, input and output are bound to its memory, and nothing else is copied."""
+    """Run a session once; with a device, input and output are bound to its memory, which avoids further copies."""
     if device is None:
         return session.run([output_name], {input_name: inputs})[0]
     binding = session.io_binding()
@@ -87,8 +88,8 @@ def open_onnx(path: Path, *, device: str, precision: str, threads: int | None, b
     """Open an exported encoder: (1, 3, 1024, 1024) float32, preprocessed as for SAM -> (1, 256, 64, 64).
 
     Raises:
-        ConfigError: another precision than float32, or more images at once than the graph takes.
-        EncoderError: no onnxruntime, not an ONNX file, a graph with other inputs or outputs, no such device.
+        ConfigError: the precision is not float32, or the graph does not accept batches of this size.
+        EncoderError: onnxruntime or the device is missing, or the file is not ONNX or has other inputs or outputs.
     """
     if precision not in ("auto", "float32"):
         raise ConfigError(f"An ONNX file computes in the precision it was exported in: ask for auto, not {precision}.")
@@ -104,7 +105,7 @@ def _onnxruntime() -> Any:
 
 
 def _read(path: Path) -> bytes:
-    # read once: the digest is that of the very bytes that are run
+    # read once, so that the digest belongs to exactly the bytes that run
     try:
         with opened_file(path) as stream:
             return stream.read()
@@ -116,16 +117,16 @@ def _open_session(path: Path, content: bytes, device: str, threads: int | None) 
     onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0: ONNX Runtime's own choice
-    # threads that wait leave the core to those that read, write and prepare images; the digits stay the same
+    # waiting threads must not spin: others read, write and prepare images; results do not change
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = ERRORS_ALONE
+    options.log_severity_level = ERRORS_ONLY
     providers = _providers(device, onnxruntime.get_available_providers())
     try:
         return onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:  # ONNX Runtime's own errors have no public base class
         raise EncoderError(
             f"{path} ({len(content):,} bytes) is not an ONNX model that can be run: {error} "
-            "Export it again, weights and graph in one file."
+            "Export it again, with weights and graph in one file."
         ) from error
 
 
@@ -136,7 +137,7 @@ def _providers(device: str, available: list[str]) -> list[Any]:
         raise ConfigError(f"An ONNX file runs on auto, cpu or cuda, not on {device!r}.")
     if GPU_PROVIDER[0] not in available:
         raise EncoderError(
-            "Asked for device cuda, but this onnxruntime runs on the CPU alone. "
+            "Asked for device cuda, but this onnxruntime only supports the CPU. "
             "Ask for auto or cpu, or install onnxruntime-gpu."
         )
     return [GPU_PROVIDER, "CPUExecutionProvider"]

@@ -1,4 +1,4 @@
-"""Parameters of the encoder that computes, derived from the published ones."""
+"""Parameters of our encoder, derived from the published ones."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from torch import Tensor, nn
 
 
 def frozen(tensor: Tensor) -> nn.Parameter:
-    """Make a parameter of a tensor's values, contiguous in memory."""
+    """Make a parameter without gradient from a tensor, contiguous in memory."""
     return nn.Parameter(tensor.detach().contiguous(), requires_grad=False)

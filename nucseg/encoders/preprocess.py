@@ -1,7 +1,7 @@
-"""From an image of any size to what a SAM image encoder reads, as segment_anything's SamPredictor does it.
+"""Convert an image of any size to the input of a SAM image encoder, as segment_anything's SamPredictor does.
 
-Longest side to 1024 with PIL's bilinear filter (utils/transforms.py, ResizeLongestSide), pixels centred and
-scaled with SAM's constants, zeros at the bottom right (modeling/sam.py, Sam.preprocess).
+The longest side is resized to 1024 with PIL's bilinear filter (utils/transforms.py, ResizeLongestSide), pixels are
+normalised with SAM's constants, and the bottom and right are padded with zeros (modeling/sam.py, Sam.preprocess).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nucseg.encoders.architectures import INPUT_PX
 from nucseg.errors import EncoderError
 
 PREPROCESSING = "sam"
-"""Name of this preprocessing in an encoder's identity; another one gets another name."""
+"""Name of this preprocessing in an encoder's identity; a change of it needs another name."""
 
 PIXEL_MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 """Mean of red, green and blue, in grey levels (segment_anything, build_sam.py)."""
@@ -31,17 +31,19 @@ def check_image(image: NDArray[np.uint8], position: int) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise EncoderError(f"{found}; an encoder reads RGB of shape (H, W, 3). Convert it to RGB first.")
     if 0 in resized_shape(image.shape[0], image.shape[1]):
-        raise EncoderError(f"{found}, too long and thin: scaled to {INPUT_PX} px nothing is left of its width.")
+        raise EncoderError(
+            f"{found}, too long and thin: scaled to {INPUT_PX} px its short side vanishes. Cut it into shorter images."
+        )
 
 
 def resized_shape(height: int, width: int) -> tuple[int, int]:
-    """Height and width after the longest side became INPUT_PX (ResizeLongestSide.get_preprocess_shape)."""
+    """Height and width once the longest side is INPUT_PX (ResizeLongestSide.get_preprocess_shape)."""
     scale = INPUT_PX * 1.0 / max(height, width)
     return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
 def resize(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Bring the longest side of (H, W, 3) to INPUT_PX; an image that has it comes back as it is."""
+    """Resize the longest side of (H, W, 3) to INPUT_PX; an image of that size is returned unchanged."""
     height, width = resized_shape(image.shape[0], image.shape[1])
     if (height, width) == image.shape[:2]:
         return image
@@ -54,7 +56,7 @@ def to_input(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     height, width = resized.shape[:2]
     padded = np.zeros((3, INPUT_PX, INPUT_PX), np.float32)
     for channel in range(3):
-        # plane by plane: twice as fast as normalising (H, W, 3) and transposing afterwards
+        # by channel: twice as fast as normalising (H, W, 3) and transposing afterwards
         plane = padded[channel, :height, :width]
         np.subtract(resized[:, :, channel], PIXEL_MEAN[channel], out=plane)
         plane /= PIXEL_STD[channel]

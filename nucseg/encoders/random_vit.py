@@ -14,19 +14,19 @@ from nucseg.encoders.sam import VitEncoder
 from nucseg.encoders.vit import build_vit, expected_tensors
 
 SHAPE = VitShape(embed_dim=64, depth=2, num_heads=2, global_blocks=(), window_cells=8)
-"""Windows alone: attention over the whole grid would cost more than all the rest. 8 divides the grid of 64."""
+"""Windows only: attention over the whole grid would cost more than everything else. 8 divides the grid of 64."""
 
 POSITION_SCALE = 0.1
-"""Size of the position terms beside tokens of about 1: the image must outweigh its place."""
+"""Scale of the position terms, where tokens are about 1: the embedding must depend more on image than on position."""
 
 NOTE = (
     "The encoder `random` has random weights: its embeddings carry no knowledge of nuclei. "
-    "Results with it show that the pipeline works, not what guidance by SAM is worth."
+    "Results with it show that the pipeline works, not how much guidance by SAM helps."
 )
 
 
 def open_random(seed: int, *, hardware: Hardware, batch_size: int | None) -> VitEncoder:
-    """Open the random encoder of a seed; it warns of itself in `note`."""
+    """Open the random encoder of a seed; its `note` warns that the weights are random."""
     weights = random_weights(seed)
     state = {key: torch.from_numpy(values) for key, values in weights.items()}
     identity = {"architecture": "random", "weights": _digest(weights), "seed": str(seed)}
@@ -35,9 +35,9 @@ def open_random(seed: int, *, hardware: Hardware, batch_size: int | None) -> Vit
 
 
 def random_weights(seed: int) -> dict[str, NDArray[np.float32]]:
-    """Draw every weight: linear maps that keep the size of what they read, norms that change nothing.
+    """Draw every weight: linear maps that preserve the scale of their input, norms that are the identity.
 
-    Drawn by numpy, whose generators give the same numbers on every machine and share no state with torch's.
+    Drawn by numpy, whose generators return the same numbers on every machine and share no state with torch's.
     """
     generator = np.random.default_rng(seed)
     return {key: _draw(generator, key, tensor) for key, tensor in expected_tensors(SHAPE).items()}

@@ -1,4 +1,4 @@
-"""SAM's image encoders vit_b, vit_l and vit_h, from their checkpoints, and how any ViT of theirs is run."""
+"""SAM's image encoders vit_b, vit_l and vit_h from their checkpoints, and the encoder class that runs any such ViT."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nucseg.encoders.weights import find_weights
 
 
 class VitEncoder(Encoder):
-    """An ImageEncoderViT that reads preprocessed images: published weights or random ones."""
+    """An encoder that runs an ImageEncoderViT with published or random weights."""
 
     def __init__(
         self, model: nn.Module, identity: dict[str, str], hardware: Hardware, batch_size: int | None, note: str = ""
@@ -49,7 +49,7 @@ class VitEncoder(Encoder):
         }
 
     def _prepare(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-        return [resize(image) for image in images]  # normalised on the device: a quarter of the bytes to send
+        return [resize(image) for image in images]  # normalised on the device: a quarter of the bytes to transfer
 
     def _embed(self, inputs: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         hardware = self._hardware
@@ -60,19 +60,19 @@ class VitEncoder(Encoder):
 
 
 def normalised(images: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
-    """Normalise and pad on a device, bit by bit as `preprocess.to_input` does.
+    """Normalise and pad on a device, bit for bit as `preprocess.to_input` does.
 
     Shapes:
-        images   each (H, W, 3) uint8, its longest side INPUT_PX
+        images   each (H, W, 3) uint8 with longest side INPUT_PX
         returns  (B, 3, INPUT_PX, INPUT_PX) float32, channels last in memory
     """
     mean, std = (torch.from_numpy(constant).to(device) for constant in (PIXEL_MEAN, PIXEL_STD))
     padded = torch.zeros(len(images), INPUT_PX, INPUT_PX, 3, device=device)
     for canvas, image in zip(padded, images, strict=True):
         height, width, _ = image.shape
-        sent = torch.empty(image.shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
-        sent.numpy()[...] = image
-        torch.div(sent.to(device, non_blocking=True) - mean, std, out=canvas[:height, :width])
+        buffer = torch.empty(image.shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        buffer.numpy()[...] = image
+        torch.div(buffer.to(device, non_blocking=True) - mean, std, out=canvas[:height, :width])
     return padded.movedim(-1, 1)
 
 
@@ -86,7 +86,7 @@ def open_sam(architecture: str, *, weights: Path | None, hardware: Hardware, bat
     """Open a published encoder with its checkpoint.
 
     Raises:
-        EncoderError: no checkpoint found, a damaged one, one with code inside, one of another architecture.
+        EncoderError: the checkpoint is missing or damaged, contains code, or belongs to another architecture.
     """
     shape = ARCHITECTURES[architecture].shape
     file = find_weights(architecture, weights)

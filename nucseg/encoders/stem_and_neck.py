@@ -1,4 +1,4 @@
-"""How an image enters a published ImageEncoderViT and how its embedding leaves, channels last throughout."""
+"""The first and the last layers of a published ImageEncoderViT, channels last throughout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nucseg.encoders.parameters import frozen
 
 
 class PatchEmbedding(nn.Module):
-    """The 16 x 16 convolution as one matrix product, channels last.
+    """The 16 x 16 patch convolution as one matrix product, channels last.
 
     Shapes:
         x        (B, 3, G_h * P, G_w * P)
@@ -35,7 +35,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Neck(nn.Module):
-    """The two convolutions to the embedding, channels last, their norms in float32.
+    """The two convolutions to the embedding, channels last, with their norms in float32.
 
     Shapes:
         x        (B, C, G_h, G_w)     channels last in memory
@@ -50,6 +50,6 @@ class Neck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Turn tokens into the embedding."""
         narrow = norm_channels(F.linear(x.movedim(1, -1), self.weight), self.norm1).to(x.dtype)
-        # the last norm's output leaves the network: rounding it would only lose digits
+        # the output of the last norm stays float32: rounding it would only lose precision
         mixed: Tensor = self.convolution(narrow.movedim(-1, 1))
         return norm_channels(mixed.movedim(1, -1), self.norm2).movedim(-1, 1)

@@ -1,4 +1,4 @@
-"""segment_anything's own ImageEncoderViT: found, built from given weights, made fast."""
+"""Find segment_anything's ImageEncoderViT, build it from given weights, and replace its parts by faster ones."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from nucseg.encoders.stem_and_neck import Neck, PatchEmbedding
 from nucseg.errors import EncoderError
 
 PUBLISHED = "nucseg.encoders._published"
-"""Name under which the published modules are imported: below their own, the front end would import torchvision."""
+"""Name under which the published modules are imported; under their own name, the package would import torchvision."""
 
 
 @cache
 def published_image_encoder() -> ModuleType:
-    """Import segment_anything's modeling/image_encoder.py without running the package's front end.
+    """Import segment_anything's modeling/image_encoder.py without running the package's `__init__`.
 
     Raises:
         EncoderError: segment-anything is not installed.
@@ -38,14 +38,14 @@ def published_image_encoder() -> ModuleType:
         PUBLISHED, folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
     if spec is None or spec.loader is None:
-        raise EncoderError(f"{folder} holds no Python package. Install segment-anything 1.0 again.")
+        raise EncoderError(f"{folder} is not a Python package. Install segment-anything 1.0 again.")
     sys.modules[PUBLISHED] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[PUBLISHED])
     return importlib.import_module(f"{PUBLISHED}.image_encoder")
 
 
 def build_published(shape: VitShape, *, input_px: int = INPUT_PX) -> nn.Module:
-    """Make the published ImageEncoderViT with SAM's hyperparameters (build_sam.py, `_build_sam`)."""
+    """Build the published ImageEncoderViT with SAM's hyperparameters (build_sam.py, `_build_sam`)."""
     model: nn.Module = published_image_encoder().ImageEncoderViT(
         img_size=input_px,
         patch_size=PATCH_PX,
@@ -64,7 +64,7 @@ def build_published(shape: VitShape, *, input_px: int = INPUT_PX) -> nn.Module:
 
 
 def expected_tensors(shape: VitShape) -> dict[str, Tensor]:
-    """Names and shapes of an encoder's weights, as tensors without contents."""
+    """Names and shapes of an encoder's weights, as tensors on the meta device."""
     with torch.device("meta"):
         return build_published(shape).state_dict()
 
@@ -72,14 +72,14 @@ def expected_tensors(shape: VitShape) -> dict[str, Tensor]:
 def build_vit(
     shape: VitShape, state: Mapping[str, Tensor], hardware: Hardware, *, input_px: int = INPUT_PX
 ) -> nn.Module:
-    """Make the encoder that computes: the published one on copies of `state`, its parts replaced by faster equals.
+    """Build our encoder: the published one with copies of the weights in `state`, its parts replaced by faster ones.
 
     Shapes:
         reads    (B, 3, input_px, input_px)   in the hardware's precision
         returns  (B, 256, G, G) float32, G = input_px / 16
     """
     published = published_image_encoder()
-    with torch.device("meta"):  # no time lost on initial values, no random state touched
+    with torch.device("meta"):  # spends no time on initial values and leaves the random state alone
         model = build_published(shape, input_px=input_px)
     model.load_state_dict(dict(state), assign=True)
     grid = (input_px // PATCH_PX, input_px // PATCH_PX)
@@ -88,12 +88,12 @@ def build_vit(
     model.set_submodule("patch_embed", PatchEmbedding(model.get_submodule("patch_embed")))
     model.set_submodule("blocks", nn.ModuleList(blocks))
     model.set_submodule("neck", Neck(model.get_submodule("neck")))
-    _settle(model, hardware)
+    _move(model, hardware)
     return model.eval().requires_grad_(False)
 
 
-def _settle(model: nn.Module, hardware: Hardware) -> None:
-    """Give every parameter memory of its own on the device, in its precision; norms that are left stay float32."""
+def _move(model: nn.Module, hardware: Hardware) -> None:
+    """Copy every parameter to the device in its precision; the remaining norms stay float32."""
     norms = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, _norm_class()))
     for name, parameter in model.named_parameters():
         dtype = torch.float32 if name.startswith(norms) else hardware.dtype

@@ -1,4 +1,4 @@
-"""Finding an encoder's weights on disk, and knowing them by their digest; needs no torch."""
+"""Find an encoder's weights on disk and identify them by their digest; needs no torch."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from nucseg.errors import EncoderError
 from nucseg.paths import home_expanded, opened_file
 
 READ_BYTES = 1 << 24
-"""How much of a file is digested at a time."""
+"""Number of bytes read at a time when digesting a file."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights and the digest that stands for it in an encoder's identity."""
+    """A weights file and the digest that represents it in an encoder's identity."""
 
     path: Path
-    """Where it lies."""
+    """Location of the file."""
 
     digest: str
     """xxh128 of its contents, hexadecimal."""
 
     stamp: tuple[int, int, int]
-    """Inode, size and time of change when it was digested."""
+    """Inode, size and modification time when it was digested."""
 
     @classmethod
     def of(cls, path: Path) -> WeightsFile:
-        """Digest a file; EncoderError where it is missing, a folder or unreadable."""
+        """Digest a file; EncoderError if it is missing, a folder or unreadable."""
         try:
             stamp = _stamp(path)
             return cls(path, _digest(path), stamp)
@@ -45,19 +45,19 @@ class WeightsFile:
         """Raise EncoderError if the file is no longer the one that was digested."""
         if not self.path.is_file() or _stamp(self.path) != self.stamp:
             raise EncoderError(
-                f"{self.path} changed while it was read, so its digest may not be that of the weights loaded. "
-                "Wait until it is written, then start again."
+                f"{self.path} changed while it was read, so its digest may not belong to the loaded weights. "
+                "Wait until it is completely written, then start again."
             )
 
 
 def find_weights(architecture: str, given: Path | None) -> WeightsFile:
-    """Return the checkpoint of a published encoder: the one given, else the official one found by its name.
+    """Return the checkpoint of a published encoder: the given one, or the official one found by its name.
 
-    It is looked for in $NUCSEG_WEIGHTS, then in the user cache folder. One found by name must be the official one;
-    one given may be any, and its digest keeps its embeddings apart.
+    Looks in $NUCSEG_WEIGHTS, then in the user cache folder. A file found by name must be the official one; a given
+    file may be any, because its digest distinguishes its embeddings.
 
     Raises:
-        EncoderError: nothing found, not readable, or a file of an official name with another digest.
+        EncoderError: no file is found or it cannot be read, or a file with the official name has another digest.
     """
     if given is not None:
         return WeightsFile.of(given)
@@ -65,17 +65,7 @@ def find_weights(architecture: str, given: Path | None) -> WeightsFile:
     found = [path for folder in weights_folders() if (path := folder / published.file_name).is_file()]
     if not found:
         raise EncoderError(_not_found(architecture, published))
-    return _pinned(WeightsFile.of(found[0]), architecture, published)
-
-
-def weights_folders() -> tuple[Path, ...]:
-    """Folders in which checkpoints are looked for, first match first."""
-    own = os.environ.get("NUCSEG_WEIGHTS")
-    folders = (home_expanded(own),) if own else ()
-    return (*folders, user_cache_path("nucseg") / "weights")
-
-
-def _pinned(file: WeightsFile, architecture: str, published: PublishedVit) -> WeightsFile:
+    file = WeightsFile.of(found[0])
     if file.digest != published.file_digest:
         raise EncoderError(
             f"{file.path} is not the official {published.file_name}: its xxh128 is {file.digest}, expected "
@@ -85,11 +75,18 @@ def _pinned(file: WeightsFile, architecture: str, published: PublishedVit) -> We
     return file
 
 
+def weights_folders() -> tuple[Path, ...]:
+    """Folders searched for checkpoints, in this order."""
+    own = os.environ.get("NUCSEG_WEIGHTS")
+    folders = (home_expanded(own),) if own else ()
+    return (*folders, user_cache_path("nucseg") / "weights")
+
+
 def _not_found(architecture: str, published: PublishedVit) -> str:
-    looked = ", ".join(str(folder) for folder in weights_folders())
+    folders = ", ".join(str(folder) for folder in weights_folders())
     return (
-        f"No weights for {architecture}: {published.file_name} is not in {looked}. `nucseg fetch {architecture}` "
-        f"downloads it; or download {published.url} into one of these folders ($NUCSEG_WEIGHTS names the first), or "
+        f"No weights for {architecture}: {published.file_name} is not in {folders}. Run `nucseg fetch {architecture}` "
+        f"to download it, or download {published.url} into one of these folders ($NUCSEG_WEIGHTS names the first), or "
         "give a checkpoint with --weights FILE."
     )
 

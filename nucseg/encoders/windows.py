@@ -1,4 +1,4 @@
-"""A grid of tokens cut into windows and put together again, each by one gather."""
+"""Split a grid of tokens into windows and join them again, with one gather each."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class Windows(nn.Module):
-    """Windows in reading order, those at the bottom and at the right filled up with one padding token.
+    """Windows in reading order; those at the bottom and at the right are filled up with a padding token.
 
-    Equals window_partition and window_unpartition of segment_anything (image_encoder.py), but pads with what it is
-    given in place of zeros.
+    Equals window_partition and window_unpartition of segment_anything (image_encoder.py), except that it pads with a
+    given token instead of zeros.
     """
 
     def __init__(self, grid: tuple[int, int], side: int) -> None:
@@ -29,19 +29,19 @@ class Windows(nn.Module):
         self.register_buffer("_places", places, persistent=False)
 
     _sources: Tensor
-    """Which token of the grid is at each place of the windows; any where there is padding."""
+    """Index in the grid of each token of the windows; arbitrary for padding."""
     _padded: Tensor
-    """Places that hold padding."""
+    """Indices in the windows of padding tokens."""
     _places: Tensor
-    """Where each token of the grid is."""
+    """Index in the windows of each token of the grid."""
 
     def split(self, tokens: Tensor, padding: Tensor) -> Tensor:
-        """Cut (B, G_h, G_w, C) into (B * n_windows, side, side, C), filled up with `padding` (C,)."""
+        """Split (B, G_h, G_w, C) into (B * n_windows, side, side, C), filled up with `padding` (C,)."""
         windows = tokens.flatten(1, 2).index_select(1, self._sources)
         windows[:, self._padded] = padding
         return windows.view(-1, self.side, self.side, tokens.shape[-1])
 
     def join(self, windows: Tensor) -> Tensor:
-        """Put (B * n_windows, side * side, C) together to (B, G_h, G_w, C), without the padding."""
+        """Join (B * n_windows, side * side, C) to (B, G_h, G_w, C), without the padding."""
         tokens = windows.view(-1, len(self._sources), windows.shape[-1]).index_select(1, self._places)
         return tokens.view(-1, *self.grid, windows.shape[-1])

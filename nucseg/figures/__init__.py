@@ -1,4 +1,4 @@
-"""One function per figure; each returns a matplotlib Figure and touches no global state."""
+"""One function per figure; each returns a matplotlib Figure and changes no global state."""
 
 from nucseg.figures.curves import Epoch, training_curves
 from nucseg.figures.features import FeaturePanel, feature_caption, feature_panels
@@ -6,11 +6,11 @@ from nucseg.figures.fidelity import fidelity_bars
 from nucseg.figures.guidance import HARMED, HELPED, GuidanceEffect, guidance_effect
 from nucseg.figures.layers import encoder_panels, network_panels
 from nucseg.figures.nuclei import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH
-from nucseg.figures.overlay import Panels, Scene, overlay, overlays, panels
+from nucseg.figures.overlay import Scene, overlay, overlays
 from nucseg.figures.pca_colours import PrincipalColours, principal_colours, without_padding
-from nucseg.figures.reliability import Calibration, reliability_diagram
+from nucseg.figures.reliability import reliability_diagram
 from nucseg.figures.scatter import image_scatter, marked_strata
-from nucseg.figures.vector import STEPS_PER_PX, outline_path
+from nucseg.figures.vector import outline_path
 from nucseg.figures.violin import violin
 
 __all__ = [
@@ -20,13 +20,10 @@ __all__ = [
     "IGNORED",
     "MISSED",
     "OUTLINE",
-    "STEPS_PER_PX",
     "TRUTH",
-    "Calibration",
     "Epoch",
     "FeaturePanel",
     "GuidanceEffect",
-    "Panels",
     "PrincipalColours",
     "Scene",
     "encoder_panels",
@@ -40,7 +37,6 @@ __all__ = [
     "outline_path",
     "overlay",
     "overlays",
-    "panels",
     "principal_colours",
     "reliability_diagram",
     "training_curves",

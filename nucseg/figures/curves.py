@@ -1,4 +1,4 @@
-"""How training went: loss and validation Dice by epoch."""
+"""Training curves: loss and validation Dice by epoch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nucseg.figures.style import line_style, tidy
 
 @dataclass(frozen=True)
 class Epoch:
-    """What the curves show of one epoch."""
+    """The values that the curves show for one epoch."""
 
     epoch: int
     """Number of the epoch, from 1."""
@@ -34,7 +34,7 @@ def training_curves(histories: Mapping[str, Sequence[Epoch]]) -> Figure:
         style = line_style(position)
         upper.plot(epochs, [row.train_loss for row in history], label=name, marker=".", markersize=3, **style)
         lower.plot(epochs, dice, label=name, **style)
-        best = max(range(len(dice)), key=dice.__getitem__)
+        best = dice.index(max(dice))
         lower.plot(epochs[best], dice[best], "o", color=style["color"], markersize=5)
     tidy(upper, ylabel="training loss")
     tidy(lower, ylabel="validation Dice", xlabel="epoch")

@@ -1,4 +1,4 @@
-"""Feature maps side by side, lettered as in a paper, each cell seen as a cell."""
+"""Feature maps side by side, lettered as in a paper, with every cell of their grid visible."""
 
 from __future__ import annotations
 
@@ -12,46 +12,47 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from nucseg.errors import DataError
-from nucseg.figures.nuclei import TRUTH, InstanceMap, outline
+from nucseg.figures.nuclei import TRUTH, draw_outlines
 from nucseg.figures.pca_colours import Vector
 from nucseg.figures.style import INK
+from nucseg.metrics.instances import InstanceMap
 
 WIDTH_IN = 4.8
-"""Width of the figure: the text of the LNCS proceedings, so that nothing is scaled down."""
-MOST_COLUMNS = 5
+"""Width of the figure: the text width of the LNCS proceedings, so that it is not scaled."""
+MAX_COLUMNS = 5
 TITLE_IN, GAP_IN = 0.29, 0.05
-"""Room for the two lines above a panel, and between two panels."""
+"""Space for the two lines above a panel, and between panels."""
 TITLE_PT, LETTER_EM = 7.0, 0.58
-"""Size of the titles, and how wide a letter is about, in units of it."""
+"""Size of the titles, and the approximate width of a letter as a multiple of it."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FeaturePanel:
-    """A panel: features as colours, or a picture to compare them with."""
+    """A panel: features as colours, or an image to compare them with."""
 
     title: str
     rgb: NDArray[Any]
     """(H, W, 3), uint8 or floats in [0, 1]."""
     explained: Vector | None = None
-    """(3,) share of the variance in each of the three colours; None for a picture."""
+    """(3,) share of the variance explained by each colour; None for an image."""
     outlined: InstanceMap | None = None
-    """(H, W) nuclei to outline on a picture."""
+    """(H, W) nuclei to outline on an image."""
 
     @property
     def grid(self) -> str:
-        """Rows and columns, in words."""
+        """Rows and columns as text."""
         height, width = self.rgb.shape[:2]
         return f"{height} \N{MULTIPLICATION SIGN} {width}" + (" px" if self.explained is None else "")
 
 
 def feature_panels(panels: Sequence[FeaturePanel]) -> Figure:
-    """Draw the panels in rows, lettered (a), (b), ...; above each its title, its grid and the variance that it shows.
+    """Draw the panels in rows, lettered (a), (b), ...; above each, its title, grid and explained variance.
 
     Raises:
         DataError: no panel, or more than there are letters.
     """
     if not 1 <= len(panels) <= len(ascii_lowercase):
-        raise DataError(f"A figure has 1 to {len(ascii_lowercase)} lettered panels, got {len(panels)}.")
+        raise DataError(f"A figure must have 1 to {len(ascii_lowercase)} lettered panels, got {len(panels)}.")
     columns = _n_columns(len(panels))
     rows = -(-len(panels) // columns)
     panel_in = (WIDTH_IN - (columns - 1) * GAP_IN) / columns
@@ -59,7 +60,8 @@ def feature_panels(panels: Sequence[FeaturePanel]) -> Figure:
     height_in = rows * (tall_in + TITLE_IN) + (rows - 1) * GAP_IN
     figure = Figure(figsize=(WIDTH_IN, height_in))
     titles = [
-        f"({letter}) {panel.title}\n{_below(panel)}" for letter, panel in zip(ascii_lowercase, panels, strict=False)
+        f"({letter}) {panel.title}\n{_second_line(panel)}"
+        for letter, panel in zip(ascii_lowercase, panels, strict=False)
     ]
     font_pt = _font_pt(titles, panel_in)
     for position, panel in enumerate(panels):
@@ -75,7 +77,7 @@ def feature_panels(panels: Sequence[FeaturePanel]) -> Figure:
 
 
 def feature_caption(panels: Sequence[FeaturePanel]) -> str:
-    """Say what each panel of `feature_panels` shows, and how much of the variance each of its colours."""
+    """Write the caption of `feature_panels`: title, grid and the variance explained by each colour."""
     return "; ".join(
         f"({letter}) {panel.title}, {panel.grid}" + _shares(panel)
         for letter, panel in zip(ascii_lowercase, panels, strict=False)
@@ -83,24 +85,24 @@ def feature_caption(panels: Sequence[FeaturePanel]) -> str:
 
 
 def _n_columns(n_panels: int) -> int:
-    """One row as long as the panels are legible in it, then rows of the same length."""
-    n_rows = -(-n_panels // MOST_COLUMNS)
+    """Up to MAX_COLUMNS in one row, else rows of equal length."""
+    n_rows = -(-n_panels // MAX_COLUMNS)
     return -(-n_panels // n_rows)
 
 
 def _draw(axes: Axes, panel: FeaturePanel, panel_in: float) -> None:
     axes.imshow(panel.rgb, interpolation="bilinear" if panel.explained is None else "nearest")
     if panel.outlined is not None:
-        outline(axes, panel.outlined, TRUTH, panel_in=panel_in)
+        draw_outlines(axes, panel.outlined, TRUTH, panel_in=panel_in)
 
 
 def _font_pt(titles: Sequence[str], panel_in: float) -> float:
-    """The usual size, or a smaller one where a title would run into its neighbours."""
+    """TITLE_PT, or less if a title would overlap its neighbours."""
     longest = max(len(line) for title in titles for line in title.split("\n"))
     return min(TITLE_PT, 72 * panel_in / (LETTER_EM * longest))
 
 
-def _below(panel: FeaturePanel) -> str:
+def _second_line(panel: FeaturePanel) -> str:
     return panel.grid if panel.explained is None else f"{panel.grid}, {100 * panel.explained.sum():.0f} %"
 
 

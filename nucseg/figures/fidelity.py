@@ -1,53 +1,37 @@
-"""How far replayed embeddings are from true ones, motion by motion and replay by replay."""
+"""Errors of replayed embeddings by motion and kind of replay."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nucseg.figures.style import CYCLE, INK, tidy
+from nucseg.metrics.statistics import Interval
 
 BAR_IN, BETWEEN_IN, AROUND_IN = 0.08, 0.1, 1.0
-"""Height of a bar, of the gap between two groups of bars, and of all that is not bars."""
+"""Height of a bar, of the gap between groups of bars, and of the rest of the figure."""
 
 
-class Bounded(Protocol):
-    """A figure with the ends of its interval; None where there is none. `nucseg.metrics.Interval` is one."""
+def fidelity_bars(errors: Mapping[str, Mapping[str, Interval]], title: str = "") -> Figure:
+    """Draw the error of each replay under each motion as a bar, with its confidence interval as a line.
 
-    @property
-    def value(self) -> float:
-        """The figure itself."""
-
-    @property
-    def low(self) -> float | None:
-        """Lower end."""
-
-    @property
-    def high(self) -> float | None:
-        """Upper end."""
-
-
-def fidelity_bars(errors: Mapping[str, Mapping[str, Bounded]], title: str = "") -> Figure:
-    """Draw the error of each replay under each motion as a bar, with the interval as a line.
-
-    At 1.0 stands the error of the channel means, which know nothing of the image: beyond it, replay does harm.
+    The dashed line at 1.0 is the error of the channel means, which ignore the image: beyond it, replay does harm.
 
     Args:
-        errors: motion -> replay -> error, every motion with the same replays.
-        title: above the figure.
+        errors: motion -> replay -> error; all motions have the same replays.
+        title: title of the legend.
     """
     replays = list(next(iter(errors.values())))
     group_in = BAR_IN * len(replays) + BETWEEN_IN
     figure = Figure(figsize=(6.4, AROUND_IN + group_in * len(errors)), layout="constrained")
     axes = figure.subplots()
     height = BAR_IN / group_in
-    for place, replay in enumerate(replays):
-        rows = [row + (place - (len(replays) - 1) / 2) * height for row in range(len(errors))]
-        bars = [one[replay] for one in errors.values()]
-        axes.barh(rows, [bar.value for bar in bars], height, color=CYCLE[place % len(CYCLE)], label=replay)
+    for position, replay in enumerate(replays):
+        rows = [row + (position - (len(replays) - 1) / 2) * height for row in range(len(errors))]
+        bars = [of_motion[replay] for of_motion in errors.values()]
+        axes.barh(rows, [bar.value for bar in bars], height, color=CYCLE[position % len(CYCLE)], label=replay)
         _draw_intervals(axes, rows, bars)
     axes.axvline(1, color=INK, linewidth=0.9, linestyle="--")
     axes.text(1, -0.62, " no better than channel means", fontsize=7, color=INK, va="bottom")
@@ -61,7 +45,7 @@ def fidelity_bars(errors: Mapping[str, Mapping[str, Bounded]], title: str = "") 
     return figure
 
 
-def _draw_intervals(axes: Axes, rows: list[float], bars: list[Bounded]) -> None:
+def _draw_intervals(axes: Axes, rows: list[float], bars: list[Interval]) -> None:
     for row, bar in zip(rows, bars, strict=True):
         if bar.low is not None and bar.high is not None:
             axes.plot([bar.low, bar.high], [row, row], color=INK, linewidth=0.8)

@@ -1,4 +1,4 @@
-"""The panels of paper A's figures 2 and 3: embeddings of several encoders, and layers of one network."""
+"""Panels of figures 2 and 3 of paper A: embeddings of several encoders, and layers of one network."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nucseg.figures.features import FeaturePanel
-from nucseg.figures.nuclei import Image, InstanceMap
+from nucseg.figures.nuclei import Image
 from nucseg.figures.pca_colours import FeatureMap, PrincipalColours, principal_colours, without_padding
+from nucseg.metrics.instances import InstanceMap
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,13 +24,13 @@ def encoder_panels(
     size: tuple[int, int],
     embeddings: Mapping[str, tuple[FeatureMap, PrincipalColours]],
 ) -> list[FeaturePanel]:
-    """List the image, its true nuclei and its embedding by each encoder as colours (paper A, figure 2).
+    """Make panels of the image, its true nuclei and its embedding by each encoder as colours (paper A, figure 2).
 
     Args:
         image: (S, S, 3), prepared.
         truth: (S, S), prepared.
-        size: native (H, W) of the image: padding is left out.
-        embeddings: encoder -> embedding (256, G, G), and the colours fitted to that encoder.
+        size: native (H, W) of the image, to leave out the padding.
+        embeddings: encoder -> embedding (256, G, G), and the colours fitted to this encoder.
     """
     picture = without_padding(image.transpose(2, 0, 1), size).transpose(1, 2, 0)
     nuclei = without_padding(truth[None], size)[0]
@@ -44,18 +45,17 @@ def encoder_panels(
 
 
 def network_panels(features: Features, size: tuple[int, int]) -> list[FeaturePanel]:
-    """List the layers of a network on one image as colours, each by its own components (paper A, figure 3, (a) to (h)).
+    """Make panels of a network's layers as colours, each by its own components (paper A, figure 3, (a) to (h)).
 
-    Encoder levels 1 to 5; with guidance also the embedding, its concatenation with the latent (channels standardised,
-    see `Features.concatenation`) and what the fusion gives at the bottleneck. Where the fusion guides finer levels too,
-    the finest of these comes last.
+    Encoder levels 1 to 5; with guidance, also the embedding, its concatenation with the latent (channels standardised,
+    see `Features.concatenation`) and the fused features at the bottleneck. If finer levels are guided too, the finest
+    comes last.
 
     Args:
         features: of one image, B = 1.
-        size: native (H, W) of the image: padding is left out.
+        size: native (H, W) of the image, to leave out the padding.
     """
-    shown = {f"level {number}": level for number, level in enumerate(features.levels, start=1)}
-    panels = [_panel(title, layer, size) for title, layer in shown.items()]
+    panels = [_panel(f"level {number}", level, size) for number, level in enumerate(features.levels, start=1)]
     if features.embedding is None or features.concatenation is None:
         return panels
     panels.append(_panel("embedding", features.embedding, size))

@@ -1,4 +1,4 @@
-"""How nuclei are drawn on their image: outlines, and where a prediction and the truth differ."""
+"""Draw nuclei on their image: outlines, and the differences between a prediction and the truth."""
 
 from __future__ import annotations
 
@@ -11,55 +11,56 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Patch
 from matplotlib.patheffects import Normal, Stroke
 from numpy.typing import NDArray
-from skimage.measure import find_contours, regionprops
+
+from nucseg.metrics.instances import InstanceMap
+from nucseg.metrics.overlap import Mask
+from nucseg.nuclei.polygons import outlines
 
 Image = NDArray[np.uint8]
-InstanceMap = NDArray[np.int32]
-Mask = NDArray[np.bool_]
 
-# Told apart with any kind of colour vision (Okabe and Ito 2008) and from the pink and violet of H&E
+# distinct for any kind of colour vision (Okabe and Ito 2008), and from the pink and violet of H&E
 TRUTH = "#F0E442"
 """Outline of a true nucleus."""
 OUTLINE = "#FFFFFF"
 """Outline of a predicted nucleus."""
 MISSED = "#56B4E9"
-"""Nucleus in the truth alone."""
+"""Nucleus only in the truth."""
 EXTRA = "#E69F00"
-"""Nucleus in the prediction alone."""
+"""Nucleus only in the prediction."""
 IGNORED = "#7F7F7F"
-"""Neither counted for nor against."""
+"""Not scored."""
 TISSUE = "#6A4A8C"
 
 LINE_PER_IN = 0.3125
-"""Width of an outline in points, for each inch that the panel is wide."""
+"""Width of an outline in points, per inch of the panel's width."""
 
 
 def draw_image(axes: Axes, image: Image) -> None:
-    """Draw the image alone."""
+    """Draw only the image."""
     axes.imshow(image, interpolation="bilinear")
 
 
 def draw_truth(axes: Axes, image: Image, truth: InstanceMap, ignored: Mask, *, panel_in: float) -> None:
-    """Draw the image with its true nuclei outlined, on a panel of this width in inches."""
+    """Draw the image with its true nuclei outlined, on a panel `panel_in` inches wide."""
     draw_image(axes, image)
     _fill(axes, ignored, IGNORED)
-    outline(axes, truth, TRUTH, panel_in=panel_in)
+    draw_outlines(axes, truth, TRUTH, panel_in=panel_in)
 
 
 def draw_prediction(
     axes: Axes, image: Image, truth: InstanceMap, found: InstanceMap, ignored: Mask, *, panel_in: float
 ) -> None:
-    """Draw the image with what was found outlined, and what was missed and added filled."""
+    """Draw the image with the predicted nuclei outlined, and missed and added pixels filled."""
     draw_image(axes, image)
     _fill(axes, (truth > 0) & (found == 0) & ~ignored, MISSED)
     _fill(axes, (truth == 0) & (found > 0) & ~ignored, EXTRA)
     _fill(axes, ignored, IGNORED)
-    outline(axes, found, OUTLINE, panel_in=panel_in)
+    draw_outlines(axes, found, OUTLINE, panel_in=panel_in)
 
 
-def outline(axes: Axes, instances: InstanceMap, colour: str, *, panel_in: float) -> None:
-    """Outline every nucleus on its own, so that the border between two that touch is seen."""
-    lines = [line for region in regionprops(instances) for line in _contours(region.image, region.bbox[:2])]
+def draw_outlines(axes: Axes, instances: InstanceMap, colour: str, *, panel_in: float) -> None:
+    """Outline every nucleus separately, so that the border between two that touch is visible."""
+    lines = [np.array(ring) - 0.5 for ring in outlines(instances)]  # in matplotlib, pixels are centred on integers
     width = LINE_PER_IN * panel_in
     # the dark rim keeps a light line visible on white tissue gaps
     rim = Stroke(linewidth=2.25 * width, foreground="#00000099")
@@ -67,7 +68,7 @@ def outline(axes: Axes, instances: InstanceMap, colour: str, *, panel_in: float)
 
 
 def legend() -> list[Patch]:
-    """What the outlines and the fills mean, for `Figure.legend`."""
+    """Return the legend of outlines and fills, for `Figure.legend`."""
     rim: dict[str, Any] = {"linewidth": 1.2, "path_effects": [Stroke(linewidth=2.8, foreground="#000000"), Normal()]}
     return [
         Patch(facecolor=TISSUE, edgecolor=TRUTH, label="true nucleus", **rim),
@@ -82,8 +83,3 @@ def _fill(axes: Axes, mask: Mask, colour: str) -> None:
     layer = np.zeros((*mask.shape, 4))
     layer[mask] = to_rgba(colour, alpha=0.7)
     axes.imshow(layer, interpolation="nearest")
-
-
-def _contours(region: Mask, corner: tuple[int, int]) -> list[NDArray[np.float64]]:
-    rows_columns = find_contours(np.pad(region, 1).astype(float), 0.5)
-    return [(line - 1 + corner)[:, ::-1] for line in rows_columns]

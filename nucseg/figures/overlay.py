@@ -1,4 +1,4 @@
-"""Images with the outlines of their nuclei: the truth, and what each run found, missed and added."""
+"""Images with outlines of nuclei: the truth, and what each run found, missed and added."""
 
 from __future__ import annotations
 
@@ -11,44 +11,34 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nucseg.errors import DataError
-from nucseg.figures.nuclei import Image, InstanceMap, Mask, draw_image, draw_prediction, draw_truth, legend
+from nucseg.figures.nuclei import Image, draw_image, draw_prediction, draw_truth, legend
 from nucseg.figures.style import INK
+from nucseg.metrics.instances import InstanceMap
+from nucseg.metrics.overlap import Mask
 
-PANEL_IN = 2.56
-"""Side of a panel of its own in inches: at 100 dpi a 256 px image is drawn pixel by pixel."""
 CELL_IN = 1.7
-"""Width of a panel in the table of `overlays`: four of them are as wide as two columns of a journal."""
+"""Width of a panel in the table of `overlays`: four of them fill two columns of a journal."""
 GAP_IN, TITLE_IN, LABEL_IN, REMARK_IN, LEGEND_IN = 0.05, 0.22, 0.36, 0.22, 0.22
-"""Room between panels, above the columns, left of the rows, under a row with remarks, and for the legend."""
-
-
-@dataclass(frozen=True, eq=False)
-class Panels:
-    """The panels of an overlay, each a figure of its own, without title and legend."""
-
-    image: Figure
-    truth: Figure
-    predictions: dict[str, Figure]
-    """Run name -> what it found, missed and added."""
+"""Space between panels, above columns, to the left of rows, below a row with remarks, and for the legend."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Scene:
-    """An image, its truth and what each run finds in it: one row of `overlays`.
+    """An image, its truth and the prediction of each run: one row of `overlays`.
 
     Shapes:
         image (H, W, 3) uint8 RGB; truth and each of predictions (H, W) instance maps; ignore (H, W)
     """
 
     label: str = ""
-    """What stands to the left of the row."""
+    """Text to the left of the row."""
     image: Image
     truth: InstanceMap
     predictions: Mapping[str, InstanceMap]
     """Run name -> instance map; the same names in every scene of a figure."""
     ignore: Mask | None = None
     remarks: Mapping[str, str] = field(default_factory=dict)
-    """Run name -> what stands under its panel, such as a score."""
+    """Run name -> text below its panel, such as a score."""
 
 
 def overlay(
@@ -57,28 +47,28 @@ def overlay(
     predictions: Mapping[str, InstanceMap],
     ignore: Mask | None = None,
 ) -> Figure:
-    """Draw an image, its true nuclei, and the nuclei of each run with the differences marked, side by side.
+    """Draw an image, its true nuclei, and the nuclei of each run with the differences filled, side by side.
 
     The arguments are those of `Scene`.
 
     Raises:
-        DataError: one of them is on another pixel grid.
+        DataError: their pixel grids differ.
     """
     return overlays([Scene(image=image, truth=truth, predictions=predictions, ignore=ignore)])
 
 
 def overlays(scenes: Sequence[Scene]) -> Figure:
-    """Draw scenes one below the other: columns for the image, its true nuclei, and each run with its differences.
+    """Draw scenes in rows, with columns for the image, its true nuclei, and each run with its differences.
 
     Raises:
-        DataError: there is no scene, the scenes have other runs, or the layers of one are on several pixel grids.
+        DataError: there are no scenes, their runs differ, or the layers of a scene differ in their pixel grids.
     """
     runs = _common_runs(scenes)
     titles = ("image", "truth", *runs)
     figure, table = _empty_table(scenes, len(titles))
     for scene, row in zip(scenes, table, strict=True):
         remarks = ("", "", *(scene.remarks.get(run, "") for run in runs))
-        for axes, draw, remark in zip(row, _drawings(scene, CELL_IN), remarks, strict=True):
+        for axes, draw, remark in zip(row, _drawings(scene), remarks, strict=True):
             draw(axes)
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
@@ -90,28 +80,8 @@ def overlays(scenes: Sequence[Scene]) -> Figure:
     return figure
 
 
-def panels(
-    image: Image,
-    truth: InstanceMap,
-    predictions: Mapping[str, InstanceMap],
-    ignore: Mask | None = None,
-) -> Panels:
-    """Draw the panels of `overlay` one by one, for a page on which they flow; takes and raises the same."""
-    scene = Scene(image=image, truth=truth, predictions=predictions, ignore=ignore)
-    first, second, *others = (_bare(draw, image.shape) for draw in _drawings(scene, PANEL_IN))
-    return Panels(image=first, truth=second, predictions=dict(zip(predictions, others, strict=True)))
-
-
-def _bare(draw: Callable[[Axes], None], shape: tuple[int, ...]) -> Figure:
-    figure = Figure(figsize=(PANEL_IN, PANEL_IN * shape[0] / shape[1]))
-    axes = figure.add_axes((0, 0, 1, 1))
-    draw(axes)
-    axes.set_axis_off()
-    return figure
-
-
 def _empty_table(scenes: Sequence[Scene], n_columns: int) -> tuple[Figure, list[list[Axes]]]:
-    """Lay out axes of the images' proportions, with as much room around as their texts need."""
+    """Lay out axes with the images' proportions and the space that the texts need."""
     label = LABEL_IN if any(scene.label for scene in scenes) else 0.0
     under = REMARK_IN if any(scene.remarks for scene in scenes) else GAP_IN
     heights = [CELL_IN * scene.image.shape[0] / scene.image.shape[1] for scene in scenes]
@@ -131,28 +101,28 @@ def _common_runs(scenes: Sequence[Scene]) -> tuple[str, ...]:
     names = {tuple(scene.predictions) for scene in scenes}
     if len(names) != 1:
         raise DataError(
-            f"A table of overlays needs scenes that the same runs predict, got {len(scenes)} scenes with the runs "
-            f"{sorted(names)}. Draw the others apart."
+            f"A table of overlays needs scenes with the same runs, got {len(scenes)} scenes with the runs "
+            f"{sorted(names)}. Draw the others separately."
         )
     return names.pop()
 
 
-def _drawings(scene: Scene, panel_in: float) -> list[Callable[[Axes], None]]:
-    """List what draws each panel: the image, the truth, then every prediction."""
+def _drawings(scene: Scene) -> list[Callable[[Axes], None]]:
+    """Functions that draw the panels: the image, the truth, then every prediction."""
     image, truth, predictions = scene.image, scene.truth, scene.predictions
     ignored = np.zeros(truth.shape, dtype=bool) if scene.ignore is None else scene.ignore
     for layer in (truth, ignored, *predictions.values()):
         if layer.shape != image.shape[:2]:
             raise DataError(
-                f"An overlay needs one pixel grid: the image covers {image.shape[:2]} pixels, the truth "
-                f"{truth.shape}, the ignored part {ignored.shape}, the predictions "
+                f"All layers of an overlay must have the same pixel grid: the image covers {image.shape[:2]} pixels, "
+                f"the truth {truth.shape}, the ignored part {ignored.shape}, the predictions "
                 f"{[prediction.shape for prediction in predictions.values()]}. Resize them first."
             )
     return [
         partial(draw_image, image=image),
-        partial(draw_truth, image=image, truth=truth, ignored=ignored, panel_in=panel_in),
+        partial(draw_truth, image=image, truth=truth, ignored=ignored, panel_in=CELL_IN),
         *(
-            partial(draw_prediction, image=image, truth=truth, found=found, ignored=ignored, panel_in=panel_in)
+            partial(draw_prediction, image=image, truth=truth, found=found, ignored=ignored, panel_in=CELL_IN)
             for found in predictions.values()
         ),
     ]

@@ -1,45 +1,23 @@
-"""Whether predicted probabilities mean what they say: observed against predicted share of nucleus."""
+"""Reliability diagrams: observed frequency of nucleus pixels against their predicted probability."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from nucseg.figures.style import INK, LineStyle, line_style, tidy
-
-PerBin = NDArray[np.float64]
-
-
-class Calibration(Protocol):
-    """What the diagram needs of one run: pixels in K bins of equal width between probability 0 and 1.
-
-    `nucseg.metrics.Reliability` is one.
-    """
-
-    @property
-    def n_pixels(self) -> PerBin:
-        """(K,) pixels in each bin."""
-
-    @property
-    def probability_sum(self) -> PerBin:
-        """(K,) sum of their predicted probabilities."""
-
-    @property
-    def n_nucleus_pixels(self) -> PerBin:
-        """(K,) how many of them are nucleus in truth."""
+from nucseg.metrics.calibration import Reliability
 
 
-def reliability_diagram(curves: Mapping[str, Calibration]) -> Figure:
-    """Draw the observed share of nucleus pixels against the mean predicted probability, one line a run, by run name.
+def reliability_diagram(curves: Mapping[str, Reliability]) -> Figure:
+    """Draw the observed share of nucleus pixels against the mean predicted probability, one line per run.
 
-    A point is a bin that holds pixels. On the grey diagonal probabilities mean what they say; below it the run is too
-    sure of nuclei, above it not sure enough. Beneath stands the share of the pixels in each bin, on a logarithmic
-    axis, because most pixels are background beyond doubt.
+    A point is a bin with pixels. On the grey diagonal, probabilities are calibrated; below it, the run is overconfident
+    of nuclei, above it underconfident. The lower plot shows the share of all pixels in each bin, on a logarithmic axis
+    because most pixels are clearly background.
     """
     figure = Figure(figsize=(4.4, 5.4), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -56,11 +34,11 @@ def reliability_diagram(curves: Mapping[str, Calibration]) -> Figure:
     return figure
 
 
-def _draw_run(upper: Axes, lower: Axes, counts: Calibration, name: str, style: LineStyle) -> None:
+def _draw_run(upper: Axes, lower: Axes, counts: Reliability, name: str, style: LineStyle) -> None:
     filled = counts.n_pixels > 0
     n_pixels = counts.n_pixels[filled]
     predicted, observed = counts.probability_sum[filled] / n_pixels, counts.n_nucleus_pixels[filled] / n_pixels
     upper.plot(predicted, observed, label=name, marker="o", markersize=3.5, **style)
-    # nan is a gap: a logarithmic axis has no 0
+    # NaN draws a gap, since a logarithmic axis has no 0
     share = np.where(filled, counts.n_pixels, np.nan) / max(n_pixels.sum(), 1)
     lower.stairs(share, np.linspace(0, 1, len(share) + 1), baseline=None, **style)

@@ -1,4 +1,4 @@
-"""Images as points: where their mean embeddings lie, by organ or cohort."""
+"""Scatter plot of the mean embeddings of images, by organ or cohort."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from nucseg.errors import DataError
 from nucseg.figures.style import CYCLE, INK, tidy
 
 MARKERS = "osD^vP"
-"""One a stratum; with the colour, so that it is told apart where colour is not."""
+"""One per stratum, in addition to its colour, for readers who cannot distinguish the colours."""
 OTHERS = "others"
-"""Name of the strata that have no marker of their own."""
+"""Name of all strata without their own marker."""
 OTHER_COLOUR = "#8A8F98"
 
 
 def marked_strata(strata: Sequence[str]) -> tuple[str, ...]:
-    """The strata that get a marker of their own: all, or the most frequent, as many as there are markers."""
+    """The strata that get their own marker: the most frequent ones, up to the number of markers."""
     counted = Counter(strata)
     ranked = sorted(counted, key=lambda name: (-counted[name], name))
     return tuple(sorted(ranked[: len(MARKERS)]))
@@ -35,10 +35,10 @@ def image_scatter(points: NDArray[np.float64], strata: Sequence[str], explained:
         explained: share of the variance in each of the two components, for the axes.
 
     Raises:
-        DataError: not one stratum a point.
+        DataError: the numbers of points and strata differ.
     """
     if points.shape != (len(strata), 2):
-        raise DataError(f"A scatter needs (N, 2) points and N strata, got {points.shape} and {len(strata)}.")
+        raise DataError(f"A scatter plot needs (N, 2) points and N strata, got {points.shape} and {len(strata)}.")
     figure = Figure(figsize=(4.4, 4.6), layout="constrained")
     axes = figure.subplots()
     marked = marked_strata(strata)

@@ -1,4 +1,4 @@
-"""What all figures share: colours and dashes that can be told apart, and quiet axes."""
+"""Style shared by all figures: distinct colours and dashes, and plain axes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TypedDict
 from matplotlib.axes import Axes
 
 CYCLE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-"""One colour a run, told apart with any kind of colour vision (Okabe and Ito 2008)."""
+"""Colours of runs, distinct for any kind of colour vision (Okabe and Ito 2008)."""
 DASHES = ("-", "--", "-.", ":")
 
 INK, GRID = "#333333", "#DDDDDD"
 
 
 class LineStyle(TypedDict):
-    """What `Axes.plot` needs to draw the line of one run."""
+    """Arguments of `Axes.plot` for the line of one run."""
 
     color: str
     linestyle: str
@@ -22,7 +22,7 @@ class LineStyle(TypedDict):
 
 
 def line_style(position: int) -> LineStyle:
-    """Give the run at this position a colour and a dash; the dash helps where colour does not print."""
+    """Colour and dash of the run at this position; the dash helps in print without colour."""
     return {
         "color": CYCLE[position % len(CYCLE)],
         "linestyle": DASHES[position % len(DASHES)],
@@ -31,7 +31,7 @@ def line_style(position: int) -> LineStyle:
 
 
 def tidy(axes: Axes, *, xlabel: str = "", ylabel: str = "") -> None:
-    """Label the axes and keep only what is needed to read them."""
+    """Label the axes and remove what is not needed to read them."""
     axes.set_xlabel(xlabel, fontsize=9, color=INK)
     axes.set_ylabel(ylabel, fontsize=9, color=INK)
     axes.tick_params(labelsize=8, colors=INK)

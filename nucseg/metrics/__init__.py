@@ -1,4 +1,4 @@
-"""Scores of a segmentation against the truth, and how sure they are."""
+"""Scores of a segmentation against the ground truth, and their uncertainty."""
 
 from nucseg.metrics.boundaries import boundary_f1, hausdorff95
 from nucseg.metrics.calibration import (

@@ -1,7 +1,7 @@
-"""Whether a nucleus probability means what it says: reliability, Brier score and expected calibration error.
+"""Calibration of nucleus probabilities: reliability, Brier score and expected calibration error.
 
-Pixels are counted into bins of their predicted probability. Counts of images add up, so that a test set is scored
-as one image of all its pixels: `sum(counts, start=Reliability.of_nothing(0, 0))`.
+Pixels are counted in bins of their predicted probability. Counts of images add up, so that a test set can be scored
+like a single image: `sum(counts, start=Reliability.of_nothing(0, 0))`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from nucseg.metrics.statistics import Interval, Resampling, Table, summed_interv
 PerBin = NDArray[np.float64]
 
 N_BINS = 15
-"""Bins of equal width between 0 and 1, as many as Guo et al. 2017 take; each holds its upper end, the first also 0."""
+"""Bins of equal width between 0 and 1, as in Guo et al. 2017; each includes its upper end, the first also 0."""
 
 ROUNDING = 1e-6
-"""How far beyond 0 and 1 a probability may lie: interpolation in float32 rounds."""
+"""Tolerance beyond 0 and 1 for probabilities: interpolation in float32 rounds."""
 
 _INNER_EDGES = np.linspace(0, 1, N_BINS + 1)[1:-1]
 
@@ -36,13 +36,13 @@ class Reliability:
     probability_sum: PerBin
     """(N_BINS,) sum of their predicted probabilities."""
     n_nucleus_pixels: PerBin
-    """(N_BINS,) how many of them are nucleus in truth."""
+    """(N_BINS,) pixels that are nucleus in the truth."""
     squared_error: float
     """Sum over all pixels of (probability - truth) squared, truth being 0 or 1."""
 
     @staticmethod
     def of_nothing(n_pixels: int, n_nucleus_pixels: int) -> Reliability:
-        """Count what probability 0 everywhere gives on an image of so many pixels, so many of them nucleus."""
+        """Count a prediction of probability 0 everywhere on an image with so many pixels and nucleus pixels."""
         first = np.eye(N_BINS)[0]
         return Reliability(n_pixels * first, 0 * first, n_nucleus_pixels * first, float(n_nucleus_pixels))
 
@@ -56,10 +56,10 @@ class Reliability:
 
 
 def count_reliability(probability: NDArray[np.float32], truth: Mask, ignore: Mask | None = None) -> Reliability:
-    """Count a (H, W) map of nucleus probability against the (H, W) true mask; pixels in `ignore` count in no bin.
+    """Count a (H, W) map of nucleus probability against the (H, W) true mask, without the pixels in `ignore`.
 
     Raises:
-        DataError: the arrays differ in shape, or a probability that counts does not lie between 0 and 1.
+        DataError: the arrays differ in shape, or a probability outside `ignore` is not between 0 and 1.
     """
     check_same_shape(truth, probability, ignore)
     counted = np.ones(truth.shape, dtype=bool) if ignore is None else ~ignore.astype(bool)
@@ -67,7 +67,7 @@ def count_reliability(probability: NDArray[np.float32], truth: Mask, ignore: Mas
     true = truth[counted].astype(np.float64)
     if not (np.abs(predicted - 0.5) <= 0.5 + ROUNDING).all():
         raise DataError(
-            f"A probability lies between 0 and 1, these lie between {predicted.min():.3g} and {predicted.max():.3g}. "
+            f"Probabilities must be between 0 and 1, got {predicted.min():.3g} to {predicted.max():.3g}. "
             "Give the softmax of the two logits, not the logits, of a network whose output is finite."
         )
     index = np.searchsorted(_INNER_EDGES, predicted)
@@ -88,9 +88,9 @@ def brier(counts: Reliability) -> float:
 def expected_calibration_error(counts: Reliability) -> float:
     """Expected calibration error of the nucleus probability (Guo et al. 2017, ICML, equation 3); 0 without any pixel.
 
-    Over the bins, the mean distance of the share of nucleus pixels from the mean probability, each bin weighing as
-    much as it has pixels. Guo et al. bin the confidence in the predicted class; of two classes that is the larger of
-    both probabilities. Here it is the probability of nucleus, so that bins below one half show missed nuclei.
+    The mean over bins, weighted by their pixels, of the distance between the share of nucleus pixels and the mean
+    probability. Guo et al. bin the confidence in the predicted class, for two classes the larger of both probabilities.
+    Here the nucleus probability is binned, so that bins below one half show missed nuclei.
     """
     return float(calibration_errors(reliability_row(counts)[None])[0])
 
@@ -98,12 +98,13 @@ def expected_calibration_error(counts: Reliability) -> float:
 def calibration_interval(
     per_image: Sequence[Reliability], groups: Sequence[str] | None = None, draws: Resampling | None = None
 ) -> Interval:
-    """Expected calibration error of all pixels of a set counted together, with the interval; one count an image.
+    """Expected calibration error of all pixels of a set counted together, with its interval; one count per image.
 
     Raises:
-        ConfigError: there is no image, or not one group an image.
+        ConfigError: there is no image, or not one group per image.
     """
-    return summed_interval(np.array([reliability_row(one) for one in per_image]), calibration_errors, groups, draws)
+    rows = np.array([reliability_row(counts) for counts in per_image])
+    return summed_interval(rows, calibration_errors, groups, draws)
 
 
 def _sum_by_bin(index: NDArray[np.intp], values: PerBin) -> PerBin:
@@ -111,14 +112,14 @@ def _sum_by_bin(index: NDArray[np.intp], values: PerBin) -> PerBin:
 
 
 def reliability_row(counts: Reliability) -> PerBin:
-    """What the calibration error is made from, (3 * N_BINS,): the rows of images add up to that of their set."""
+    """The counts that the calibration error needs, (3 * N_BINS,): rows of images add up to the row of their set."""
     return np.concatenate([counts.n_pixels, counts.probability_sum, counts.n_nucleus_pixels])
 
 
 def calibration_errors(rows: Table) -> Table:
-    """Expected calibration error, (R,), of each of (R, 3 * N_BINS) rows; see `reliability_row`."""
+    """Expected calibration error, (R,), of each row, (R, 3 * N_BINS); see `reliability_row`."""
     n_pixels, probability_sum, n_nucleus_pixels = np.split(rows, 3, axis=1)
     gaps = np.abs(probability_sum - n_nucleus_pixels).sum(axis=1)
-    # without any pixel the gap is 0 too
+    # without any pixel the gap is 0 too, and so is the error
     errors: Table = gaps / n_pixels.sum(axis=1).clip(min=1)
     return errors

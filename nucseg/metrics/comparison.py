@@ -1,4 +1,4 @@
-"""Whether two runs differ on the same images: the paired difference with its interval, and a test."""
+"""Compare two runs on the same images: the paired difference with its interval, and a significance test."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from nucseg.errors import ConfigError
 from nucseg.metrics.statistics import Interval, Resampling, mean_intervals
 
 ENUMERATED = 13
-"""Up to so many images that differ, all signs of the differences are enumerated (8,192 patterns)."""
+"""Up to this number of images that differ, all signs of the differences are enumerated (8,192 patterns)."""
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """What changed from one run to another on the same images."""
+    """The difference between two runs on the same images."""
 
     difference: Interval
     """Mean of (second - first) over images."""
     wilcoxon_p: float
-    """Two-sided p of Wilcoxon's signed-rank test over images (which takes images to be independent)."""
+    """Two-sided p value of Wilcoxon's signed-rank test over images (which assumes that images are independent)."""
     n_better: int
     """Images on which the second run scores better."""
     n_worse: int
@@ -40,8 +40,8 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare a score of two runs, given by image id, image by image.
 
-    `lower_is_better` is for distances and errors: it says which images count as better; the difference stays
-    (second - first).
+    `lower_is_better` is for distances and errors. It determines which images count as better; the difference is
+    (second - first) in any case.
 
     Raises:
         ConfigError: the two runs were not scored on the same images.
@@ -58,9 +58,9 @@ def paired_differences(
     *,
     lower_is_better: Collection[str] = (),
 ) -> dict[str, PairedDifference]:
-    """Compare several scores, name -> image id -> value, each as `paired_difference` does, by one drawing for all.
+    """Compare several scores, name -> image id -> value, each as `paired_difference` does, with the same resamples.
 
-    `lower_is_better` names the scores of which less is better.
+    `lower_is_better` lists the scores where a lower value is better.
 
     Raises:
         ConfigError: the two runs were not scored on the same images.
@@ -68,8 +68,8 @@ def paired_differences(
     ids = list(next(iter(first.values())))
     for name in first:
         check_same_images(first[name].keys(), second[name].keys())
-    table = np.array([[second[name][one] - first[name][one] for name in first] for one in ids])
-    intervals = mean_intervals(table, None if groups is None else [groups[one] for one in ids], draws)
+    table = np.array([[second[name][image_id] - first[name][image_id] for name in first] for image_id in ids])
+    intervals = mean_intervals(table, None if groups is None else [groups[image_id] for image_id in ids], draws)
     return {
         name: _paired(column, interval, -1 if name in lower_is_better else 1)
         for name, column, interval in zip(first, table.T, intervals, strict=True)
@@ -88,24 +88,24 @@ def _paired(differences: NDArray[np.float64], interval: Interval, sign: int) -> 
 def check_same_images(
     first: Collection[str], second: Collection[str], names: tuple[str, str] = ("the first", "the second")
 ) -> None:
-    """Refuse to compare scores of different images, given by id; `names` says whose they are.
+    """Check that two runs, called `names` in the message, were scored on the same image ids.
 
     Raises:
-        ConfigError: with how many ids are on one side alone.
+        ConfigError: they were not; the message counts the ids that only one of them has.
     """
-    alone, other_alone = set(first) - set(second), set(second) - set(first)
-    if not alone and not other_alone:
+    only_first, only_second = set(first) - set(second), set(second) - set(first)
+    if not only_first and not only_second:
         return
-    shown = ", ".join(sorted(alone | other_alone)[:3])
+    examples = ", ".join(sorted(only_first | only_second)[:3])
     raise ConfigError(
         f"Only runs scored on the same images can be compared: {len(set(first) & set(second))} images are in "
-        f"both, {len(alone)} only in {names[0]}, {len(other_alone)} only in {names[1]} (such as {shown}). "
-        "Compare runs of one split and fold, or report on each of them alone."
+        f"both, {len(only_first)} only in {names[0]}, {len(only_second)} only in {names[1]} (such as {examples}). "
+        "Compare runs of the same split and fold, or report on each of them alone."
     )
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Adjust the p values of several tests so that the chance of any false finding stays what one test's would be.
+    """Adjust the p values of several tests to control the family-wise error rate.
 
     The step-down procedure of Holm (1979, Scandinavian Journal of Statistics 6, 65-70); the order is kept.
     """
@@ -118,16 +118,16 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
 
 
 def _signed_rank_p(differences: NDArray[np.float64]) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test; equal pairs are left out (Wilcoxon 1945).
+    """Two-sided p value of Wilcoxon's signed-rank test; equal pairs are left out (Wilcoxon 1945).
 
-    Exact up to `ENUMERATED` changed images, ties or not. Of more, scipy's choice: exact up to 50 without ties,
-    otherwise the normal approximation.
+    Exact up to `ENUMERATED` changed images, with or without ties. Beyond that scipy's choice: exact up to 50 without
+    ties, otherwise the normal approximation.
     """
     changed = differences[differences != 0]
     if changed.size < 2:
         return 1.0
     if changed.size > ENUMERATED:
         return float(wilcoxon(changed).pvalue)
-    # the same enumeration as that of `wilcoxon` for ties, which ranks anew for each pattern and takes seconds
+    # the enumeration that `wilcoxon` does for ties, which takes seconds there because it ranks each pattern again
     ranks = np.sign(changed) * rankdata(np.abs(changed))
     return float(permutation_test((ranks,), np.sum, permutation_type="samples", n_resamples=np.inf).pvalue)

@@ -1,8 +1,8 @@
 """Agreement of two instance maps, nucleus by nucleus: AJI and panoptic quality.
 
-Both are made from one table of pairwise overlaps, counted once. cellseg-metrics has both scores too, but pairs
-by largest intersection and counts ties twice (its AJI differs from that of Kumar et al. by up to 0.02 an image)
-and visits every pair of masks at full size (0.3 s for an image of 250 nuclei): it checks ours in the tests.
+Both are computed from one table of pairwise overlaps. cellseg-metrics has both scores too, but pairs by largest
+intersection and counts ties twice (its AJI differs from that of Kumar et al. by up to 0.02 per image), and compares
+every pair of masks at full size (0.3 s for an image of 250 nuclei); the tests compare with it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ InstanceMap = NDArray[np.int32]
 Counts = NDArray[np.float64]
 
 MATCH_IOU = 0.5
-"""Two nuclei match above this Jaccard index; from 0.5 on, no nucleus can have two matches."""
+"""Two nuclei match above this Jaccard index; above 0.5, no nucleus can have two matches."""
 
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:
-    """What two instance maps share, in pixels: T true nuclei against P predicted ones."""
+    """Pairwise overlaps of two instance maps, in pixels: T true nuclei against P predicted ones."""
 
     shared: Counts
     """(T, P) pixels that a true and a predicted nucleus have in common."""
@@ -48,8 +48,8 @@ class Overlaps:
 def overlaps(truth: InstanceMap, prediction: InstanceMap, ignore: Mask | None = None) -> Overlaps:
     """Count the overlaps of two (H, W) instance maps, 0 = background; labels may skip numbers.
 
-    Pixels in `ignore` become background in both maps: a nucleus that reaches into the ignored area is judged
-    by its part outside of it, and one that lies wholly inside is in neither map.
+    Pixels in `ignore` become background in both maps: a nucleus that reaches into the ignored area is scored by its
+    part outside of it, and one that lies wholly inside is not counted.
 
     Raises:
         DataError: the maps differ in shape.
@@ -112,7 +112,7 @@ def panoptic_quality(found: Overlaps) -> PanopticQuality:
 
 
 def matched(found: Overlaps) -> NDArray[np.bool_]:
-    """Tell for each true nucleus, (T,), whether a predicted one matches it, at Jaccard index > 0.5."""
+    """Whether a predicted nucleus matches each true nucleus, (T,), at Jaccard index > 0.5."""
     return np.asarray((found.iou > MATCH_IOU).any(axis=1))
 
 

@@ -1,7 +1,7 @@
-"""Overlap of two foreground masks: how many pixels agree, and the scores made from the four counts.
+"""Overlap of two foreground masks: the four pixel counts, and the scores computed from them.
 
-Every score is a pure function of `PixelCounts`. The score of one image takes the counts of that image; a
-pooled score takes the sum of the counts of a whole set: `dice(total(counts))`.
+Every score is a pure function of `PixelCounts`. The score of an image uses the counts of that image; a pooled score
+uses the sum of the counts of a whole set: `dice(total(counts))`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class PixelCounts:
     tp: int
     """Nucleus in both."""
     fp: int
-    """Nucleus in the prediction alone."""
+    """Nucleus only in the prediction."""
     fn: int
-    """Nucleus in the truth alone."""
+    """Nucleus only in the truth."""
     tn: int
     """Background in both."""
 
     @property
     def background(self) -> PixelCounts:
-        """The same pixels with background as the class that is looked for."""
+        """The same pixels with background as the positive class."""
         return PixelCounts(tp=self.tn, fp=self.fn, fn=self.fp, tn=self.tp)
 
     def __add__(self, other: PixelCounts) -> PixelCounts:
@@ -41,7 +41,7 @@ class PixelCounts:
 
 
 def count_pixels(truth: Mask, prediction: Mask, ignore: Mask | None = None) -> PixelCounts:
-    """Count agreement and disagreement of two (H, W) foreground masks; pixels in `ignore` count in none.
+    """Count agreement and disagreement of two (H, W) foreground masks, without the pixels in `ignore`.
 
     Raises:
         DataError: the masks differ in shape.
@@ -79,7 +79,7 @@ def dice_weighted(counts: PixelCounts) -> float:
     """Dice of nucleus and background, each weighted by its share of the true mask.
 
     scikit-learn's `f1_score(average="weighted")`, which the reference implementation of the SAM-guided
-    eU-Net3+ reports. Not a headline: where nuclei are sparse, a prediction of pure background scores high.
+    eU-Net3+ reports. Not a main score: where nuclei are sparse, a prediction of pure background scores high.
     """
     return _weighted(dice, counts)
 
@@ -90,10 +90,10 @@ def iou_weighted(counts: PixelCounts) -> float:
 
 
 def check_same_shape(truth: Mask, prediction: NDArray[Any], ignore: Mask | None) -> None:
-    """Refuse to compare arrays that are not on one pixel grid.
+    """Check that arrays have the same shape.
 
     Raises:
-        DataError: with the shapes.
+        DataError: they do not; the message lists the shapes.
     """
     shapes = [mask.shape for mask in (truth, prediction, ignore) if mask is not None]
     if len(set(shapes)) > 1:
@@ -109,5 +109,5 @@ def _weighted(score: Callable[[PixelCounts], float], counts: PixelCounts) -> flo
 
 
 def _ratio(part: int, whole: int) -> float:
-    """Divide; nothing of nothing is 1, because two empty masks agree."""
+    """Divide; 0 / 0 is 1, because two empty masks agree."""
     return part / whole if whole else 1.0

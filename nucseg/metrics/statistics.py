@@ -1,7 +1,7 @@
-"""How sure a score over images is, and how runs spread: bootstrap intervals.
+"""Uncertainty of a score over images, by bootstrap intervals, and spread between runs.
 
-Images of one group (patient, slide, source image) resemble each other. Where there are groups, it is groups
-that are drawn with replacement, each with all of its images; otherwise the interval would be too narrow.
+Images of one group (patient, slide, source image) resemble each other. If groups are given, whole groups are drawn
+with replacement, each with all of its images; otherwise the interval would be too narrow.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ Table = NDArray[np.float64]
 LEVEL = 0.95
 """Coverage of every interval."""
 CHUNK = 2_000_000
-"""Most draws held in memory at a time."""
+"""Largest number of draws in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure over a set of images with its 95 % percentile bootstrap interval."""
+    """A score over a set of images with its 95 % percentile bootstrap interval."""
 
     value: float
-    """The figure itself: a mean over images, or a pooled score."""
+    """The score itself: a mean over images, or a pooled score."""
     low: float | None
-    """Lower end; None where there are fewer than two groups to draw from."""
+    """Lower end; None if there are fewer than two groups to draw from."""
     high: float | None
-    """Upper end; None where there are fewer than two groups to draw from."""
+    """Upper end; None if there are fewer than two groups to draw from."""
     n_images: int
     """Number of images."""
     n_groups: int
@@ -41,7 +41,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How the bootstrap draws."""
+    """Parameters of the bootstrap."""
 
     n_resamples: int = 10_000
     """Number of resampled sets."""
@@ -51,11 +51,11 @@ class Resampling:
 
 @dataclass(frozen=True)
 class Spread:
-    """How a figure differs between runs of one configuration: folds or seeds."""
+    """Variation of a score between runs of one configuration: folds or seeds."""
 
     mean: float
     sd: float | None
-    """Standard deviation of the runs (n - 1 in the denominator); None of a single run."""
+    """Standard deviation of the runs (n - 1 in the denominator); None for a single run."""
     n: int
     low: float
     """The lowest of them."""
@@ -64,20 +64,18 @@ class Spread:
 
 
 def mean_interval(values: ArrayLike, groups: Sequence[str] | None = None, draws: Resampling | None = None) -> Interval:
-    """Average one value an image, (N,), with the interval; `groups` names the group of each image.
+    """Average one value per image, (N,), with its interval; `groups` names the group of each image.
 
-    A resample's mean is over its images, so that a large group weighs more, as it does in the plain mean.
+    The mean of a resample is taken over its images, so that large groups have more weight, as in the plain mean.
     """
-    column = np.asarray(values, dtype=np.float64)
-    columns = np.stack([column, np.ones_like(column)], axis=1)
-    sums, n_groups = resampled_sums(columns, groups, draws)
-    return percentile_interval(float(column.mean()), sums[:, 0] / sums[:, 1], len(column), n_groups)
+    (interval,) = mean_intervals(np.asarray(values, dtype=np.float64)[:, None], groups, draws)
+    return interval
 
 
 def mean_intervals(
     values: ArrayLike, groups: Sequence[str] | None = None, draws: Resampling | None = None
 ) -> tuple[Interval, ...]:
-    """Average several values an image, (N, M), each as `mean_interval` does, by one drawing for all of them."""
+    """Average several values per image, (N, M), each as `mean_interval` does, with the same resamples for all."""
     table = np.asarray(values, dtype=np.float64)
     sums, n_groups = resampled_sums(np.column_stack([table, np.ones(len(table))]), groups, draws)
     means = sums[:, :-1] / sums[:, -1:]
@@ -93,11 +91,11 @@ def pooled_interval(
     groups: Sequence[str] | None = None,
     draws: Resampling | None = None,
 ) -> Interval:
-    """Score all pixels of a set counted together, with the interval; one `counts` an image."""
+    """Score all pixels of a set counted together, with the interval; one `counts` per image."""
     columns = np.array([(c.tp, c.fp, c.fn, c.tn) for c in counts], dtype=np.float64)
 
     def score_rows(sums: Table) -> Table:
-        # `score` takes the counts of one image; calling it for 10,000 resamples takes 20 ms
+        # `score` works on single counts; 10,000 calls, one per resample, take 20 ms
         return np.array([score(PixelCounts(*row)) for row in sums.astype(np.int64).tolist()])
 
     return summed_interval(columns, score_rows, groups, draws)
@@ -111,11 +109,11 @@ def summed_interval(
 ) -> Interval:
     """Score the sum of the columns, (N, K), over all images, with the interval.
 
-    `score` makes the scores, (R,), of R sums at a time, (R, K); NaN where there is nothing to score, and such a
-    resample is left out.
+    `score` maps sums, (R, K), to scores, (R,). Where there is nothing to score it returns NaN, and the resample is
+    left out.
 
     Raises:
-        ConfigError: there is no row, or not one group a row.
+        ConfigError: there is no row, or not one group per row.
     """
     sums, n_groups = resampled_sums(columns, groups, draws)
     value = float(score(columns.sum(axis=0, keepdims=True))[0])
@@ -128,7 +126,7 @@ def resampled_sums(
     """Sum the columns, (N, K), over resampled groups: (n_resamples, K) sums, and the number of groups.
 
     Raises:
-        ConfigError: there is no row, or not one group a row.
+        ConfigError: there is no row, or not one group per row.
     """
     draws = draws or Resampling()
     if not len(columns):
@@ -140,17 +138,14 @@ def resampled_sums(
     step = max(CHUNK // n_groups, 1)
     for start in range(0, draws.n_resamples, step):
         stop = min(start + step, draws.n_resamples)
-        # drawing G groups with replacement is drawing how often each one comes
+        # drawing G groups with replacement is equivalent to drawing how often each occurs
         times = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=stop - start)
         sums[start:stop] = times @ by_group
     return sums, n_groups
 
 
 def percentile_interval(value: float, resampled: Table, n_images: int, n_groups: int) -> Interval:
-    """Put the 95 % percentile interval of resampled scores, (R,), around a score.
-
-    A score that is NaN, of a resample without anything to score, is left out.
-    """
+    """Combine a score with the 95 % percentile interval of its resampled scores, (R,), without those that are NaN."""
     kept = resampled[~np.isnan(resampled)]
     if n_groups < 2 or not kept.size:
         return Interval(value, None, None, n_images, n_groups)
@@ -159,9 +154,9 @@ def percentile_interval(value: float, resampled: Table, n_images: int, n_groups:
 
 
 def spread(values: ArrayLike) -> Spread:
-    """Describe one figure of several folds or seeds of a configuration, (n,).
+    """Describe one score of several folds or seeds of a configuration, (n,).
 
-    It says how much runs differ, not how sure their mean is: folds share most of their training images.
+    It measures how much runs differ, not the uncertainty of their mean: folds share most of their training images.
 
     Raises:
         ConfigError: there is no value.

@@ -1,4 +1,4 @@
-"""The parts that the networks of the U-Net family share."""
+"""The building blocks that the networks of the U-Net family share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,30 +10,30 @@ from torch import Tensor, nn
 from nucseg.errors import ConfigError
 
 N_LEVELS = 5
-"""Levels of every encoder, the bottleneck included."""
+"""Levels of every encoder, including the bottleneck."""
 
 MATRIX_SCALE = 4
-"""From this enlargement on, `UpsampledConv2d` is faster as matrix products (measured, width 8, two threads)."""
+"""From this scale on, `UpsampledConv2d` is faster as matrix products (measured at width 8 with two threads)."""
 
 
 class ChannelGLU(nn.Module):
     """Gated linear unit, GLU(x) = sigmoid(W_a x + b_a) * (W_l x + b_l) (paper A, Eq. 1).
 
-    W_l and W_a are the two halves of the convolution and normalisation before it, so it halves the channels:
+    W_l and W_a are the two halves of the preceding convolution and normalisation, so it halves the channels:
     (B, 2C, H, W) -> (B, C, H, W).
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate the first half of the channels by the second."""
-        # F.glu says the same, but on a CPU both it and a sigmoid crawl over every other run of channels: twice to
-        # four times the time of gathering the gate first (widths 8 and 16, float32 and bfloat16)
+        # F.glu is equivalent, but a CPU is slow on strided channels: copying the gate into contiguous memory first
+        # takes a half to a quarter of the time (widths 8 and 16, float32 and bfloat16)
         linear, gate = x.chunk(2, dim=1)
         return linear * gate.contiguous(memory_format=torch.channels_last).sigmoid()
 
 
 @dataclass(frozen=True)
 class Activation:
-    """An activation, and how many channels it wants for each one that it gives."""
+    """An activation, and the number of its input channels per output channel."""
 
     make: Callable[[], nn.Module]
     channels_in: int = 1
@@ -49,17 +49,17 @@ ACTIVATIONS = {
 
 
 def find_activation(name: str) -> Activation:
-    """Return the activation of this name; ConfigError that lists the known ones if there is none."""
+    """Return the activation with this name; ConfigError lists the known ones if there is none."""
     if name not in ACTIVATIONS:
-        raise ConfigError(f"no activation is called {name!r}. Known: {', '.join(ACTIVATIONS)}.")
+        raise ConfigError(f"Activation {name!r} is not known. Known: {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[name]
 
 
 class ConvBlock(nn.Sequential):
     """Convolution 3x3, batch normalisation (its shift is the bias), activation.
 
-    Shapes: (B, in_channels, H, W) -> (B, out_channels, scale * H, scale * W); with a scale above 1 the
-    convolution sees the map enlarged bilinearly. A dilation above 1 spreads its taps; it goes with scale 1 alone.
+    Shapes: (B, in_channels, H, W) -> (B, out_channels, scale * H, scale * W); with a scale above 1 the convolution
+    reads the bilinearly enlarged map. A dilation above 1 is only supported with scale 1.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class SideHeads(nn.Module):
     """A 3x3 convolution to class logits from each scale, brought to the image's size (Huang et al. 2020, section 2.2).
 
     Shapes:
-        scales[i]   (B, channels[i], H / 2**i, W / 2**i)   finest first; those beyond `channels` are not used
+        scales[i]   (B, channels[i], H / 2**i, W / 2**i)   finest first; additional ones are ignored
         returns[i]  (B, n_classes, H, W)
     """
 
@@ -124,7 +124,7 @@ class SideHeads(nn.Module):
         self.add(channels)
 
     def add(self, channels: Sequence[int]) -> None:
-        """Let the scales after those that predict already predict too."""
+        """Add heads for the next coarser scales."""
         self.convs.extend(nn.Conv2d(n, self.n_classes, 3, padding=1) for n in channels)
 
     def forward(self, scales: Sequence[Tensor]) -> list[Tensor]:
@@ -135,12 +135,12 @@ class SideHeads(nn.Module):
 
 
 class UpsampledConv2d(nn.Conv2d):
-    """A 3x3 convolution of a bilinearly enlarged map, for large scales without making that map.
+    """A 3x3 convolution of a bilinearly enlarged map; large scales are computed without the enlarged map.
 
-    Enlarging acts on rows and columns, the convolution's taps on channels, so they commute: mix the channels for
+    Enlarging acts on rows and columns, each tap of the convolution on channels, so they commute: mix the channels for
     each of the nine taps on the small grid, then enlarge, shift and add by two matrix products. The result is the
-    same up to rounding. For the bottleneck of width 8 at 256 px this takes a tenth of the time, and memory for
-    the output alone instead of for 128 maps of the image's size.
+    same up to rounding. For the bottleneck of width 8 at 256 px this takes a tenth of the time, and memory only for
+    the output instead of for 128 maps of the image's size.
 
     Shapes: (B, in_channels, H, W) -> (B, out_channels, scale * H, scale * W)
     """
@@ -167,7 +167,7 @@ class UpsampledConv2d(nn.Conv2d):
 
 
 def _shifted_enlargement(n: int, scale: int, like: Tensor) -> Tensor:
-    """Return the matrix (scale * n, 3 * n) that enlarges three lines, shifts them by -1, 0, 1 with zeros and adds."""
+    """Return the matrix (scale * n, 3 * n) that enlarges three lines, shifts them by -1, 0, 1 and adds them up."""
     enlarge = F.interpolate(torch.eye(n, device=like.device)[None], scale_factor=scale, mode="linear")[0].mT
     shifted = F.pad(enlarge, (0, 0, 1, 1)).unfold(0, 3, 1)  # (scale * n, n, 3)
     return shifted.movedim(-1, 1).reshape(scale * n, 3 * n).to(like.dtype)

@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, and the arithmetic of one forward pass."""
+"""Parameters and arithmetic operations of a network."""
 
 from dataclasses import dataclass
 
@@ -9,34 +9,33 @@ from nucseg.errors import ConfigError
 from nucseg.models.base import STRIDE_PX, SegmentationModel
 from nucseg.models.fusion import EMBEDDING_CHANNELS, EMBEDDING_GRID
 
-MOST_PX = 1 << 16
+MAX_PX = 1 << 16
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What `count_costs` counts."""
+    """The result of `count_costs`."""
 
     parameters: int
-    """Numbers that training changes."""
+    """Number of trainable values."""
 
     flops: int
-    """Multiplications and additions, 2 for each pair, of convolutions, matrix products and attention."""
+    """Multiplications and additions of convolutions, matrix products and attention."""
 
 
 def count_costs(model: SegmentationModel, input_px: int = 256) -> Costs:
-    """Count the parameters, and the arithmetic of a prediction for one image of `input_px` a side.
+    """Count the parameters, and the floating-point operations of a prediction for one image of side `input_px`.
 
-    What is counted is what runs: `UpsampledConv2d` takes far fewer operations than a convolution of the enlarged
-    map, and counts as that. Normalisation, activations, pooling and interpolation are not counted. A prediction makes
-    all side outputs of a network with deep supervision. Nothing is computed: a twin of the network without weights
-    is run over shapes alone, where attention is the plain matrix products that it stands for (of a forward pass on a
-    CPU the counter misses them: they are fused there).
+    Counts the operations that actually run: `UpsampledConv2d` needs far fewer than a convolution of the enlarged map.
+    Normalisation, activations, pooling and interpolation are not counted. With deep supervision all side outputs are
+    counted. Nothing is computed: a copy of the network runs on the meta device, where attention consists of plain
+    matrix products (on a CPU it is fused, and the counter would miss it).
 
     Raises:
-        ConfigError: input_px is not a multiple of 16.
+        ConfigError: input_px is not a multiple of 16, or too large.
     """
-    if input_px > MOST_PX:
-        raise ConfigError(f"input_px must be at most {MOST_PX:,}, got {input_px}.")
+    if input_px > MAX_PX:
+        raise ConfigError(f"input_px must be at most {MAX_PX:,}, got {input_px}.")
     if input_px < 1 or input_px % STRIDE_PX:
         below = max(input_px // STRIDE_PX, 1) * STRIDE_PX
         raise ConfigError(

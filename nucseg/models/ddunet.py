@@ -1,4 +1,4 @@
-"""DDU-Net (Wang et al. 2022): a U-Net with a second, small decoder for what is small."""
+"""DDU-Net (Wang et al. 2022): a U-Net with a second, small decoder for small objects."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -11,30 +11,30 @@ from nucseg.models.blocks import N_LEVELS, ConvBlock, find_activation
 from nucseg.models.unet import UpStep
 
 DILATIONS = (1, 2, 4)
-"""Dilations of the cascade: a cell at its end sees 15x15, nearly the bottleneck's whole grid for an image of 256 px."""
+"""Dilations of the cascade: its receptive field is 15x15, nearly the bottleneck's whole grid for an image of 256 px."""
 
 SQUEEZE = 4
-"""Each branch has a quarter of the channels, so that the four together have as many as went in."""
+"""Each branch has a quarter of the channels, so that the four branches together have as many as the input."""
 
 SMALL_LEVEL = 2
-"""Where the small decoder begins: cells of 4 px, so that a nucleus of 16 px still covers four a side."""
+"""Level at which the small decoder begins: cells of 4 px, so that a nucleus of 16 px still covers four per side."""
 
-REDUCTION, LEAST_HIDDEN, SPATIAL_KERNEL = 16, 4, 7
-"""Woo et al. 2018 reduce the channels by 16 and look at 7x7 cells; a narrow network keeps four hidden channels."""
+REDUCTION, MIN_HIDDEN, SPATIAL_KERNEL = 16, 4, 7
+"""Woo et al. 2018 reduce the channels by 16 and use a kernel of 7x7; a narrow network keeps four hidden channels."""
 
 
 class CBAM(nn.Module):
-    """Convolutional block attention module (Woo et al. 2018): weigh the channels, then the cells.
+    """Convolutional block attention module (Woo et al. 2018): weight the channels, then the cells.
 
-    Channels are weighted by what a shared perceptron says of their mean and of their maximum over the grid, cells
-    by a convolution over the mean and the maximum of their channels.
+    A shared perceptron computes the weights of channels from their mean and maximum over the grid; a convolution
+    computes the weights of cells from the mean and maximum of their channels.
 
     Shapes: (B, C, G, G) -> (B, C, G, G)
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = max(channels // REDUCTION, LEAST_HIDDEN)
+        hidden = max(channels // REDUCTION, MIN_HIDDEN)
         self.channel = nn.Sequential(
             nn.Conv2d(channels, hidden, 1, bias=False), nn.ReLU(), nn.Conv2d(hidden, channels, 1, bias=False)
         )
@@ -44,16 +44,16 @@ class CBAM(nn.Module):
         """Return the weighted map."""
         mean, peak = x.mean(dim=(2, 3), keepdim=True), x.amax(dim=(2, 3), keepdim=True)
         x = x * (self.channel(mean) + self.channel(peak)).sigmoid()
-        seen = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
-        weighted: Tensor = x * self.spatial(seen).sigmoid()
+        pooled = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
+        weighted: Tensor = x * self.spatial(pooled).sigmoid()
         return weighted
 
 
 class DilatedAttention(nn.Module):
     """Dilated convolution attention module, DCAM (Wang et al. 2022).
 
-    A cascade of dilated convolutions, each link of which is a branch, and a branch of the mean over the grid; every
-    branch goes through a `CBAM` of its own. See `DDUNet` for what of this is the paper's.
+    Each dilated convolution of a cascade is a branch, and the mean over the grid is another; every branch has its own
+    `CBAM`. `DDUNet` says which parts are from the paper.
 
     Shapes: (B, C, G, G) -> (B, C, G, G), C a multiple of 4
     """
@@ -65,13 +65,13 @@ class DilatedAttention(nn.Module):
             ConvBlock(narrow if i else channels, narrow, activation=activation, dilation=dilation)
             for i, dilation in enumerate(DILATIONS)
         )
-        # without normalisation: one image has one mean, and no variance
+        # without normalisation: a batch of one image would have a single value and no variance
         self.globe = nn.Sequential(nn.Conv2d(channels, narrow * kind.channels_in, 1), kind.make())
         self.attend = nn.ModuleList(CBAM(narrow) for _ in range(SQUEEZE))
         self.project = nn.Sequential(nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the map with its surroundings added."""
+        """Return the map with its context added."""
         link, branches = x, [self.globe(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])]
         for convolve in self.cascade:
             link = convolve(link)
@@ -82,22 +82,21 @@ class DilatedAttention(nn.Module):
 
 
 class DDUNet(SegmentationModel):
-    """DDU-Net: a main decoder from the bottleneck, a small one beside it, and a DCAM between the encoder and both.
+    """DDU-Net: a main decoder from the bottleneck, a second small decoder, and a DCAM between the encoder and each.
 
-    From the paper: U-Net as the base; a small decoder added for more detailed features; between encoder and decoders a
-    DCAM of cascaded dilated convolutions and global average pooling, with a CBAM in each of these parallel
-    branches.
+    From the paper: U-Net as the base; a small decoder for more detailed features; between encoder and decoders a DCAM
+    of cascaded dilated convolutions and global average pooling, with a CBAM in each of these parallel branches.
 
-    Our reading, where its abstract is silent:
-    - the encoder is the one that all networks share, so that what is compared are decoders and guides;
+    Our choices, where its abstract gives no details:
+    - the encoder is the one that all networks share, so that comparisons concern decoders and guidance;
     - the small decoder begins at the third level and makes two steps, whose cells are fine enough for small nuclei;
-    - each decoder has a DCAM at its entrance: dilations 1, 2, 4, branches of a quarter of the channels, joined by a
-      1x1 convolution and added to what went in;
+    - each decoder has a DCAM at its input: dilations 1, 2, 4, branches with a quarter of the channels, joined by a
+      1x1 convolution and added to the input;
     - the two finest maps are concatenated and fused by one convolution before the head;
-    - with deep supervision the fused map, the main decoder's other levels and its entrance predict.
+    - with deep supervision the fused map, the main decoder's other levels and its input have heads.
 
-    A guide enters before the DCAMs. Mahbod et al. 2022 call another network for nuclei by the same name: its second
-    decoder predicts distances. Paper A cites the one of Wang et al.
+    Guidance enters before the DCAMs. Mahbod et al. 2022 use the same name for another network for nuclei, whose second
+    decoder predicts distances. Paper A cites that of Wang et al.
 
     See `SegmentationModel` for the shapes.
     """

@@ -6,7 +6,7 @@ from nucseg.models.unet3plus import UNet3Plus
 
 
 class EUNet3Plus(UNet3Plus):
-    """U-Net3+ whose activation gates: with fusion none the papers' own baseline, with a fusion their guided network.
+    """U-Net3+ with gated activations: the papers' baseline with fusion none, their guided network with a fusion.
 
     See `SegmentationModel` for the shapes.
     """

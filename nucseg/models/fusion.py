@@ -1,4 +1,4 @@
-"""Where the embedding of the foundation model enters the network."""
+"""Fusion blocks, through which the embedding of the foundation model enters the network."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -11,20 +11,20 @@ from nucseg.errors import ConfigError
 from nucseg.models.blocks import ChannelGLU
 
 EMBEDDING_CHANNELS, EMBEDDING_GRID = 256, 64
-"""Channels and cells a side of a cached embedding: SAM's neck, the same for every size of encoder."""
+"""Channels and cells per side of a cached embedding: the output of SAM's neck, the same for every encoder size."""
 
 FINEST_GUIDED = 2
-"""The finest level that `multiscale` guides: its cells have the size of the embedding's, 4 px of a 256 px image."""
+"""The finest level that `multiscale` guides: its cells are as large as the embedding's, 4 px of a 256 px image."""
 
 N_HEADS = 8
-"""Attention heads; the papers give no number. It divides 16 * width + 256 for every width."""
+"""Attention heads; the papers give no number. 8 divides 16 * width + 256 for every width."""
 
 
 class Fusion(nn.Module, ABC):
-    """A way to bring the embedding into the maps of the encoder, before the decoder reads them.
+    """Adds the embedding to the encoder's maps, before the decoder reads them.
 
     Shapes:
-        scales[i]   (B, channels[i], H / 2**i, W / 2**i)   finest first, the last is the bottleneck's latent
+        scales[i]   (B, channels[i], H / 2**i, W / 2**i)   finest first, the bottleneck's latent last
         embedding   (B, 256, 64, 64)
         returns     maps of the same shapes
     """
@@ -43,20 +43,20 @@ class NoFusion(Fusion):
 
 
 class ChannelGate(nn.Module):
-    """Gated squeeze and excitation: weigh each channel by what the whole image says (paper A, section 2.3).
+    """Gated squeeze and excitation: weight each channel by the content of the whole image (paper A, section 2.3).
 
-    Squeeze is the mean over the grid; excitation expands the channels twofold, a gated linear unit halves them
-    again, and a last convolution with a sigmoid gives each channel its weight.
+    Squeeze is the mean over the grid; excitation doubles the channels, a gated linear unit halves them again, and a
+    last convolution with a sigmoid computes the weight of each channel.
 
-    Shapes: (B, C, G, G) -> (B, C, G, G); `weights` -> (B, weighed, 1, 1), as many as there are channels to weigh
+    Shapes: (B, C, G, G) -> (B, C, G, G); `weights` -> (B, n_weights, 1, 1), by default one per channel
     """
 
-    def __init__(self, channels: int, weighed: int | None = None) -> None:
+    def __init__(self, channels: int, n_weights: int | None = None) -> None:
         super().__init__()
         self.excite = nn.Sequential(
             nn.Conv2d(channels, 2 * channels, 1),
             ChannelGLU(),
-            nn.Conv2d(channels, weighed or channels, 1),
+            nn.Conv2d(channels, n_weights or channels, 1),
             nn.Sigmoid(),
         )
 
@@ -65,20 +65,20 @@ class ChannelGate(nn.Module):
         return x * self.weights(x)
 
     def weights(self, x: Tensor) -> Tensor:
-        """Return a weight between 0 and 1 for each channel to weigh."""
+        """Return the channel weights, between 0 and 1."""
         weights: Tensor = self.excite(x.mean(dim=(2, 3), keepdim=True))
         return weights
 
 
 class BottleneckFusion(Fusion):
-    """What the fusions at the bottleneck share: how the guide gets to the latent's grid, and the result back into it.
+    """Common parts of the fusions at the bottleneck: bring the guide to the latent's grid, and add the result to it.
 
-    The papers leave both open. Here:
-    - the embedding is averaged to the grid and each of its channels is brought to mean 0 and variance 1: its
+    The papers describe neither step. Here:
+    - the embedding is averaged to the grid, and each of its channels is standardised to mean 0 and variance 1: its
       scale depends on the encoder, and most of its energy is the constant mean of its channels (83 % in 12 images,
-      MobileSAM), which normalising each cell over its channels would leave in place;
-    - a 1x1 convolution that starts at zero adds the result to the latent, so that training starts
-      from the network without guidance and the guide earns its influence.
+      MobileSAM), which normalising each cell over its channels would not remove;
+    - a 1x1 convolution that starts at zero adds the result to the latent, so that training starts from the network
+      without guidance.
 
     Shapes: see `Fusion`; only the last map changes.
     """
@@ -100,7 +100,7 @@ class BottleneckFusion(Fusion):
 
     @abstractmethod
     def _fuse(self, latent: Tensor, guide: Tensor) -> Tensor:
-        """Bring both together.
+        """Combine both.
 
         Shapes: latent (B, C, G, G), guide (B, 256, G, G) -> (B, fused_channels, G, G)
         """
@@ -109,7 +109,7 @@ class BottleneckFusion(Fusion):
 class ConcatFusion(BottleneckFusion):
     """Plain concatenation of both latents, without a block (paper B, table 3: "w/o GFB").
 
-    The convolution after it mixes the channels of each cell: (B, C + 256, G, G) -> (B, C, G, G).
+    The following convolution mixes the channels of each cell: (B, C + 256, G, G) -> (B, C, G, G).
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -120,11 +120,11 @@ class ConcatFusion(BottleneckFusion):
 
 
 class XGatedFusion(BottleneckFusion):
-    """X-Gated Fusion Block (paper A, section 2.3; EFB in paper B, section III), as the papers' text has it.
+    """X-Gated Fusion Block (paper A, section 2.3; EFB in paper B, section III), as described in the papers' text.
 
     Both latents are concatenated, (B, C + 256, G, G), and weighted channel by channel; the cells of the result are
-    queries, keys and values of an attention block; what comes out goes on to the decoder. The attention block is
-    residual with layer normalisation, as in a transformer.
+    queries, keys and values of an attention block, whose output goes to the decoder. The attention block is residual
+    with layer normalisation, as in a transformer.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -141,11 +141,10 @@ class XGatedFusion(BottleneckFusion):
 
 
 class XGatedReferenceFusion(BottleneckFusion):
-    """X-Gated Fusion Block as the published code reads it: the guide only weighs the network's own channels.
+    """X-Gated Fusion Block as implemented in the published code: the guide only weights the network's own channels.
 
-    The mean of both latents over the grid, (B, C + 256), decides the weights of the C channels of the network's latent
-    alone, and only these are the tokens of the attention: of where in the image the guide sees something,
-    nothing is left.
+    The mean of both latents over the grid, (B, C + 256), determines the weights of the C channels of the network's
+    latent, and only these are the tokens of the attention: where in the image the guide responds is lost.
     """
 
     def __init__(self, channels: Sequence[int]) -> None:
@@ -162,10 +161,10 @@ class XGatedReferenceFusion(BottleneckFusion):
 
 
 class GatedSkip(nn.Module):
-    """Let the guide into one level that is too fine for attention over its cells.
+    """Guidance of a level that is too fine for attention over its cells.
 
-    Both maps are concatenated and weighted channel by channel as in the X-GFB; then each cell is mixed through a
-    gated linear unit, and a convolution that starts at zero adds the result.
+    Both maps are concatenated and weighted channel by channel as in the X-GFB; then a gated linear unit mixes the
+    channels of each cell, and a convolution that starts at zero adds the result.
 
     Shapes: scale (B, C, G, G), embedding (B, 256, 64, 64) -> (B, C, G, G)
     """
@@ -188,11 +187,11 @@ class GatedSkip(nn.Module):
 
 
 class MultiscaleFusion(Fusion):
-    """The guide at every level whose grid it can match: the outlook of paper A, section 4.
+    """Guidance at every level that is no finer than the embedding, as suggested in paper A, section 4.
 
-    For an image of 256 px these are 64x64, where no cell of the embedding is averaged away, 32x32 and, with the
-    X-GFB, the bottleneck's 16x16. The decoder's skip connections carry the guided maps; the encoder's own path stays
-    as it is.
+    For an image of 256 px these are the grids of 64x64, where no cell of the embedding is averaged, 32x32 and, with
+    the X-GFB, the bottleneck's 16x16. The decoder's skip connections carry the guided maps; the encoder's own path
+    does not change.
 
     Shapes: see `Fusion`; maps 2 to 4 change.
     """
@@ -203,14 +202,14 @@ class MultiscaleFusion(Fusion):
         self.bottleneck = XGatedFusion(channels)
 
     def forward(self, scales: Sequence[Tensor], embedding: Tensor | None) -> list[Tensor]:
-        """Return the maps with the guide in the coarser three."""
+        """Return the maps with guidance in the coarser three."""
         guided = self.bottleneck(scales, embedding)
         middle = zip(self.skips, scales[FINEST_GUIDED:-1], strict=True)
         return [*scales[:FINEST_GUIDED], *(skip(scale, embedding) for skip, scale in middle), guided[-1]]
 
 
 def _attended(cells: Tensor, attention: nn.MultiheadAttention, norm: nn.LayerNorm) -> Tensor:
-    """Let the cells of (B, C, G, G) attend to one another, residual and normalised."""
+    """Self-attention over the cells of (B, C, G, G), residual and normalised."""
     tokens = cells.flatten(2).mT  # (B, G * G, C)
     attended, _ = attention(tokens, tokens, tokens, need_weights=False)
     mixed: Tensor = norm(tokens + attended)
@@ -218,7 +217,7 @@ def _attended(cells: Tensor, attention: nn.MultiheadAttention, norm: nn.LayerNor
 
 
 def _zero_convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
-    """Make a 1x1 convolution that returns zero until it has learned something."""
+    """A 1x1 convolution with zero weights."""
     convolution = nn.Conv2d(channels_in, channels_out, 1, bias=False)
     nn.init.zeros_(convolution.weight)
     return convolution
@@ -227,7 +226,7 @@ def _zero_convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
 def _to_grid(embedding: Tensor | None, scale: Tensor) -> Tensor:
     """Average the embedding to the grid of a map: (B, 256, 64, 64) -> (B, 256, G, G), float32."""
     if embedding is None:
-        raise ConfigError("this fusion brings in an embedding and got none.")
+        raise ConfigError("This fusion needs an embedding and got none.")
     height, width = scale.shape[-2:]
     return F.adaptive_avg_pool2d(embedding.float(), (height, width))
 
@@ -239,11 +238,11 @@ FUSIONS: dict[str, Callable[[Sequence[int]], Fusion]] = {
     "xgfb_reference": XGatedReferenceFusion,
     "multiscale": MultiscaleFusion,
 }
-"""The fusions by name, each made from the channels of the encoder's levels."""
+"""The fusions by name, each built from the channels of the encoder's levels."""
 
 
 def build_fusion(name: str, channels: Sequence[int]) -> Fusion:
-    """Return the fusion of this name for an encoder with these channels; ConfigError that lists the known ones."""
+    """Return the fusion with this name for an encoder with these channels; ConfigError lists the known names."""
     if name not in FUSIONS:
-        raise ConfigError(f"no fusion is called {name!r}. Known: {', '.join(FUSIONS)}.")
+        raise ConfigError(f"Fusion {name!r} is not known. Known: {', '.join(FUSIONS)}.")
     return FUSIONS[name](channels)

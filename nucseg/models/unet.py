@@ -1,4 +1,4 @@
-"""U-Net (Ronneberger et al. 2015): every decoder level takes the one below it and the encoder's own."""
+"""U-Net (Ronneberger et al. 2015): every decoder level reads the level below and the encoder's map of its own level."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -13,7 +13,7 @@ from nucseg.models.blocks import N_LEVELS, DoubleConv
 class UpStep(nn.Module):
     """One step of a U-Net decoder: up-convolution, concatenation with the encoder's map, two convolutions.
 
-    The up-convolution is a transposed 2x2 of stride 2 that gives as many channels as the skip has, which halves them.
+    The up-convolution is a transposed 2x2 of stride 2 that halves the channels, to as many as the skip has.
 
     Shapes: below (B, in_channels, H, W), skip (B, out_channels, 2H, 2W) -> (B, out_channels, 2H, 2W)
     """
@@ -32,12 +32,12 @@ class UpStep(nn.Module):
 class UNet(SegmentationModel):
     """U-Net: four steps up, each with the encoder's map of its level. See `SegmentationModel` for the shapes.
 
-    Departures from the paper: convolutions are padded, so that sizes stay and no skip is cropped; batch normalisation
-    follows each, as in the other networks; the last convolution is 3x3 instead of 1x1, the heads of all networks being
-    alike; the one dropout is at the bottleneck.
+    Differences from the paper: convolutions are padded, so that sizes are kept and no skip is cropped; each is followed
+    by batch normalisation, as in the other networks; the last convolution is 3x3 instead of 1x1, as in the heads of all
+    networks; the only dropout is at the bottleneck.
 
-    The paper has no deep supervision. Where it is asked for, all decoder levels and the bottleneck predict, which are
-    the same five maps as those of U-Net3+: so the option means the same for every network.
+    The paper has no deep supervision. With this option all decoder levels and the bottleneck predict, the same five
+    maps as in U-Net3+, so that the option means the same for every network.
     """
 
     source: ClassVar[str] = "Ronneberger et al. 2015, doi 10.1007/978-3-319-24574-4_28"

@@ -1,4 +1,4 @@
-"""U-Net3+ (Huang et al. 2020): every decoder node sees all scales."""
+"""U-Net3+ (Huang et al. 2020): every decoder node reads all scales."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -12,10 +12,10 @@ from nucseg.models.blocks import N_LEVELS, ConvBlock
 
 
 class FullScaleNode(nn.Module):
-    """One decoder node of U-Net3+: every scale, brought to one grid, squeezed, concatenated, fused.
+    """One decoder node of U-Net3+: all scales resized to one grid, squeezed, concatenated and fused.
 
     Finer maps are max-pooled, coarser ones enlarged bilinearly. Each is squeezed to `width` channels, so that no
-    scale outvotes another because it has more channels (Huang et al. 2020, section 2.1).
+    scale dominates by its number of channels (Huang et al. 2020, section 2.1).
 
     Shapes:
         scales[i]   (B, channels[i], H / 2**i, W / 2**i)   finest first: the encoder's down to this node's level,
@@ -63,6 +63,6 @@ class UNet3Plus(SegmentationModel):
     def _decode(self, scales: list[Tensor]) -> list[Tensor]:
         maps = list(scales)
         for level in reversed(range(N_LEVELS - 1)):
-            # from the bottom up the decoder's maps take the places of the encoder's, which no finer node reads
+            # from coarse to fine, decoder maps replace encoder maps of their level, which no finer node reads
             maps[level] = self.nodes[level](maps)
         return maps

@@ -1,1 +1,1 @@
-"""Nuclei as instances: separation, measurement, outlines, and stitching across tiles."""
+"""Nuclei as instances: separation, stitching across windows, outlines and measurements."""

@@ -1,10 +1,10 @@
 """Probability map -> nuclei: threshold, then a watershed on the distance to the border.
 
-The distance is that of the foreground's own pixels from the background, or, from a network with a distance head, the
-predicted one, which also falls off where two nuclei touch.
+The distance is that of each foreground pixel from the background or, if the network has a distance head, the predicted
+one, which also decreases where two nuclei touch.
 
-The four numbers of the rule are chosen on validation images: first the threshold, by foreground Dice, then
-the watershed's parameters for that threshold, by panoptic quality (which, unlike AJI, minds small false nuclei).
+The four parameters of the rule are chosen on validation images: first the threshold, by foreground Dice, then the
+watershed's parameters for that threshold, by panoptic quality (which, unlike AJI, penalises small false nuclei).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Probability = NDArray[np.float32]
 Distance = NDArray[np.float64]
 
 THRESHOLDS = (0.5, 0.45, 0.55, 0.4, 0.6, 0.35, 0.65, 0.3, 0.7, 0.25, 0.75, 0.2, 0.8, 0.15, 0.85, 0.1, 0.9)
-"""Thresholds tried by `choose_rule`; of equally good ones the first wins, here and below."""
+"""Thresholds tried by `choose_rule`. The first of equally good candidates wins, here and below."""
 SMOOTHINGS_PX = (1.0, 0.5, 2.0)
 """Smoothings of the distance map tried by `choose_rule`."""
 MIN_DISTANCES_PX = (4, 2, 7)
@@ -36,7 +36,7 @@ MIN_DISTANCES_PX = (4, 2, 7)
 MIN_AREAS_PX = (10, 0, 25)
 """Smallest areas tried by `choose_rule`."""
 MAX_IMAGES = 40
-"""Most images on which `choose_rule` tries the watershed, evenly spaced over those given."""
+"""Maximum number of images on which `choose_rule` tries the watershed, evenly spaced over those given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +44,11 @@ class InstanceRule:
     """How a probability map becomes nuclei; lengths and areas in pixels of that map."""
 
     threshold: float = 0.5
-    """A pixel of this nucleus probability or more is foreground."""
+    """A pixel with this nucleus probability or more is foreground."""
     smoothing_px: float = 1.0
-    """Standard deviation of the Gaussian that smooths the distance map before centres are looked for."""
+    """Standard deviation of the Gaussian that smooths the distance map before its peaks are found."""
     min_distance_px: int = 4
-    """Two centres are further apart than this."""
+    """Centres are further apart than this."""
     min_area_px: int = 10
     """Smaller nuclei are dropped from the instance map."""
 
@@ -61,7 +61,7 @@ class InstanceRule:
             )
 
     def scaled(self, factor: float) -> InstanceRule:
-        """Give the same rule for a map of `factor` times as many pixels a side: lengths grow with it, areas squared."""
+        """Adapt the rule to a map with `factor` times as many pixels along each side."""
         return replace(
             self,
             smoothing_px=self.smoothing_px * factor,
@@ -71,7 +71,7 @@ class InstanceRule:
 
 
 def foreground(probability: Probability, rule: InstanceRule) -> Mask:
-    """Mark the nuclei, (H, W), in a (H, W) map of nucleus probability."""
+    """Threshold a (H, W) map of nucleus probability."""
     return probability >= rule.threshold
 
 
@@ -79,30 +79,30 @@ def separate(probability: Probability, rule: InstanceRule, distance: NDArray[np.
     """Turn a (H, W) map of nucleus probability into a (H, W) instance map, labels 1 to n, 0 = background.
 
     Args:
-        probability: of nucleus.
-        rule: how.
-        distance: (H, W) how far inside its nucleus a pixel lies, as a network with a distance head says; None measures
-            how far each pixel of the foreground is from the background.
+        probability: nucleus probability.
+        rule: threshold and watershed parameters.
+        distance: (H, W) predicted by a distance head, see `distance_map`; None uses the Euclidean distance of each
+            foreground pixel from the background.
     """
     mask = foreground(probability, rule)
     return _drop_small(_split(mask, _landscape(mask, distance), rule), rule.min_area_px)
 
 
 def distance_map(instances: InstanceMap) -> NDArray[np.float32]:
-    """How far inside its nucleus each pixel of a (H, W) instance map lies: (H, W), 0 outside, 1 where it is deepest.
+    """Distance of each pixel to the border of its nucleus: (H, W), 0 outside, 1 where a nucleus is deepest.
 
-    The Euclidean distance to the nearest pixel that is not of the same nucleus, be it background or a nucleus that
-    touches, over the largest one of that nucleus (as in Naylor et al. 2019, but for the division: there large nuclei
-    have larger distances). What lies beyond the image's edge is taken as part of the nucleus.
+    This is the Euclidean distance to the nearest pixel of the background or another nucleus, divided by the largest
+    distance in the nucleus. (Naylor et al. 2019 do not divide, so that large nuclei have larger distances.) The area
+    beyond the image's edge counts as part of the nucleus.
     """
     result = np.zeros(instances.shape, np.float32)
-    for number, box in enumerate(ndimage.find_objects(instances), start=1):
+    for label_, box in enumerate(ndimage.find_objects(instances), start=1):
         if box is None:
             continue
         around = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
-        inside = instances[around] == number
+        inside = instances[around] == label_
         distance = ndimage.distance_transform_edt(inside)
-        # a nucleus that fills its whole image has no border to be far from
+        # a nucleus that fills the whole image has no border
         result[around][inside] = distance[inside] / distance.max() if not inside.all() else 1
     return result
 
@@ -113,20 +113,20 @@ def choose_rule(
     ignores: Sequence[Mask],
     distances: Sequence[NDArray[np.float32]] = (),
 ) -> InstanceRule:
-    """Choose the rule on validation images; all arrays (H, W), one of each an image; `ignore` counts in none.
+    """Choose the rule on validation images; each sequence holds one (H, W) array per image.
 
-    `distances` are those of a network that says them, as `separate` takes them, else empty.
+    Pixels in `ignores` are not scored. `distances` are those of a network with a distance head, else empty.
 
-    The threshold has the highest mean foreground Dice over all images, the watershed's parameters the highest
-    mean panoptic quality over at most `MAX_IMAGES` of them. Without any evidence it is the default rule.
+    The threshold maximises the mean foreground Dice over all images; the watershed's parameters maximise the mean
+    panoptic quality over at most `MAX_IMAGES` of them. If all candidates score alike, it is the default rule.
 
     Raises:
-        ConfigError: there is no validation image to choose on.
+        ConfigError: there is no validation image.
     """
     if not len(probabilities):
-        raise ConfigError("An instance rule is chosen on validation images, and there is none.")
-    said: Sequence[NDArray[np.float32] | None] = distances or [None] * len(probabilities)
-    images = list(zip(probabilities, truths, ignores, said, strict=True))
+        raise ConfigError("An instance rule is chosen on validation images, but there are none.")
+    predicted: Sequence[NDArray[np.float32] | None] = distances or [None] * len(probabilities)
+    images = list(zip(probabilities, truths, ignores, predicted, strict=True))
     threshold = _first_best(np.mean([_dice_by_threshold(*image[:3]) for image in images], axis=0))
     rules = [
         InstanceRule(
@@ -142,7 +142,7 @@ def choose_rule(
 def _dice_by_threshold(probability: Probability, truth: InstanceMap, ignore: Mask) -> list[float]:
     values, nucleus = probability[~ignore], truth[~ignore] > 0
     inside, outside = np.sort(values[nucleus]), np.sort(values[~nucleus])
-    # the position of a threshold among sorted values counts those below it: no mask per threshold
+    # the position of a threshold among the sorted values is the number of values below it
     thresholds = np.asarray(THRESHOLDS, dtype=values.dtype)
     below = zip(np.searchsorted(inside, thresholds), np.searchsorted(outside, thresholds), strict=True)
     return [
@@ -158,11 +158,11 @@ def _quality_by_rule(
     distance: NDArray[np.float32] | None,
     rules: Sequence[InstanceRule],
 ) -> list[float]:
-    """Score one image by panoptic quality under rules of one threshold, listed with areas varying fastest."""
+    """Panoptic quality of one image for rules with one threshold, ordered with areas varying fastest."""
     mask = foreground(probability, rules[0])
     landscape = _landscape(mask, distance)
     qualities = []
-    for (_, _), alike in groupby(rules, key=lambda rule: (rule.smoothing_px, rule.min_distance_px)):
+    for _, alike in groupby(rules, key=lambda rule: (rule.smoothing_px, rule.min_distance_px)):
         area_rules = list(alike)
         instances = _split(mask, landscape, area_rules[0])
         for rule in area_rules:
@@ -172,12 +172,12 @@ def _quality_by_rule(
 
 
 def _first_best(scores: Distance) -> int:
-    # rounded, so that the order of the candidates decides between scores equal but for the last bits
+    # rounded, so that among scores equal up to the last bits the first candidate wins
     return int(scores.round(9).argmax())
 
 
 def _landscape(mask: Mask, distance: NDArray[np.float32] | None) -> Distance:
-    """What is highest in the middle of nuclei, (H, W): the distance that is said, else pixels to the background."""
+    """(H, W), highest in the middle of nuclei: the predicted distance, else pixels to the background."""
     if distance is not None:
         return distance.astype(np.float64)
     measured: Distance = ndimage.distance_transform_edt(mask)
@@ -185,12 +185,12 @@ def _landscape(mask: Mask, distance: NDArray[np.float32] | None) -> Distance:
 
 
 def _split(mask: Mask, landscape: Distance, rule: InstanceRule) -> InstanceMap:
-    # a network may well say less than 0; background must stay the lowest, or it would have centres
+    # a network may predict less than 0, but background must stay lowest, or it would have peaks
     smoothed = np.maximum(ndimage.gaussian_filter(landscape, rule.smoothing_px), 0) * mask
-    # connectivity 1 in both, or a corner-to-corner bridge would leave pixels that no centre floods
+    # the same connectivity in both, or pixels joined only at a corner would not be flooded from any centre
     components, n_components = label(mask, return_num=True, connectivity=1)
     centres = peak_local_max(smoothed, min_distance=rule.min_distance_px, exclude_border=False)
-    # a component too close to a higher peak of another one has no centre of its own yet
+    # a component close to a higher peak of another component has no centre yet
     lone = np.setdiff1d(np.arange(1, n_components + 1), components[tuple(centres.T)])
     lone_centres = np.reshape(ndimage.maximum_position(smoothed, components, lone), (-1, 2)).astype(int)
     markers = np.zeros(mask.shape, dtype=np.int32)
@@ -201,7 +201,7 @@ def _split(mask: Mask, landscape: Distance, rule: InstanceRule) -> InstanceMap:
 
 
 def _drop_small(instances: InstanceMap, min_area_px: int) -> InstanceMap:
-    """Drop nuclei below the area and number the others from 1."""
+    """Drop nuclei below the area and renumber the others from 1."""
     large = np.bincount(instances.ravel()) >= min_area_px
     large[0] = False
     numbers = np.where(large, np.cumsum(large), 0).astype(np.int32)

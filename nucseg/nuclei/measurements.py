@@ -1,4 +1,4 @@
-"""What is measured of a nucleus: where it lies, how large it is, how round, how it is stained."""
+"""Measure a nucleus: position, size, shape and staining."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg.nuclei.stitching import Piece
+from nucseg.nuclei.stitching import NucleusMask
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurements:
-    """Of one nucleus, in pixels of its image; optical densities have no unit."""
+    """Measurements of one nucleus, in pixels of its image; optical densities have no unit."""
 
     centroid_x: float
     centroid_y: float
@@ -22,34 +22,34 @@ class Measurements:
     perimeter: float
     """Length of the border by skimage's estimator (Benkrid and Crookes 2000)."""
     eccentricity: float
-    """Of the ellipse of the same second moments: 0 for a circle, towards 1 for a line."""
+    """Of the ellipse with the same second moments: 0 for a circle, towards 1 for a line."""
     probability_mean: float
-    """Mean probability of nucleus over its pixels."""
+    """Mean nucleus probability over its pixels."""
     hematoxylin_od_mean: float
     """Mean optical density (base 10) of hematoxylin, as skimage's rgb2hed separates it (Ruifrok and Johnston 2001)."""
     eosin_od_mean: float
-    """Likewise of eosin."""
+    """Mean optical density of eosin."""
 
 
 _OD = 6.0
-"""skimage gives amounts of stain as a share of six decades of absorbance."""
+"""skimage returns amounts of stain as a share of six decades of absorbance."""
 
 
-def measure(piece: Piece, image: NDArray[np.uint8], probability: NDArray[np.float32]) -> Measurements:
-    """Measure a nucleus on the image (h, w, 3) and the map (h, w) that its mask covers."""
+def measure(nucleus: NucleusMask, image: NDArray[np.uint8], probability: NDArray[np.float32]) -> Measurements:
+    """Measure a nucleus on the part of the image (h, w, 3) and of the probability map (h, w) that its mask covers."""
     from skimage.color import rgb2hed
     from skimage.measure import regionprops
 
-    (region,) = regionprops(piece.mask.astype(np.uint8))
-    stains = _OD * rgb2hed(image[piece.mask][None])[0].mean(axis=0)
+    (region,) = regionprops(nucleus.mask.astype(np.uint8))
+    stains = _OD * rgb2hed(image[nucleus.mask][None])[0].mean(axis=0)
     y, x = region.centroid
     return Measurements(
-        centroid_x=piece.x + float(x) + 0.5,
-        centroid_y=piece.y + float(y) + 0.5,
+        centroid_x=nucleus.x + float(x) + 0.5,
+        centroid_y=nucleus.y + float(y) + 0.5,
         area=float(region.area),
         perimeter=float(region.perimeter),
         eccentricity=float(region.eccentricity),
-        probability_mean=float(probability[piece.mask].mean(dtype=np.float64)),
+        probability_mean=float(probability[nucleus.mask].mean(dtype=np.float64)),
         hematoxylin_od_mean=float(stains[0]),
         eosin_od_mean=float(stains[1]),
     )

@@ -1,9 +1,9 @@
-"""Nuclei of an image of any size, found window by window and put together to one instance map.
+"""Stitch the nuclei of an image of any size together, from windows that each see only a part of it.
 
-The image is divided into blocks. Each is looked at in a window that reaches a margin further, wider than any nucleus,
-so that what lies at its border is seen whole. A nucleus belongs to the block that its centre of mass lies in, wherever
-else its pixels are, so it is taken once and whole. What reaches the edge of its window is larger than the margin and
-no single nucleus: it is cut along the borders of the blocks.
+The image is divided into blocks. Each block is segmented in a window that extends beyond it by a margin wider than any
+nucleus, so that a nucleus at the border of a block is seen whole. A nucleus belongs to the block that contains its
+centre of mass, so every nucleus is taken exactly once, and whole. An object that reaches the edge of its window is
+wider than the margin and no single nucleus: it is cut along the borders of the blocks.
 """
 
 from __future__ import annotations
@@ -17,43 +17,48 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-InstanceMap = NDArray[np.int32]
-Mask = NDArray[np.bool_]
+from nucseg.metrics.instances import InstanceMap
+from nucseg.metrics.overlap import Mask
+
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Span:
-    """A block and its window along one axis, in pixels of the image."""
+class BlockWindow:
+    """A block and its window along one axis, in pixels of the image; stops are exclusive."""
 
     start: int
     stop: int
-    """The block: from start to before stop."""
-    from_: int
-    to: int
-    """The window."""
+    """The block."""
+    window_start: int
+    window_stop: int
+    """The block with its margins."""
 
     @property
-    def core(self) -> slice:
-        """The block within its window."""
-        return slice(self.start - self.from_, self.stop - self.from_)
+    def window_px(self) -> int:
+        """Length of the window."""
+        return self.window_stop - self.window_start
 
 
-def spans(extent: int, block: int, margin: int, shift: int = 0) -> list[Span]:
-    """Divide an axis into blocks with windows; `shift` moves the borders down, which must change nothing."""
+def block_windows(extent: int, block: int, margin: int, shift: int = 0) -> list[BlockWindow]:
+    """Divide an axis of `extent` pixels into blocks; `shift` moves their borders, which must not change any result."""
     first = range((block - shift % block) % block, extent, block)
     borders = sorted({0, *first, extent})
-    return [Span(start, stop, max(start - margin, 0), min(stop + margin, extent)) for start, stop in pairwise(borders)]
+    return [
+        BlockWindow(start, stop, max(start - margin, 0), min(stop + margin, extent))
+        for start, stop in pairwise(borders)
+    ]
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
-    """One nucleus: its mask, and where that lies in the image."""
+class NucleusMask:
+    """The mask of one nucleus and its position in the image."""
 
     y: int
     x: int
+    """First row and column of the image that the mask covers."""
     mask: Mask
-    """(h, w), no row or column at its edges is empty."""
+    """(h, w), cropped: its outer rows and columns are not empty."""
 
     @property
     def box(self) -> tuple[slice, slice]:
@@ -66,179 +71,182 @@ class Piece:
         y, x = np.nonzero(self.mask)
         return self.y + float(y.mean()) + 0.5, self.x + float(x.mean()) + 0.5
 
-    def masked(self, mask: Mask) -> Piece | None:
-        """The largest part, connected by edges, of a mask within this one; None where it is empty."""
-        parts, n_parts = ndimage.label(mask)
-        if not n_parts:
+    def restricted(self, mask: Mask) -> NucleusMask | None:
+        """Keep the largest component (4-connected) of `mask`, a part of this mask; None if that is empty."""
+        components, n_components = ndimage.label(mask)
+        if not n_components:
             return None
-        largest = parts == np.bincount(parts.ravel())[1:].argmax() + 1 if n_parts > 1 else mask
+        largest = components == np.bincount(components.ravel())[1:].argmax() + 1 if n_components > 1 else mask
         rows, columns = (np.flatnonzero(largest.any(axis)) for axis in (1, 0))
         box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        return Piece(self.y + int(rows[0]), self.x + int(columns[0]), largest[box])
+        return NucleusMask(self.y + int(rows[0]), self.x + int(columns[0]), largest[box])
 
 
-def owned(instances: InstanceMap, rows: Span, columns: Span, size: tuple[int, int]) -> Iterator[Piece]:
-    """The nuclei of a window's instance map that belong to its block, in the order of their numbers.
+def nuclei_of_block(
+    instances: InstanceMap, rows: BlockWindow, columns: BlockWindow, size: tuple[int, int]
+) -> Iterator[NucleusMask]:
+    """Yield the nuclei that belong to a block, in the order of their labels.
 
     Args:
-        instances: (H, W) of the window.
-        rows: the block and its window.
-        columns: likewise.
-        size: (H, W) of the whole image, whose own edges cut nothing.
+        instances: (H, W) instance map of the window.
+        rows: the block and its window, vertically.
+        columns: likewise, horizontally.
+        size: (H, W) of the whole image; a nucleus that reaches the edge of the image itself is not cut.
     """
-    cut = _at_edges(instances, rows, columns, size)
-    for number, box in enumerate(ndimage.find_objects(instances), start=1):
+    cut = _labels_at_edges(instances, rows, columns, size)
+    for label, box in enumerate(ndimage.find_objects(instances), start=1):
         if box is None:
             continue
-        mask = instances[box] == number
-        piece = Piece(rows.from_ + box[0].start, columns.from_ + box[1].start, mask)
-        if number in cut:
-            yield from _within(piece, rows, columns)
-        elif _centre_in(piece, rows, columns):
-            yield piece
+        mask = instances[box] == label
+        nucleus = NucleusMask(rows.window_start + box[0].start, columns.window_start + box[1].start, mask)
+        if label in cut:
+            yield from _parts_in_block(nucleus, rows, columns)
+        elif _has_centre_in(nucleus, rows, columns):
+            yield nucleus
 
 
-def _at_edges(instances: InstanceMap, rows: Span, columns: Span, size: tuple[int, int]) -> set[int]:
+def _labels_at_edges(
+    instances: InstanceMap, rows: BlockWindow, columns: BlockWindow, size: tuple[int, int]
+) -> set[int]:
     edges: list[InstanceMap | None] = [
-        instances[0] if rows.from_ > 0 else None,
-        instances[-1] if rows.to < size[0] else None,
-        instances[:, 0] if columns.from_ > 0 else None,
-        instances[:, -1] if columns.to < size[1] else None,
+        instances[0] if rows.window_start > 0 else None,
+        instances[-1] if rows.window_stop < size[0] else None,
+        instances[:, 0] if columns.window_start > 0 else None,
+        instances[:, -1] if columns.window_stop < size[1] else None,
     ]
-    return {int(number) for edge in edges if edge is not None for number in np.unique(edge)}
+    return {int(label) for edge in edges if edge is not None for label in np.unique(edge)}
 
 
-def _centre_in(piece: Piece, rows: Span, columns: Span) -> bool:
-    """Whether the centre of mass lies in the block; in whole numbers, so that two blocks never both say yes."""
-    y, x = np.nonzero(piece.mask)
+def _has_centre_in(nucleus: NucleusMask, rows: BlockWindow, columns: BlockWindow) -> bool:
+    """Whether the block contains the centre of mass; in integers, so that no two blocks claim the same nucleus."""
+    y, x = np.nonzero(nucleus.mask)
     n = len(y)
-    doubled_y, doubled_x = int((2 * (y + piece.y) + 1).sum()), int((2 * (x + piece.x) + 1).sum())
+    doubled_y, doubled_x = int((2 * (y + nucleus.y) + 1).sum()), int((2 * (x + nucleus.x) + 1).sum())
     return (
         2 * rows.start * n <= doubled_y < 2 * rows.stop * n
         and 2 * columns.start * n <= doubled_x < 2 * columns.stop * n
     )
 
 
-def _within(piece: Piece, rows: Span, columns: Span) -> Iterator[Piece]:
-    """The parts of a piece that lie in the block."""
-    top, left = max(rows.start - piece.y, 0), max(columns.start - piece.x, 0)
-    inside = piece.mask[top : max(rows.stop - piece.y, 0), left : max(columns.stop - piece.x, 0)]
+def _parts_in_block(nucleus: NucleusMask, rows: BlockWindow, columns: BlockWindow) -> Iterator[NucleusMask]:
+    top, left = max(rows.start - nucleus.y, 0), max(columns.start - nucleus.x, 0)
+    inside = nucleus.mask[top : max(rows.stop - nucleus.y, 0), left : max(columns.stop - nucleus.x, 0)]
     if not inside.size:
         return
     parts, _ = ndimage.label(inside)
-    for number, box in enumerate(ndimage.find_objects(parts), start=1):
-        yield Piece(piece.y + top + box[0].start, piece.x + left + box[1].start, parts[box] == number)
+    for label, box in enumerate(ndimage.find_objects(parts), start=1):
+        yield NucleusMask(nucleus.y + top + box[0].start, nucleus.x + left + box[1].start, parts[box] == label)
 
 
 class InstanceStitcher:
-    """The instance map of an image, from above to below; only the rows that may still change are in memory.
+    """Builds the instance map of an image from top to bottom; only rows that may still change are in memory.
 
-    Blocks come row by row. No pixel is given to two nuclei: the one that came first keeps it. Nuclei are numbered
-    from 1 in the order of the rows, then of the columns, of their centres of mass, whatever the blocks were.
+    Blocks are added row by row. A pixel belongs to one nucleus only: the first that was added keeps it. Nuclei are
+    numbered from 1 by the row, then the column, of their centres of mass, independently of the blocks.
     """
 
-    LEAST_SHARE = 0.5
-    """A nucleus of which less is left once others have kept their pixels was found before."""
+    MIN_REMAINING_SHARE = 0.5
+    """A nucleus that keeps less than this share of its pixels is a duplicate of others and dropped."""
 
     def __init__(self, width: int, height: int) -> None:
-        """An empty map of an image of this size."""
+        """Start with an empty map for an image of this size."""
         self._first_row, self._height = 0, height
         self._rows: InstanceMap = np.zeros((0, width), np.int32)
-        self._n_numbered = self._n_placed = 0
+        self._n_numbered = self._n_added = 0
 
-    def reach(self, bottom: int) -> None:
-        """Hold rows down to `bottom`, exclusive."""
-        n_more = min(bottom, self._height) - self._first_row - len(self._rows)
+    def extend_to(self, stop: int) -> None:
+        """Make room for the rows up to `stop`, exclusive."""
+        n_more = min(stop, self._height) - self._first_row - len(self._rows)
         if n_more > 0:
             more = np.zeros((n_more, self._rows.shape[1]), np.int32)
             self._rows = np.concatenate([self._rows, more])
 
-    def place(self, piece: Piece, min_area_px: int) -> Piece | None:
-        """Give a nucleus its pixels; what is given of it, or None where too little was left."""
-        if piece.mask.sum() < min_area_px:
+    def add(self, nucleus: NucleusMask, min_area_px: int) -> NucleusMask | None:
+        """Give a nucleus its free pixels; return what it got, or None if too little was free."""
+        area = nucleus.mask.sum()
+        if area < min_area_px:
             return None
-        rows, columns = piece.box
-        there = self._rows[rows.start - self._first_row : rows.stop - self._first_row, columns]
-        free = piece.mask & (there == 0)
-        if free.sum() < piece.mask.sum():
-            left = piece.masked(free)
-            if left is None or left.mask.sum() < max(min_area_px, self.LEAST_SHARE * piece.mask.sum()):
+        rows, columns = nucleus.box
+        target = self._rows[rows.start - self._first_row : rows.stop - self._first_row, columns]
+        free = nucleus.mask & (target == 0)
+        if free.sum() < area:
+            remaining = nucleus.restricted(free)
+            if remaining is None or remaining.mask.sum() < max(min_area_px, self.MIN_REMAINING_SHARE * area):
                 return None
-            return self.place(left, min_area_px)
-        self._n_placed += 1
-        there[piece.mask] = self._n_placed
-        return piece
+            return self.add(remaining, min_area_px)
+        self._n_added += 1
+        target[nucleus.mask] = self._n_added
+        return nucleus
 
-    def number(self, placed: Sequence[Item], centres: NDArray[np.float64]) -> list[tuple[int, Item]]:
-        """Number what was placed since the last time, in reading order of its centres (n, 2), y before x."""
-        order = np.lexsort((centres[:, 1], centres[:, 0])) if len(placed) else np.zeros(0, np.int64)
-        numbers = np.zeros(self._n_placed + 1, np.int32)
-        numbers[: self._n_numbered + 1] = np.arange(self._n_numbered + 1)
-        numbers[self._n_numbered + 1 + order] = self._n_numbered + 1 + np.arange(len(order))
-        self._rows = numbers[self._rows] if len(placed) else self._rows
+    def number(self, added: Sequence[Item], centres: NDArray[np.float64]) -> list[tuple[int, Item]]:
+        """Number the nuclei added since the last call, in reading order of their centres (n, 2), y before x."""
+        order = np.lexsort((centres[:, 1], centres[:, 0])) if len(added) else np.zeros(0, np.int64)
         first = self._n_numbered + 1
-        self._n_numbered = self._n_placed
-        return [(first + position, placed[index]) for position, index in enumerate(order)]
+        numbers = np.arange(self._n_added + 1, dtype=np.int32)
+        numbers[first + order] = first + np.arange(len(order))
+        self._rows = numbers[self._rows] if len(added) else self._rows
+        self._n_numbered = self._n_added
+        return [(first + position, added[index]) for position, index in enumerate(order)]
 
-    def finished(self, bottom: int) -> InstanceMap:
-        """Take away the rows above `bottom`, exclusive: (h, W)."""
-        n_rows = max(min(bottom, self._height) - self._first_row, 0)
-        done, self._rows = self._rows[:n_rows], self._rows[n_rows:].copy()
+    def pop_rows(self, stop: int) -> InstanceMap:
+        """Remove and return the finished rows above `stop`, exclusive: (h, W)."""
+        n_rows = max(min(stop, self._height) - self._first_row, 0)
+        finished, self._rows = self._rows[:n_rows], self._rows[n_rows:].copy()
         self._first_row += n_rows
-        return done
+        return finished
 
 
 @dataclass(frozen=True, eq=False)
-class Window(Generic[Item]):
-    """What was found in a window."""
+class WindowNuclei(Generic[Item]):
+    """The nuclei found in one window."""
 
     instances: InstanceMap
     """(H, W) of the window."""
-    describe: Callable[[Piece], Item]
-    """What is to be known of a nucleus, while its window is at hand."""
+    describe: Callable[[NucleusMask], Item]
+    """Measures a nucleus while the pixels of its window are in memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class RowBand(Generic[Item]):
-    """Rows of the instance map that are finished, and the nuclei that were numbered meanwhile."""
+    """Finished rows of the instance map, and the nuclei numbered since the last band."""
 
     instances: InstanceMap
-    """(h, W), the rows after those of the band before; h may be 0."""
+    """(h, W), the rows below those of the previous band; h may be 0."""
     nuclei: Sequence[tuple[int, Item]]
-    """Number and description, in the order of the numbers. Parts of their pixels may lie in the next band."""
+    """Number and description, in ascending order. Some of their pixels may lie in the next band."""
 
 
-def assemble(
+def stitch(
     size: tuple[int, int],
-    look: Callable[[Span, Span], Window[Item] | None],
+    segment: Callable[[BlockWindow, BlockWindow], WindowNuclei[Item] | None],
     *,
     block: tuple[int, int],
     margin: int,
     min_area_px: int = 0,
     shift: tuple[int, int] = (0, 0),
 ) -> Iterator[RowBand[Item]]:
-    """Put the nuclei of an image together from above to below.
+    """Segment an image window by window and yield its instance map from top to bottom.
 
     Args:
         size: (H, W) of the image.
-        look: finds the nuclei in a window, given its rows and columns; None where there are none.
+        segment: finds the nuclei of a window, given its rows and columns; None if there are none.
         block: height and width of a block in pixels.
-        margin: how far a window reaches beyond its block; wider than any nucleus.
-        min_area_px: nuclei that are smaller once others have kept their pixels are dropped.
+        margin: how far a window extends beyond its block, in pixels; wider than any nucleus.
+        min_area_px: nuclei smaller than this, once others have kept their pixels, are dropped.
         shift: how far the borders of the blocks are moved down and to the right.
     """
-    mosaic = InstanceStitcher(size[1], size[0])
-    all_rows = spans(size[0], block[0], margin, shift[0])
+    stitcher = InstanceStitcher(size[1], size[0])
+    all_rows = block_windows(size[0], block[0], margin, shift[0])
     for rows, following in zip(all_rows, [*all_rows[1:], None], strict=True):
-        mosaic.reach(rows.to)
-        placed, centres = [], []
-        for columns in spans(size[1], block[1], margin, shift[1]):
-            window = look(rows, columns)
-            pieces = () if window is None else owned(window.instances, rows, columns, size)
-            for piece in pieces:
-                given = mosaic.place(piece, min_area_px)
-                if given is not None and window is not None:
-                    placed.append(window.describe(given))
-                    centres.append(given.centre)
-        numbered = mosaic.number(placed, np.array(centres, np.float64).reshape(-1, 2))
-        yield RowBand(mosaic.finished(following.from_ if following else size[0]), numbered)
+        stitcher.extend_to(rows.window_stop)
+        described, centres = [], []
+        for columns in block_windows(size[1], block[1], margin, shift[1]):
+            window = segment(rows, columns)
+            if window is None:
+                continue
+            for nucleus in nuclei_of_block(window.instances, rows, columns, size):
+                if (added := stitcher.add(nucleus, min_area_px)) is not None:
+                    described.append(window.describe(added))
+                    centres.append(added.centre)
+        numbered = stitcher.number(described, np.array(centres, np.float64).reshape(-1, 2))
+        yield RowBand(stitcher.pop_rows(following.window_start if following else size[0]), numbered)

@@ -1,4 +1,4 @@
-"""One geometry for image, masks and embedding, so that a cached embedding serves augmented training."""
+"""Move image, masks and embedding by one geometric transform, so that a cached embedding serves augmented training."""
 
 from nucseg.replay import d4
 from nucseg.replay.channel_mixing import fit_mixing

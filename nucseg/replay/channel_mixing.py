@@ -1,8 +1,8 @@
 """What a symmetry of the square does to the channels of an embedding, fitted to exact views.
 
-An encoder tells the direction of a structure by which channels speak. Of the turned image other channels speak, and a
-moved embedding still says the old direction. How the channels mix is the same at every cell and in every image, so a
-linear map for each element, (C, C), can be fitted to few images of which all eight orientations were encoded.
+An encoder represents the direction of a structure by which channels respond. When the image is rotated, other channels
+respond, but a moved embedding still has the old ones. The change is the same at every cell and in every image, so for
+each element of D4 a linear map of the channels, (C, C), can be fitted to a few images encoded in all orientations.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ RIDGE = 1e-3
 
 
 def fit_mixing(orbits: Iterable[Tensor], pattern: Tensor) -> Tensor:
-    """Return M that takes a moved embedding nearest to the true one: M[e] T_e(x - P) + P, by ridge regression.
+    """Fit M so that M[e] T_e(x - P) + P, the corrected moved embedding, is nearest to the true one (ridge regression).
 
-    From the eight orientations of an image there are eight pairs for each element, and all are used: that from the
-    first to the second is as good as that from the second to the third. Only one image is in memory at a time.
+    The eight orientations of an image give eight pairs for each element, and all are used: the pair of the first and
+    second orientation is as good as that of the second and third. Only one image is in memory at a time.
 
     Shapes:
         orbits    (8, C, G, G), the embeddings of the orientations of one image in the order of `d4.ELEMENTS`
-        pattern   (C, G, G) of `position_pattern`
-        returns   (8, C, C) float32; the identity for the identity
+        pattern   (C, G, G), from `position_pattern`
+        returns   (8, C, C) float32; the identity matrix for the identity element
 
     Raises:
-        DataError: there is no image at all, or the result would not be finite.
+        DataError: there is no image, or the result would not be finite.
     """
     n = len(pattern)
     # moving the cells changes no sum over them, so all elements share one matrix of inputs
@@ -47,12 +47,12 @@ def fit_mixing(orbits: Iterable[Tensor], pattern: Tensor) -> Tensor:
                 products[element] += true.flatten(1) @ moved.flatten(1).mT
     if not n_images:
         raise DataError(
-            "what a turn does to the channels is learned from exact views of training images, and there are none. "
-            "Run `nucseg embed --views d4`, or take replay corrected."
+            "The channel mixing is fitted to exact views of training images, and there are none. "
+            "Run `nucseg embed --views d4`, or use --replay corrected."
         )
     identity = torch.eye(n, dtype=torch.float64, device=pattern.device)
     mixing: Tensor = torch.linalg.solve(inputs + RIDGE * inputs.diagonal().mean() * identity, products, left=False)
     mixing[0] = identity
     if not mixing.isfinite().all():
-        raise DataError("an exact view holds values that are not finite. Run `nucseg cache verify`.")
+        raise DataError("An exact view contains NaN or infinite values. Run `nucseg cache verify`.")
     return mixing.to(torch.float32)

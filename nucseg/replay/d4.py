@@ -16,7 +16,7 @@ ELEMENTS = range(8)
 
 
 def apply(x: Tensor, element: int) -> Tensor:
-    """Return a square map moved by an element; values are moved, never changed. May be a view of the input.
+    """Return a square map moved by an element; values are never changed. May be a view of the input.
 
     Shapes: (..., H, H) -> (..., H, H), any type
 
@@ -25,7 +25,7 @@ def apply(x: Tensor, element: int) -> Tensor:
     """
     _check_element(element)
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
-        raise ConfigError(f"the symmetries of the square need maps (..., H, H), got {tuple(x.shape)}. Pad to a square.")
+        raise ConfigError(f"Symmetries of the square need maps (..., H, H), got {tuple(x.shape)}. Pad to a square.")
     transposed, vertical, horizontal = _bits(element)
     axes = [axis for axis, flipped in ((-2, vertical), (-1, horizontal)) if flipped]
     flipped = x.flip(axes) if axes else x
@@ -48,9 +48,9 @@ def inverse(element: int) -> int:
 
 
 def draw(seed: int, epoch: int, sample_id: str) -> int:
-    """Return the element of a sample in an epoch: a hash of the three, so there is no random state to save.
+    """Return the element of a sample in an epoch: a hash of the arguments, so there is no random state to save.
 
-    The id comes last and the numbers hold no separator, so two different triples never hash the same text.
+    The id comes last and numbers contain no separator, so different arguments never hash the same text.
     """
     return xxhash.xxh3_64_intdigest(f"{seed}/{epoch}/{sample_id}".encode()) % len(ELEMENTS)
 
@@ -65,4 +65,4 @@ def _swap_axes(flips: int) -> int:
 
 def _check_element(element: int) -> None:
     if element not in ELEMENTS:
-        raise ConfigError(f"the symmetries of the square are numbered 0 to 7, got {element}.")
+        raise ConfigError(f"Symmetries of the square are numbered 0 to 7, got {element}.")

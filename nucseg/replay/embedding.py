@@ -1,9 +1,9 @@
-"""Moving an embedding as its image moves: what an embedding holds besides the image stays right.
+"""Move an embedding with its image.
 
-An embedding of a moved image is not the moved embedding. A pattern that belongs to the place in the grid stays where it
-is, so it is taken off before and put back after: T(e - P) + P instead of T(e) (`nucseg.replay.position_pattern`). And
-what the encoder says of an oriented structure, it says in other channels once the structure is turned: so the channels
-are mixed as exact embeddings of turned images show (`nucseg.replay.channel_mixing`).
+The embedding of a moved image is not the moved embedding, for two reasons. A pattern that depends on the place in the
+grid stays where it is, so it is subtracted before and added after the motion: T(e - P) + P instead of T(e)
+(`nucseg.replay.position_pattern`). And the encoder represents a structure by other channels once it is rotated, so
+the channels are mixed by a matrix fitted to exact embeddings of rotated images (`nucseg.replay.channel_mixing`).
 """
 
 from __future__ import annotations
@@ -21,47 +21,45 @@ from nucseg.replay.motion import Motions
 
 @dataclass(frozen=True, eq=False)
 class Replay:
-    """How embeddings follow their images. Without pattern and mixing they are moved as they are."""
+    """How embeddings follow their images. Without pattern and mixing they are moved uncorrected."""
 
     pattern: Tensor | None = None
-    """(C, G, G) what stays in place, of `position_pattern`."""
+    """(C, G, G), the part that stays in place, from `position_pattern`."""
     mixing: Tensor | None = None
-    """(8, C, C) what each element of D4 does to the channels, of `fit_mixing`."""
+    """(8, C, C), the effect of each element of D4 on the channels, from `fit_mixing`."""
 
     def __call__(self, embeddings: Tensor, motions: Motions, *, views: bool = False) -> Tensor:
-        """Return the embeddings as if their images had moved; one that does not move keeps every bit.
+        """Return the embeddings as if their images had moved; without a motion an embedding keeps every bit.
 
-        What came from outside the image is the pattern alone. Runs on the device of the embeddings, in float32.
+        Cells from outside the image get the pattern alone. Runs on the device of the embeddings, in float32.
 
         Args:
             embeddings: (B, C, G, G) float16 or float32.
             motions: of the B samples.
-            views: the embeddings are exact views of the elements of their motions, and only the rest is to be done.
+            views: whether the embeddings are exact views: then the elements of D4 are done, and only the maps remain.
 
         Returns:
             (B, C, G, G) float32.
 
         Raises:
-            ConfigError: B is not the number of motions, or embeddings, pattern and mixing do not belong together.
+            ConfigError: B is not the number of motions, or the shapes of embeddings, pattern and mixing do not match.
         """
         self._check(embeddings, motions)
-        maps = (
-            {}
-            if motions.maps is None
-            else dict(zip(motions.bent, on_grid(motions.maps, embeddings.shape[-1]), strict=True))
-        )
+        maps: dict[int, Tensor] = {}
+        if motions.maps is not None:
+            maps = dict(zip(motions.mapped, on_grid(motions.maps, embeddings.shape[-1]), strict=True))
         result = torch.empty_like(embeddings, dtype=torch.float32)
-        # one after the other: each stays in a processor's cache from the first step to the last
+        # one at a time: an embedding then stays in the processor's cache through all steps
         for row, element in enumerate(motions.elements):
-            self._follow(embeddings[row], 0 if views else element, maps.get(row), out=result[row])
+            self._move(embeddings[row], 0 if views else element, maps.get(row), out=result[row])
         return result
 
     def to(self, device: torch.device) -> Replay:
         """The same on a device."""
         return Replay(*(None if x is None else x.to(device) for x in (self.pattern, self.mixing)))
 
-    def _follow(self, embedding: Tensor, element: int, rest: Tensor | None, *, out: Tensor) -> None:
-        """Write what becomes of one embedding (C, G, G) that moves by an element and the rest (G, G, 3) of its map."""
+    def _move(self, embedding: Tensor, element: int, rest: Tensor | None, *, out: Tensor) -> None:
+        """Move one embedding (C, G, G) by an element and by the rest (G, G, 3) of its map."""
         if element == 0 and rest is None:
             out.copy_(embedding)
             return
@@ -80,12 +78,12 @@ class Replay:
             raise ConfigError(f"{len(embeddings)} embeddings need as many motions, got {len(motions)}.")
         if self.pattern is not None and self.pattern.shape != embeddings.shape[1:]:
             raise ConfigError(
-                f"the position pattern is {tuple(self.pattern.shape)} and the embeddings are "
+                f"The position pattern is {tuple(self.pattern.shape)}, but the embeddings are "
                 f"{tuple(embeddings.shape[1:])}. Compute the pattern from the same embeddings."
             )
         n = embeddings.shape[1]
         if self.mixing is not None and self.mixing.shape != (8, n, n):
             raise ConfigError(
-                f"the mixing of channels is {tuple(self.mixing.shape)} and the embeddings have {n} channels: (8, {n}, "
-                f"{n}) expected. Fit it on the same embeddings."
+                f"The channel mixing is {tuple(self.mixing.shape)}, but the embeddings have {n} channels: expected "
+                f"(8, {n}, {n}). Fit it to the same embeddings."
             )

@@ -1,12 +1,12 @@
-"""How far replayed embeddings are from true ones: those that the encoder makes of the moved image itself.
+"""How far replayed embeddings are from true ones, which the encoder computes from the moved image itself.
 
-All measures look only at cells that came from inside the image, and are sums over cells divided by sums over cells, so
-that images pool: a bootstrap draws images and adds up their sums. The channel means m are those over the cells of the
-training embeddings; they hold nothing of the image.
+All measures use only cells that came from inside the image, and are ratios of sums over cells, so that images pool: a
+bootstrap draws images and adds up their sums. The channel means m are taken over the cells of the training embeddings;
+they contain nothing of the image.
 
-    error            sum (t - r)^2 / sum (t - m)^2, t the true and r the replayed embedding; 1 is that of predicting m
+    error            sum (t - r)^2 / sum (t - m)^2, t the true and r the replayed embedding; predicting m scores 1
     cosine           mean over cells of the cosine between t and r
-    centred_cosine   the same between t - m and r - m: what all cells share is taken off, so 0 is no agreement at all
+    centred_cosine   the same between t - m and r - m, without what all cells share: 0 is no agreement
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Agreement:
 
 
 Agreements = Mapping[str, Agreement]
-"""Image id -> how its replayed embedding agrees with the true one; of one motion and one replay."""
+"""Image id -> agreement of its replayed with its true embedding, for one motion and one replay."""
 
 N_SUMS = len(fields(Agreement))
 
 _RATIOS = {"error": (0, 1), "cosine": (2, 4), "centred_cosine": (3, 4)}
-"""Which sum each measure divides by which."""
+"""The positions of the two sums that each measure divides."""
 
 MEASURES = tuple(_RATIOS)
 
@@ -56,13 +56,13 @@ def agreement(true: Tensor, replayed: Tensor, means: Tensor, inside: Tensor) -> 
         inside           (G, G) bool, the cells that came from inside the image
 
     Raises:
-        ConfigError: the shapes do not belong together.
+        ConfigError: the shapes do not match.
     """
     if replayed.shape != true.shape or means.shape != true.shape[:1] or inside.shape != true.shape[1:]:
         raise ConfigError(
-            f"a replayed embedding {tuple(replayed.shape)}, channel means {tuple(means.shape)} and cells "
-            f"{tuple(inside.shape)} do not belong to a true embedding {tuple(true.shape)}: (C, G, G), (C,) and (G, G) "
-            "expected."
+            f"A replayed embedding {tuple(replayed.shape)}, channel means {tuple(means.shape)} and cells "
+            f"{tuple(inside.shape)} do not match a true embedding {tuple(true.shape)}: expected (C, G, G), (C,) and "
+            "(G, G)."
         )
     t, r = true[:, inside].float(), replayed[:, inside].float()  # (C, cells)
     from_means, replayed_from_means = (x - means.float()[:, None] for x in (t, r))
@@ -76,25 +76,25 @@ def agreement(true: Tensor, replayed: Tensor, means: Tensor, inside: Tensor) -> 
 
 
 def channel_means(pattern: Tensor) -> Tensor:
-    """Return m, (C,), of a position pattern (C, G, G): the mean over cells of the mean over training embeddings."""
+    """Return m, (C,), from a position pattern (C, G, G): its mean over cells."""
     return pattern.mean(dim=(1, 2), dtype=torch.float64)
 
 
 def measured(
-    lines: Sequence[Agreements], groups: Mapping[str, str] | None = None, draws: Resampling | None = None
+    motions: Sequence[Agreements], groups: Mapping[str, str] | None = None, draws: Resampling | None = None
 ) -> dict[str, Interval]:
     """Every measure over images, averaged over several motions, with its bootstrap interval.
 
     Args:
-        lines: one for each motion, all of the same images.
+        motions: the agreements of each motion, all of the same images.
         groups: image id -> group; whole groups are drawn. None draws images.
         draws: how the bootstrap draws.
 
     Raises:
-        DataError: of some motion no cell came from inside in any image, so there is nothing to measure.
+        DataError: a motion left no cell of any image inside, so there is nothing to measure.
     """
-    columns = _columns(lines)
-    resampled, n_groups = resampled_sums(columns, _named(groups, lines), draws)
+    columns = _columns(motions)
+    resampled, n_groups = resampled_sums(columns, _group_of_each(groups, motions), draws)
     return {name: _interval(columns, resampled, n_groups, partial(_averaged, measure=name)) for name in MEASURES}
 
 
@@ -106,7 +106,7 @@ def compared(
 ) -> Interval:
     """The paired difference (second - first) of the mean errors of two replays of the same images; see `measured`."""
     columns, middle = _columns([*first, *second]), len(first) * N_SUMS
-    resampled, n_groups = resampled_sums(columns, _named(groups, first), draws)
+    resampled, n_groups = resampled_sums(columns, _group_of_each(groups, first), draws)
 
     def score(sums: Table) -> Table:
         return _averaged(sums[:, middle:], "error") - _averaged(sums[:, :middle], "error")
@@ -114,26 +114,27 @@ def compared(
     return _interval(columns, resampled, n_groups, score)
 
 
-def of_image(one: Agreement, measure: str) -> float:
-    """A measure of one image alone; NaN where nothing of it was left inside."""
-    return float(_averaged(np.array([astuple(one)]), measure)[0])
+def of_image(sums: Agreement, measure: str) -> float:
+    """A measure of a single image; NaN if no cell of it came from inside."""
+    return float(_averaged(np.array([astuple(sums)]), measure)[0])
 
 
 def _cosines(a: Tensor, b: Tensor) -> float:
-    """Sum over cells of the cosines of (C, cells); 0 where a cell of one of them is 0."""
+    """Sum over cells of the cosines of (C, cells); a cell that is 0 in either counts as 0."""
     # four times as fast as torch.nn.functional.cosine_similarity along the first axis
     lengths = a.square().sum(dim=0) * b.square().sum(dim=0)
     cosines = (a * b).sum(dim=0) / lengths.sqrt().clamp_min(torch.finfo(lengths.dtype).tiny)
     return float(cosines.sum(dtype=torch.float64))
 
 
-def _columns(lines: Sequence[Agreements]) -> Table:
-    """(N, lines * N_SUMS), a row an image."""
-    return np.array([[value for line in lines for value in astuple(line[one])] for one in lines[0]], dtype=np.float64)
+def _columns(motions: Sequence[Agreements]) -> Table:
+    """(N, motions * N_SUMS), one row per image."""
+    rows = [[total for images in motions for total in astuple(images[image_id])] for image_id in motions[0]]
+    return np.array(rows, dtype=np.float64)
 
 
-def _named(groups: Mapping[str, str] | None, lines: Sequence[Agreements]) -> list[str] | None:
-    return None if groups is None else [groups[one] for one in lines[0]]
+def _group_of_each(groups: Mapping[str, str] | None, motions: Sequence[Agreements]) -> list[str] | None:
+    return None if groups is None else [groups[image_id] for image_id in motions[0]]
 
 
 def _interval(columns: Table, resampled: Table, n_groups: int, score: Callable[[Table], Table]) -> Interval:
@@ -141,13 +142,13 @@ def _interval(columns: Table, resampled: Table, n_groups: int, score: Callable[[
     if np.isnan(value):
         raise DataError(
             f"There is nothing to compare: a motion left no cell of any of {len(columns)} images inside the square. "
-            "Take one that moves less."
+            "Use a smaller motion."
         )
     return percentile_interval(value, score(resampled), len(columns), n_groups)
 
 
 def _averaged(sums: Table, measure: str) -> Table:
-    """(R, lines * N_SUMS) -> (R,), the mean over lines of a measure; NaN where one of them has nothing to measure."""
+    """(R, motions * N_SUMS) -> (R,), the mean of a measure over motions; NaN if it is undefined for any of them."""
     upper, lower = _RATIOS[measure]
     each = sums.reshape(len(sums), -1, N_SUMS)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -1,7 +1,7 @@
 """The part of an embedding that does not move with its image.
 
-An embedding holds a pattern that belongs to the place in the grid and not to the image: the encoder adds a position to
-every patch. Flipping the image leaves that pattern where it is, see `nucseg.replay.embedding`.
+The encoder adds a position to every patch, so an embedding contains a pattern that depends on the place in the grid
+and not on the image. Flipping the image leaves that pattern where it is, see `nucseg.replay.embedding`.
 """
 
 from collections.abc import Iterable
@@ -15,13 +15,13 @@ from nucseg.errors import DataError
 def position_pattern(batches: Iterable[Tensor]) -> Tensor:
     """Return P, the mean embedding at each cell over the training rows, float32.
 
-    Batches are read one after the other and summed in float64: only one needs to be in memory, and how the rows are
-    cut into batches is far below what float32 can show.
+    Batches are summed in float64, one at a time: only one needs to be in memory, and how rows are split into batches
+    changes less than float32 can represent.
 
     Shapes: batches of (B, C, G, G) -> (C, G, G)
 
     Raises:
-        DataError: there is no embedding at all, or the pattern would not be finite.
+        DataError: there is no embedding, or the pattern would not be finite.
     """
     total, n_rows = torch.zeros((), dtype=torch.float64), 0
     for batch in batches:
@@ -29,9 +29,9 @@ def position_pattern(batches: Iterable[Tensor]) -> Tensor:
         n_rows += len(batch)
     if not n_rows:
         raise DataError(
-            "a position pattern is a mean over training embeddings, and there are none. Run `nucseg embed`."
+            "A position pattern is the mean of training embeddings, and there are none. Run `nucseg embed`."
         )
     pattern = (total / n_rows).to(torch.float32)
     if not pattern.isfinite().all():
-        raise DataError("a training embedding holds values that are not finite. Run `nucseg cache verify`.")
+        raise DataError("A training embedding contains NaN or infinite values. Run `nucseg cache verify`.")
     return pattern

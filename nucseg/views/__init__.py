@@ -1,4 +1,4 @@
-"""Exact views: an image in another orientation or other colours, whose true embedding is worth computing."""
+"""Views: an image in another orientation or in other colours, of which the exact embedding is computed."""
 
 from nucseg.views.base import View
 from nucseg.views.registry import view_names, views_named

@@ -1,4 +1,4 @@
-"""What every view of an image is."""
+"""The interface of all views."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,28 +13,28 @@ Image = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class View(ABC):
-    """One way to show every image of a data set: the same image always gives the same pixels."""
+    """A transform of every image of a data set; the same image always gives the same pixels."""
 
     has_own_image: ClassVar[bool]
-    """Whether its prepared image is kept beside its embedding; if not, pixels of the sample's were only moved."""
+    """Whether a store keeps the view's image, which is needed unless the sample's pixels are only moved."""
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """Of letters, digits, hyphens and underscores: the view's name in a store."""
+        """The view's name in a store: letters, digits, hyphens and underscores."""
 
     @property
     @abstractmethod
     def described(self) -> Mapping[str, str]:
-        """Everything that decides the view's pixels, for a store to keep and to compare."""
+        """All that determines the view's pixels; a store records and compares it."""
 
     @abstractmethod
     def apply(self, image: Image, sample_id: str) -> Image:
-        """Show an image in this view.
+        """Transform an image.
 
         Args:
             image: (H, W, 3) uint8 RGB, the native pixels.
-            sample_id: of its sample; what is drawn by chance is drawn from it.
+            sample_id: id of its sample, the seed of whatever is random.
 
         Returns:
             (H', W', 3) uint8 RGB.

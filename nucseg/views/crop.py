@@ -1,4 +1,4 @@
-"""A square part of an image in one of its eight orientations, for networks that learn nothing but embeddings."""
+"""Random square crops of an image in one of eight orientations, for students trained on embeddings alone."""
 
 import random
 from dataclasses import dataclass
@@ -10,31 +10,31 @@ from nucseg.views.orientation import turned
 from nucseg.views.transforms import Change, Range
 
 CROP = "crop"
-"""Under this name a view that shows a part describes which; masks and other views do not fit it."""
+"""Key of the crop in `View.described`. Masks and other views do not match a cropped image."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """How the part is drawn."""
+    """A distribution of crops."""
 
     scale: Range
-    """Least and most side of the square, in shorter sides of the image; its logarithm is drawn evenly."""
+    """Smallest and largest side of the square, as a share of the image's shorter side; drawn log-uniformly."""
 
     @property
     def described(self) -> str:
-        """Everything that decides which part is shown."""
-        least, most = self.scale
-        return f"a square of {least:g} to {most:g} of the shorter side, one of 8 orientations"
+        """The distribution in words, for `View.described`."""
+        low, high = self.scale
+        return f"a square of {low:g} to {high:g} of the shorter side, one of 8 orientations"
 
     def draw(self, draws: random.Random) -> Change:
-        """Draw a part; the same share and place of an image of any size."""
-        least, most = self.scale
-        share = least * (most / least) ** draws.random()
+        """Draw a crop: the same relative size and position for an image of any size."""
+        low, high = self.scale
+        share = low * (high / low) ** draws.random()
         down, right, element = draws.random(), draws.random(), int(8 * draws.random())
-        return lambda image: _part(image, share, down, right, element)
+        return lambda image: _crop(image, share, down, right, element)
 
 
-def _part(image: Image, share: float, down: float, right: float, element: int) -> Image:
+def _crop(image: Image, share: float, down: float, right: float, element: int) -> Image:
     height, width = image.shape[:2]
     side = max(1, round(share * min(height, width)))
     top, left = int(down * (height - side + 1)), int(right * (width - side + 1))

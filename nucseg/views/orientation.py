@@ -1,4 +1,4 @@
-"""The seven other orientations of an image, as `nucseg.replay.d4` numbers them."""
+"""The seven other orientations of an image, numbered as in `nucseg.replay.d4`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ MOVES = (
     "quarter turn, clockwise",
     "anti-transpose",
 )
-"""What the elements 1 to 7 do."""
+"""The elements 1 to 7 in words."""
 
 PADDING = np.rint(PIXEL_MEAN).astype(np.uint8)
-"""The colour that is zero, to half a grey level, for the encoder: what SAM itself pads with."""
+"""SAM's own padding colour: within half a grey level, the encoder sees it as zero."""
 
 
 @dataclass(frozen=True)
 class Orientation(View):
-    """An image padded to a square at the bottom right, and the square flipped or turned.
+    """An image padded to a square at the bottom right, then flipped or rotated.
 
-    The padding moves with the image, so that the prepared sample (a square too), its masks and the embedding's grid
-    keep one frame under the same element.
+    The padding moves with the image, so that the prepared sample (also a square), its masks and the embedding's grid
+    stay aligned under the same element.
     """
 
     element: int
@@ -43,17 +43,17 @@ class Orientation(View):
 
     @property
     def described(self) -> Mapping[str, str]:
-        """The element, and what the square is filled with."""
+        """The element and the padding colour."""
         padding = " ".join(map(str, PADDING.tolist()))
         return {"orientation": f"{self.element}, {MOVES[self.element - 1]}", "padding": padding}
 
     def apply(self, image: Image, sample_id: str) -> Image:
-        """Return the moved square (max(H, W), max(H, W), 3)."""
+        """Return the transformed square (max(H, W), max(H, W), 3)."""
         return turned(squared(image), self.element)
 
 
 def turned(square: Image, element: int) -> Image:
-    """Flip or turn a square (H, H, 3) as `nucseg.replay.d4` numbers it; a copy."""
+    """Copy a square (H, H, 3), flipped or rotated by an element of `nucseg.replay.d4`."""
     import torch
 
     from nucseg.replay import d4
@@ -63,7 +63,7 @@ def turned(square: Image, element: int) -> Image:
 
 
 def squared(image: Image) -> Image:
-    """Pad (H, W, 3) at the bottom right to a square of the longest side; a copy."""
+    """Copy an image (H, W, 3), padded at the bottom right to a square."""
     height, width = image.shape[:2]
     square = np.empty((max(height, width), max(height, width), 3), np.uint8)
     square[:] = PADDING

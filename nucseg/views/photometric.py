@@ -1,4 +1,4 @@
-"""Variants of an image: the crop and the transforms of a recipe in turn, their parameters drawn for each image anew."""
+"""Variants of an image: a recipe's crop and transforms in order, with parameters drawn for each image."""
 
 import json
 import random
@@ -13,7 +13,7 @@ from nucseg.views.recipe import PhotometricRecipe
 
 @dataclass(frozen=True)
 class PhotometricVariant(View):
-    """One of the variants that a recipe makes of each image."""
+    """One of a recipe's variants."""
 
     recipe: PhotometricRecipe
     number: int
@@ -27,7 +27,7 @@ class PhotometricVariant(View):
 
     @property
     def described(self) -> Mapping[str, str]:
-        """Seed, number, crop, and every transform with all its parameters; how many variants there are changes none."""
+        """Seed, number, crop, and every transform with all its parameters, but not how many variants there are."""
         steps = {
             f"transform {i}": f"{step.transform.label}, p {step.p}, {json.dumps(step.parameters, sort_keys=True)}"
             for i, step in enumerate(self.recipe.steps, 1)
@@ -36,13 +36,13 @@ class PhotometricVariant(View):
         return {"seed": str(self.recipe.seed), "variant": str(self.number), **crop, **steps}
 
     def apply(self, image: Image, sample_id: str) -> Image:
-        """Return (H, W, 3): the draws depend on seed, variant and id alone, in every process and every order."""
-        # Python promises the same random() for the same seed in every version; numpy promises that for none
+        """Return (H, W, 3). Draws depend only on seed, variant and id, not on the process or the order."""
+        # Python guarantees the same random() for a seed in every version; numpy does not
         draws = random.Random(f"{self.recipe.seed}/{self.number}/{sample_id}")  # noqa: S311 - no secret
         if self.recipe.crop is not None:
             image = self.recipe.crop.draw(draws)(image)
         for step in self.recipe.steps:
-            # drawn also where it is not applied, so that a step's draws do not depend on another's chance
+            # always draw, so that the draws of a step do not depend on whether another was applied
             is_applied = draws.random() < step.p
             change = step.transform.draw(draws, step.parameters)
             image = change(image) if is_applied else image

@@ -1,9 +1,9 @@
-"""A recipe of views: which transforms in which order, with which chance and ranges, in how many variants.
+"""Recipes of views in TOML: transforms in order, with probabilities and ranges, and the number of variants.
 
 variants = 4
 seed = 0
 
-[crop]                # only where the views are to teach a student: masks do not follow
+[crop]                # only for training a student: masks do not follow
 scale = [0.35, 1.0]
 
 [[transform]]
@@ -24,10 +24,10 @@ from nucseg.toml import parse_toml, read_toml
 from nucseg.views.crop import Crop
 from nucseg.views.transforms import TRANSFORMS, Bounded, Range, Transform
 
-MOST_VARIANTS = 999
+MAX_VARIANTS = 999
 
 CROP_SCALE = Bounded((0.35, 1.0), 0.05, 1.0)
-"""Side of a crop, in shorter sides of the image."""
+"""Side of a crop, as a share of the image's shorter side."""
 
 _GEOMETRIC = re.compile(
     "rotat|flip|transpos|affine|elastic|crop|randomscale|maxsize|perspective|distort|d4|symmetr|pad|resiz|translat"
@@ -38,37 +38,37 @@ _GEOMETRIC = re.compile(
 
 @dataclass(frozen=True)
 class Step:
-    """One transform of a recipe."""
+    """A transform of a recipe with its probability and ranges."""
 
     transform: Transform
     p: float
     """Probability that it is applied to an image."""
     parameters: Mapping[str, Range]
-    """Name -> least and most, for every parameter of the transform."""
+    """Name -> (low, high), for every parameter of the transform."""
 
 
 @dataclass(frozen=True)
 class PhotometricRecipe:
-    """What a recipe's file says, checked."""
+    """A validated recipe."""
 
     name: str
     variants: int
     seed: int
     steps: tuple[Step, ...]
     crop: Crop | None = None
-    """The part of the image that is shown; None shows all of it."""
+    """How to crop the image; None keeps all of it."""
 
 
 def recipe_names() -> tuple[str, ...]:
-    """The recipes that come with the package."""
+    """Names of the built-in recipes."""
     folder = resources.files("nucseg.views") / "recipes"
     return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml")))
 
 
 def load_recipe(name_or_path: str) -> PhotometricRecipe:
-    """The recipe of the package of that name, or of a TOML file, which is named after the file.
+    """Load a built-in recipe by its name, or a TOML file, whose name without suffix becomes the recipe's.
 
-    Raises ConfigError for an unknown recipe, a name that no view may have, broken TOML, unknown keys and transforms,
+    Raises ConfigError for an unknown recipe, a name not allowed for views, invalid TOML, unknown keys or transforms,
     and values out of range.
     """
     content = _read(name_or_path)
@@ -85,23 +85,23 @@ def _read(name: str) -> bytes:
     except FileNotFoundError:
         valid = ("identity", "d4", *recipe_names())
         raise ConfigError(
-            f"There are no views {name!r}, and no such file. {known(name, valid)} A photometric recipe of your own is "
-            "named by its file, path/to/NAME.toml."
+            f"There are no views {name!r}, and no such file. {known(name, valid)} For a photometric recipe of your "
+            "own, give its path, path/to/NAME.toml."
         ) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"The recipe {name!r} cannot be read: {error}. Name another file.") from None
+        raise ConfigError(f"The recipe {name!r} cannot be read: {error}. Choose another file.") from None
 
 
 def _check_name(name: str, path: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
         raise ConfigError(
-            f"The views of {path} would be called {name!r}-1 and so on, and a view's name is of letters, digits, _ and "
-            "- only. Rename the file."
+            f"The views of {path} would be called {name!r}-1 and so on, but names of views contain letters, digits, _ "
+            "and - only. Rename the file."
         )
     if name.lower() == "identity" or name.lower().startswith("d4"):
         raise ConfigError(
-            f"{path} would make views called {name}-1 and so on: identity and names that start with d4 are kept for "
-            "the image as it is and its orientations. Rename the file."
+            f"The views of {path} would be called {name}-1 and so on, but identity and names that start with d4 are "
+            "reserved for the unchanged image and its orientations. Rename the file."
         )
 
 
@@ -112,8 +112,8 @@ def _recipe(name: str, written: Mapping[str, Any], where: str) -> PhotometricRec
         raise ConfigError(f"{where} names no transform. Add a table [[transform]] with name = {_listed(TRANSFORMS)}.")
     return PhotometricRecipe(
         name=name,
-        variants=_whole(written.get("variants", 4), 1, MOST_VARIANTS, f"{where}: variants"),
-        seed=_whole(written.get("seed", 0), 0, 2**32 - 1, f"{where}: seed"),
+        variants=_integer(written.get("variants", 4), 1, MAX_VARIANTS, f"{where}: variants"),
+        seed=_integer(written.get("seed", 0), 0, 2**32 - 1, f"{where}: seed"),
         steps=tuple(_step(step, f"{where}, transform {i}") for i, step in enumerate(steps, 1)),
         crop=_crop(written.get("crop"), f"{where}, crop"),
     )
@@ -147,33 +147,33 @@ def _step(written: Mapping[str, Any], where: str) -> Step:
 def _why_not(name: str) -> str:
     if _GEOMETRIC.search(name):
         return (
-            f"{name!r} moves or covers pixels, and masks would have to move with it. It belongs into the training's "
-            "augmentation, where image, masks and embedding are moved as one; a view here changes colours alone, or "
-            f"shows a part of the image by a table [crop]. Take {_listed(TRANSFORMS)}."
+            f"{name!r} moves or covers pixels, and masks would have to follow. Use it in the training's augmentation, "
+            "which transforms image, masks and embedding together; a recipe of views only changes colours, or crops "
+            f"with a table [crop]. Choose {_listed(TRANSFORMS)}."
         )
     return f"no transform is called {name!r}. {known(name, TRANSFORMS)}"
 
 
 def _range(value: object, bounds: Bounded, what: str) -> Range:
     if not isinstance(value, list) or len(value) != 2:
-        raise ConfigError(f"{what} must be a range [least, most], got {value!r}. The default is {bounds.default}.")
-    least, most = (_number(limit, bounds.least, bounds.most, what) for limit in value)
-    if least > most:
-        raise ConfigError(f"{what} runs from {least} down to {most}. Write the lesser first.")
-    return least, most
+        raise ConfigError(f"{what} must be a range [low, high], got {value!r}. The default is {bounds.default}.")
+    low, high = (_number(limit, bounds.low, bounds.high, what) for limit in value)
+    if low > high:
+        raise ConfigError(f"{what} runs from {low} down to {high}. Write the lower limit first.")
+    return low, high
 
 
-def _number(value: object, least: float, most: float, what: str) -> float:
+def _number(value: object, low: float, high: float, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise ConfigError(f"{what} must be a number from {least} to {most}, got {value!r}.")
-    if not least <= value <= most:
-        raise ConfigError(f"{what} must be from {least} to {most}, got {value}.")
+        raise ConfigError(f"{what} must be a number from {low} to {high}, got {value!r}.")
+    if not low <= value <= high:
+        raise ConfigError(f"{what} must be from {low} to {high}, got {value}.")
     return float(value)
 
 
-def _whole(value: object, least: int, most: int, what: str) -> int:
-    if type(value) is not int or not least <= value <= most:
-        raise ConfigError(f"{what} must be a whole number from {least} to {most}, got {value!r}.")
+def _integer(value: object, low: int, high: int, what: str) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise ConfigError(f"{what} must be an integer from {low} to {high}, got {value!r}.")
     return value
 
 

@@ -1,4 +1,4 @@
-"""The photometric transforms that a recipe may name: what each is given, what it draws, and what it does."""
+"""The photometric transforms that a recipe may name: their parameters, what each draws, and what it does."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -14,28 +14,28 @@ Change = Callable[[Image], Image]
 Draw = Callable[[random.Random, Mapping[str, Range]], Change]
 
 ALBUMENTATIONS = "albumentations 2.0.8"
-"""Whose arithmetic is part of what is described; raised together with the pinned dependency."""
+"""Part of what views record, since its arithmetic determines the pixels; change it with the pinned dependency."""
 
 
 @dataclass(frozen=True)
 class Bounded:
-    """A parameter: the range that is drawn from unless the recipe says otherwise, and what that range may hold."""
+    """A parameter's default range to draw from, and the bounds of the ranges that a recipe may give."""
 
     default: Range
-    least: float
-    most: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Transform:
-    """One transform of the allow-list."""
+    """A transform of the allow-list."""
 
     name: str
     label: str
-    """The name with whatever else decides its arithmetic."""
+    """The name and version of its arithmetic, which views record."""
     parameters: Mapping[str, Bounded]
     draw: Draw
-    """Draws from a recipe's ranges, and returns what is then done to an image; always the same number of draws."""
+    """Draws from a recipe's ranges, always the same number of times, and returns the resulting change of an image."""
 
 
 def _hed_jitter(draws: random.Random, ranges: Mapping[str, Range]) -> Change:
@@ -61,7 +61,7 @@ def _clahe(draws: random.Random, ranges: Mapping[str, Range]) -> Change:
 
 
 def _albumentations(name: str, image: Image, **parameters: Any) -> Image:
-    """One of its transforms with every parameter fixed: what was to be drawn is drawn already."""
+    """Apply an Albumentations transform with fixed parameters, which were drawn before."""
     changed: Image = getattr(load_albumentations(), name)(**parameters, p=1.0)(image=image)["image"]
     return changed
 
@@ -71,7 +71,7 @@ TRANSFORMS: Mapping[str, Transform] = {
     for transform in (
         Transform(
             "HEDJitter",
-            "HEDJitter 1",  # raise it when the same draw gives other pixels
+            "HEDJitter 1",  # increase when the same draw gives other pixels
             {"scale": Bounded((0.8, 1.2), 0.0, 4.0), "shift": Bounded((-0.02, 0.02), -1.0, 1.0)},
             _hed_jitter,
         ),
@@ -90,4 +90,4 @@ TRANSFORMS: Mapping[str, Transform] = {
         ),
     )
 }
-"""By the name that stands in a recipe."""
+"""By name in a recipe."""

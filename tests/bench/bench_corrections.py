@@ -1,10 +1,10 @@
-"""Ways to correct a replayed embedding, on the exact views of a store: what each leaves of the error over D4.
+"""Compare corrections of replayed embeddings by their error over D4, on the exact views of a store.
 
     nucseg embed --dataset nuinsseg --encoder ... --views d4
     python tests/bench/bench_corrections.py CACHE/nuinsseg.zarr
 
-Every way is fitted on some images and judged on others: sum (t - r)^2 / sum (t - m)^2 over the seven proper elements,
-as `nucseg fidelity` has it. Without a store it says so and does nothing.
+Every correction is fitted on some images and scored on others by the error of `nucseg fidelity`, sum (t - r)^2 /
+sum (t - m)^2, over the seven elements other than the identity. Without a store nothing is measured.
 """
 
 import argparse
@@ -21,7 +21,8 @@ from nucseg.replay import d4, fit_mixing, position_pattern
 from nucseg.views.registry import D4_VIEWS
 from nucseg_cache import Embeddings, Store
 
-Way = Callable[[Tensor, int], Tensor]
+Correction = Callable[[Tensor, int], Tensor]
+"""(embedding, element of D4) -> the corrected moved embedding."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -40,48 +41,48 @@ def orbit(views: list[Embeddings], row: int) -> Tensor:
 
 
 def scales(orbits: list[Tensor], pattern: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The factor on T(e - P) of least squares, one for each channel or each cell."""
-    over, under = torch.zeros_like(pattern), torch.zeros_like(pattern)
-    for one in orbits:
+    """The least-squares factor on T(e - P), one for each channel or each cell."""
+    numerator, denominator = torch.zeros_like(pattern), torch.zeros_like(pattern)
+    for views in orbits:
         for element in d4.ELEMENTS[1:]:
-            moved = d4.apply(one[0] - pattern, element)
-            over += moved * (one[element] - pattern)
-            under += moved * moved
-    return over.sum(axes, keepdim=True) / under.sum(axes, keepdim=True)
+            moved = d4.apply(views[0] - pattern, element)
+            numerator += moved * (views[element] - pattern)
+            denominator += moved * moved
+    return numerator.sum(axes, keepdim=True) / denominator.sum(axes, keepdim=True)
 
 
 def truncated(mixing: Tensor, rank: int) -> Tensor:
-    """What is left of each matrix, less the identity, in so many directions, and the identity."""
+    """The identity plus a low-rank approximation of each matrix's difference from it."""
     identity = torch.eye(mixing.shape[-1])
     u, s, v = torch.linalg.svd(mixing - identity)
     return identity + u[..., :rank] * s[:, None, :rank] @ v[:, :rank]
 
 
-def error(way: Way, tests: list[Tensor], means: Tensor) -> float:
+def error(correction: Correction, orbits: list[Tensor], means: Tensor) -> float:
     wrong = spread = 0.0
-    for one in tests:
+    for views in orbits:
         for element in d4.ELEMENTS[1:]:
-            wrong += float((one[element] - way(one[0], element)).square().sum())
-            spread += float((one[element] - means).square().sum())
+            wrong += float((views[element] - correction(views[0], element)).square().sum())
+            spread += float((views[element] - means).square().sum())
     return wrong / spread
 
 
-def mixed(mixing: Tensor, pattern: Tensor) -> Way:
-    def way(embedding: Tensor, element: int) -> Tensor:
+def mixed(mixing: Tensor, pattern: Tensor) -> Correction:
+    def correction(embedding: Tensor, element: int) -> Tensor:
         moved = d4.apply(embedding - pattern, element)
         return (mixing[element] @ moved.flatten(1)).view_as(moved) + pattern
 
-    return way
+    return correction
 
 
-def scaled(scale: Tensor | float, pattern: Tensor) -> Way:
+def scaled(scale: Tensor | float, pattern: Tensor) -> Correction:
     return lambda embedding, element: scale * d4.apply(embedding - pattern, element) + pattern
 
 
 def main() -> None:
     options = parse_arguments()
     if not options.store.is_dir():
-        print(f"no store at {options.store}: embed a data set with --views d4, and name its store")
+        print(f"no store at {options.store}: embed a data set with --views d4, and give its store")
         return
     torch.set_num_threads(options.threads)
     store = Store.open(options.store)
@@ -97,24 +98,24 @@ def main() -> None:
     fitted = [orbit(views, row) for row in others[: options.fit_images]]
     of_orbits = position_pattern(fitted)
     mixing = fit_mixing(fitted, pattern)
-    ways: dict[str, Way] = {
+    corrections: dict[str, Correction] = {
         "plain": scaled(1.0, torch.zeros_like(pattern)),
         "P": scaled(1.0, pattern),
         "P over the orbit": scaled(1.0, of_orbits),
         "P, a scale per cell": scaled(scales(fitted, pattern, (0,)), pattern),
         "P, a scale per channel": scaled(scales(fitted, pattern, (1, 2)), pattern),
-        **{f"P, M of rank {rank} beside 1": mixed(truncated(mixing, rank), pattern) for rank in (32, 128)},
+        **{f"P, 1 + M of rank {rank}": mixed(truncated(mixing, rank), pattern) for rank in (32, 128)},
         **{f"P, M of {n} images": mixed(fit_mixing(fitted[:n], pattern), pattern) for n in (1, 2, 4, 8, 16)},
         f"P, M of {len(fitted)} images": mixed(mixing, pattern),
         f"P over the orbit, M of {len(fitted)}": mixed(fit_mixing(fitted, of_orbits), of_orbits),
     }
-    begun = time.perf_counter()
-    print(f"{options.store.name}: P of {len(others)} images, fitted on {len(fitted)}, judged on {len(tests)}")
-    plain = error(ways["plain"], tests, means)
-    for name, way in ways.items():
-        found = error(way, tests, means)
+    start = time.perf_counter()
+    print(f"{options.store.name}: P of {len(others)} images, fitted on {len(fitted)}, scored on {len(tests)}")
+    plain = error(corrections["plain"], tests, means)
+    for name, correction in corrections.items():
+        found = error(correction, tests, means)
         print(f"{name:<28} {found:.3f}  {found / plain:.2f} of plain", flush=True)
-    print(f"{time.perf_counter() - begun:.0f} s")
+    print(f"{time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What stage one adds to the encoder: `embed` from folder to store against the encoder alone on the same images.
+"""Compare `embed`, from folder to store, with the encoder alone on the same images.
 
     python tests/bench/bench_embed.py --encoder onnx:mobile_sam_encoder.onnx --dataset nuinsseg --source nuinsseg
 
-The encoder alone gets the decoded images from memory, in the batches that `embed` takes. Both take turns, round after
-round, each time into a new store. Of `embed` two times are told: from the first image to the last record, and the whole
-stage, which also digests the images, prepares them with their masks, opens the encoder and writes the samples; of the
-latter the processor time too, which other work on the machine stretches less. Without arguments: the real encoder and
-images in $NUCSEG_SHARED (default ../shared) where they are, else drawn ones.
+The encoder alone reads decoded images from memory, in the batches that `embed` uses. Both alternate over several
+rounds, each time into a new store. Two times of `embed` are reported: from the first image to the last record, and the
+whole stage, which also digests the images, prepares them with their masks, opens the encoder and writes the samples.
+For the whole stage processor time is reported too, which depends less on other work on the machine. Without arguments
+the real encoder and images in $NUCSEG_SHARED (default ../shared) are used if they exist, otherwise drawn images.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucseg.encoders import Encoder, open_encoder
-from nucseg.encoders.base import LEAST_BATCH
+from nucseg.encoders.base import MIN_BATCH
 from nucseg.errors import NucsegError
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.datasets.locate import open_source
@@ -31,7 +31,7 @@ ONNX = SHARED / "weights" / "mobile_sam_encoder.onnx"
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
-    """Options of what is encoded by what: the real images and encoder where they are."""
+    """Add the options for images and encoder; the defaults are the real ones if they exist."""
     real = ONNX.is_file()
     parser.add_argument("--encoder", default=f"onnx:{ONNX}" if real else "random")
     parser.add_argument("--weights", type=Path)
@@ -64,8 +64,8 @@ class Round:
 
 
 def alone(encoder: Encoder, images: list) -> tuple[float, float]:
-    """Elapsed and processor seconds of the encoder on images that lie in memory."""
-    size = max(encoder.batch_size, LEAST_BATCH)
+    """Elapsed and processor seconds of the encoder on images in memory."""
+    size = max(encoder.batch_size, MIN_BATCH)
     started, cpu = time.perf_counter(), time.process_time()
     for first in range(0, len(images), size):
         encoder.encode(images[first : first + size])
@@ -73,7 +73,7 @@ def alone(encoder: Encoder, images: list) -> tuple[float, float]:
 
 
 def staged(options: argparse.Namespace, cache: Path) -> tuple[float, float, float]:
-    """Seconds of stage one into a new store: from the first image to the last record, in all, of processor time."""
+    """Seconds of stage one into a new store: from the first image to the last record, in total, of processor time."""
     config = EmbedConfig(
         dataset=options.dataset, source=options.source, encoder=options.encoder, weights=options.weights,
         format=options.format, device=options.device, precision=options.precision, batch_size=options.batch_size,
@@ -94,7 +94,7 @@ def rounds(options: argparse.Namespace) -> Iterator[Round]:
     )  # fmt: skip
     entries = open_source(options.dataset, options.source, "").entries[: options.images]
     images = [entry.read_image()[0] for entry in entries]
-    encoder.encode(images[:LEAST_BATCH])
+    encoder.encode(images[:MIN_BATCH])
     with tempfile.TemporaryDirectory() as folder:
         for number in range(options.rounds):
             cache = Path(folder) / str(number)
@@ -103,7 +103,7 @@ def rounds(options: argparse.Namespace) -> Iterator[Round]:
             shutil.rmtree(cache)
 
 
-def middle(ratios: Sequence[float]) -> str:
+def median_ratio(ratios: Sequence[float]) -> str:
     """The median of the rounds' ratios, and their range."""
     return f"median {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
 
@@ -112,17 +112,18 @@ def main() -> None:
     """Measure and print."""
     options = parse_arguments()
     print(f"{options.encoder}, {options.images} images of {options.dataset}, {options.threads} threads")
-    print(
-        f"{'round':8}{'encoder alone':>16}{'embed: encoding':>18}{'embed: all of it':>18}{'processor: alone, all':>24}"
+    header = (
+        f"{'round':8}{'encoder alone':>16}{'embed: encoding':>18}{'embed: whole':>18}{'processor: alone, whole':>26}"
     )
+    print(header)
     done = []
-    for number, one in enumerate(rounds(options), 1):
-        print(f"{number:<8}{one.alone:>14.2f} s{one.encoding:>16.2f} s{one.stage:>16.2f} s"
-              f"{one.alone_cpu:>12.2f} s{one.stage_cpu:>8.2f} s")  # fmt: skip
-        done.append(one)
-    print(f"encoder alone / encoding: {middle([one.alone / one.encoding for one in done])}")
-    print(f"encoder alone / all of it: {middle([one.alone / one.stage for one in done])}")
-    print(f"the same in processor time: {middle([one.alone_cpu / one.stage_cpu for one in done])}")
+    for number, times in enumerate(rounds(options), 1):
+        print(f"{number:<8}{times.alone:>14.2f} s{times.encoding:>16.2f} s{times.stage:>16.2f} s"
+              f"{times.alone_cpu:>12.2f} s{times.stage_cpu:>8.2f} s")  # fmt: skip
+        done.append(times)
+    print(f"encoder alone / encoding: {median_ratio([times.alone / times.encoding for times in done])}")
+    print(f"encoder alone / whole stage: {median_ratio([times.alone / times.stage for times in done])}")
+    print(f"the same in processor time: {median_ratio([times.alone_cpu / times.stage_cpu for times in done])}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""SAM's encoder as published against ours, on one machine, in one run; the weights are random, of full size.
+"""Compare SAM's encoder as published with ours, on one machine in one run, with random weights of full size.
 
     python tests/bench/bench_encoder.py --threads 2
     python tests/bench/bench_encoder.py --device cuda --precision bfloat16 --compile
     python tests/bench/bench_encoder.py --onnx mobile_sam_encoder.onnx --threads 2
 
-Every contestant runs once to warm up, and that result is compared; then all run in turn, round by round, because the
-machine may have other work too. The published network gets the same weights, and one image at a time as SamPredictor
-does it. Ours is the network alone by every way of attention, and the encoder as it is opened, which also resizes,
-normalises and guards.
+Every candidate runs once to warm up, and those results are compared; then all alternate over several rounds, because
+the machine may be busy with other work. The published network has the same weights and encodes one image at a time, as
+SamPredictor does. Ours is measured as the bare network with every attention variant, and as the opened encoder, which
+also resizes, normalises and checks.
 """
 
 from __future__ import annotations
@@ -39,21 +39,20 @@ from nucseg.encoders.vit import build_published, build_vit
 
 Images = Sequence[NDArray[np.uint8]]
 Embeddings = NDArray[np.float32]
-Contestant = Callable[[], Embeddings]
+Candidate = Callable[[], Embeddings]
+
+NO_KERNEL_ON_CPU = ("narrow", "flex")
+"""Attention variants that are many times slower than the others on a CPU; measured there only on request."""
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a contestant returned, and its medians."""
+    """The embeddings of a candidate, and its median times."""
 
     embeddings: Embeddings
     seconds: float
     cpu_seconds: float
-    """Of all threads together: what is left to compare by where other programs keep the processor busy."""
-
-
-NO_KERNEL_ON_CPU = ("narrow", "flex")
-"""Ways that take a CPU many times as long as the others; measured there only when they are asked for."""
+    """Of all threads together: the better measure if other programs use the processor."""
 
 
 def main() -> None:
@@ -62,14 +61,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {options.rounds} rounds")
     if options.onnx:
-        show(compete(onnx_contestants(options), options.rounds), options.images or 1)
+        show(measure(onnx_candidates(options), options.rounds), options.images or 1)
         return
     device = choose_hardware(options.device, "auto").device
     images = draw_images(options.images or (1 if device.type == "cpu" else 64))
     shape = ARCHITECTURES[options.encoder].shape
-    show(
-        compete(dict(vit_contestants(options, device, images)), options.rounds), len(images), useful_flop(shape) / 1e12
-    )
+    show(measure(dict(vit_candidates(options, device, images)), options.rounds), len(images), useful_flop(shape) / 1e12)
     print(f"bfloat16 is expected within {bfloat16_error(shape.depth):.3f} standard deviations (root mean square)")
     show_hardware(device)
 
@@ -82,48 +79,53 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32", "bfloat16"])
     parser.add_argument("--images", type=int, help="default: 1 on a CPU, 64 on a GPU")
-    parser.add_argument("--batch-size", type=int, help="default: as the encoder chooses it")
+    parser.add_argument("--batch-size", type=int, help="default: chosen by the encoder")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--ways", nargs="+", choices=list(VARIANTS), help="of attention; default: all with a kernel")
-    parser.add_argument("--compile", action="store_true", help="our network compiled as a whole, too; takes minutes")
-    parser.add_argument("--onnx", type=Path, help="an exported encoder, to be measured in place of SAM's")
+    parser.add_argument(
+        "--variants", nargs="+", choices=list(VARIANTS), help="of attention; default: all with a kernel"
+    )
+    parser.add_argument("--compile", action="store_true", help="also measure the compiled network; takes minutes")
+    parser.add_argument("--onnx", type=Path, help="measure this exported encoder instead of SAM's")
     return parser.parse_args()
 
 
-def vit_contestants(
+def vit_candidates(
     options: argparse.Namespace, device: torch.device, images: Images
-) -> Iterator[tuple[str, Contestant]]:
-    """Everything that is to run, by name; published in float32 comes first, and all others are measured by it."""
+) -> Iterator[tuple[str, Candidate]]:
+    """All candidates by name; the first, the published network in float32, is the reference."""
     published = draw_published(options.encoder)
     for precision in dict.fromkeys(["float32", *options.precision]):
-        same = deepcopy(published).to(device, getattr(torch, precision))
-        yield f"published, {precision}, batch 1", lambda same=same: run_published(same, images)
+        copied = deepcopy(published).to(device, getattr(torch, precision))
+        yield f"published, {precision}, batch 1", lambda copied=copied: run_published(copied, images)
     for precision in options.precision:
-        yield from our_contestants(options, Hardware(device, precision), published, images)
+        yield from our_candidates(options, Hardware(device, precision), published, images)
 
 
-def our_contestants(
+def our_candidates(
     options: argparse.Namespace, hardware: Hardware, published: nn.Module, images: Images
-) -> Iterator[tuple[str, Contestant]]:
-    """Ours in one precision: the network by every way of attention, compiled if asked for, and the encoder."""
+) -> Iterator[tuple[str, Candidate]]:
+    """Ours in one precision: the network with every attention variant, compiled on request, and the opened encoder."""
     model = build_vit(ARCHITECTURES[options.encoder].shape, published.state_dict(), hardware)
     batch_size, _ = tune(model, hardware, options.batch_size, INPUT_PX)
     resized = [resize(image) for image in images]
     named = f"{hardware.precision}, batch {batch_size}"
     on_cpu = hardware.device.type == "cpu"
-    for way in options.ways or [way for way in VARIANTS if not (on_cpu and way in NO_KERNEL_ON_CPU)]:
-        yield f"ours by {way}, {named}", lambda way=way: run_ours(model, way, hardware, resized, batch_size)
+    for variant in options.variants or [name for name in VARIANTS if not (on_cpu and name in NO_KERNEL_ON_CPU)]:
+        yield (
+            f"ours by {variant}, {named}",
+            lambda variant=variant: run_ours(model, variant, hardware, resized, batch_size),
+        )
     if options.compile:
         compiled = torch.compile(deepcopy(model), dynamic=False)
         yield f"ours compiled, {named}", lambda: run_ours(compiled, None, hardware, resized, batch_size)
-    encoder, seconds = open_as_users_do(options, hardware, published)
-    made_by = f"{encoder.provenance['device']}, {encoder.provenance['attention']}"
-    print(f"{hardware.precision}: {made_by}, opened in {seconds:.1f} s")
+    encoder, seconds = open_checkpoint(options, hardware, published)
+    setup = f"{encoder.provenance['device']}, {encoder.provenance['attention']}"
+    print(f"{hardware.precision}: {setup}, opened in {seconds:.1f} s")
     yield f"ours as opened, {hardware.precision}, batch {encoder.batch_size}", lambda: encoder.encode(images)
 
 
-def open_as_users_do(options: argparse.Namespace, hardware: Hardware, published: nn.Module) -> tuple[Encoder, float]:
-    """Open a checkpoint of a whole SAM; return the encoder and the seconds it took."""
+def open_checkpoint(options: argparse.Namespace, hardware: Hardware, published: nn.Module) -> tuple[Encoder, float]:
+    """Open a checkpoint of a whole SAM as a user does; return the encoder and the seconds it took."""
     with tempfile.TemporaryDirectory() as folder:
         path = write_checkpoint(published, Path(folder) / "sam.pth")
         start = time.perf_counter()
@@ -137,8 +139,8 @@ def open_as_users_do(options: argparse.Namespace, hardware: Hardware, published:
         return encoder, time.perf_counter() - start
 
 
-def onnx_contestants(options: argparse.Namespace) -> dict[str, Contestant]:
-    """An exported encoder by ONNX Runtime's own defaults at equal threads, and as opened."""
+def onnx_candidates(options: argparse.Namespace) -> dict[str, Candidate]:
+    """An exported encoder with ONNX Runtime's defaults and the same threads, and as opened by nucseg."""
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
@@ -164,29 +166,29 @@ def run_published(model: nn.Module, images: Images) -> Embeddings:
         return np.concatenate([model(x).float().cpu().numpy() for x in inputs])
 
 
-def run_ours(model: nn.Module, way: str | None, hardware: Hardware, resized: Images, batch_size: int) -> Embeddings:
-    """Run our network with one way of attention over the whole grid, the others as they were tuned."""
-    if way is not None:
-        use_attention(model, way, windows=False)
+def run_ours(model: nn.Module, variant: str | None, hardware: Hardware, resized: Images, batch_size: int) -> Embeddings:
+    """Run our network with one attention variant over the whole grid, and the tuned one in windows."""
+    if variant is not None:
+        use_attention(model, variant, windows=False)
     with torch.inference_mode():
         batches = (resized[first : first + batch_size] for first in range(0, len(resized), batch_size))
         inputs = (normalised(batch, hardware.device).to(hardware.dtype) for batch in batches)
         return np.concatenate([model(x).cpu().numpy() for x in inputs])
 
 
-def compete(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, Result]:
-    """Run all in turn; contestants that fail are told and left out."""
+def measure(candidates: Mapping[str, Candidate], rounds: int) -> dict[str, Result]:
+    """Run all in turn; candidates that fail are reported and left out."""
     results: dict[str, Embeddings] = {}
-    for name, run in contestants.items():
+    for name, run in candidates.items():
         try:
             results[name] = run()
-        except Exception as error:  # a way of attention that this device cannot
+        except Exception as error:  # an attention variant that this device does not support
             print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in results}
     for _ in range(rounds):
         for name in results:
             start, start_cpu = time.perf_counter(), time.process_time()
-            contestants[name]()  # its result ends in the CPU's memory: no queue is left
+            candidates[name]()  # its result arrives in the CPU's memory, so no GPU work is pending
             seconds[name].append((time.perf_counter() - start, time.process_time() - start_cpu))
     return {
         name: Result(results[name], *(statistics.median(clock) for clock in zip(*times, strict=True)))
@@ -195,7 +197,7 @@ def compete(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, Res
 
 
 def show(results: Mapping[str, Result], n_images: int, tflop: float | None = None) -> None:
-    """Print a line for each contestant, compared with the first; ratio by the clock and by the processor's time."""
+    """Print a line for each candidate with its ratio to the first, in elapsed and in processor time."""
     first = next(iter(results.values()))
     print(f"{'':40} s/image images/s ratio | CPU s ratio | worst error     rms | TFLOP/s")
     for name, found in results.items():
@@ -210,15 +212,15 @@ def show(results: Mapping[str, Result], n_images: int, tflop: float | None = Non
 
 
 def show_hardware(device: torch.device) -> None:
-    """Print what the device could do at most, and how much memory was taken."""
+    """Print the device's theoretical peak, and the peak memory."""
     if device.type == "cuda":
-        name, taken = torch.cuda.get_device_name(device), torch.cuda.max_memory_allocated(device) / 2**30
-        print(f"{name}: bfloat16 peak {peak_tflops(name) or 'unknown'} TFLOP/s; peak memory {taken:.1f} GiB")
+        name, peak_gib = torch.cuda.get_device_name(device), torch.cuda.max_memory_allocated(device) / 2**30
+        print(f"{name}: bfloat16 peak {peak_tflops(name) or 'unknown'} TFLOP/s; peak memory {peak_gib:.1f} GiB")
     print(f"peak memory of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 
 
 def draw_published(name: str) -> nn.Module:
-    """Make the published encoder, with position terms that are not zero as they are at first."""
+    """Build the published encoder with random position terms; a new one has zeros."""
     torch.manual_seed(0)
     model = build_published(ARCHITECTURES[name].shape)
     for key, parameter in model.named_parameters():
@@ -228,7 +230,7 @@ def draw_published(name: str) -> nn.Module:
 
 
 def write_checkpoint(encoder: nn.Module, path: Path) -> Path:
-    """Save the weights as a checkpoint of a whole SAM has them, with some of its other parts."""
+    """Save the weights as in a checkpoint of a whole SAM, with some of its other tensors."""
     state = {f"image_encoder.{key}": value for key, value in encoder.state_dict().items()}
     state["prompt_encoder.no_mask_embed.weight"] = torch.zeros(1, 256)
     state["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"] = torch.zeros(2, 128)
@@ -237,7 +239,7 @@ def write_checkpoint(encoder: nn.Module, path: Path) -> Path:
 
 
 def draw_images(n: int) -> list[NDArray[np.uint8]]:
-    """Draw images of 512 px, coloured blocks, all different."""
+    """Draw different images of 512 px made of coloured blocks."""
     blocks = np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
     return [image.repeat(16, axis=0).repeat(16, axis=1) for image in blocks]
 

@@ -1,12 +1,12 @@
-"""An epoch from the cache against the same epoch with the encoder in the loop, and what 50 augmented epochs cost.
+"""Compare an epoch from the cache with one that has the encoder in the loop, and the cost of 50 augmented epochs.
 
     python tests/bench/bench_epoch.py --encoder onnx:mobile_sam_encoder.onnx --dataset nuinsseg --source nuinsseg
 
-Both train the same network on the same images in the same order, flipped and turned. One reads the embeddings from the
-cache and replays the motion on them; the other encodes every image again as it is shown, the way a frozen encoder is
-used without a cache. They take turns. Then, by measured sizes, what 50 augmented epochs of 665 images store and encode:
-ours, and one float32 file for every augmented copy as the published code keeps them. Without arguments: the real
-encoder and images in $NUCSEG_SHARED (default ../shared) where they are, else drawn ones.
+Both train the same network on the same images in the same order, with D4 augmentation. The first reads the embeddings
+from the cache and replays the motion on them; the second encodes every augmented image again, as a frozen encoder
+without a cache does. They alternate. Then, from measured sizes, the storage and the encoder runs of 50 augmented epochs
+of 665 images: for nucseg, and for one float32 file per augmented copy as in the published code. Without arguments the
+real encoder and images in $NUCSEG_SHARED (default ../shared) are used if they exist, otherwise drawn images.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from bench_embed import add_inputs, middle
+from bench_embed import add_inputs, median_ratio
 
 from nucseg.data import DataSet
 from nucseg.encoders import Encoder, open_encoder
@@ -38,20 +38,20 @@ GIB = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncodedAnew(Augmentation):
-    """An augmentation that moves the native image and encodes it, instead of replaying the motion on the embedding."""
+class EncoderInLoop(Augmentation):
+    """An augmentation that encodes the moved native image, instead of replaying the motion on its embedding."""
 
     encoder: Encoder
     dataset: DataSet
 
     def moved(self, batch: Batch, motions: Motions) -> Batch:
         natives = {entry.id: entry for entry in self.dataset.entries if entry.id in batch.ids}
-        turns = (None, *views_named("d4"))
-        shown = []
-        for one, element in zip(batch.ids, motions.elements, strict=True):
-            image, turn = natives[one].read_image()[0], turns[element]
-            shown.append(image if turn is None else turn.apply(image, one))
-        embedding = torch.from_numpy(self.encoder.encode(shown)).to(batch.image.device)
+        views = (None, *views_named("d4"))
+        images = []
+        for image_id, element in zip(batch.ids, motions.elements, strict=True):
+            image, view = natives[image_id].read_image()[0], views[element]
+            images.append(image if view is None else view.apply(image, image_id))
+        embedding = torch.from_numpy(self.encoder.encode(images)).to(batch.image.device)
         return replace(super().moved(replace(batch, embedding=None), motions), embedding=embedding)
 
 
@@ -70,30 +70,30 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def seconds(
-    learner: Trainer, rows: EmbeddingDataset, validation: EmbeddingDataset, augmentation: Augmentation
+    trainer: Trainer, rows: EmbeddingDataset, validation: EmbeddingDataset, augmentation: Augmentation
 ) -> float:
     started = time.perf_counter()
-    learner.learn(rows, validation, augmentation, lambda step, steps, loss: None)
+    trainer.learn(rows, validation, augmentation, lambda step, steps, loss: None)
     return time.perf_counter() - started
 
 
 def measure_epochs(options: argparse.Namespace, cache: str) -> tuple[float, float]:
-    """Print the epochs of both kinds; returns the bytes of a stored row, and of the published code's file."""
-    places = {"dataset": options.dataset, "cache": cache, "device": options.device, "threads": options.threads}
-    made = embed(
+    """Print the time of both kinds of epochs; return the bytes of a stored row, and of the published code's file."""
+    common = {"dataset": options.dataset, "cache": cache, "device": options.device, "threads": options.threads}
+    embedded = embed(
         EmbedConfig(
-            **places, source=options.source, encoder=options.encoder, weights=options.weights, format=options.format,
+            **common, source=options.source, encoder=options.encoder, weights=options.weights, format=options.format,
             limit=options.images,
         ),
         lambda done, total, what: None,
     )  # fmt: skip
     config = TrainConfig(
-        **places, model=options.model, fusion=options.fusion, width=options.width, batch_size=options.batch_size,
+        **common, model=options.model, fusion=options.fusion, width=options.width, batch_size=options.batch_size,
         mixed_precision=options.mixed_precision,
     )  # fmt: skip
     accelerator = open_accelerator(config)
-    store = Store.open(made.location)
-    embeddings = store.embeddings(made.key)
+    store = Store.open(embedded.location)
+    embeddings = store.embeddings(embedded.key)
     ids = [info.id for info in store.table]
     rows, unguided = EmbeddingDataset(store, embeddings, ids), EmbeddingDataset(store, None, ids)
     validation = EmbeddingDataset(store, embeddings, ids[:1])
@@ -102,18 +102,18 @@ def measure_epochs(options: argparse.Namespace, cache: str) -> tuple[float, floa
     cached = Augmentation(geometry, Replay(pattern).to(accelerator.device))
     encoder = open_encoder(options.encoder, weights=options.weights, device=options.device, threads=options.threads)
     dataset = open_source(options.dataset, options.source, "")
-    anew = EncodedAnew(geometry, None, encoder=encoder, dataset=dataset)
-    learner = Trainer(config, accelerator)
-    seconds(learner, rows, validation, cached)  # warms up
+    in_loop = EncoderInLoop(geometry, None, encoder=encoder, dataset=dataset)
+    trainer = Trainer(config, accelerator)
+    seconds(trainer, rows, validation, cached)  # warm-up
     print(f"{options.model}, {options.fusion}, width {options.width}, batches of {options.batch_size}, "
           f"{len(ids)} images of {options.dataset}, {options.encoder}, {options.threads} threads")  # fmt: skip
     ratios = []
     for number in range(1, options.rounds + 1):
-        from_cache = seconds(learner, rows, validation, cached)
-        in_loop = seconds(learner, unguided, validation, anew)
-        ratios.append(in_loop / from_cache)
-        print(f"round {number}: an epoch from the cache {from_cache:.2f} s, with the encoder in it {in_loop:.2f} s")
-    print(f"encoder in the loop / cache: {middle(ratios)}")
+        cache_s = seconds(trainer, rows, validation, cached)
+        loop_s = seconds(trainer, unguided, validation, in_loop)
+        ratios.append(loop_s / cache_s)
+        print(f"round {number}: an epoch from the cache {cache_s:.2f} s, with the encoder in the loop {loop_s:.2f} s")
+    print(f"encoder in the loop / cache: {median_ratio(ratios)}")
     n_rows, n_bytes = embeddings.file_bytes()
     published = io.BytesIO()
     torch.save(torch.from_numpy(embeddings.read([0])[0].astype(np.float32)), published)
@@ -126,15 +126,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         row_bytes, file_bytes = measure_epochs(options, cache)
     copies = EPOCHS * IMAGES
-    print(f"\n{EPOCHS} augmented epochs of {IMAGES} images ({options.format}: {row_bytes:,.0f} bytes a row, measured)")
+    print(
+        f"\n{EPOCHS} augmented epochs of {IMAGES} images ({options.format}: {row_bytes:,.0f} bytes per row, measured)"
+    )
     print(f"{'':34}{'stored':>12}{'encoder runs':>14}")
     for name, n_bytes, runs in (
-        ("ours, replayed", IMAGES * row_bytes, IMAGES),
-        ("ours, exact views of all eight turns", 8 * IMAGES * row_bytes, 8 * IMAGES),
-        ("a float32 file an augmented copy", copies * file_bytes, copies),
+        ("nucseg, replayed", IMAGES * row_bytes, IMAGES),
+        ("nucseg, exact views of D4", 8 * IMAGES * row_bytes, 8 * IMAGES),
+        ("a float32 file per augmented copy", copies * file_bytes, copies),
     ):
         print(f"{name:36}{n_bytes / GIB:>8.2f} GiB{runs:>12,}")
-    print(f"a file a copy / ours: {copies * file_bytes / (IMAGES * row_bytes):.0f} times the bytes, "
+    print(f"a file per copy / nucseg: {copies * file_bytes / (IMAGES * row_bytes):.0f} times the bytes, "
           f"{copies / IMAGES:.0f} times the encoder")  # fmt: skip
 
 

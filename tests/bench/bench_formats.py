@@ -1,11 +1,11 @@
-"""What smaller embeddings cost networks that learned from full ones: size, error, and Dice on their test images.
+"""Compare storage formats on networks trained with full embeddings: size, error, and Dice on their test images.
 
     python tests/bench/bench_formats.py runs/fold-0 runs/fold-1 runs/fold-2 runs/fold-3 runs/fold-4
 
-Every run predicts its own test part, from the embeddings as they are and as each format would give them back; what
-changes is compared image by image, with intervals over groups (`nucseg.metrics`). Five and four bits are no formats of
-the store: they show where it would end. Error is mean (stored - given)^2 over the variance left when each channel's
-mean is taken away. Without runs it says so and does nothing. `nucseg ablate formats` trains on each format instead.
+Every run predicts its own test set, from the original embeddings and from those that each format would return; changes
+are compared image by image, with intervals over groups (`nucseg.metrics`). Five and four bits are not formats of the
+store: they show the limit. The error is mean (stored - original)^2 divided by the variance within channels. Without
+runs nothing is measured. `nucseg ablate formats` trains on each format instead.
 """
 
 import argparse
@@ -37,9 +37,9 @@ STORED: tuple[Format, ...] = (FORMATS["f16"], FORMATS["i8"], FORMATS["i6"], Five
 
 
 class AsStored:
-    """Rows whose embeddings went through a format."""
+    """Rows whose embeddings were encoded and decoded with a format."""
 
-    in_memory = True  # `predict` then asks for them one batch after the other
+    in_memory = True  # `predict` then reads one batch after the other
 
     def __init__(self, rows: EmbeddingDataset, storage: Format) -> None:
         self.rows, self.storage = rows, storage
@@ -53,34 +53,34 @@ class AsStored:
 
 
 def as_floats(row: Row) -> NDArray[np.float32]:
-    """The embedding of a row that was stored as floats, (256, 64, 64)."""
+    """The embedding of a row stored as floats, (256, 64, 64)."""
     return np.asarray(row.embedding, np.float32)
 
 
 def stored(values: NDArray[np.float32], storage: Format) -> NDArray[np.floating]:
-    """What a format gives back, (1, 256, 64, 64)."""
+    """The embedding that a format returns, (1, 256, 64, 64)."""
     return storage.decode(storage.encode(values[None]))
 
 
 def scores(run: Run, storage: Format, device: torch.device) -> Iterator[tuple[str, float]]:
     """Id and foreground Dice of each test image."""
     rows = AsStored(run.rows(run.split.test), storage)
-    for one in predict(run.network().to(device), rows, device=device):
-        sample = one.sample
-        yield sample.id, dice(count_pixels(sample.instances > 0, one.probability >= THRESHOLD, sample.ignore))
+    for prediction in predict(run.network().to(device), rows, device=device):
+        sample = prediction.sample
+        yield sample.id, dice(count_pixels(sample.instances > 0, prediction.probability >= THRESHOLD, sample.ignore))
 
 
 def size_and_error(rows: EmbeddingDataset, storage: Format) -> tuple[float, float]:
-    """MiB of an image after compression, and the relative squared error, over some rows."""
-    sizes, over, under = [], 0.0, 0.0
+    """MiB per image after compression, and the relative squared error, over some rows."""
+    sizes, squared_error, variance = [], 0.0, 0.0
     for index in range(min(len(rows), 16)):
         values = as_floats(rows[index])
         encoded = storage.encode(values[None])
         codec = storage.compressor.to_dict()["configuration"]
         sizes.append(compressed_bytes(encoded.values, codec))
-        over += float(((stored(values, storage)[0].astype(np.float64) - values) ** 2).sum())
-        under += float(((values - values.mean((1, 2), keepdims=True, dtype=np.float64)) ** 2).sum())
-    return float(np.mean(sizes)) / (1 << 20), over / under
+        squared_error += float(((stored(values, storage)[0].astype(np.float64) - values) ** 2).sum())
+        variance += float(((values - values.mean((1, 2), keepdims=True, dtype=np.float64)) ** 2).sum())
+    return float(np.mean(sizes)) / (1 << 20), squared_error / variance
 
 
 def compressed_bytes(values: NDArray[np.generic], codec: dict) -> int:
@@ -104,12 +104,12 @@ def main() -> None:
     runs = [Run.open(path) for path in options.runs]
     groups = {info.id: info.group for run in runs for info in run.store.table}
     first = runs[0].rows(runs[0].split.test)
-    print(f"| {len(runs)} runs | MiB an image | error | Dice | change in Dice |\n|---|---:|---:|---:|---:|")
+    print(f"| {len(runs)} runs | MiB per image | error | Dice | change in Dice |\n|---|---:|---:|---:|---:|")
     before: dict[str, float] = {}
     for storage in STORED:
         found = dict(pair for run in runs for pair in scores(run, storage, torch.device(options.device)))
         before = before or found
-        change = paired_difference(before, found, {one: groups[one] for one in found}).difference
+        change = paired_difference(before, found, {image_id: groups[image_id] for image_id in found}).difference
         mib, error = size_and_error(first, storage)
         print(f"| {storage.name} | {mib:.2f} | {error:.1e} | {np.mean(list(found.values())):.4f} | "
               f"{change.value:+.5f} ({change.low:+.5f} to {change.high:+.5f}), {len(found)} images |")  # fmt: skip

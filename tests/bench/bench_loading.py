@@ -1,10 +1,11 @@
-"""What loading costs a training: an epoch with its rows on the disk and in memory, and the parts of a batch.
+"""Time spent on loading in training: an epoch with its rows on disk and in memory, and the steps of making a batch.
 
     python tests/bench/bench_loading.py nuinsseg.zarr --images 84 --width 8 --batch-size 4 --threads 2
 
-Waiting is the time between asking for a batch, or for rows to validate, and having it; its share is of the epoch,
-validation included. The network is the one that `nucseg ablate --quick` trains. Without a store one is made of random
-embeddings that compress as real ones do. What is read was read before: the figures are of the processor, not of a disk.
+Waiting is the time between requesting a batch, or validation rows, and receiving it; its share refers to the epoch
+including validation. The network is the one that `nucseg ablate --quick` trains. Without a store, one is created from
+random embeddings that compress like real ones. Data is read before it is timed, so the times measure the processor, not
+a disk.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from nucseg_pipeline.loading.batches import batches
 from nucseg_pipeline.loading.dataset import EmbeddingDataset
 from nucseg_pipeline.modelling import inference
 from nucseg_pipeline.modelling.device import open_accelerator
-from nucseg_pipeline.train import trainer as learner
+from nucseg_pipeline.train import trainer
 from nucseg_pipeline.train.augmentation import Augmentation
 from nucseg_pipeline.train.trainer import Trainer
 
@@ -37,39 +38,39 @@ T = TypeVar("T")
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("store", nargs="?", help="a store with embeddings; by default one is made")
-    parser.add_argument("--format", help="of the embeddings; default: the first there is, f16 in a store made here")
-    parser.add_argument("--images", type=int, default=16, help="of the training part; a third of them validate")
+    parser.add_argument("store", nargs="?", help="a store with embeddings; default: create one")
+    parser.add_argument("--format", help="of the embeddings; default: the first one in the store, f16 in a created one")
+    parser.add_argument("--images", type=int, default=16, help="for training; a third as many for validation")
     parser.add_argument("--width", type=int, default=QUICK["width"])
     parser.add_argument("--batch-size", type=int, default=QUICK["batch_size"])
     parser.add_argument("--fusion", default="multiscale")
-    parser.add_argument("--epochs", type=int, default=1, help="after one that is not counted")
+    parser.add_argument("--epochs", type=int, default=1, help="after a warm-up epoch")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     return parser.parse_args()
 
 
 class Waiting:
-    """Seconds spent in asking for what is loaded."""
+    """Seconds spent waiting for loaded data."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def timed(self, load: Callable[..., Iterator[T]]) -> Callable[..., Iterator[T]]:
-        """The same loading, its waiting noted."""
+        """Wrap a function that loads data, to add up the time spent in it."""
 
         def loaded(*args: Any, **options: Any) -> Iterator[T]:
-            begun = time.perf_counter()
-            coming = iter(load(*args, **options))
+            start = time.perf_counter()
+            batches = iter(load(*args, **options))
             while True:
                 try:
-                    one = next(coming)
+                    batch = next(batches)
                 except StopIteration:
                     return
                 finally:
-                    self.seconds += time.perf_counter() - begun
-                yield one
-                begun = time.perf_counter()
+                    self.seconds += time.perf_counter() - start
+                yield batch
+                start = time.perf_counter()
 
         return loaded
 
@@ -97,31 +98,31 @@ def measure_epochs(store: Store, embeddings: Embeddings, preload: str, options: 
         device=options.device,
         threads=options.threads,
     )
-    learning = Trainer(config, open_accelerator(config))
-    device = learning.accelerator.device
+    model_trainer = Trainer(config, open_accelerator(config))
+    device = model_trainer.accelerator.device
     ids = [info.id for info in embeddings.there() if info.present]
-    train, validation = ids[: options.images], ids[options.images :][: options.images // 3]
-    begun = time.perf_counter()
-    rows = EmbeddingDataset(store, embeddings, train, preload=preload, device=device)
-    watched = EmbeddingDataset(store, embeddings, validation or train[:1], preload=preload, device=device)
-    opened_s = time.perf_counter() - begun
+    train_ids, validation_ids = ids[: options.images], ids[options.images :][: options.images // 3]
+    start = time.perf_counter()
+    train = EmbeddingDataset(store, embeddings, train_ids, preload=preload, device=device)
+    validation = EmbeddingDataset(store, embeddings, validation_ids or train_ids[:1], preload=preload, device=device)
+    opened_s = time.perf_counter() - start
     augmentation = Augmentation(Geometry.named("d4"), Replay())
     waiting = Waiting()
-    originals = learner.prefetch, inference.stream
-    learner.prefetch, inference.stream = map(waiting.timed, originals)
+    originals = trainer.prefetch, inference.stream
+    trainer.prefetch, inference.stream = map(waiting.timed, originals)
     try:
-        learning.learn(rows, watched, augmentation, lambda *_: None)
+        model_trainer.learn(train, validation, augmentation, lambda *_: None)
         for epoch in range(options.epochs):
-            waiting.seconds, begun = 0.0, time.perf_counter()
-            learning.learn(rows, watched, augmentation, lambda *_: None)
-            seconds = time.perf_counter() - begun
+            waiting.seconds, start = 0.0, time.perf_counter()
+            model_trainer.learn(train, validation, augmentation, lambda *_: None)
+            seconds = time.perf_counter() - start
             print(
                 f"preload {preload:<3}  opened in {opened_s:5.2f} s  epoch {epoch + 1}: {seconds:6.2f} s, "
                 f"{1000 * waiting.seconds:7.1f} ms of it waiting: {100 * waiting.seconds / seconds:.2f} %",
                 flush=True,
             )
     finally:
-        learner.prefetch, inference.stream = originals
+        trainer.prefetch, inference.stream = originals
 
 
 def measure_parts(store: Store, embeddings: Embeddings, options: argparse.Namespace) -> None:
@@ -130,27 +131,29 @@ def measure_parts(store: Store, embeddings: Embeddings, options: argparse.Namesp
     rows = EmbeddingDataset(store, embeddings, ids, device=device)
     shares = [share for share in batches(range(len(ids)), options.batch_size) if len(share) == options.batch_size]
     read = [timed(lambda share=share: rows.__getitems__(share)) for share in shares * 3]
-    apart = [[replace(row, block=None) for row in one] for one, _ in read]
+    separate = [[replace(row, block=None) for row in loaded] for loaded, _ in read]
     columns = {
         "read": [ms for _, ms in read],
-        "collate": [timed(lambda one=one: collate(one))[1] for one, _ in read],
-        "collate, rows from memory": [timed(lambda one=one: collate(one))[1] for one in apart],
-        f"collate to {device}": [timed(lambda one=one: finished(collate(one, device)))[1] for one, _ in read],
+        "collate": [timed(lambda rows=loaded: collate(rows))[1] for loaded, _ in read],
+        "collate, rows from memory": [timed(lambda rows=loaded: collate(rows))[1] for loaded in separate],
+        f"collate to {device}": [
+            timed(lambda rows=loaded: synchronised(collate(rows, device)))[1] for loaded, _ in read
+        ],
     }
     for name, ms in columns.items():
-        print(f"{name:<28} {np.median(ms):7.2f} ms a batch of {options.batch_size}, at best {min(ms):.2f}")
+        print(f"{name:<28} {np.median(ms):7.2f} ms per batch of {options.batch_size}, at best {min(ms):.2f}")
 
 
-def finished(result: T) -> T:
+def synchronised(result: T) -> T:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return result
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     result = work()
-    return result, 1000 * (time.perf_counter() - begun)
+    return result, 1000 * (time.perf_counter() - start)
 
 
 def main() -> None:

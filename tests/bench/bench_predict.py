@@ -1,10 +1,10 @@
-"""A whole slide through `nucseg predict`: peak memory, time, and whether results depend on how it is cut up.
+"""A whole slide through `nucseg predict`: peak memory, time, and whether results depend on how it is tiled.
 
     python tests/bench/bench_predict.py [--side 10000] [--encoder instant|random|onnx:FILE] [--run RUN]
 
 Without --run a small network is trained on drawn images first. The slide is a tiled pyramid, written block by block
-from the images of NuInsSeg in $NUCSEG_SHARED, else from drawings, with stripes of glass. Memory is the VmHWM of a
-process that does nothing else.
+from the images of NuInsSeg in $NUCSEG_SHARED, otherwise from drawn images, with stripes of glass. Memory is the VmHWM
+of a separate process.
 """
 
 import argparse
@@ -33,7 +33,12 @@ from nucseg_pipeline.train.stage import train
 
 TILE_PX = 512
 
-SHOWN = {"run": "the same", "tiles": "tiles shifted by 57 and 101 network px", "blocks": "blocks shifted by 333 px"}
+SHIFTS = {
+    "no shift": ((0, 0), (0, 0)),
+    "tiles shifted by 57 and 101 network px": ((57, 101), (0, 0)),
+    "blocks shifted by 333 and 500 px": ((0, 0), (333, 500)),
+}
+"""(rows, columns) by which the tiles and the blocks are shifted."""
 
 CHILD = """
 import sys, time
@@ -48,8 +53,8 @@ print(int(peak.split()[1]) / 1024, time.perf_counter() - begin)
 """
 
 
-def pictures(n: int) -> list[np.ndarray]:
-    """Images of TILE_PX a side, real ones where they are at hand."""
+def tile_images(n: int) -> list[np.ndarray]:
+    """Images of TILE_PX per side, real ones if they exist."""
     real = Path(os.environ.get("NUCSEG_SHARED", "../shared")) / "data" / "nuinsseg"
     if not real.is_dir():
         return [entry.read_image()[0] for entry in synthetic_dataset(n, side_px=TILE_PX, seed=7).entries]
@@ -57,25 +62,24 @@ def pictures(n: int) -> list[np.ndarray]:
     return [entries[i].read_image()[0] for i in np.linspace(0, len(entries) - 1, n).astype(int)]
 
 
-def pieced_slide(file: Path, side_px: int, *, n_pictures: int = 24) -> Path:
-    """Write a pyramid of pictures block by block; every eighth column of blocks is glass."""
-    tile, shown_pictures = TILE_PX, pictures(n_pictures)
-    order = np.random.default_rng(0)
+def write_slide(file: Path, side_px: int, *, n_images: int = 24) -> Path:
+    """Write a pyramid of images block by block; every eighth column of blocks is glass."""
+    tile, images = TILE_PX, tile_images(n_images)
     n = -(-side_px // tile)
-    chosen = order.integers(0, n_pictures, (n, n))
+    chosen = np.random.default_rng(0).integers(0, n_images, (n, n))
 
     def tiles(reduced: int) -> Iterator[np.ndarray]:
-        """Tiles of a level, each of which shows reduced x reduced blocks."""
+        """Tiles of a level, each of reduced x reduced blocks."""
         for row in range(-(-n // reduced)):
             for column in range(-(-n // reduced)):
-                shown = np.full((tile, tile, 3), 243, np.uint8)
+                pixels = np.full((tile, tile, 3), 243, np.uint8)
                 size = tile // reduced
                 for i, j in np.ndindex(reduced, reduced):
                     y, x = row * reduced + i, column * reduced + j
                     if y < n and x < n and x % 8 != 5:
-                        block = shown_pictures[chosen[y, x]].reshape(size, reduced, size, reduced, 3).mean((1, 3))
-                        shown[i * size : (i + 1) * size, j * size : (j + 1) * size] = block
-                yield shown
+                        block = images[chosen[y, x]].reshape(size, reduced, size, reduced, 3).mean((1, 3))
+                        pixels[i * size : (i + 1) * size, j * size : (j + 1) * size] = block
+                yield pixels
 
     options = {"tile": (tile, tile), "photometric": "rgb", "compression": "zlib", "dtype": np.uint8, "maxworkers": 1}
     with tifffile.TiffWriter(file, ome=True) as tiff:
@@ -89,23 +93,23 @@ def pieced_slide(file: Path, side_px: int, *, n_pictures: int = 24) -> Path:
     return file
 
 
-def trained_run(place: Path, encoder: str) -> Path:
-    """A small network on drawn images."""
+def train_small(folder: Path, encoder: str) -> Path:
+    """Train a small network on drawn images; return its run."""
     embed(
-        EmbedConfig(dataset="synthetic", encoder=encoder, cache=str(place / "cache"), limit=12, threads=1),
+        EmbedConfig(dataset="synthetic", encoder=encoder, cache=str(folder / "cache"), limit=12, threads=1),
         lambda done, total, what: None,
     )
     train(
         TrainConfig(
-            dataset="synthetic", cache=str(place / "cache"), encoder=encoder, fusion="multiscale", width=4, epochs=3,
-            batch_size=4, learning_rate=3e-3, schedule="cosine", threads=2, run=place / "run",
+            dataset="synthetic", cache=str(folder / "cache"), encoder=encoder, fusion="multiscale", width=4, epochs=3,
+            batch_size=4, learning_rate=3e-3, schedule="cosine", threads=2, run=folder / "run",
         )
     )  # fmt: skip
-    return place / "run"
+    return folder / "run"
 
 
-def checked(folder: Path) -> str:
-    """Hold GeoJSON, table and instance map against one another."""
+def check_agreement(folder: Path) -> str:
+    """Compare GeoJSON, table and instance map with one another."""
     features = json.loads((folder / "nuclei.geojson").read_bytes())["features"]
     polygons = shapely.from_geojson([json.dumps(feature["geometry"]) for feature in features])
     areas = np.array([feature["properties"]["measurements"]["area_px2"] for feature in features])
@@ -114,61 +118,59 @@ def checked(folder: Path) -> str:
     assert len(counted) - 1 == len(features) == len((folder / "nuclei.csv").read_text().splitlines()) - 1
     np.testing.assert_array_equal(counted[1:], areas)
     np.testing.assert_array_equal(shapely.area(polygons), areas)
-    return f"{len(features)} polygons, all valid, each of the area of its pixels in the instance map"
+    return f"{len(features)} polygons, all valid, each with the area of its pixels in the instance map"
 
 
 def main() -> None:
-    """Print what was measured."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=10_000)
     parser.add_argument("--encoder", default="instant")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--shifts", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--overlaps", default="0.5", help="of the comparison of shifted grids")
-    parser.add_argument("--keep", type=Path, help="where to leave slide and results")
+    parser.add_argument("--overlaps", default="0.5", help="comma-separated, for the comparison of shifted grids")
+    parser.add_argument("--keep", type=Path, help="folder in which to leave slide and results")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        place = options.keep or Path(temporary)
-        place.mkdir(exist_ok=True, parents=True)
+        folder = options.keep or Path(temporary)
+        folder.mkdir(exist_ok=True, parents=True)
         encoder = options.encoder
         if encoder == "instant":
             sys.path.insert(0, str(Path(__file__).parents[1]))
             from instant_encoder import instant_graph
 
-            (place / "instant.onnx").write_bytes(instant_graph())
-            encoder = f"onnx:{place / 'instant.onnx'}"
-        run = options.run or (place / "run" if (place / "run").exists() else trained_run(place, encoder))
-        begin = time.perf_counter()
-        slide = pieced_slide(place / "slide.ome.tif", options.side)
-        print(
-            f"slide: {options.side} px a side, {slide.stat().st_size / 1e6:.0f} MB, {time.perf_counter() - begin:.0f} s"
-        )
+            (folder / "instant.onnx").write_bytes(instant_graph())
+            encoder = f"onnx:{folder / 'instant.onnx'}"
+        run = options.run or (folder / "run" if (folder / "run").exists() else train_small(folder, encoder))
+        start = time.perf_counter()
+        slide = write_slide(folder / "slide.ome.tif", options.side)
+        size_mb, seconds = slide.stat().st_size / 1e6, time.perf_counter() - start
+        print(f"slide: {options.side} px per side, {size_mb:.0f} MB, {seconds:.0f} s")
         child = subprocess.run(
-            [sys.executable, "-P", "-c", CHILD, slide, run, place / "out"], check=True, capture_output=True, text=True
+            [sys.executable, "-P", "-c", CHILD, slide, run, folder / "out"], check=True, capture_output=True, text=True
         )
         peak, seconds = map(float, child.stdout.split()[-2:])
-        summary = json.loads((place / "out" / "slide" / "summary.json").read_bytes())
+        summary = json.loads((folder / "out" / "slide" / "summary.json").read_bytes())
         n_tiles, n_glass = summary["tiles"], summary["tiles_without_tissue"]
         print(f"peak memory: {peak:.0f} MiB; {seconds:.0f} s for {n_tiles} tiles, {n_glass} of them glass")
-        print(checked(place / "out" / "slide"))
+        print(check_agreement(folder / "out" / "slide"))
         if options.shifts:
             for overlap in map(float, options.overlaps.split(",")):
-                shifted(run, slide, overlap)
+                compare_shifts(run, slide, overlap)
 
 
-def shifted(run: Path, slide: Path, overlap: float) -> None:
-    """Count nuclei with tiles and blocks elsewhere."""
+def compare_shifts(run: Path, slide: Path, overlap: float) -> None:
+    """Count nuclei with shifted tiles and blocks."""
     predictor = Predictor.open(run, threads=2, overlap=overlap)
-    shifts = {"run": ((0, 0), (0, 0)), "tiles": ((57, 101), (0, 0)), "blocks": ((0, 0), (333, 500))}
     first = 0
-    for what, (tiles, blocks) in shifts.items():
+    for what, (tiles, blocks) in SHIFTS.items():
         opened = open_slide(slide)
         look = predictor.looking(opened, shift=tiles)
         rows = map_rows(look.scene, predictor.engine, everything=False, progress=lambda done: None)
         n = sum(len(band.nuclei) for band in bands(look.scene, rows, predictor.run.rule, blocks))
         opened.close()
         first = first or n
-        print(f"overlap {overlap}, {SHOWN[what]}: {n} nuclei ({n / first - 1:+.2%})")
+        print(f"overlap {overlap}, {what}: {n} nuclei ({n / first - 1:+.2%})")
 
 
 if __name__ == "__main__":

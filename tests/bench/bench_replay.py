@@ -1,12 +1,11 @@
-"""What replay costs: drawing and moving a batch, as a share of a training step on it, in one run.
+"""Cost of replay: drawing the motions and moving a batch, as a share of a training step on it, in one run.
 
     python tests/bench/bench_replay.py --width 8 --batch-size 8 --threads 2
 
-The step (forward, loss, backward, Adam, with the embedding at every scale) and the replays take turns, round after
-round, and the quickest round of each counts: another batch and epoch each time, the same for all. Replay means all
-that an augmentation adds to a step: drawing the motions, moving images, masks and embeddings. In a training the drawing
-is done beside the last step; here it is counted in full. Ratios are of processor time, on another device of elapsed
-time.
+The step (forward, loss, backward, Adam, with the embedding at every scale) and the replays alternate over several
+rounds, each with another epoch, and the fastest round of each counts. Replay means everything that an augmentation adds
+to a step: drawing the motions, moving images, masks and embeddings. Training draws motions in parallel with the
+previous step; here drawing is counted in full. Ratios are of processor time, on a GPU of elapsed time.
 """
 
 import argparse
@@ -27,7 +26,7 @@ GRID, CHANNELS = 64, 256
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="eunet3plus")
-    parser.add_argument("--width", type=int, default=8, help="the papers take 32: minutes a step on a CPU")
+    parser.add_argument("--width", type=int, default=8, help="the papers use 32: minutes per step on a CPU")
     parser.add_argument("--precision", default="bfloat16", choices=["float32", "bfloat16"])
     parser.add_argument("--fusion", default="multiscale")
     parser.add_argument("--batch-size", type=int, default=8)
@@ -56,14 +55,13 @@ def augmentations(device: torch.device) -> dict[str, Augmentation]:
         "corrected": Replay(pattern).to(device),
         "learned": Replay(pattern, mixing).to(device),
     }
-    made = {
-        f"{name}, {replay}": Augmentation(Geometry.named(name), replays[replay])
-        for name in ("d4", "papers")
-        for replay in replays
-    }
+    found = {}
     for name in ("d4", "papers"):
-        made[f"{name}, exact views"] = Augmentation(Geometry.named(name), replays["corrected"], D4_VIEWS)
-    return made
+        geometry = Geometry.named(name)
+        for replay_name, replay in replays.items():
+            found[f"{name}, {replay_name}"] = Augmentation(geometry, replay)
+        found[f"{name}, exact views"] = Augmentation(geometry, replays["corrected"], D4_VIEWS)
+    return found
 
 
 def make_replay(augmentation: Augmentation, batch: Batch, options: argparse.Namespace) -> Callable[[], None]:
@@ -83,18 +81,18 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     step, _ = make_step(Variant(options.width, options.fusion, "contiguous", options.precision), options)
     batch = make_batch(options)
-    ways = augmentations(torch.device(options.device))
-    steps = [step, *(make_replay(one, batch, options) for one in ways.values())]
-    begun = time.perf_counter()
+    replays = augmentations(torch.device(options.device))
+    steps = [step, *(make_replay(augmentation, batch, options) for augmentation in replays.values())]
+    start = time.perf_counter()
     seconds = time_in_turns(steps, options.rounds)
-    judged = 1 if options.device == "cpu" else 0
+    clock = 1 if options.device == "cpu" else 0  # processor or elapsed time
     print(
         f"{options.model}, width {options.width}, {options.fusion}, {options.precision}, batch {options.batch_size}, "
-        f"{options.device}, {torch.get_num_threads()} threads; {time.perf_counter() - begun:.0f} s"
+        f"{options.device}, {torch.get_num_threads()} threads; {time.perf_counter() - start:.0f} s"
     )
     print("                          seconds  cpu s  share of the step")
-    for name, times in zip(["training step", *ways], seconds, strict=True):
-        print(f"{name:<24} {times[0]:>8.3f} {times[1]:>6.3f} {100 * times[judged] / seconds[0][judged]:>8.1f} %")
+    for name, times in zip(["training step", *replays], seconds, strict=True):
+        print(f"{name:<24} {times[0]:>8.3f} {times[1]:>6.3f} {100 * times[clock] / seconds[0][clock]:>8.1f} %")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What a store costs: a row in each format, and a store of 100,000 rows.
+"""Time and memory of a store: a row in each format, and a store of 100,000 rows.
 
     python tests/bench/bench_store.py --rows 100000
 
-Rows are read on one thread, each digest checked: by the chunk files into one array again and again, into new arrays, as
-they are stored, and through zarr. The large store is simulated: every row has an id, a description and records of its
-own, but its folders are links to those of a few, and the digest of its content is right in one row of fifty: those are
-read. Reading them says what the processor does; no disk is read. Each measurement on it runs in a process of its own,
-whose largest memory is told; the seconds are elapsed ones, behind them those of the processor.
+Rows are read on one thread with their digests checked: from the chunk files into a reused array, into new arrays, in
+the stored format, and through zarr. The large store is simulated: every row has its own id, description and records,
+but its chunk files are links to those of a few rows, and the digest of its content is correct in one row of fifty, the
+rows that are read. Reading them measures the processor, not a disk. Each measurement on the large store runs in its own
+process and reports elapsed seconds, processor seconds in brackets, and peak memory.
 """
 
 import argparse
@@ -35,9 +35,9 @@ from nucseg_cache.samples import ARRAYS
 
 KEY = Key({"architecture": "drawn", "format": "f16"})
 N_DISTINCT = 8
-"""Rows of the simulated store with files of their own."""
+"""Rows of the simulated store that have their own chunk files."""
 READABLE_EVERY = 50
-"""Of so many rows one has the right digest of its content."""
+"""One in so many rows has the correct digest of its content."""
 MIB = 1 << 20
 
 T = TypeVar("T")
@@ -45,9 +45,9 @@ T = TypeVar("T")
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=100_000, help="of the simulated store; 0 leaves it out")
-    parser.add_argument("--images", type=int, default=24, help="read in each format; 0 leaves that out")
-    parser.add_argument("--store", help="with real embeddings of format f16 to store in each format; default: drawn")
+    parser.add_argument("--rows", type=int, default=100_000, help="of the simulated store; 0 skips it")
+    parser.add_argument("--images", type=int, default=24, help="to read in each format; 0 skips this")
+    parser.add_argument("--store", help="a store with embeddings of format f16; default: drawn embeddings")
     parser.add_argument("--measure", choices=MEASURED, help=argparse.SUPPRESS)
     parser.add_argument("--at", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -61,10 +61,9 @@ def measure_formats(folder: Path, options: argparse.Namespace) -> None:
     values = draw_embeddings(rows) if options.store is None else real_embeddings(options.store, len(rows))
     samples = draw_samples(rows, 256)
     store = Store.create(folder / "f.zarr", dataset="drawn", source="", preparation={"side_px": "256"}, rows=samples)
-    print(
-        f"{len(rows)} {'drawn' if options.store is None else 'real'} embeddings; milliseconds a row, least and median"
-    )
-    print("format    MiB   written       read          into new      as stored     through zarr")
+    kind = "drawn" if options.store is None else "real"
+    print(f"{len(rows)} {kind} embeddings; milliseconds per row, minimum and median")
+    print("format    MiB   write         read          into new      as stored     through zarr")
     for name in FORMATS:
         embeddings = store.embeddings(Key({**KEY.fields, "format": name}))
         columns = columns_of_format(embeddings, values)
@@ -75,8 +74,8 @@ def measure_formats(folder: Path, options: argparse.Namespace) -> None:
         print(f"{name:<6} {n_bytes / n_rows / MIB:>6.3f}", *(f"{min(c):>6.2f} {np.median(c):>6.2f}" for c in columns))
     read = each(rows, lambda row: store.read_samples([row]))
     print(f"sample (image, masks): read {min(read):.2f} {np.median(read):.2f}")
-    here, there = np.ones(MIB), np.empty(MIB)
-    copied = each(rows, lambda row: np.copyto(there, here))
+    source, target = np.ones(MIB), np.empty(MIB)
+    copied = each(rows, lambda row: np.copyto(target, source))
     print(f"for comparison, 8 MiB copied: {min(copied):.2f} {np.median(copied):.2f}")
 
 
@@ -109,16 +108,16 @@ def each(rows: Sequence[int], read: Callable[[int], object]) -> list[float]:
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     work()
-    return 1000 * (time.perf_counter() - begun)
+    return 1000 * (time.perf_counter() - start)
 
 
 # ---- a large store
 
 
 def simulate(path: Path, n_rows: int) -> None:
-    """Make a store of so many rows, each of which can be read."""
+    """Create a store of so many rows, of which one in `READABLE_EVERY` can be read."""
     distinct = draw_samples(range(N_DISTINCT), 256)
     store = Store.create(path, dataset="drawn", source="", preparation={"side_px": "256"}, rows=distinct)
     store.embeddings(KEY).write(range(N_DISTINCT), draw_embeddings(range(N_DISTINCT)))
@@ -185,24 +184,24 @@ def simulate_embeddings(store: Store, layout: Layout, samples: Sequence[SampleRo
     write_rows(arrays["stored"], 0, np.resize(np.asarray(arrays["stored"][:N_DISTINCT]), len(samples)))
 
 
-Taken = dict[str, tuple[float, float]]
-"""What was done -> elapsed seconds, seconds of the processor."""
+Times = dict[str, tuple[float, float]]
+"""Operation -> elapsed seconds, processor seconds."""
 
 
 def seconds(work: Callable[[], T]) -> tuple[T, tuple[float, float]]:
-    begun, begun_cpu = time.perf_counter(), time.process_time()
+    start, start_cpu = time.perf_counter(), time.process_time()
     result = work()
-    return result, (time.perf_counter() - begun, time.process_time() - begun_cpu)
+    return result, (time.perf_counter() - start, time.process_time() - start_cpu)
 
 
-def open_and_missing(path: Path) -> Taken:
+def open_and_missing(path: Path) -> Times:
     store, opening = seconds(lambda: Store.open(path))
     missing, asking = seconds(store.embeddings(KEY).missing)
     assert missing == []
     return {"open": opening, "missing": asking}
 
 
-def random_reads(path: Path) -> Taken:
+def random_reads(path: Path) -> Times:
     store = Store.open(path)
     embeddings, random = store.embeddings(KEY), np.random.default_rng(0)
     out = embeddings.read([0])
@@ -212,8 +211,8 @@ def random_reads(path: Path) -> Taken:
     return {"400 embeddings": reads, "400 samples": samples}
 
 
-def start_of_embed(path: Path) -> Taken:
-    """What `nucseg embed` asks of a store before it encodes, and of each block while it does."""
+def start_of_embed(path: Path) -> Times:
+    """The queries of `nucseg embed` before it encodes, and for each block while it does."""
     store = Store.open(path, mode="r+")
     embeddings = store.embeddings(KEY)
     with store.exclusive():
@@ -228,8 +227,8 @@ def start_of_embed(path: Path) -> Taken:
             "a block's missing": of_block}  # fmt: skip
 
 
-def append_block(path: Path) -> Taken:
-    """A block more, as `nucseg embed` adds new images; what it costs must not grow with the store."""
+def append_block(path: Path) -> Times:
+    """Append a block as `nucseg embed` does for new images; the time must not grow with the store."""
     store = Store.open(path, mode="r+")
     more = draw_samples(range(10**6, 10**6 + BLOCK_ROWS), 256)
     small = Store.create(path.with_name("small.zarr"), dataset="d", source="", preparation={"side_px": "256"})
@@ -239,28 +238,28 @@ def append_block(path: Path) -> Taken:
     }
 
 
-def cache_info(path: Path) -> Taken:
+def cache_info(path: Path) -> Times:
     def run() -> None:
         from nucseg_pipeline.cli import app
 
-        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        with Path(os.devnull).open("w") as devnull, redirect_stdout(devnull):
             app(["cache", "info", str(path)], standalone_mode=False)
 
     return {"nucseg cache info": seconds(run)[1]}
 
 
-MEASURED: dict[str, Callable[[Path], Taken]] = {
+MEASURED: dict[str, Callable[[Path], Times]] = {
     function.__name__: function
     for function in (open_and_missing, random_reads, cache_info, start_of_embed, append_block)
 }
 
 
 def measure(name: str, path: Path) -> None:
-    told = ", ".join(f"{what} {elapsed:.3f} ({cpu:.3f})" for what, (elapsed, cpu) in MEASURED[name](path).items())
-    # what getrusage tells begins with what the process that started this one had
+    times = ", ".join(f"{what} {elapsed:.3f} ({cpu:.3f})" for what, (elapsed, cpu) in MEASURED[name](path).items())
+    # not getrusage, whose maximum includes the process that started this one
     lines = Path("/proc/self/status").read_text().splitlines()
     peak = int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 1024
-    print(f"{name.replace('_', ' '):<17} {told} s; {peak:.0f} MiB at most", flush=True)
+    print(f"{name.replace('_', ' '):<17} {times} s; peak {peak:.0f} MiB", flush=True)
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
-"""Students against the encoder they imitate and against ViT-B: time, size, and fidelity on given images; in one run.
+"""Compare students with their teacher and with ViT-B: time, size, and fidelity on given images, in one run.
 
     python tests/bench/bench_student.py --threads 2
     python tests/bench/bench_student.py --threads 2 --teacher mobile_sam_encoder.onnx --images cryonuseg \
         --students students/a/student.safetensors students/b/student.safetensors
 
-Every encoder is opened as a user opens it and encodes the same images, one at a time: resizing, normalising and the
-guard are in its time. All take turns, round by round. ViT-B is of full size; its weights are random. Without --images
-drawn ones are encoded, on which fidelity says little. Images are those of a folder that `nucseg datasets` knows.
+Every encoder is opened as users do and encodes the same images one at a time, including resizing, normalising and
+checks. All alternate over several rounds. ViT-B has its full size and random weights. --images is a folder of a data
+set listed by `nucseg datasets`; without it drawn images are encoded, on which fidelity means little.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def main() -> None:
             start = time.perf_counter()
             encode(encoder, timed[: 1 if name == VIT_B else None])
             seconds[name].append((time.perf_counter() - start) / (1 if name == VIT_B else len(timed)))
-    pace = {name: statistics.median(times) for name, times in seconds.items()}
-    print(f"{'':44} ms/image | of ViT-B's pace | of the teacher's | file, MB | error, cosine, centred cosine")
+    median = {name: statistics.median(times) for name, times in seconds.items()}
+    print(f"{'':44} ms/image | ViT-B / this    | teacher / this   | file, MB | error, cosine, centred cosine")
     for name in opened:
-        told = fidelity(embedded.get("teacher"), embedded[name]) if name != VIT_B else ""
-        teachers = f"{pace['teacher'] / pace[name]:8.1f}" if "teacher" in pace else " " * 8
+        scores = fidelity(embedded.get("teacher"), embedded[name]) if name != VIT_B else ""
+        speedup = f"{median['teacher'] / median[name]:8.1f}" if "teacher" in median else " " * 8
         size = Path(name).stat().st_size / 1e6 if Path(name).is_file() else float("nan")
-        times = f"{1e3 * pace[name]:8.1f} | {pace[VIT_B] / pace[name]:15.1f} | {teachers:>16}"
-        print(f"{name[-44:]:44} {times} | {size:8.2f} | {told}")
+        times = f"{1e3 * median[name]:8.1f} | {median[VIT_B] / median[name]:15.1f} | {speedup:>16}"
+        print(f"{name[-44:]:44} {times} | {size:8.2f} | {scores}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -65,23 +65,23 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--timed", type=int, default=4, help="images that are timed; all are compared")
-    parser.add_argument("--teacher", type=Path, help="the encoder in ONNX that they imitate")
+    parser.add_argument("--timed", type=int, default=4, help="number of images to time; all are compared")
+    parser.add_argument("--teacher", type=Path, help="the teacher in ONNX")
     parser.add_argument("--images", type=Path, help="folder of a data set")
-    parser.add_argument("--dataset", default="cryonuseg", help="its layout")
-    parser.add_argument("--students", type=Path, nargs="*", default=[], help="beside the one of the package")
+    parser.add_argument("--dataset", default="cryonuseg", help="layout of that folder")
+    parser.add_argument("--students", type=Path, nargs="*", default=[], help="in addition to the shipped one")
     return parser.parse_args()
 
 
 def read_images(options: argparse.Namespace) -> list[NDArray[np.uint8]]:
-    """Native images, at most 30; drawn ones where none are given."""
+    """Native images, at most 30; drawn ones without --images."""
     if options.images is None:
         return draw_images(4)
     return [entry.read_image()[0] for entry in open_dataset(options.dataset, options.images).entries[:30]]
 
 
 def open_all(options: argparse.Namespace) -> dict[str, Encoder]:
-    """Every contestant by its file, the teacher as `teacher`."""
+    """All encoders by their file, the teacher as `teacher`."""
     given = {"device": options.device, "threads": options.threads}
     students = {str(path): open_encoder(f"student:{path}", **given) for path in [shipped_student(), *options.students]}
     teacher = {"teacher": open_encoder(f"onnx:{options.teacher}", **given)} if options.teacher else {}
@@ -96,13 +96,13 @@ def encode(encoder: Encoder, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.
 
 
 def fidelity(true: NDArray[np.float32] | None, own: NDArray[np.float32]) -> str:
-    """How near embeddings are to the teacher's, by `nucseg.replay.fidelity`; the means are those of these images."""
+    """Agreement with the teacher's embeddings by `nucseg.replay.fidelity`, with channel means over these images."""
     if true is None:
         return ""
     means, inside = channel_means(position_pattern([torch.from_numpy(true)])), torch.ones(64, 64, dtype=torch.bool)
     pairs = zip(torch.from_numpy(true), torch.from_numpy(own), strict=True)
     agreements = {str(i): agreement(t, r, means, inside) for i, (t, r) in enumerate(pairs)}
-    return ", ".join(f"{one.value:.3f}" for one in measured([agreements]).values())
+    return ", ".join(f"{interval.value:.3f}" for interval in measured([agreements]).values())
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python tests/bench/bench_train_step.py --widths 4 8 --batch-size 8 --threads 2
 
-The variants take turns, round after round, and the quickest round of each counts, so that what else the machine
-does touches all of them alike. On a busy machine trust the seconds of processor time, with one thread: waiting
-threads spin. Ratios are of processor time, on another device of elapsed time, against the width's first variant.
+The variants alternate over several rounds, and the fastest round of each counts, so that other work on the machine
+affects all of them equally. On a busy machine use processor time with one thread, because waiting threads spin. Ratios
+are of processor time, on a GPU of elapsed time, to the first variant of the same width.
 """
 
 import argparse
@@ -35,7 +35,9 @@ class Variant:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="eunet3plus")
-    parser.add_argument("--widths", type=int, nargs="+", default=[4, 8], help="the papers take 32: minutes a step here")
+    parser.add_argument(
+        "--widths", type=int, nargs="+", default=[4, 8], help="the papers use 32: minutes per step on a CPU"
+    )
     parser.add_argument("--fusions", nargs="+", default=["none", "xgfb"])
     parser.add_argument("--layouts", nargs="+", default=["channels_last"], choices=LAYOUTS)
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"], choices=["float32", "bfloat16"])
@@ -81,9 +83,9 @@ def time_in_turns(steps: list[Callable[[], None]], rounds: int) -> list[tuple[fl
         step()  # the first call chooses kernels and fills caches
     for _ in range(rounds):
         for i, step in enumerate(steps):
-            begun, begun_cpu = time.perf_counter(), time.process_time()
+            start, start_cpu = time.perf_counter(), time.process_time()
             step()
-            elapsed, cpu = time.perf_counter() - begun, time.process_time() - begun_cpu
+            elapsed, cpu = time.perf_counter() - start, time.process_time() - start_cpu
             quickest[i] = min(quickest[i][0], elapsed), min(quickest[i][1], cpu)
     return quickest
 
@@ -98,9 +100,9 @@ def main() -> None:
         variants = [Variant(width, *names) for names in rest]
         steps, n_parameters = zip(*(make_step(variant, options) for variant in variants), strict=True)
         seconds = time_in_turns(list(steps), options.rounds)
-        judged = 1 if options.device == "cpu" else 0
+        clock = 1 if options.device == "cpu" else 0  # processor or elapsed time
         for v, n, times in zip(variants, n_parameters, seconds, strict=True):
-            ratio = times[judged] / seconds[0][judged]
+            ratio = times[clock] / seconds[0][clock]
             print(f"{v.width:>5} {v.fusion:>8} {v.layout:>14} {v.precision:>9} {n:>11,}", end="")
             print(f" {times[0]:>8.3f} {times[1]:>6.3f} {ratio:>6.2f}", flush=True)
 

@@ -1,12 +1,12 @@
-"""Stage one in one process against several workers on this machine, into a new store each time.
+"""Compare stage one in one process with several workers on this machine, into a new store each time.
 
     python tests/bench/bench_workers.py --encoder onnx:mobile_sam_encoder.onnx --dataset nuinsseg --source nuinsseg
 
-Three ways take turns, round after round: one process with all threads, workers that share the same threads, and one
-process with as many threads as a worker has. Timed is the encoding, from the first image to the last record, with the
-workers up and their encoders open. Beside it stand the whole stage, start of the workers included, and the processor
-time of all processes, which says more on a machine that others use too. A task is a block of rows, so by default there
-is a block of images for each worker.
+Three setups alternate over several rounds: one process with all threads, workers that share the same threads, and one
+process with as many threads as a worker has. The encoding is timed from the first image to the last record, with the
+workers started and their encoders open. The whole stage, including the start of the workers, and the processor time of
+all processes are reported too; processor time is more reliable on a shared machine. A task is a block of rows, so by
+default there is a block of images for each worker.
 """
 
 import argparse
@@ -33,11 +33,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--encoder", default="random")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--dataset", default="drawn")
-    parser.add_argument("--source", type=Path, help="default: noise, a block of images a worker")
-    parser.add_argument("--images", type=int, help="default: a block of images a worker")
+    parser.add_argument("--source", type=Path, help="default: noise")
+    parser.add_argument("--images", type=int, help="default: a block of images per worker")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2, help="of all workers together")
-    parser.add_argument("--device", default="cpu", help="cuda: each worker takes a GPU")
+    parser.add_argument("--device", default="cpu", help="cuda: each worker uses one GPU")
     parser.add_argument("--rounds", type=int, default=2)
     return parser.parse_args()
 
@@ -71,9 +71,9 @@ def stage(options: argparse.Namespace, cache: Path, n_images: int, workers: int 
 
 
 def processor_s() -> float:
-    """Seconds that this process, and processes of it that have ended, have spent on processors so far."""
-    used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    """Processor seconds of this process and its finished child processes so far."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def main() -> None:
@@ -81,27 +81,27 @@ def main() -> None:
     options = parse_arguments()
     n_images = options.images or options.workers * BLOCK_ROWS
     share = max(1, options.threads // options.workers)
-    ways = {
+    setups = {
         f"one process, {options.threads} threads": (None, options.threads),
         f"{options.workers} workers, {share} threads each": (options.workers, share),
         f"one process, {share} threads": (None, share),
     }
     print(f"{options.encoder} on {options.device}, {n_images} images of {options.source or 'noise'}")
-    seconds: dict[str, list[list[float]]] = {way: [] for way in ways}
+    seconds: dict[str, list[list[float]]] = {setup: [] for setup in setups}
     with tempfile.TemporaryDirectory() as folder:
         if options.source is None:
             options.source = draw(Path(folder) / "drawn", n_images)
         for number in range(options.rounds):
-            for way, (workers, threads) in ways.items():
-                seconds[way].append(stage(options, Path(folder) / "cache", n_images, workers, threads))
-                encoding_s, whole_s, cpu_s = seconds[way][-1]
-                told = f"encoding {encoding_s:7.2f} s   whole stage {whole_s:7.2f} s   processor {cpu_s:7.2f} s"
-                print(f"round {number + 1}  {way:32}{told}", flush=True)
-    medians = {way: statistics.median(encoding for encoding, *_ in rounds) for way, rounds in seconds.items()}
-    together = list(medians)[1]
-    for way, median in medians.items():
-        print(f"{way:32}median {median:7.2f} s, {n_images / median:6.2f} images/s, {median / medians[together]:5.2f}")
-    print(f"(the last column: how many times as fast {together} are)")
+            for setup, (workers, threads) in setups.items():
+                seconds[setup].append(stage(options, Path(folder) / "cache", n_images, workers, threads))
+                encoding_s, whole_s, cpu_s = seconds[setup][-1]
+                times = f"encoding {encoding_s:7.2f} s   whole stage {whole_s:7.2f} s   processor {cpu_s:7.2f} s"
+                print(f"round {number + 1}  {setup:32}{times}", flush=True)
+    medians = {setup: statistics.median(encoding for encoding, *_ in rounds) for setup, rounds in seconds.items()}
+    parallel = list(medians)[1]
+    for setup, median in medians.items():
+        print(f"{setup:32}median {median:7.2f} s, {n_images / median:6.2f} images/s, {median / medians[parallel]:5.2f}")
+    print(f"(last column: speed-up by {parallel})")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Samples and embeddings for benchmarks: random, and as hard to compress as real ones."""
+"""Random samples and embeddings for benchmarks that compress like real ones."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from nucseg_cache import SampleRow
 
 
 def draw_samples(numbers: Iterable[int], side_px: int) -> list[SampleRow]:
-    """Samples of discs on a smooth ground."""
+    """Samples of discs on a smooth background."""
     y, x = np.mgrid[:side_px, :side_px]
     samples = []
     for number in numbers:
@@ -37,7 +37,7 @@ def draw_samples(numbers: Iterable[int], side_px: int) -> list[SampleRow]:
 
 
 def draw_embeddings(numbers: Iterable[int]) -> np.ndarray:
-    """(n, 256, 64, 64) float32: each channel with a mean and a spread of its own, smooth in parts, with outliers."""
+    """(n, 256, 64, 64) float32: every channel has its own mean and spread, smooth and noisy parts, and outliers."""
     rows = []
     for number in numbers:
         random = np.random.default_rng((7, number))

@@ -1,4 +1,4 @@
-"""What an encoder has to compute for one image, and how much a GPU can."""
+"""Operations of an encoder for one image, and the peak performance of GPUs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ BFLOAT16_TFLOPS = {
     "RTX 4090": 165,
     "RTX 3090": 71,
 }
-"""Dense bfloat16 peak with sums in float32, by a part of the device's name, as the maker states it; first match."""
+"""Dense bfloat16 peak with float32 accumulation according to the vendor, by part of the device name; first match."""
 
 
 def peak_tflops(device_name: str) -> float | None:
-    """Return the bfloat16 peak of a device, None where it is not known."""
+    """Return the bfloat16 peak of a device, or None if it is not known."""
     return next((float(peak) for part, peak in BFLOAT16_TFLOPS.items() if part in device_name), None)
 
 
 def useful_flop(shape: VitShape) -> float:
-    """Floating-point operations for one image: no padded query, no bias, no norm."""
+    """Floating-point operations for one image, without padded queries, biases and norms."""
     channels, side, _ = EMBEDDING_SHAPE
     tokens, width = side * side, shape.embed_dim
     linear = 2 * tokens * width * width * 12 * shape.depth

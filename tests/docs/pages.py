@@ -14,7 +14,7 @@ PAGES = sorted(
     if not path.is_symlink()
 )
 
-BLOCK = re.compile(r"^```(?:bash|console)?\n(.*?)^```|((?:^    \S.*\n(?:^\s*\n)*)+)", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(?:bash|console)?\n(.*?)^```|((?:^    \S[^\n]*\n(?:^\s*\n)*)+)", re.MULTILINE | re.DOTALL)
 """An indented block, or a fenced one of the shell or without a language."""
 
 TABLE = re.compile(r" *nucseg {2}")

@@ -44,7 +44,7 @@ def test_augmentation(file: Path) -> None:
     motions = Geometry.named(str(file)).motions(0, 0, [str(number) for number in range(16)], side=64)
 
     assert len(set(motions.elements)) > 3
-    assert 2 < len(motions.bent) < 14
+    assert 2 < len(motions.mapped) < 14
 
 
 def test_views(file: Path) -> None:

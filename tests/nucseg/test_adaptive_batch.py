@@ -1,4 +1,4 @@
-"""Where memory runs out, less is tried at once, nothing is lost or done out of turn; other errors stay as they are."""
+"""When memory runs out, batches shrink and nothing is lost or reordered; other errors are passed on."""
 
 import logging
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ TIB = 1 << 40
 
 
 class Room:
-    """Doubles numbers, so many at once as there is room for, and remembers how many it was asked for."""
+    """Doubles numbers, at most as many at once as there is room for, and records the sizes of the batches."""
 
-    def __init__(self, for_how_many: int) -> None:
-        self.for_how_many, self.asked = for_how_many, list[int]()
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.sizes = capacity, list[int]()
 
-    def __call__(self, part: Sequence[int]) -> list[int]:
-        self.asked.append(len(part))
-        if len(part) > self.for_how_many:
+    def __call__(self, batch: Sequence[int]) -> list[int]:
+        self.sizes.append(len(batch))
+        if len(batch) > self.capacity:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8 GiB\nand more")
-        return [2 * number for number in part]
+        return [2 * number for number in batch]
 
 
 @pytest.mark.parametrize(
-    ("n_items", "size", "room", "asked"),
+    ("n_items", "size", "capacity", "sizes"),
     [
         (10, 4, 9, [4, 4, 2]),
         (10, 16, 9, [10, 5, 5]),
@@ -36,48 +36,48 @@ class Room:
         (0, 4, 1, []),
     ],
 )
-def test_all_is_made_in_turn_with_half_as_much_at_once_until_it_fits(
-    n_items: int, size: int, room: int, asked: list[int], caplog: pytest.LogCaptureFixture
+def test_items_are_processed_in_order_in_batches_halved_until_they_fit(
+    n_items: int, size: int, capacity: int, sizes: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    make = Room(room)
+    double = Room(capacity)
     with caplog.at_level(logging.WARNING):
-        made = list(AdaptiveBatcher(size).parts(range(n_items), make))
+        batches = list(AdaptiveBatcher(size).batches(range(n_items), double))
 
-    assert [number for _, part in made for number in part] == [2 * number for number in range(n_items)]
-    assert [number for part, _ in made for number in part] == list(range(n_items))
-    assert make.asked == asked
-    assert len(caplog.records) == sum(n > room for n in asked)
+    assert [number for _, doubled in batches for number in doubled] == [2 * number for number in range(n_items)]
+    assert [number for batch, _ in batches for number in batch] == list(range(n_items))
+    assert double.sizes == sizes
+    assert len(caplog.records) == sum(n > capacity for n in sizes)
 
 
-def test_the_size_that_fits_is_kept_and_told(caplog: pytest.LogCaptureFixture) -> None:
-    at_once, make = AdaptiveBatcher(8), Room(2)
+def test_the_size_that_fits_is_kept_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    batcher, double = AdaptiveBatcher(8), Room(2)
 
     for items in (range(5), range(4)):
-        list(at_once.parts(items, make))
+        list(batcher.batches(items, double))
 
-    assert make.asked == [5, 2, 2, 1, 2, 2]
-    assert at_once.size == 2
-    assert caplog.messages == ["No memory for 5 images at once; going on with 2."]
+    assert double.sizes == [5, 2, 2, 1, 2, 2]
+    assert batcher.size == 2
+    assert caplog.messages == ["Out of memory with 5 images at once; continuing with 2."]
 
 
 def test_not_even_one_is_an_error_with_the_reason_and_the_way_out() -> None:
     with pytest.raises(OutOfMemory, match=r"even one image \(CUDA out of memory\. Tried to allocate 8 GiB\).*cpu"):
-        list(AdaptiveBatcher(2).parts([1, 2], Room(0)))
+        list(AdaptiveBatcher(2).batches([1, 2], Room(0)))
 
 
-def test_another_error_is_not_tried_again() -> None:
-    make = Room(9)
+def test_other_errors_are_raised_without_another_try() -> None:
+    double = Room(9)
 
-    def failing(part: Sequence[int]) -> list[int]:
-        make(part)
+    def failing(batch: Sequence[int]) -> list[int]:
+        double(batch)
         raise RuntimeError("sizes do not match")
 
     with pytest.raises(RuntimeError, match="sizes do not match"):
-        list(AdaptiveBatcher(2).parts([1, 2], failing))
-    assert make.asked == [2]
+        list(AdaptiveBatcher(2).batches([1, 2], failing))
+    assert double.sizes == [2]
 
 
-def test_what_torch_and_numpy_really_say_is_understood() -> None:
+def test_the_real_errors_of_torch_and_numpy_are_recognised() -> None:
     for allocate in (lambda: torch.empty(1024 * TIB), lambda: np.empty(1024 * TIB)):
         with pytest.raises((RuntimeError, MemoryError)) as caught:
             allocate()
@@ -85,7 +85,7 @@ def test_what_torch_and_numpy_really_say_is_understood() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
@@ -95,10 +95,10 @@ def test_what_torch_and_numpy_really_say_is_understood() -> None:
         "could not create a primitive",  # oneDNN, on a CPU
     ],
 )
-def test_what_other_devices_say_is_understood(said: str) -> None:
-    assert lacks_memory(RuntimeError(said))
+def test_the_messages_of_other_devices_are_recognised(message: str) -> None:
+    assert lacks_memory(RuntimeError(message))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("The size of tensor a must match"), KeyboardInterrupt(), OSError("x")])
-def test_other_errors_are_told_apart(error: BaseException) -> None:
+def test_other_errors_are_not_taken_for_it(error: BaseException) -> None:
     assert not lacks_memory(error)

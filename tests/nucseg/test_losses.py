@@ -1,4 +1,4 @@
-"""The loss against closed forms and the published formulas."""
+"""The losses against closed forms and the published formulas."""
 
 import math
 
@@ -140,7 +140,7 @@ def test_half_precision_logits_give_a_full_precision_loss() -> None:
         ((1, 2, 4, 4), (1, 4, 4), (4, 4), r"ignore.*\(1, 4, 4\).*\(4, 4\)"),
     ],
 )
-def test_shapes_that_do_not_go_together_are_refused(
+def test_shapes_that_do_not_match_are_refused(
     logits: tuple[int, ...], target: tuple[int, ...], ignore: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -156,7 +156,7 @@ def test_an_ignore_map_of_numbers_is_refused() -> None:
 
 
 def distances(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What is predicted, what is true, where nuclei are, and what counts in nothing: nothing of it yet."""
+    """Prediction, truth, nucleus mask and ignore mask; no pixel is ignored."""
     _, target, ignore = make_batch(seed)
     generator = torch.Generator().manual_seed(seed)
     predicted = torch.randn(target.shape, generator=generator)
@@ -185,7 +185,7 @@ def test_the_distance_loss_of_four_pixels_by_hand() -> None:
     torch.testing.assert_close(gradient, torch.tensor([[[-1, 1 / 3, 0, -0.5 / 3]]]))
 
 
-def test_a_distance_learned_by_heart_costs_nothing() -> None:
+def test_a_perfect_distance_has_no_loss() -> None:
     _, distance, target, ignore = distances()
 
     assert distance_loss(distance, distance, target, ignore) == 0
@@ -194,7 +194,7 @@ def test_a_distance_learned_by_heart_costs_nothing() -> None:
 def test_ignored_pixels_count_in_nothing_of_the_distance_loss_even_if_they_are_nan() -> None:
     predicted, distance, target, ignore = distances()
     ignore[:, 10:] = True
-    cropped, cropped_gradient = distance_gradient(*(one[:, :10] for one in (predicted, distance, target, ignore)))
+    cropped, cropped_gradient = distance_gradient(*(x[:, :10] for x in (predicted, distance, target, ignore)))
 
     predicted[:, 10:], distance[:, 12:], target[:, 10:] = torch.nan, torch.nan, 255
     whole, gradient = distance_gradient(predicted, distance, target, ignore)
@@ -213,13 +213,13 @@ def test_a_batch_of_ignored_pixels_has_no_distance_loss_and_no_gradient() -> Non
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
-@pytest.mark.parametrize("there", [0, 1])
-def test_without_nuclei_or_without_background_the_other_part_is_all(there: int) -> None:
+@pytest.mark.parametrize("label", [0, 1])
+def test_without_nuclei_or_without_background_only_the_other_part_counts(label: int) -> None:
     predicted, distance, _, ignore = distances()
     errors = (predicted - distance).abs()
     smooth = torch.where(errors < 0.1, errors**2 / 0.2, errors - 0.05)
 
-    loss = distance_loss(predicted, distance, torch.full(ignore.shape, there), ignore)
+    loss = distance_loss(predicted, distance, torch.full(ignore.shape, label), ignore)
 
     torch.testing.assert_close(loss, smooth.mean())
 
@@ -235,7 +235,7 @@ def test_distances_of_another_shape_are_refused(which: int, name: str) -> None:
     batch = list(distances())
     batch[which] = batch[which][:, None]
 
-    with pytest.raises(ConfigError, match=rf"{name} should be \(3, 16, 16\).*got \(3, 1, 16, 16\)"):
+    with pytest.raises(ConfigError, match=rf"{name} must be \(3, 16, 16\).*got \(3, 1, 16, 16\)"):
         distance_loss(*batch)
 
 
@@ -253,7 +253,7 @@ def test_presence_is_the_cross_entropy_of_whether_a_valid_pixel_is_nucleus() -> 
     assert presence_loss(*presences()).item() == pytest.approx(expected / 3)
 
 
-def test_nobody_knows_the_presence_in_a_wholly_ignored_image() -> None:
+def test_a_wholly_ignored_image_has_no_presence_loss() -> None:
     logit, target, ignore = presences()
     ignore[0] = True
 

@@ -1,4 +1,4 @@
-"""Recipes that are meant to take all memory or all time, and any others."""
+"""Recipes that try to exhaust memory or time, and any others."""
 
 import tomllib
 from pathlib import Path
@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nucseg.errors import ConfigError
-from nucseg.toml import MOST_BYTES, parse_toml, read_toml
+from nucseg.toml import MAX_BYTES, parse_toml, read_toml
 
 
-def test_a_byte_order_mark_is_no_mistake() -> None:
+def test_a_byte_order_mark_is_accepted() -> None:
     assert parse_toml(b"\xef\xbb\xbf[train]\nepochs = 1\n", "The recipe") == {"train": {"epochs": 1}}
 
 
@@ -28,15 +28,15 @@ def test_a_byte_order_mark_is_no_mistake() -> None:
         b"\xff\xfe",
     ],
 )
-def test_a_bomb_is_refused_at_once(bomb: bytes) -> None:
+def test_a_bomb_is_refused_quickly(bomb: bytes) -> None:
     with pytest.raises(ConfigError, match=r"The recipe a\.toml"):
         parse_toml(bomb, "The recipe a.toml")
 
 
 @pytest.mark.timeout(20)
-def test_of_a_file_without_an_end_little_is_read(tmp_path: Path) -> None:
+def test_an_endless_file_is_not_read_to_the_end(tmp_path: Path) -> None:
     (tmp_path / "endless.toml").symlink_to("/dev/zero")
-    (tmp_path / "large.toml").write_bytes(b" " * (MOST_BYTES + 1))
+    (tmp_path / "large.toml").write_bytes(b" " * (MAX_BYTES + 1))
 
     for name in ("endless", "large"):
         with pytest.raises(ConfigError, match=f"{name}.toml is larger than 1 MiB"):
@@ -46,7 +46,7 @@ def test_of_a_file_without_an_end_little_is_read(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=200) | st.text("[]{}=.\"'#,\n\\ aex0_-:", max_size=60).map(str.encode))
-def test_any_bytes_are_what_the_standard_library_reads_or_a_mistake_that_is_named(content: bytes) -> None:
+def test_any_bytes_are_parsed_as_by_the_standard_library_or_refused(content: bytes) -> None:
     try:
         expected = tomllib.loads(content.decode("utf-8-sig"))
     except ValueError:

@@ -65,7 +65,7 @@ def test_a_set_in_the_layout_of_conic_goes_from_files_to_report(
     assert (summary["n_images"], summary["n_groups"], summary["grid"]) == (8, 4, "native grid")
     assert {*summary["strata"]} == set(COHORTS)
     assert any("36 of 4981" in note for note in summary["notes"])
-    assert not any("group" in note and "also sees" in note for note in summary["notes"])
+    assert not any("group" in note and "is also in" in note for note in summary["notes"])
     assert "0 encoded" in nucseg(*embed).stdout
 
 

@@ -1,4 +1,4 @@
-"""Images of any size, whole slides among them: read region by region, at any magnification, never whole."""
+"""Images of any size, including whole slides, read region by region at any scale."""
 
 from nucseg.data.slides.factory import SLIDE_SUFFIXES, open_slide
 from nucseg.data.slides.slide import ArraySlide, Slide

@@ -1,4 +1,4 @@
-"""From a file to the reader that fits it."""
+"""Choose the reader for an image file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nucseg.data.files import IMAGE_SUFFIXES
 from nucseg.data.images import MAX_PIXELS
-from nucseg.data.slides.in_memory import WholeImage, extent
+from nucseg.data.slides.in_memory import InMemoryImage, header_size
 from nucseg.data.slides.openslide_reader import ScannerSlide, openslide_library
 from nucseg.data.slides.resolution import tiff_mpp
 from nucseg.data.slides.slide import Slide
@@ -16,70 +16,66 @@ from nucseg.errors import DataError
 from nucseg.paths import opened_file
 
 SCANNER_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif")
-"""Formats of scanners."""
+"""Formats of slide scanners."""
 
 SLIDE_SUFFIXES = (*IMAGE_SUFFIXES, *SCANNER_SUFFIXES)
-"""What is taken for an image in a folder."""
+"""Suffixes of the files that count as images."""
 
-WHOLE_TIFF_PIXELS = 2048 * 2048
-"""TIFFs of one page and no more pixels are decoded whole, exactly as a data set's images are."""
+IN_MEMORY_PIXELS = 2048 * 2048
+"""TIFFs with one page and at most this many pixels are decoded at once, exactly like the images of data sets."""
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def open_slide(file: Path) -> Slide:
-    """Open an image of any size: PNG, JPEG, TIFF, OME-TIFF, or what OpenSlide reads.
+    """Open an image of any size: PNG, JPEG, TIFF, OME-TIFF, or any format of OpenSlide.
 
     Raises:
-        DataError: no such file, no image, damaged, not 8-bit RGB or gray, or a library is missing for it.
+        DataError: the file is missing, damaged, or not an 8-bit RGB or gray image, or its library is not installed.
     """
     try:
         with opened_file(file) as stream:
-            begin = stream.read(4)
+            magic = stream.read(4)
     except OSError as cause:
-        raise DataError(f"{file} cannot be read: {cause.strerror}. Name an image, or a folder of images.") from cause
+        raise DataError(f"{file} cannot be read: {cause.strerror}. Give an image, or a folder of images.") from cause
     if file.suffix.lower() in SCANNER_SUFFIXES:
-        return _scanned(file, begin)
-    if begin in _TIFF:
-        return _tiff(file)
-    return WholeImage(file)
+        return _open_scanner_format(file, magic)
+    if magic in _TIFF:
+        return _open_tiff(file)
+    return InMemoryImage(file)
 
 
-def _scanned(file: Path, begin: bytes) -> Slide:
+def _open_scanner_format(file: Path, magic: bytes) -> Slide:
     openslide = openslide_library()
     if openslide is not None and openslide.OpenSlide.detect_format(str(file)) is not None:
         return ScannerSlide(file, openslide)
-    if begin in _TIFF:
+    if magic in _TIFF:
         return TiffSlide(file)
-    how = (
-        "OpenSlide does not know it either: is it damaged?"
-        if openslide
-        else "`pip install 'nucseg[slides]'` brings it."
-    )
-    raise DataError(f"{file} is no TIFF, and slides of other formats are read by OpenSlide. {how}")
+    advice = "It cannot read this file: is it damaged?" if openslide else "Run `pip install 'nucseg[slides]'`."
+    raise DataError(f"{file} is not a TIFF, and other slide formats need OpenSlide. {advice}")
 
 
-def _tiff(file: Path) -> Slide:
+def _open_tiff(file: Path) -> Slide:
     try:
         slide = TiffSlide(file)
     except DataError:
-        # Pillow unpacks some that tifffile needs a further library for, or says more clearly what is wrong
+        # Pillow can decode some that tifffile needs another library for, or has a clearer error
         with opened_file(file) as stream:
-            width, height = extent(stream)
+            width, height = header_size(stream)
         if 0 < width * height <= MAX_PIXELS:
-            return WholeImage(file, _said(file))
+            return InMemoryImage(file, _mpp_in(file))
         raise
-    if len(slide.levels) == 1 and math.prod(slide.size) <= WHOLE_TIFF_PIXELS:
+    if len(slide.levels) == 1 and math.prod(slide.size) <= IN_MEMORY_PIXELS:
         slide.close()
-        return WholeImage(file, slide.mpp)
+        return InMemoryImage(file, slide.mpp)
     return slide
 
 
-def _said(file: Path) -> float | None:
+def _mpp_in(file: Path) -> float | None:
     import tifffile
 
     try:
         with tifffile.TiffFile(file) as tiff:
             return tiff_mpp(tiff)
-    except Exception:  # its pixels may be readable all the same
+    except Exception:  # its pixels may still be readable
         return None

@@ -1,4 +1,4 @@
-"""Whole slides in the formats of scanners, read by OpenSlide."""
+"""Whole slides in the formats of scanners, read with OpenSlide."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nucseg.errors import DataError
 
 
 def openslide_library() -> Any | None:
-    """The openslide module, None where it is not installed or finds no library."""
+    """The openslide module; None if it is not installed or does not find its library."""
     try:
         import openslide
     except (ImportError, OSError):
@@ -23,12 +23,12 @@ def openslide_library() -> Any | None:
 
 
 class ScannerSlide(Slide):
-    """A slide that OpenSlide reads; what was not scanned is white."""
+    """A slide read with OpenSlide; areas that were not scanned are white."""
 
     reader = "openslide"
 
     def __init__(self, file: Path, openslide: Any) -> None:
-        """Open a slide; DataError where OpenSlide cannot."""
+        """Open a slide. Raises DataError if OpenSlide cannot."""
         super().__init__()
         self._file = file
         try:
@@ -43,7 +43,7 @@ class ScannerSlide(Slide):
         self._slide.close()
 
     def _read_level(self, level: int, y: int, x: int, h: int, w: int) -> Image:
-        down_y, down_x = (whole / part for whole, part in zip(self.levels[0], self.levels[level], strict=True))
+        down_y, down_x = (full / reduced for full, reduced in zip(self.levels[0], self.levels[level], strict=True))
         try:
             region = self._slide.read_region((round(x * down_x), round(y * down_y)), level, (w, h))
         except Exception as cause:
@@ -54,4 +54,6 @@ class ScannerSlide(Slide):
 
 
 def _unreadable(file: Path, cause: Exception) -> DataError:
-    return DataError(f"OpenSlide cannot read {file} ({cause}). It is damaged or incomplete: fetch it again.")
+    return DataError(
+        f"OpenSlide cannot read {file} ({cause}). It is damaged or incomplete: download or export it again."
+    )

@@ -1,4 +1,4 @@
-"""Microns a pixel, as files say it in their several ways."""
+"""Microns per pixel, from the metadata of several formats."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 PLAUSIBLE = (0.05, 20.0)
-"""What microscopes give; anything else, such as 72 dots an inch (353), says nothing of the magnification."""
+"""Range of microscopes; other values, such as 72 dots per inch (353), do not give the magnification."""
 
 _MICRONS = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
 _INCH, _CENTIMETRE = 2, 3
@@ -15,23 +15,23 @@ _MICRONS_OF_UNIT = {_INCH: 25_400.0, _CENTIMETRE: 10_000.0}
 
 
 def plausible(mpp: float | None) -> float | None:
-    """The value where a microscope could give it, else None."""
+    """The value if it is in the range of microscopes, else None."""
     low, high = PLAUSIBLE
     return mpp if mpp is not None and math.isfinite(mpp) and low <= mpp <= high else None
 
 
 def tiff_mpp(tiff: Any) -> float | None:
-    """What an open tifffile.TiffFile says: OME-XML, Aperio's description, ImageJ's unit, then the resolution tags."""
+    """Find it in a tifffile.TiffFile: in OME-XML, Aperio's description, ImageJ's unit, or the resolution tags."""
     page = tiff.pages.first
     description = str(page.description or "")
-    for said in (_ome(tiff.ome_metadata or ""), _aperio(description), _imagej(page, description), _tags(page)):
-        if (mpp := plausible(said)) is not None:
+    for candidate in (_ome(tiff.ome_metadata or ""), _aperio(description), _imagej(page, description), _tags(page)):
+        if (mpp := plausible(candidate)) is not None:
             return mpp
     return None
 
 
 def number(text: str | None) -> float | None:
-    """A number from a text, None where it is none."""
+    """Parse a number; None if the text is not a number."""
     try:
         return None if text is None else float(text)
     except ValueError:
@@ -39,7 +39,7 @@ def number(text: str | None) -> float | None:
 
 
 def _ome(xml: str) -> float | None:
-    # by the attribute's name alone: the text comes from others, and a parser of XML can be led astray
+    # by regular expression, because XML parsers are vulnerable to malicious files
     size = number(_first(r'\bPhysicalSizeX="([^"]{1,40})"', xml))
     unit = _first(r'\bPhysicalSizeXUnit="([^"]{1,20})"', xml) or "µm"
     factor = _MICRONS.get(unit.replace("&#181;", "µ").replace("&#xB5;", "µ"))
@@ -66,8 +66,8 @@ def _per_pixel(page: Any, microns_of_unit: float | None) -> float | None:
     resolution = page.tags.get("XResolution")
     if microns_of_unit is None or resolution is None:
         return None
-    above, below = resolution.value
-    return microns_of_unit * below / above if above else None
+    numerator, denominator = resolution.value
+    return microns_of_unit * denominator / numerator if numerator else None
 
 
 def _first(pattern: str, text: str) -> str | None:

@@ -1,4 +1,4 @@
-"""What every image of any size is: its size, its resolution, and how a region of it is read at a scale."""
+"""The interface of images of any size: levels, resolution, and regions at any scale."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Size = tuple[int, int]
 
 
 class Slide(ABC):
-    """An image that is read by regions; may be read by several threads, which wait for each other."""
+    """An image that is read by regions. Several threads may read; they wait for each other."""
 
     levels: Sequence[Size]
-    """(H, W) of the image, then of smaller copies of it, as they lie in the file."""
+    """(H, W) of the image, then of the smaller copies in the file."""
     mpp: float | None = None
-    """Microns a pixel as the file says; None where it does not, or nothing plausible."""
+    """Microns per pixel according to the file; None if missing or implausible."""
     reader: str = ""
-    """What reads it."""
+    """Name of the library that reads it."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -36,26 +36,26 @@ class Slide(ABC):
         return self.levels[0]
 
     def read(self, y: int, x: int, h: int, w: int, *, grid: Size | None = None) -> Image:
-        """Read a region, (h, w, 3) uint8 RGB.
+        """Read a region as (h, w, 3) uint8 RGB.
 
         Args:
             y: first row, on the grid.
             x: first column.
             h: rows.
             w: columns; the region lies within the grid.
-            grid: (H, W) to which the whole image is thought to be resized; None is the image as it is. Where that is
-                smaller, pixels take the mean over what they cover (as preparation does it), of the smallest copy in
-                the file that is no smaller than the grid; where it is larger, they are interpolated.
+            grid: (H, W) to which the whole image would be resized; None is the native size. If the grid is smaller,
+                pixels are means over what they cover (as in preparation), computed from the smallest level that is at
+                least as large as the grid; if it is larger, they are interpolated.
 
         Raises:
-            DataError: the file is damaged there.
+            DataError: the file is damaged.
         """
-        wanted = self.size if grid is None else grid
-        level = self._level_for(wanted)
-        if self.levels[level] == wanted:
+        target = self.size if grid is None else grid
+        level = self._level_for(target)
+        if self.levels[level] == target:
             return self._locked(level, y, x, h, w)
         (top, bottom, step_y), (left, right, step_x) = (
-            _source(start, n, self.levels[level][axis], wanted[axis])
+            _source(start, n, self.levels[level][axis], target[axis])
             for axis, (start, n) in enumerate([(y, h), (x, w)])
         )
         values = self._locked(level, top, left, bottom - top, right - left).astype(np.float32)
@@ -64,39 +64,39 @@ class Slide(ABC):
         return np.asarray(np.floor(both + 0.5), np.uint8)
 
     def close(self) -> None:  # noqa: B027 - an array has nothing to close
-        """Let go of the file."""
+        """Close the file."""
 
     @abstractmethod
     def _read_level(self, level: int, y: int, x: int, h: int, w: int) -> Image:
-        """Read a region of a level in its own pixels, (h, w, 3)."""
+        """Read a region of a level, in pixels of the level, as (h, w, 3)."""
 
     def _locked(self, level: int, y: int, x: int, h: int, w: int) -> Image:
         with self._lock:
             return self._read_level(level, y, x, h, w)
 
-    def _level_for(self, wanted: Size) -> int:
-        """The smallest level that is no smaller than the grid, but for rounding."""
-        fitting = [
-            number
-            for number, size in enumerate(self.levels)
-            if all(has >= wants - 1 for has, wants in zip(size, wanted, strict=True))
+    def _level_for(self, target: Size) -> int:
+        """The smallest level that is no smaller than the grid, up to rounding."""
+        large_enough = [
+            level
+            for level, size in enumerate(self.levels)
+            if all(extent >= wanted - 1 for extent, wanted in zip(size, target, strict=True))
         ]
-        return min(fitting, key=lambda number: math.prod(self.levels[number]), default=0)
+        return min(large_enough, key=lambda level: math.prod(self.levels[level]), default=0)
 
 
 class ArraySlide(Slide):
-    """An image that is in memory."""
+    """An image in memory."""
 
     reader = "memory"
 
     def __init__(self, image: Image, mpp: float | None = None) -> None:
-        """Take an image (H, W, 3) uint8 RGB; DataError for anything else."""
+        """Take an image (H, W, 3) uint8 RGB. Raises DataError for anything else."""
         super().__init__()
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             found = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise DataError(f"An image is uint8 RGB of shape (H, W, 3), got {found}. Convert it first.")
+            raise DataError(f"An image must be uint8 RGB of shape (H, W, 3), got {found}. Convert it first.")
         if 0 in image.shape:
-            raise DataError(f"An image has at least one pixel, got one of shape {image.shape}.")
+            raise DataError(f"An image must have at least one pixel, got shape {image.shape}.")
         self._image, self.mpp = image, mpp
         self.levels = [(image.shape[0], image.shape[1])]
 
@@ -104,7 +104,7 @@ class ArraySlide(Slide):
         return self._image[y : y + h, x : x + w]
 
 
-def _source(start: int, n: int, native: int, wanted: int) -> tuple[int, int, float]:
-    """First and last (exclusive) native pixel behind n pixels of a grid, with one to spare, and the size of one."""
-    step = native / wanted
+def _source(start: int, n: int, native: int, target: int) -> tuple[int, int, float]:
+    """First and last (exclusive) native pixel under n grid pixels, with a margin of 1, and their ratio."""
+    step = native / target
     return max(math.floor(start * step) - 1, 0), min(math.ceil((start + n) * step) + 1, native), step

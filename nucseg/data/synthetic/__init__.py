@@ -1,4 +1,4 @@
-"""Images drawn by us, always available: for the demo, for tests, for a first look without data."""
+"""Synthetic images, always available: for the demo, for tests, and to try nucseg without data."""
 
 from nucseg.data.synthetic.dataset import RELEASE, SyntheticEntry, synthetic_dataset
 

@@ -1,4 +1,4 @@
-"""The synthetic data set: which images there are, and their digests."""
+"""The synthetic data set: its images and their digests."""
 
 import hashlib
 from dataclasses import dataclass
@@ -20,51 +20,43 @@ RELEASE = Release(
     licence="none needed, drawn by nucseg",
     home="",
     download_gb=None,
-    layout=("nothing: the images are drawn, the same each time, whenever they are read",),
-    instructions=("There is nothing to get, and no --source to name.",),
+    layout=("nothing: images are generated when they are read, always the same",),
+    instructions=("There is nothing to download; leave out --source.",),
 )
 
 _MPP = 0.25
-"""Nuclei are drawn as large as they look at this resolution, that of a 40x objective."""
+"""Nuclei are drawn at this resolution, that of a 40x objective."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticEntry(Entry):
-    """A drawing that is made anew, the same, whenever it is read."""
+    """An image that is drawn when it is read, always the same."""
 
     seed: int
     tissue: int
     """Index into TISSUES."""
     slide: int
-    """Which slide of the tissue."""
+    """Index of the slide among those of the tissue."""
     number: int
-    """Which image of the tissue."""
+    """Index of the image among those of the tissue."""
     side_px: int
 
     def digests(self) -> tuple[bytes, bytes]:
-        """Digests of the drawing, which is made for it: there is nothing else to go by."""
+        """Digests of the drawing, which has to be drawn for this."""
         return self.read()[1:]
 
     def read_image(self) -> tuple[npt.NDArray[np.uint8], bytes]:
-        """Draw, and give the image."""
+        """Draw the image."""
         sample, image_digest, _ = self.read()
         return sample.image, image_digest
 
     def read(self) -> tuple[Sample, bytes, bytes]:
-        """Draw. The digests are of the parameters and the bytes drawn, so that a change of either is noticed."""
+        """Draw. Digests cover the parameters and the pixels, so that they change with either."""
         tissue = TISSUES[self.tissue]
         slide = Slide.drawn(np.random.default_rng((self.seed, self.tissue, self.slide)))
         rng = np.random.default_rng((self.seed, self.tissue, self.slide, self.number))
         image, canvas = draw(tissue, slide, self.side_px, rng)
-        sample = Sample(
-            id=self.id,
-            group=self.group,
-            stratum=self.stratum,
-            mpp=self.mpp,
-            image=image,
-            instances=canvas.instances,
-            ignore=canvas.ignore,
-        )
+        sample = self._sample(image, canvas.instances, canvas.ignore)
         return sample, self._digest(image), self._digest(canvas.instances, canvas.ignore)
 
     def _digest(self, *arrays: npt.NDArray[np.generic]) -> bytes:
@@ -75,13 +67,13 @@ class SyntheticEntry(Entry):
 
 
 def synthetic_dataset(n_images: int = 60, *, side_px: int = 512, seed: int = 0) -> DataSet:
-    """Six tissues in turn, each from two or three slides; with more images the first ones stay the same.
+    """Six tissues in turn, each from two or three slides; more images do not change the first ones.
 
-    Raises ConfigError for less than one image, a side under 64 pixels or a negative seed.
+    Raises ConfigError for less than one image, a side of less than 64 pixels or a negative seed.
     """
     if n_images < 1 or side_px < 64 or seed < 0:
         raise ConfigError(
-            "Synthetic images: at least 1 image, a side of at least 64 pixels and a seed of at least 0 expected, "
+            "Synthetic images: expected at least 1 image, a side of at least 64 pixels and a seed of at least 0, "
             f"got n_images={n_images}, side_px={side_px}, seed={seed}."
         )
     return DataSet(

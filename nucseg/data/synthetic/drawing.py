@@ -1,6 +1,6 @@
-"""Draws H&E-like images with known nuclei: amounts of stain first, then light by the law of Beer and Lambert.
+"""Draw H&E-like images with known nuclei: first amounts of stain, then light by the law of Beer and Lambert.
 
-The arithmetic is numpy's, in float64, and rounded once at the end, so that another machine draws the same bytes.
+All arithmetic is in float64 and rounded once at the end, so that other machines draw the same bytes.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ Plane = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Canvas:
-    """What has been drawn so far.
+    """The state of a drawing.
 
     Shapes:
         stains     (2, H, W)  amounts of hematoxylin and eosin
         instances  (H, W)
         ignore     (H, W)
-        chromatin  (H, W)     mottling of nuclei, mean 0
-        yx         (2, H, W)  pixel positions, bent a little so that no outline is a perfect ellipse
+        chromatin  (H, W)     texture of nuclei, mean 0
+        yx         (2, H, W)  pixel positions, slightly warped so that no outline is a perfect ellipse
     """
 
     stains: Plane
@@ -36,7 +36,7 @@ class Canvas:
 
 
 def draw(tissue: Tissue, slide: Slide, side_px: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.uint8], Canvas]:
-    """Draw one image (side, side, 3); its instance map and ignore mask are on the canvas."""
+    """Draw an image (side, side, 3); its instance map and ignore mask are on the canvas."""
     fibre_angle = rng.uniform(0, np.pi)
     holes = draw_holes(tissue, side_px, rng)
     canvas = _background(tissue, slide, holes, fibre_angle, side_px, rng)
@@ -71,8 +71,8 @@ def _background(
 
 
 def _streaks(angle: float, side_px: int, rng: np.random.Generator) -> Plane:
-    """Wavy noise (side, side) that changes over 6 px across the fibres and 90 px along them."""
-    extent = side_px * 3 // 2  # a little more than the diagonal
+    """Wavy noise (side, side) that varies over 6 px across the fibres and 90 px along them."""
+    extent = side_px * 3 // 2  # slightly more than the diagonal
     table = _smooth(rng.standard_normal((extent // 6 + 2, extent // 90 + 2)), extent)
     x = np.arange(side_px) - side_px / 2
     y = x[:, None]
@@ -96,13 +96,13 @@ def _filled(holes: list[Blob], side_px: int, rng: np.random.Generator) -> Plane:
 
 
 def _clouds(side_px: int, cell_px: float, rng: np.random.Generator) -> Plane:
-    """Smooth noise (side, side), standard deviation about 0.45, that changes over about cell_px."""
+    """Smooth noise (side, side) with a standard deviation of about 0.45 that varies over about cell_px."""
     n_knots = round(side_px / cell_px) + 2
     return _smooth(rng.standard_normal((n_knots, n_knots)), side_px)
 
 
 def _smooth(knots: Plane, side_px: int) -> Plane:
-    """Spread knots over (side, side) by Gaussian weights, which favour no direction."""
+    """Interpolate knots to (side, side) with Gaussian weights, which prefer no direction."""
     return _weights(side_px, len(knots)) @ knots @ _weights(side_px, knots.shape[1]).T
 
 
@@ -110,12 +110,12 @@ def _smooth(knots: Plane, side_px: int) -> Plane:
 def _weights(n: int, n_knots: int) -> Plane:
     position = np.linspace(0, n_knots - 1, n)
     distance = np.abs(position[:, None] - np.arange(n_knots)) / 0.65
-    weights = np.where(distance < 5, np.exp(-0.5 * distance**2), 0)  # denormal numbers would slow everything down
+    weights = np.where(distance < 5, np.exp(-0.5 * distance**2), 0)  # denormal numbers would be slow
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 def _paint(canvas: Canvas, blob: Blob, slide: Slide, id_: int = 0) -> None:
-    """Add a blob's stain; where an id is given, also write it into the instance map (or ignore a vague nucleus)."""
+    """Add a blob's stain; with an id, also write it into the instance map (or ignore a vague nucleus)."""
     edge_px = blob.edge_px + 1.5 * slide.blur_px
     reach = 1.3 * blob.along + edge_px + 4
     rows, columns = (slice(max(0, int(c - reach)), max(0, int(c + reach) + 1)) for c in (blob.y, blob.x))
@@ -126,7 +126,7 @@ def _paint(canvas: Canvas, blob: Blob, slide: Slide, id_: int = 0) -> None:
     canvas.stains[1, rows, columns] += blob.eosin * cover
     below = canvas.stains[0, rows, columns]
     amount = blob.hematoxylin * cover * _texture(blob, u, v, radius, canvas.chromatin[rows, columns])
-    # Sections are thin: where nuclei overlap it is darker, but not by both
+    # sections are thin: overlapping nuclei are darker, but less than the sum
     canvas.stains[0, rows, columns] = np.maximum(below, amount) + 0.35 * np.minimum(below, amount)
     if blob.vague:
         canvas.ignore[rows, columns] |= radius < 1.3
@@ -135,14 +135,14 @@ def _paint(canvas: Canvas, blob: Blob, slide: Slide, id_: int = 0) -> None:
 
 
 def _texture(blob: Blob, u: Plane, v: Plane, radius: Plane, chromatin: Plane) -> Plane:
-    """Amount of chromatin, about 1: mottled; in open nuclei a pale centre, a dark rim and a nucleolus."""
+    """Amount of chromatin, about 1: mottled; open nuclei have a pale centre, a dark rim and a nucleolus."""
     pale = blob.openness * (1 - radius**2).clip(0)
     nucleolus = blob.openness * np.exp(-((u - 0.2) ** 2 + (v + 0.25) ** 2) / 0.04)
     return 1 - 0.7 * pale + 0.6 * nucleolus + (0.3 + 0.9 * blob.openness) * chromatin
 
 
 def _exposed(stains: Plane, slide: Slide, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Light through the stains, unevenly lit and noisy (H, W, 3)."""
+    """Light through the stains (H, W, 3), with uneven illumination and noise."""
     side_px = stains.shape[1]
     evenness = 1 + 0.03 * _clouds(side_px, 200, rng)
     image = np.empty((side_px, side_px, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Where the things in a synthetic image lie: white spaces, nuclei, and what only looks like a nucleus."""
+"""Positions in a synthetic image of white spaces, nuclei, and objects that look like nuclei."""
 
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
@@ -13,7 +13,7 @@ _TISSUE_PX = 512
 _LYMPHOCYTE_PX = 9.5
 _VAGUE_SHARE = 0.04
 _SPACING = 0.75
-"""Centres keep this share of the sum of the radii at least: neighbours may overlap."""
+"""Minimum distance of centres as a share of the sum of the radii; neighbours may overlap."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Blob:
     eosin: float = 0.0
     openness: float = 0.0
     edge_px: float = 1.0
-    """Width of the edge: a wide one looks out of focus."""
+    """Width of the edge; a wide one looks out of focus."""
     vague: bool = False
     """A nucleus so far out of focus that nobody would outline it."""
 
@@ -43,7 +43,7 @@ class Blob:
     def radius(self, yx: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Distance of positions (2, ...) from the centre: 1 on the edge."""
         u, v = self.inside(yx)
-        return np.sqrt(u * u + v * v)  # np.hypot takes five times as long
+        return np.sqrt(u * u + v * v)  # five times as fast as np.hypot
 
     def covers(self, y: float, x: float) -> bool:
         """Whether a point lies in the ellipse."""
@@ -52,31 +52,32 @@ class Blob:
 
 
 def draw_holes(tissue: Tissue, side_px: int, rng: np.random.Generator) -> list[Blob]:
-    """White spaces: fat, lumen, vessels. They may run into each other and over the border."""
+    """White spaces: fat, lumen, vessels. They may overlap each other and the border."""
     radii = tissue.hole_px * rng.uniform(0.55, 1.3, _count(tissue.n_holes, side_px, rng))
     return [
-        Blob(*_somewhere(side_px, rng), along=radius * rng.uniform(1, 1.4), across=radius) for radius in radii.tolist()
+        Blob(*_random_place(side_px, rng), along=radius * rng.uniform(1, 1.4), across=radius)
+        for radius in radii.tolist()
     ]
 
 
 def draw_distractors(side_px: int, rng: np.random.Generator) -> Iterator[Blob]:
-    """Red blood cells, smears of hematoxylin and dark debris: what must not be taken for nuclei."""
+    """Red blood cells, smears of hematoxylin and dark debris, which must not be taken for nuclei."""
     for _ in range(_count(rng.choice([0, 0, 3, 12]), side_px, rng)):
         along, across = rng.uniform(8, 12), rng.uniform(7, 10)
-        yield Blob(*_somewhere(side_px, rng), along=along, across=across, eosin=rng.uniform(0.4, 0.9))
+        yield Blob(*_random_place(side_px, rng), along=along, across=across, eosin=rng.uniform(0.4, 0.9))
     for _ in range(_count(rng.choice([2, 6]), side_px, rng)):
         along, across = rng.uniform(25, 90), rng.uniform(12, 24)
         amount = rng.uniform(0.3, 0.7)
-        yield Blob(*_somewhere(side_px, rng), along=along, across=across, hematoxylin=amount, edge_px=across)
+        yield Blob(*_random_place(side_px, rng), along=along, across=across, hematoxylin=amount, edge_px=across)
     for _ in range(_count(6, side_px, rng)):
         along, across = rng.uniform(1.5, 5), rng.uniform(1.5, 3)
-        yield Blob(*_somewhere(side_px, rng), along=along, across=across, hematoxylin=rng.uniform(0.5, 1.6))
+        yield Blob(*_random_place(side_px, rng), along=along, across=across, hematoxylin=rng.uniform(0.5, 1.6))
 
 
 def draw_nuclei(
     tissue: Tissue, slide: Slide, holes: list[Blob], fibre_angle: float, side_px: int, rng: np.random.Generator
 ) -> list[Blob]:
-    """Nuclei in the tissue, apart from each other by _SPACING. Where it is crowded there are fewer than asked for."""
+    """Nuclei in the tissue with a distance of at least _SPACING; fewer than requested if there is no space."""
     n = _count(tissue.n_nuclei, side_px, rng)
     kept: list[Blob] = []
     taken = np.empty((n, 3))
@@ -100,9 +101,9 @@ def _candidates(
         radius = (_LYMPHOCYTE_PX if lymphocyte else tissue.radius_px) * np.exp(rng.normal(0, 0.17))
         stretch = max(1.0, (1.1 if lymphocyte else tissue.elongation) * np.exp(rng.normal(0, 0.18))) ** 0.5
         vague = rng.random() < _VAGUE_SHARE
-        place = _somewhere(side_px, rng)
+        place = _random_place(side_px, rng)
         if holes and rng.random() < tissue.rim:
-            place = _beside(holes[rng.integers(len(holes))], radius, tissue.columnar, rng)
+            place = _at_rim(holes[rng.integers(len(holes))], radius, tissue.columnar, rng)
         elif rng.random() < tissue.alignment:
             place = (*place[:2], fibre_angle + rng.normal(0, 0.15))
         yield Blob(
@@ -117,11 +118,11 @@ def _candidates(
 
 
 def _chromatin(tissue: Tissue, lymphocyte: bool, rng: np.random.Generator) -> float:
-    variation = max(0.75, np.exp(rng.normal(-0.05, 0.3)))  # a nucleus paler than that would be labelled but not seen
+    variation = max(0.75, np.exp(rng.normal(-0.05, 0.3)))  # paler nuclei would be labelled but not visible
     return float((1.7 if lymphocyte else tissue.chromatin) * variation)
 
 
-def _beside(hole: Blob, radius: float, columnar: bool, rng: np.random.Generator) -> tuple[float, float, float]:
+def _at_rim(hole: Blob, radius: float, columnar: bool, rng: np.random.Generator) -> tuple[float, float, float]:
     turn = rng.uniform(0, 2 * np.pi)
     reach = 1 + (radius * rng.uniform(1.3, 2.2) if columnar else 0.7 * radius) / hole.across
     u, v = hole.along * reach * np.cos(turn), hole.across * reach * np.sin(turn)
@@ -131,7 +132,7 @@ def _beside(hole: Blob, radius: float, columnar: bool, rng: np.random.Generator)
     return hole.y + u * sin + v * cos, hole.x + u * cos - v * sin, angle
 
 
-def _somewhere(side_px: int, rng: np.random.Generator) -> tuple[float, float, float]:
+def _random_place(side_px: int, rng: np.random.Generator) -> tuple[float, float, float]:
     y, x, angle = rng.random(3) * (side_px, side_px, np.pi)
     return float(y), float(x), float(angle)
 

@@ -1,4 +1,4 @@
-"""What the synthetic images are drawn from: six tissues and, for each slide, how it was stained and focused."""
+"""The appearance of synthetic images: six tissues, and the staining and focus of each slide."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ _EOSIN = np.array([0.22, 0.80, 0.56])
 
 @dataclass(frozen=True, kw_only=True)
 class Tissue:
-    """How one tissue looks. Lengths in pixels, amounts of stain in units of the vectors above, natural logarithm."""
+    """Appearance of a tissue. Lengths in pixels, amounts of stain in units of the vectors above (natural logarithm)."""
 
     name: str
     n_nuclei: int
@@ -21,7 +21,7 @@ class Tissue:
     elongation: float
     """Long axis over short axis, on average."""
     alignment: float = 0.0
-    """0: nuclei point anywhere, 1: all along the fibres."""
+    """0: nuclei have any direction, 1: all are along the fibres."""
     chromatin: float = 1.3
     """Hematoxylin in a nucleus."""
     openness: float = 0.3
@@ -39,7 +39,7 @@ class Tissue:
     rim: float = 0.0
     """Share of nuclei that line the white spaces."""
     columnar: bool = False
-    """Nuclei at a white space point away from it instead of lying along it."""
+    """Whether nuclei at a white space point away from it instead of along it."""
 
 
 TISSUES = (
@@ -60,18 +60,18 @@ TISSUES = (
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Slide:
-    """How one slide was stained, focused and lit: the same for all images of a group."""
+    """Staining, focus and illumination of a slide, the same for all images of a group."""
 
     stains: npt.NDArray[np.float64]
     """(2, 3): absorbance of a unit of hematoxylin and of eosin in red, green and blue."""
     strength: tuple[float, float]
-    """How much of the two stains it took, against the average slide."""
+    """Amounts of the two stains relative to the average slide."""
     haze: float
     """Hematoxylin outside nuclei."""
     blur_px: float
-    """How far out of focus the slide is: widens the outlines of nuclei and flattens their chromatin."""
+    """Blur of the slide: widens the outlines of nuclei and reduces the contrast of their chromatin."""
     light: npt.NDArray[np.float64]
-    """(3,): what the empty slide looks like, 0 to 255."""
+    """(3,): colour of the empty slide, 0 to 255."""
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> "Slide":

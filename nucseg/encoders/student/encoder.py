@@ -1,4 +1,4 @@
-"""The student as an encoder."""
+"""The student network as an encoder."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from nucseg.encoders.weights import WeightsFile
 from nucseg.errors import DataError, EncoderError
 
 PREPROCESSING = "prepared"
-"""Name in an encoder's identity: the longest side to 256 px as of a prepared sample, then SAM's constants."""
+"""Name in the encoder's identity: longest side 256 px as in a prepared sample, normalised with SAM's constants."""
 
 BATCH = {"cpu": 8, "cuda": 64}
-"""Images at once: on a CPU more bring nothing."""
+"""Images per forward pass by device type; larger batches make no CPU faster."""
 
 
 class StudentEncoder(Encoder):
-    """A small network that returns about what its teacher would."""
+    """A small network that approximates the embeddings of its teacher."""
 
     def __init__(
         self, network: StudentNetwork, origin: Origin, digest: str, hardware: Hardware, batch_size: int | None
@@ -54,11 +54,11 @@ class StudentEncoder(Encoder):
         }
 
     def resize(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring the longest side of (H, W, 3) to 256 px, as `nucseg.data.prepare` does."""
+        """Resize the longest side of (H, W, 3) to 256 px, as `nucseg.data.prepare` does."""
         try:
             return resized(image, *content_size((image.shape[0], image.shape[1]), STUDENT_PX))
         except DataError as error:
-            raise EncoderError(f"The student cannot see an image so long and thin: {error}") from None
+            raise EncoderError(f"The image is too long and thin for the student: {error}") from None
 
     def _prepare(self, images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
         return [self.resize(image) for image in images]
@@ -66,24 +66,24 @@ class StudentEncoder(Encoder):
     def _embed(self, inputs: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         hardware = self._hardware
         with torch.inference_mode(), torch.autocast(hardware.device.type, enabled=False):
-            shown = padded(inputs).to(hardware.device, hardware.dtype)
-            embedding: NDArray[np.float32] = self._network(shown).float().contiguous().cpu().numpy()
+            tensor = padded(inputs).to(hardware.device, hardware.dtype)
+            embedding: NDArray[np.float32] = self._network(tensor).float().contiguous().cpu().numpy()
         return embedding
 
 
 def padded(images: Sequence[NDArray[np.uint8]]) -> Tensor:
     """Normalise images (H, W, 3) uint8 whose longest side is 256 -> (B, 3, 256, 256), zeros at the bottom right."""
-    canvas = np.zeros((len(images), STUDENT_PX, STUDENT_PX, 3), np.float32)
-    for place, image in zip(canvas, images, strict=True):
-        place[: image.shape[0], : image.shape[1]] = (image - PIXEL_MEAN) / PIXEL_STD
-    return torch.from_numpy(canvas).movedim(-1, 1)  # channels last in memory
+    batch = np.zeros((len(images), STUDENT_PX, STUDENT_PX, 3), np.float32)
+    for canvas, image in zip(batch, images, strict=True):
+        canvas[: image.shape[0], : image.shape[1]] = (image - PIXEL_MEAN) / PIXEL_STD
+    return torch.from_numpy(batch).movedim(-1, 1)  # channels last in memory
 
 
 def open_student(weights: Path | None, *, hardware: Hardware, batch_size: int | None) -> StudentEncoder:
-    """Open the student of the package, or of a file that `nucseg distill` wrote.
+    """Open the shipped student, or that of a file written by `nucseg distill`.
 
     Raises:
-        EncoderError: the file is missing, damaged, or holds something else.
+        EncoderError: the file is missing, damaged, or not a student.
     """
     file = WeightsFile.of(weights or shipped_student())
     network, origin = read_student(file.path)
@@ -92,19 +92,19 @@ def open_student(weights: Path | None, *, hardware: Hardware, batch_size: int | 
 
 
 def _note(origin: Origin) -> str:
-    fits = [
-        f"{told['centred_cosine']:.2f} on {told['n_test']} held-out images of {name}"
-        for name, told in origin.datasets.items()
-        if told.get("centred_cosine") is not None
+    scores = [
+        f"{record['centred_cosine']:.2f} on {record['n_test']} held-out images of {name}"
+        for name, record in origin.datasets.items()
+        if record.get("centred_cosine") is not None
     ]
-    measured = f" (centred cosine {', '.join(fits)})" if fits else ""
+    measured = f" (centred cosine {', '.join(scores)})" if scores else ""
     return (
-        f"The encoder `student` imitates {_named(origin.teacher)}{measured}: what guidance by that encoder itself is "
-        "worth, only its own embeddings show."
+        f"The encoder `student` imitates {_teacher_name(origin.teacher)}{measured}: only that encoder's own "
+        "embeddings show how much its guidance helps."
     )
 
 
-def _named(teacher: Mapping[str, str]) -> str:
-    """The teacher, for people: its name, or the beginning of its file's digest where others share the name."""
+def _teacher_name(teacher: Mapping[str, str]) -> str:
+    """Readable name of the teacher, with the start of its file's digest if the architecture does not identify it."""
     name = teacher.get("architecture", "another")
     return f"the {name} encoder {teacher.get('weights', '')[:8]}" if name in ("onnx", "student") else name

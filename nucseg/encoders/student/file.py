@@ -1,4 +1,4 @@
-"""A student's file: its weights in safetensors, and beside them what it was made from."""
+"""A student's file: its weights in safetensors, and its origin in their metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nucseg.errors import EncoderError
 
 
 def student_bytes(network: StudentNetwork, origin: Origin) -> bytes:
-    """The content of a file, the same for the same weights and origin: float16, folded."""
+    """The bytes of a student's file, identical for the same weights and origin: float16, folded."""
     metadata = {FORMAT: json.dumps(asdict(origin), sort_keys=True)}
     state = {name: value.half().contiguous() for name, value in network.state_dict().items()}
     content: bytes = save(state, metadata=metadata)
@@ -26,10 +26,10 @@ def student_bytes(network: StudentNetwork, origin: Origin) -> bytes:
 
 
 def read_student(path: Path) -> tuple[StudentNetwork, Origin]:
-    """The network of a file, in float32 and ready for use.
+    """Read the network of a file, in float32 and evaluation mode, and its origin.
 
     Raises:
-        EncoderError: it is no student's file, truncated, or of another format.
+        EncoderError: the file is not a student, truncated, or of another format.
     """
     origin = read_origin(path)
     state = load_file(path)
@@ -42,8 +42,8 @@ def read_student(path: Path) -> tuple[StudentNetwork, Origin]:
 def _shape(origin: Origin, path: Path) -> StudentShape:
     if origin.size not in SIZES:
         raise EncoderError(
-            f"{path} holds a student of the size {origin.size!r}, known are {', '.join(SIZES)}. Use the version of "
-            "nucseg that wrote it."
+            f"{path} is a student of size {origin.size!r}. Known: {', '.join(SIZES)}. Use the version of nucseg that "
+            "wrote it."
         )
     return SIZES[origin.size]
 
@@ -58,5 +58,6 @@ def _check(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Pa
     if wrong or broken:
         raise EncoderError(
             f"{path} does not fit a student of its size: {len(wrong)} weights missing, unknown or of another shape, "
-            f"{len(broken)} not finite, the first is {(wrong + broken)[0]}. Copy the file again, or distill it anew."
+            f"{len(broken)} not finite, the first is {(wrong + broken)[0]}. Copy the file again, or repeat the "
+            "distillation."
         )

@@ -1,10 +1,10 @@
-"""The student: convolutions at 64 and 32 cells, attention at 16, and back.
+"""The student network: convolutions on grids of 64 and 32 cells, attention on 16, and back to 64.
 
 Our own design, of parts that run fast on a CPU: residual blocks of two 3x3 convolutions (He et al. 2016, with batch
-normalisation, which is folded into the weights once they are learned), transformer blocks (pre-norm, Vaswani et al.
-2017) where the grid is so coarse that attention over all of it costs little, and a U-shaped way back (Ronneberger et
-al. 2015). A third of what a SAM embedding holds beside its channel means depends on the place in the grid alone, in
-patterns too fine for the coarse grid: the head is shown learned maps of the place.
+normalisation, which is folded into the weights after training), transformer blocks (pre-norm, Vaswani et al. 2017)
+where the grid is coarse enough for attention over all of it, and a U-shaped path back (Ronneberger et al. 2015). A
+third of the variance of a SAM embedding depends only on the position in the grid, in patterns too fine for the coarse
+grid: the head therefore reads learned position maps.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from nucseg.encoders.student.sizes import GRID, StudentShape
 STEM = 32
 """Channels at 128 cells."""
 
-HEADS_OF = 32
+HEAD_CHANNELS = 32
 """Channels of an attention head."""
 
 MLP_RATIO = 3
-"""Hidden channels of a transformer block's MLP, in channels of its tokens."""
+"""Hidden channels of a transformer block's MLP per channel of its tokens."""
 
 POSITION_SCALE = 0.1
-"""Standard deviation that the maps of the place are drawn with."""
+"""Standard deviation of the initial position maps."""
 
 
 class StudentNetwork(nn.Module):
@@ -38,7 +38,7 @@ class StudentNetwork(nn.Module):
 
         Args:
             shape: the hyperparameters.
-            folded: without batch normalisation, as it is kept in files; such a network is not trained.
+            folded: without batch normalisation, as stored in files; such a network is not trained.
         """
         super().__init__()
         self.shape = shape
@@ -51,7 +51,7 @@ class StudentNetwork(nn.Module):
         self.middle = Residual(middle, folded)
         self.to_coarse = ConvNorm(middle, coarse, stride=2, folded=folded)
         self.coarse_place = nn.Parameter(POSITION_SCALE * torch.randn(1, (GRID // 4) ** 2, coarse))
-        self.coarse = nn.Sequential(*(Attending(coarse) for _ in range(shape.coarse_blocks)))
+        self.coarse = nn.Sequential(*(Transformer(coarse) for _ in range(shape.coarse_blocks)))
         self.from_coarse = nn.Conv2d(coarse, middle, 1)
         self.middle_again = Residual(middle, folded)
         self.from_middle = nn.Conv2d(middle, fine, 1)
@@ -76,8 +76,8 @@ class StudentNetwork(nn.Module):
         return embedding
 
     @torch.no_grad()
-    def begin_with(self, pattern: Tensor) -> None:
-        """Return a pattern (256, 64, 64) for every image, as nearly as so few maps can, until more is learned."""
+    def initialise_from_pattern(self, pattern: Tensor) -> None:
+        """Make the network return the best approximation of a pattern (256, 64, 64) by its maps, for every image."""
         channels, sizes, places = torch.linalg.svd(pattern.flatten(1), full_matrices=False)
         n_maps, n_cells = self.shape.positions, GRID**2
         self.place.copy_((places[:n_maps] * n_cells**0.5).reshape(self.place.shape))
@@ -87,7 +87,7 @@ class StudentNetwork(nn.Module):
 
     @torch.no_grad()
     def folded(self, scale: float = 1.0, offset: Tensor | None = None) -> StudentNetwork:
-        """Without batch normalisation: scale times what this network returns in evaluation, plus offset (256,)."""
+        """A network without batch normalisation that returns scale * (output in evaluation mode) + offset (256,)."""
         network = StudentNetwork(self.shape, folded=True)
         state = {key: value for key, value in self.state_dict().items() if ".norm." not in key}
         for name, part in self.named_modules():
@@ -103,7 +103,7 @@ class StudentNetwork(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A 3x3 convolution and its batch normalisation, or both in one where they are folded."""
+    """A 3x3 convolution and its batch normalisation, which may be folded into it."""
 
     def __init__(self, n_in: int, n_out: int, *, stride: int = 1, folded: bool = False) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class ConvNorm(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a shortcut."""
+    """Two convolutions with a shortcut."""
 
     def __init__(self, channels: int, folded: bool) -> None:
         super().__init__()
@@ -129,12 +129,12 @@ class Residual(nn.Module):
         return F.relu(x + self.second(F.relu(self.first(x))))
 
 
-class Attending(nn.Module):
+class Transformer(nn.Module):
     """A transformer block."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.n_heads = channels // HEADS_OF
+        self.n_heads = channels // HEAD_CHANNELS
         self.before_attention, self.before_mlp = nn.LayerNorm(channels), nn.LayerNorm(channels)
         self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
         self.mlp = nn.Sequential(

@@ -1,4 +1,4 @@
-"""The sizes that a student comes in, and where the package keeps one; needs no torch."""
+"""The sizes of student networks, and the path of the shipped one; needs no torch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from importlib import resources
 from pathlib import Path
 
 STUDENT_PX = 256
-"""Side of the square that a student is shown, in pixels: that of the prepared samples."""
+"""Side of the square image that a student reads, in pixels, as in prepared samples."""
 
 GRID = 64
-"""Cells a side of the embedding, each of 4 px."""
+"""Cells per side of the embedding, each of 4 px."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,16 +18,16 @@ class StudentShape:
     """Hyperparameters of a `StudentNetwork`."""
 
     channels: int
-    """At the grid of 64 cells; twice as many at 32, four times as many at 16."""
+    """Channels on the grid of 64 cells; twice as many on 32, four times as many on 16."""
 
     fine_blocks: int
-    """Residual blocks at 64 cells, before and again after the coarser grids."""
+    """Residual blocks on 64 cells, before and again after the coarser grids."""
 
     coarse_blocks: int
-    """Transformer blocks at 16 cells."""
+    """Transformer blocks on 16 cells."""
 
     positions: int = 24
-    """Maps of 64 x 64 that depend on the place alone."""
+    """Learned 64 x 64 maps that depend only on the position."""
 
 
 SIZES = {
@@ -35,9 +35,9 @@ SIZES = {
     "medium": StudentShape(channels=48, fine_blocks=1, coarse_blocks=2),
     "large": StudentShape(channels=64, fine_blocks=2, coarse_blocks=2),
 }
-"""The sizes that can be asked for by name."""
+"""The available sizes by name."""
 
 
 def shipped_student() -> Path:
-    """The file of the student that comes with the package."""
+    """Path of the student that is shipped with the package."""
     return Path(str(resources.files("nucseg.encoders.student") / "student.safetensors"))

@@ -78,7 +78,7 @@ class StudentTrainer:
         self.history: list[EpochTold] = []
         torch.manual_seed(config.seed)
         network = StudentNetwork(SIZES[config.size])
-        network.begin_with(pattern)
+        network.initialise_from_pattern(pattern)
         self.network = network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=WEIGHT_DECAY, foreach=True

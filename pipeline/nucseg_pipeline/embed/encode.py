@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from nucseg.data import Entry
 from nucseg.encoders import Encoder, guard
-from nucseg.encoders.base import LEAST_BATCH
+from nucseg.encoders.base import MIN_BATCH
 from nucseg_cache import BLOCK_ROWS, Store
 from nucseg_cache.formats import LARGEST_HALF
 from nucseg_pipeline.datasets.normalised import remember_unchanged
@@ -164,7 +164,7 @@ class Encoding:
         """Batches of the encoder's size; the very first is the least there is, because it only warms up."""
         first = 0
         while first < len(block.jobs):
-            last = first + (max(self._encoder.batch_size, LEAST_BATCH) if self._n_planned else LEAST_BATCH)
+            last = first + (max(self._encoder.batch_size, MIN_BATCH) if self._n_planned else MIN_BATCH)
             self._n_planned += 1
             yield _Batch(block.jobs[first:last], block, is_last=last >= len(block.jobs))
             first = last

@@ -54,7 +54,7 @@ def moved_native(image: Image, motions: Motions) -> Image:
     """
     square = squared(image)
     fill = torch.from_numpy(PADDING).float()[:, None, None]
-    moved = _on(len(square), motions).moved(torch.from_numpy(square).movedim(-1, 0).float()[None] - fill)[0] + fill
+    moved = _on(len(square), motions).apply(torch.from_numpy(square).movedim(-1, 0).float()[None] - fill)[0] + fill
     return np.ascontiguousarray(moved.round().clamp(0, 255).byte().movedim(0, -1).numpy())
 
 
@@ -64,7 +64,7 @@ def cells_inside(size: tuple[int, int], motions: Motions, grid: int) -> Tensor:
     content = torch.zeros(1, 1, grid, grid, dtype=torch.bool)
     content[..., :h, :w] = True
     rest = motions if motions.maps is None else replace(motions, maps=on_grid(motions.maps, grid))
-    return rest.moved(content, nearest=True)[0, 0]
+    return rest.apply(content, nearest=True)[0, 0]
 
 
 def _on(side: int, motions: Motions) -> Motions:

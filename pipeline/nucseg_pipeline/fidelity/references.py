@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nucseg.encoders import Encoder
-from nucseg.encoders.base import LEAST_BATCH
+from nucseg.encoders.base import MIN_BATCH
 from nucseg.replay import Motions, Replay, d4
 from nucseg.replay.fidelity import Agreement, agreement, channel_means
 from nucseg_pipeline.fidelity.motions import Move
@@ -82,7 +82,7 @@ class ImageEmbeddings:
 def n_to_encode(drawn: Sequence[tuple[Move, Motions]], known: Set[int]) -> int:
     """How many images `look` encodes where the embeddings of some elements are known."""
     needed = {element for _, motions in drawn for element in motions.elements} - known
-    return len(needed) + sum(bool(motions.bent) for _, motions in drawn)
+    return len(needed) + sum(bool(motions.mapped) for _, motions in drawn)
 
 
 def look(
@@ -97,7 +97,7 @@ def look(
     An exact view that a move begins with is encoded once, whether or not it is a move of its own.
     """
     elements = subject.missing(element for _, motions in drawn for element in motions.elements)
-    bent = [number for number, (_, motions) in enumerate(drawn) if motions.bent]
+    bent = [number for number, (_, motions) in enumerate(drawn) if motions.mapped]
     shown = [Motions.of_elements([element]) for element in elements] + [drawn[number][1] for number in bent]
     embeddings = [torch.from_numpy(one) for one in encoded(encoder, subject.native, shown, told)]
     exact = {**subject.exact, **dict(zip(elements, embeddings, strict=False))}
@@ -119,7 +119,7 @@ def orbit(subject: ImageEmbeddings, encoder: Encoder, told: Told) -> Tensor:
 
 def encoded(encoder: Encoder, image: Image, shown: Sequence[Motions], told: Told) -> Iterator[NDArray[np.float32]]:
     """Encode an image under each of the motions, batch by batch."""
-    size = max(encoder.batch_size, LEAST_BATCH)
+    size = max(encoder.batch_size, MIN_BATCH)
     for first in range(0, len(shown), size):
         batch = [moved_native(image, motions) for motions in shown[first : first + size]]
         started = time.perf_counter()

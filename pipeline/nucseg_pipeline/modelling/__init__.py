@@ -1,1 +1,1 @@
-"""The network of a run: building it, running it, and the device it runs on."""
+"""Build the network of a run, run it, and choose its device."""

@@ -1,4 +1,4 @@
-"""What a trained network says of rows: probability maps, and its scores on the validation part."""
+"""Run a trained network on rows of a store: probability maps, and the validation scores."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from nucseg_pipeline.loading.batch import Batch, collate
 from nucseg_pipeline.loading.batches import batches
 from nucseg_pipeline.loading.dataset import EmbeddingDataset, stream
 
-Taken = TypeVar("Taken")
+Selected = TypeVar("Selected")
 
 THRESHOLD = 0.5
-"""Nucleus probability from which a pixel is foreground while epochs are compared."""
+"""Nucleus probability from which validation counts a pixel as foreground."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A sample and what a network says of it."""
+    """A sample and a network's prediction for it."""
 
     sample: SampleRow
     probability: NDArray[np.float32]
     """(H, W) probability of nucleus on the grid of the prepared image."""
     distance: NDArray[np.float32] | None = None
-    """(H, W) how far inside its nucleus a pixel lies; None if the network does not say."""
+    """(H, W) how far inside its nucleus a pixel lies; None if the network has no distance head."""
 
     @property
     def content(self) -> tuple[slice, slice]:
-        """Rows and columns that the image covers: what a network says of the padding is nothing."""
+        """Rows and columns that the image covers; the rest is padding, where a prediction has no meaning."""
         h, w = content_size(self.sample.size, len(self.probability))
         return slice(h), slice(w)
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Sums over images, to be added up over processes."""
+    """Sums over images, which add up over processes."""
 
     loss: float
     dice: float
@@ -58,15 +58,15 @@ def predict(
 ) -> Iterator[Prediction]:
     """Probability maps of rows in their order, in float32, without augmentation.
 
-    Where memory does not suffice for `batch_size` images at once, fewer are taken; OutOfMemory where not even one fits.
+    If `batch_size` images do not fit into memory, smaller batches are used; OutOfMemory if not even one image fits.
     """
     model.eval()
     at_once = AdaptiveBatcher(batch_size)
     for share in stream(rows, batches(range(len(rows)), batch_size)):
-        maps = _taken(model, collate(share, device), _maps)
-        for part, (probabilities, distances) in at_once.parts(range(len(share)), maps):
-            for i, one, distance in zip(part, probabilities, distances, strict=True):
-                yield Prediction(share[i].sample, one, distance)
+        maps = _forward(model, collate(share, device), _maps)
+        for part, (probabilities, distances) in at_once.batches(range(len(share)), maps):
+            for i, probability, distance in zip(part, probabilities, distances, strict=True):
+                yield Prediction(share[i].sample, probability, distance)
 
 
 def validate(
@@ -84,31 +84,31 @@ def validate(
     losses, dices, at_once = [0.0], [], AdaptiveBatcher(batch_size)
     for share in stream(rows, batches(own, batch_size)):
         batch = collate(share, device)
-        parts = at_once.parts(range(len(share)), _taken(model, batch, lambda outputs: outputs.sides[0].float()))
-        logits = torch.cat([made for _, made in parts])
+        parts = at_once.batches(range(len(share)), _forward(model, batch, lambda outputs: outputs.sides[0].float()))
+        logits = torch.cat([part_logits for _, part_logits in parts])
         losses.append(float(SegmentationLoss()(logits, batch.target, batch.ignore)) * len(share))
-        for row, one in zip(share, _probability(logits), strict=True):
+        for row, probability in zip(share, _probability(logits), strict=True):
             sample = row.sample
-            dices.append(dice(count_pixels(sample.instances > 0, one >= THRESHOLD, sample.ignore)))
+            dices.append(dice(count_pixels(sample.instances > 0, probability >= THRESHOLD, sample.ignore)))
     return Scores(loss=sum(losses), dice=sum(dices), n_images=len(dices))
 
 
-def _taken(
-    model: SegmentationModel, batch: Batch, take: Callable[[Outputs], Taken]
-) -> Callable[[Sequence[int]], Taken]:
-    """What is taken of the network's outputs for consecutive images of a batch."""
+def _forward(
+    model: SegmentationModel, batch: Batch, select: Callable[[Outputs], Selected]
+) -> Callable[[Sequence[int]], Selected]:
+    """A function that runs the network on consecutive images of a batch and selects from its outputs."""
 
     @torch.no_grad()
-    def of(part: Sequence[int]) -> Taken:
-        some = slice(part[0], part[-1] + 1)
-        embedding = None if batch.embedding is None else batch.embedding[some].float()
-        return take(model.outputs(batch.image[some], embedding))
+    def run(part: Sequence[int]) -> Selected:
+        images = slice(part[0], part[-1] + 1)
+        embedding = None if batch.embedding is None else batch.embedding[images].float()
+        return select(model.outputs(batch.image[images], embedding))
 
-    return of
+    return run
 
 
 def _maps(outputs: Outputs) -> tuple[NDArray[np.float32], Sequence[NDArray[np.float32] | None]]:
-    """(B, H, W) probabilities on the CPU, and as many maps of distance, or Nones where the network has none."""
+    """(B, H, W) probabilities on the CPU, and as many distance maps, or Nones without a distance head."""
     probability = _probability(outputs.sides[0])
     distance = outputs.distance
     return probability, [None] * len(probability) if distance is None else list(distance.float().cpu().numpy())
@@ -116,6 +116,6 @@ def _maps(outputs: Outputs) -> tuple[NDArray[np.float32], Sequence[NDArray[np.fl
 
 @torch.no_grad()
 def _probability(logits: Tensor) -> NDArray[np.float32]:
-    """(B, H, W) probability of the second class, nucleus, on the CPU."""
+    """(B, H, W) probability of nucleus, the second class, on the CPU."""
     probability: NDArray[np.float32] = logits.float().softmax(1)[:, 1].cpu().numpy()
     return probability

@@ -1,4 +1,4 @@
-"""The network that a training's configuration asks for."""
+"""Build the network of a training configuration."""
 
 from dataclasses import fields
 
@@ -9,12 +9,12 @@ from nucseg_pipeline.config import TrainConfig
 
 
 def build_network(config: TrainConfig) -> SegmentationModel:
-    """Return it new, its weights drawn from torch's random state; ConfigError where there is no such network."""
+    """Return a new network with weights drawn from torch's random state; ConfigError if there is no such network."""
     options = {field.name: getattr(config, field.name) for field in fields(ModelConfig)}
     return build_model(config.model, ModelConfig(**options))
 
 
 def check_network(config: TrainConfig) -> None:
-    """Raise ConfigError where there is no such network; nothing is drawn and no memory taken."""
+    """Raise ConfigError if there is no such network, without drawing weights or using memory."""
     with torch.device("meta"):
         build_network(config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nucseg.data.files import found_in, listed
+from nucseg.data.files import found_in, image_files
 from nucseg.data.slides import SLIDE_SUFFIXES
 from nucseg.errors import ConfigError
 
@@ -33,7 +33,7 @@ def named_images(places: Sequence[Path]) -> dict[str, Path]:
 
 def _files(place: Path) -> list[Path]:
     if place.is_dir():
-        files = list(listed(place, SLIDE_SUFFIXES).values())
+        files = list(image_files(place, SLIDE_SUFFIXES).values())
         if not files:
             raise ConfigError(
                 f"There is no image in {place}: found {found_in(place)}, expected {', '.join(SLIDE_SUFFIXES)}. Name "

@@ -13,7 +13,7 @@ from nucseg.data.resampling import resampled
 from nucseg.nuclei.instances import InstanceRule, separate
 from nucseg.nuclei.measurements import Measurements, measure
 from nucseg.nuclei.polygons import Ring, outline
-from nucseg.nuclei.stitching import Piece, RowBand, Span, Window, assemble, spans
+from nucseg.nuclei.stitching import BlockWindow, NucleusMask, RowBand, WindowNuclei, block_windows, stitch
 from nucseg.tiling import Maps
 from nucseg_pipeline.loading.prefetch import prefetch
 from nucseg_pipeline.predict.probability_maps import Scene
@@ -75,14 +75,14 @@ def bands(
     block = max(BLOCK_PX[0], 2 * margin), max(BLOCK_PX[1], 2 * margin)
     held = _Held()
 
-    def look(down: Span, right: Span) -> Window[Nucleus] | None:
+    def look(down: BlockWindow, right: BlockWindow) -> WindowNuclei[Nucleus] | None:
         return _window(scene, held, scaled, down, right)
 
-    assembled = assemble(
-        scene.slide.size, look, block=block, margin=margin, min_area_px=scaled.min_area_px, shift=shift
-    )
+    assembled = stitch(scene.slide.size, look, block=block, margin=margin, min_area_px=scaled.min_area_px, shift=shift)
     height = scene.grid.extent[0]
-    waiting = [_needed(one, network_px[0], height) for one in spans(scene.slide.size[0], block[0], margin, shift[0])]
+    waiting = [
+        _needed(one, network_px[0], height) for one in block_windows(scene.slide.size[0], block[0], margin, shift[0])
+    ]
 
     def found(new: Maps) -> list[RowBand[Nucleus]]:
         held.add(new)
@@ -97,12 +97,16 @@ def bands(
         yield from several
 
 
-def _needed(span: Span, network_px: float, extent: int) -> slice:
+def _needed(span: BlockWindow, network_px: float, extent: int) -> slice:
     """What of the network's grid is needed to interpolate a window along an axis."""
-    return slice(max(floor(span.from_ / network_px) - 1, 0), min(ceil(span.to / network_px) + 2, extent))
+    return slice(
+        max(floor(span.window_start / network_px) - 1, 0), min(ceil(span.window_stop / network_px) + 2, extent)
+    )
 
 
-def _window(scene: Scene, held: _Held, rule: InstanceRule, down: Span, right: Span) -> Window[Nucleus] | None:
+def _window(
+    scene: Scene, held: _Held, rule: InstanceRule, down: BlockWindow, right: BlockWindow
+) -> WindowNuclei[Nucleus] | None:
     rows, columns = (
         _needed(span, scene.network_px[axis], scene.grid.extent[axis]) for axis, span in enumerate((down, right))
     )
@@ -114,20 +118,20 @@ def _window(scene: Scene, held: _Held, rule: InstanceRule, down: Span, right: Sp
     instances = separate(probability, rule, maps[1] if len(maps) > 1 else None)
     if not instances.any():
         return None
-    image = scene.slide.read(down.from_, right.from_, down.to - down.from_, right.to - right.from_)
+    image = scene.slide.read(down.window_start, right.window_start, down.window_px, right.window_px)
 
-    def describe(piece: Piece) -> Nucleus:
+    def describe(piece: NucleusMask) -> Nucleus:
         box = tuple(
-            slice(side.start - span.from_, side.stop - span.from_)
+            slice(side.start - span.window_start, side.stop - span.window_start)
             for side, span in zip(piece.box, (down, right), strict=True)
         )
         measured = measure(piece, image[box], probability[box])
         return Nucleus(measured, outline(piece.mask, x=piece.x, y=piece.y))
 
-    return Window(instances, describe)
+    return WindowNuclei(instances, describe)
 
 
-def _fine(maps: Maps, span: Span, first: int, network_px: float, axis: int) -> Maps:
+def _fine(maps: Maps, span: BlockWindow, first: int, network_px: float, axis: int) -> Maps:
     """Maps on the pixels of the image, along one axis."""
     step = 1 / network_px
-    return np.asarray(resampled(maps, span.from_ * step - first, step, span.to - span.from_, axis), np.float32)
+    return np.asarray(resampled(maps, span.window_start * step - first, step, span.window_px, axis), np.float32)

@@ -82,7 +82,7 @@ def map_rows(scene: Scene, engine: Engine, *, everything: bool, progress: Callab
             counts.skipped += len(batch) - len(shown)
             progress(counts.done)
         bottom = [*starts[1:], height][number]
-        yield blend.finished(bottom - starts[number])
+        yield blend.pop_rows(bottom - starts[number])
 
 
 def _normaliser(scene: Scene, engine: Engine) -> Normaliser:

@@ -110,7 +110,7 @@ class Engine:
         for square, tile, region in zip(images, tiles, regions, strict=True):
             square[: tile.to_h, : tile.to_w] = resized(region, tile.to_h, tile.to_w)
         embeddings = self._embedded([_widened(region, tile_px) for region in regions])
-        parts = self._at_once.parts(range(len(tiles)), lambda part: self._said(images, embeddings, part))
+        parts = self._at_once.batches(range(len(tiles)), lambda part: self._said(images, embeddings, part))
         made = [maps for _, part in parts for maps in part]
         return [maps[:, : tile.to_h, : tile.to_w] for tile, maps in zip(tiles, made, strict=True)]
 

@@ -20,7 +20,6 @@ from nucseg.figures import (
     HELPED,
     IGNORED,
     MISSED,
-    STEPS_PER_PX,
     guidance_effect,
     outline_path,
 )
@@ -96,7 +95,7 @@ class Sheet:
     stratum: str
     why: str
     width: int
-    """In units of the paths."""
+    """In pixels, the units of the paths."""
     height: int
     image: str
     """Address of the H&E image."""
@@ -114,8 +113,8 @@ def shown_image(shown: Shown) -> Sheet:
         id=case.id,
         stratum=case.stratum,
         why=shown.why,
-        width=STEPS_PER_PX * size[1],
-        height=STEPS_PER_PX * size[0],
+        width=size[1],
+        height=size[0],
         image=_webp(_resized_image(case.image, size)),
         n_true=predictions[0].scores.n_true,
         truth=outline_path(under_centres(case.instances, *size)),

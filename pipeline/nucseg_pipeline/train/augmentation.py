@@ -50,10 +50,10 @@ class Augmentation:
         motions = motions.to(batch.image.device)
         return replace(
             batch,
-            image=motions.moved(batch.image),
+            image=motions.apply(batch.image),
             target=_moved_mask(motions, batch.target, outside=0),
             ignore=_moved_mask(motions, batch.ignore, outside=1),
-            distance=None if batch.distance is None else motions.moved(batch.distance[:, None])[:, 0],
+            distance=None if batch.distance is None else motions.apply(batch.distance[:, None])[:, 0],
             embedding=self._replayed(batch.embedding, motions),
         )
 
@@ -68,4 +68,4 @@ def _draw(seed: int, epoch: int, sample_id: str) -> int:
 
 
 def _moved_mask(motions: Motions, mask: Tensor, *, outside: int) -> Tensor:
-    return motions.moved(mask[:, None], nearest=True, outside=outside)[:, 0]
+    return motions.apply(mask[:, None], nearest=True, outside=outside)[:, 0]

@@ -1,4 +1,4 @@
-"""CoNIC: two stacks of patches and their names; whole, half copied, damaged, and the real patch."""
+"""CoNIC: files of patches and their names; complete, incomplete, damaged, and a real patch."""
 
 import csv
 import hashlib
@@ -63,7 +63,7 @@ def test_ids_groups_and_strata_come_from_the_names_in_the_order_of_the_files(rel
 
 
 @pytest.mark.parametrize("index", range(5))
-def test_a_patch_is_what_was_written_at_its_place(release: Path, index: int) -> None:
+def test_a_patch_has_the_content_that_was_written(release: Path, index: int) -> None:
     entry = entries(release)[index]
     sample, *digests = entry.read()
 
@@ -82,7 +82,7 @@ def test_labels_of_any_integer_type_are_read(tmp_path: Path, dtype: type) -> Non
     np.testing.assert_array_equal(sample.instances, LABELS[2, ..., 0])
 
 
-def test_arrays_written_in_the_order_of_fortran_are_read_the_same(tmp_path: Path) -> None:
+def test_arrays_in_fortran_order_are_read_the_same(tmp_path: Path) -> None:
     root = write(tmp_path, np.asfortranarray(IMAGES), np.asfortranarray(LABELS))
 
     sample, *digests = entries(root)[3].read()
@@ -92,7 +92,7 @@ def test_arrays_written_in_the_order_of_fortran_are_read_the_same(tmp_path: Path
     assert tuple(digests) == entries(write(tmp_path))[3].digests()
 
 
-def test_one_nucleus_in_two_pieces_is_one_even_in_labels_of_one_byte(tmp_path: Path) -> None:
+def test_a_nucleus_in_two_pieces_stays_one_even_in_8_bit_labels(tmp_path: Path) -> None:
     labels = np.zeros((5, 256, 256, 2), np.uint8)
     labels[0, 2:6, 2:6, 0] = labels[0, 9:12, 2:6, 0] = 1
 
@@ -108,7 +108,7 @@ def test_a_digest_is_of_type_shape_and_values_of_the_patch(release: Path) -> Non
     )
 
 
-def test_digests_follow_what_is_used_of_a_patch_and_nothing_else(tmp_path: Path) -> None:
+def test_digests_depend_on_exactly_what_is_used_of_a_patch(tmp_path: Path) -> None:
     before = [entry.digests() for entry in entries(write(tmp_path))]
     images, labels = IMAGES.copy(), LABELS.copy()
     images[2, 255, 255, 2] ^= 1
@@ -121,7 +121,7 @@ def test_digests_follow_what_is_used_of_a_patch_and_nothing_else(tmp_path: Path)
     assert changed == [(False, False), (False, False), (True, False), (False, True), (False, False)]
 
 
-def test_the_same_patch_has_the_same_digests_at_another_place(tmp_path: Path) -> None:
+def test_the_digests_of_a_patch_do_not_depend_on_its_index(tmp_path: Path) -> None:
     before = [entry.digests() for entry in entries(write(tmp_path))]
 
     after = [entry.digests() for entry in entries(write(tmp_path, IMAGES[::-1], LABELS[::-1], NAMES[::-1]))]
@@ -129,7 +129,7 @@ def test_the_same_patch_has_the_same_digests_at_another_place(tmp_path: Path) ->
     assert after == before[::-1]
 
 
-def test_a_sample_does_not_change_with_the_file_it_came_from(release: Path) -> None:
+def test_a_sample_does_not_change_with_its_file(release: Path) -> None:
     sample, *_ = entries(release)[0].read()
     with (release / "images.npy").open("r+b") as stream:
         stream.seek(-IMAGES.nbytes, os.SEEK_END)
@@ -147,17 +147,17 @@ def test_entries_can_be_sent_to_other_processes(release: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux lists what a process has open")
 def test_nothing_stays_open_after_a_read(release: Path) -> None:
-    listed = entries(release)
-    held = [listed[0].read()]
+    all_entries = entries(release)
+    samples = [all_entries[0].read()]
     n_before = len(list(Path("/proc/self/fd").iterdir()))
 
-    held += [entry.read() for entry in listed * 20]
+    samples += [entry.read() for entry in all_entries * 20]
 
     assert len(list(Path("/proc/self/fd").iterdir())) == n_before
     assert "images.npy" not in Path("/proc/self/maps").read_text()
 
 
-def test_files_that_are_replaced_are_read_anew(release: Path) -> None:
+def test_replaced_files_are_read_again(release: Path) -> None:
     first, last = entries(release)[0], entries(release)[4]
     first.read()
 
@@ -165,23 +165,23 @@ def test_files_that_are_replaced_are_read_anew(release: Path) -> None:
 
     np.testing.assert_array_equal(first.read()[0].image, IMAGES[1])
     for access in (last.read, last.read_image, last.digests):
-        with pytest.raises(DataError, match=r"images\.npy holds 4 patches now, but held 5 at least .* start again"):
+        with pytest.raises(DataError, match=r"images\.npy has 4 patches now, but had at least 5 .* start again"):
             access()
 
 
-def test_a_file_cut_short_after_it_was_listed_is_an_error_and_not_a_crash(release: Path) -> None:
+def test_a_file_truncated_after_listing_is_an_error_and_not_a_crash(release: Path) -> None:
     entry = entries(release)[4]
     os.truncate(release / "labels.npy", 300_000)
 
     entry.read_image()
-    with pytest.raises(DataError, match=r"labels\.npy \(300,000 bytes\) is no whole NumPy array"):
+    with pytest.raises(DataError, match=r"labels\.npy \(300,000 bytes\) is not a complete NumPy array"):
         entry.read()
 
 
-def test_a_class_map_in_place_of_instances_is_named_with_its_patch(release: Path) -> None:
+def test_a_class_map_instead_of_instances_is_refused(release: Path) -> None:
     write(release, labels=LABELS[..., ::-1])
 
-    with pytest.raises(DataError, match=r"Patch 3 \(dpath_7-0003\) of .*labels\.npy is no instance map"):
+    with pytest.raises(DataError, match=r"Patch 3 \(dpath_7-0003\) of .*labels\.npy is not an instance map"):
         entries(release)[3].read()
 
 
@@ -237,52 +237,61 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9793
 
 
 @pytest.mark.parametrize(
-    ("damage", "telling"),
+    ("damage", "fragments"),
     [
         (
             remove("images.npy"),
             ["images.npy missing in ", "holds labels.npy, patch_info.csv.", "copy images.npy there"],
         ),
         (remove("labels.npy", "patch_info.csv"), ["labels.npy, patch_info.csv missing in ", "which holds images.npy."]),
-        (cut("images.npy", 700_000), ["images.npy (700,000 bytes) is no whole NumPy array", "cut short", "again"]),
-        (cut("labels.npy", 64), ["labels.npy (64 bytes) is no whole NumPy array", "again"]),
-        (cut("labels.npy", 0), ["labels.npy (0 bytes) is no whole NumPy array"]),
-        (replace("images.npy", POINTER), [f"images.npy ({len(POINTER)} bytes) is no whole NumPy array"]),
-        (archive, ["images.npy (", "is no whole NumPy array"]),
+        (
+            cut("images.npy", 700_000),
+            ["images.npy (700,000 bytes) is not a complete NumPy array", "truncated", "again"],
+        ),
+        (cut("labels.npy", 64), ["labels.npy (64 bytes) is not a complete NumPy array", "again"]),
+        (cut("labels.npy", 0), ["labels.npy (0 bytes) is not a complete NumPy array"]),
+        (replace("images.npy", POINTER), [f"images.npy ({len(POINTER)} bytes) is not a complete NumPy array"]),
+        (archive, ["images.npy (", "is not a complete NumPy array"]),
         (array("images.npy", IMAGES[..., 0]), ["images.npy holds (5, 256, 256) of uint8", "(patches, 256, 256, 3)"]),
-        (array("images.npy", IMAGES[:, :250]), ["images.npy holds (5, 250, 256, 3) of uint8; (patches, 256, 256, 3)"]),
+        (
+            array("images.npy", IMAGES[:, :250]),
+            ["images.npy holds (5, 250, 256, 3) of uint8; expected (patches, 256, 256, 3)"],
+        ),
         (array("images.npy", IMAGES / 255), ["images.npy holds (5, 256, 256, 3) of float64;", " of uint8"]),
         (array("images.npy", np.uint8(1)), ["images.npy holds () of uint8;"]),
-        (array("labels.npy", LABELS.astype(np.float32)), ["labels.npy holds (5, 256, 256, 2) of float32;", "whole"]),
+        (array("labels.npy", LABELS.astype(np.float32)), ["labels.npy holds (5, 256, 256, 2) of float32;", "integers"]),
         (array("labels.npy", LABELS[..., 0]), ["labels.npy holds (5, 256, 256) of uint16;", "(patches, 256, 256, 2)"]),
-        (array("images.npy", IMAGES[:4]), ["4 patches in images.npy, 5 in labels.npy, 5 names", "from one release"]),
+        (
+            array("images.npy", IMAGES[:4]),
+            ["4 patches in images.npy, 5 in labels.npy, 5 names", "from the same release"],
+        ),
         (array("labels.npy", LABELS[:3]), ["5 patches in images.npy, 3 in labels.npy, 5 names in patch_info.csv"]),
         (names("patch_info", *NAMES[:2]), ["5 patches in images.npy, 5 in labels.npy, 2 names in patch_info.csv"]),
-        (names(*NAMES), ["patch_info.csv has the columns consep_1-0000; a column patch_info expected"]),
-        (names(), ["patch_info.csv has no columns; a column patch_info expected"]),
-        (replace("patch_info.csv", b"patch_info\n\xff\xfe\n"), ["patch_info.csv is no table in UTF-8"]),
-        (replace("patch_info.csv", b"patch_info\n" + b"a" * 200_000), ["patch_info.csv is no table in UTF-8"]),
+        (names(*NAMES), ["patch_info.csv has the columns consep_1-0000; expected a column patch_info"]),
+        (names(), ["patch_info.csv has no columns; expected a column patch_info"]),
+        (replace("patch_info.csv", b"patch_info\n\xff\xfe\n"), ["patch_info.csv is not a CSV table in UTF-8"]),
+        (replace("patch_info.csv", b"patch_info\n" + b"a" * 200_000), ["patch_info.csv is not a CSV table in UTF-8"]),
         (
             names("patch_info", *NAMES[:3], "dpath-7", "crag_7_0000"),
             ["2 of 5 names in ", "<cohort>_<source>-<index>", "'dpath-7', 'crag_7_0000'"],
         ),
-        (names("patch_info", *NAMES[:3], NAMES[0], NAMES[1]), ["gives 2 names to several patches: consep_1-0000, "]),
+        (names("patch_info", *NAMES[:3], NAMES[0], NAMES[1]), ["repeats 2 names: consep_1-0000, "]),
     ],
 )
-def test_half_or_other_copies_are_told_what_is_wrong_where(
-    release: Path, damage: Callable[[Path], None], telling: list[str]
+def test_incomplete_or_wrong_copies_are_refused_with_the_reason(
+    release: Path, damage: Callable[[Path], None], fragments: list[str]
 ) -> None:
     damage(release)
 
     with pytest.raises(DataError) as error:
         open_dataset("conic", release)
 
-    assert [part for part in telling if part not in str(error.value)] == []
+    assert [text for text in fragments if text not in str(error.value)] == []
     assert str(release) in str(error.value)
 
 
 class Trap:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -294,7 +303,7 @@ class Trap:
 def test_python_objects_are_refused_and_never_unpickled(release: Path, tmp_path: Path) -> None:
     np.save(release / "labels.npy", np.array([Trap(tmp_path / "sprung")] * 5, object), allow_pickle=True)
 
-    with pytest.raises(DataError, match=r"labels\.npy .* is no whole NumPy array of numbers"):
+    with pytest.raises(DataError, match=r"labels\.npy .* is not a complete NumPy array of numbers"):
         open_dataset("conic", release)
     assert not (tmp_path / "sprung").exists()
     np.load(release / "labels.npy", allow_pickle=True)
@@ -319,12 +328,12 @@ def test_a_damaged_header_gives_an_error_or_the_same_patches(release: Path) -> N
 
 
 COHORTS = {"dpath": 70, "crag": 64, "glas": 63, "consep": 16, "pannuke": 27}
-"""Source images of each cohort; made up, as is the number of patches of each. The sum of patches is the release's."""
+"""Source images of each cohort, invented like their numbers of patches; the total number of patches is real."""
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The release at full size, 2.3 GB, of which only three patches are written: the rest is a hole in the file."""
+    """The release at full size, 2.3 GB, as sparse files in which only three patches are written."""
     root = tmp_path_factory.mktemp("conic")
     sources = [f"{cohort}_{number}" for cohort, n in COHORTS.items() for number in range(1, n + 1)]
     share = np.bincount(np.random.default_rng(0).integers(0, len(sources), 4981), minlength=len(sources))
@@ -363,13 +372,13 @@ print(json.dumps({
     "ids": [sample.id for sample, *_ in read],
     "instances": [int(sample.instances.astype("int64").sum()) for sample, *_ in read],
     "images": [int(sample.image.astype("int64").sum()) for sample, *_ in read],
-    # not getrusage: its maximum counts the memory of the process that started this one
+    # not getrusage: its maximum includes the memory of the parent process
     "peak_kib": int(re.search(r"VmHWM:\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]),
 }))
 """
 
 
-def test_the_whole_release_is_listed_and_read_in_little_memory(whole: Path) -> None:
+def test_the_whole_release_is_read_with_little_memory(whole: Path) -> None:
     command = [sys.executable, "-c", MEASURED, str(whole)]
     measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
@@ -382,7 +391,7 @@ def test_the_whole_release_is_listed_and_read_in_little_memory(whole: Path) -> N
 
 
 @pytest.mark.shared
-def test_the_real_patch_is_read_as_it_is(shared: Path) -> None:
+def test_the_real_patch_is_read_unchanged(shared: Path) -> None:
     root = shared / "data" / "conic"
     labels = np.load(root / "labels.npy")
 
@@ -398,18 +407,18 @@ def test_the_real_patch_is_read_as_it_is(shared: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("opens", "told"),
+    ("function", "message"),
     [
         ("nucseg.data.patches.np.lib.format.open_memmap", r"images\.npy cannot be read: Permission denied"),
         ("nucseg.data.conic.csv.DictReader", r"patch_info\.csv cannot be read: Permission denied"),
     ],
 )
-def test_a_file_that_may_not_be_read_is_named(
-    release: Path, opens: str, told: str, monkeypatch: pytest.MonkeyPatch
+def test_an_unreadable_file_is_named(
+    release: Path, function: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*args: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(opens, refuse)
-    with pytest.raises(DataError, match=told):
+    monkeypatch.setattr(function, refuse)
+    with pytest.raises(DataError, match=message):
         open_dataset("conic", release)

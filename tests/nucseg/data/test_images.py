@@ -44,11 +44,11 @@ def tiff(values: np.ndarray, **options: Any) -> bytes:
         tiff(RGB, bigtiff=True),
     ],
 )
-def test_lossless_rgb_comes_back_as_it_was(data: bytes) -> None:
+def test_lossless_rgb_is_decoded_exactly(data: bytes) -> None:
     np.testing.assert_array_equal(decode_image(data, FILE), RGB)
 
 
-def test_a_jpeg_comes_back_nearly_as_it_was() -> None:
+def test_a_jpeg_is_decoded_approximately() -> None:
     data = packed(Image.fromarray(np.full((16, 16, 3), (200, 90, 150), np.uint8)), "JPEG", quality=95)
 
     np.testing.assert_allclose(decode_image(data, FILE), np.broadcast_to((200, 90, 150), (16, 16, 3)), atol=4)
@@ -70,7 +70,7 @@ def test_a_palette_gives_its_colours() -> None:
     assert decoded.tolist() == [[[10, 20, 30], [40, 50, 60]], [[40, 50, 60], [70, 80, 90]]]
 
 
-def test_opaque_rgba_keeps_its_colours_and_clear_pixels_are_empty_slide() -> None:
+def test_opaque_pixels_keep_their_colours_and_transparent_ones_become_white() -> None:
     rgba = np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)])
     rgba[:4, :4] = (0, 0, 0, 0)
     expected = RGB.copy()
@@ -101,26 +101,26 @@ def png_of_16_bit_colour() -> bytes:
         packed(Image.fromarray(RGB).convert("CMYK"), "JPEG"),
     ],
 )
-def test_more_than_8_bits_and_other_colour_models_are_refused_not_squeezed(data: bytes) -> None:
-    with pytest.raises(DataError, match=r"slides/a\.png holds .* 8-bit RGB"):
+def test_more_than_8_bits_and_other_colour_models_are_refused(data: bytes) -> None:
+    with pytest.raises(DataError, match=r"slides/a\.png has .* expected 8-bit RGB"):
         decode_image(data, FILE)
 
 
 @pytest.mark.parametrize("decode", [decode_image, decode_values])
 @pytest.mark.parametrize("data", [b"", b"id,name\n1,a\n", b"\x89PNG\r\n\x1a\n", b"II*\0", b"\xff\xd8\xff"])
-def test_what_is_no_image_is_refused_by_name(decode: Callable[[bytes, Path], Any], data: bytes) -> None:
+def test_other_files_are_refused(decode: Callable[[bytes, Path], Any], data: bytes) -> None:
     with pytest.raises(DataError, match=r"slides/a\.png"):
         decode(data, FILE)
 
 
 @pytest.mark.parametrize("decode", [decode_image, decode_values])
 def test_several_pages_are_refused(decode: Callable[[bytes, Path], Any]) -> None:
-    with pytest.raises(DataError, match="3 pages; one expected"):
+    with pytest.raises(DataError, match="3 pages; expected one"):
         decode(tiff(np.zeros((3, 8, 8), np.uint8), photometric="minisblack"), FILE)
 
 
 @pytest.mark.parametrize("decode", [decode_image, decode_values])
-def test_a_bomb_is_refused_before_it_is_unpacked_and_without_a_warning(decode: Callable[[bytes, Path], Any]) -> None:
+def test_a_decompression_bomb_is_refused_without_a_warning(decode: Callable[[bytes, Path], Any]) -> None:
     small = packed(Image.fromarray(RGB), "PNG")
     header = b"IHDR" + struct.pack(">II", 60_000, 60_000) + small[24:29]
     bomb = small[:12] + header + struct.pack(">I", zlib.crc32(header)) + small[33:]
@@ -150,7 +150,7 @@ MASK_FILES = {
     [(decode_image, data) for data in IMAGE_FILES.values()] + [(decode_values, data) for data in MASK_FILES.values()],
     ids=[f"image {name}" for name in IMAGE_FILES] + [f"mask {name}" for name in MASK_FILES],
 )
-def test_a_file_cut_short_anywhere_never_gives_other_pixels(
+def test_a_file_truncated_anywhere_never_gives_other_pixels(
     decode: Callable[[bytes, Path], np.ndarray], data: bytes
 ) -> None:
     whole = decode(data, FILE)
@@ -164,18 +164,18 @@ def test_a_file_cut_short_anywhere_never_gives_other_pixels(
 
 
 @pytest.mark.parametrize("data", MASK_FILES.values(), ids=MASK_FILES)
-def test_16_bit_ids_come_back_as_they_were(data: bytes) -> None:
+def test_16_bit_ids_are_decoded_exactly(data: bytes) -> None:
     np.testing.assert_array_equal(decode_values(data, FILE), IDS)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.uint32, np.int64])
-def test_wider_ids_come_back_as_they_were(dtype: type) -> None:
+def test_wider_ids_are_decoded_exactly(dtype: type) -> None:
     ids = IDS.astype(dtype) * 70_000
 
     np.testing.assert_array_equal(decode_values(tiff(ids), FILE), ids)
 
 
-def test_a_palette_mask_gives_its_numbers_not_its_colours() -> None:
+def test_a_palette_mask_gives_its_indices_not_its_colours() -> None:
     picture = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "L").convert("P")
     picture.putpalette([255, 255, 255, 0, 0, 0, 9, 9, 9])
 
@@ -213,7 +213,7 @@ def test_equal_colour_channels_count_as_one(channels: int) -> None:
         (tiff(RGB), "colour image"),
         (packed(Image.fromarray(RGB[..., 0]), "JPEG"), "JPEG"),
         (packed(Image.fromarray(RGB), "TIFF", compression="jpeg"), "JPEG"),
-        (tiff(RGB[..., 0].astype(np.float32)), "float32 numbers"),
+        (tiff(RGB[..., 0].astype(np.float32)), "float32 values"),
     ],
 )
 def test_masks_that_cannot_hold_ids_are_refused_with_the_reason(data: bytes, reason: str) -> None:
@@ -235,7 +235,7 @@ def test_a_second_channel_of_unknown_meaning_is_not_dropped() -> None:
     two = tiff(RGB[..., :2].copy(), photometric="minisblack", planarconfig="contig")
 
     for decode in (decode_image, decode_values):
-        with pytest.raises(DataError, match="two channels"):
+        with pytest.raises(DataError, match="two channels" if decode is decode_values else "second channel"):
             decode(two, FILE)
 
 

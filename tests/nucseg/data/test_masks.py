@@ -60,8 +60,8 @@ def test_a_mask_without_nuclei_is_all_background(dtype: type) -> None:
 
 
 @pytest.mark.parametrize("values", [two_squares(1, -4, np.int32), two_squares(1, 2**31, np.int64)])
-def test_ids_that_do_not_fit_are_refused(values: np.ndarray) -> None:
-    with pytest.raises(DataError, match=r"masks/a\.png holds ids from"):
+def test_ids_out_of_range_are_refused(values: np.ndarray) -> None:
+    with pytest.raises(DataError, match=r"masks/a\.png has ids from"):
         instances_from(values, FILE)
 
 
@@ -75,7 +75,7 @@ def test_a_class_map_is_not_taken_for_instances() -> None:
     classes = many_squares()
     classes[:, 30:] *= 2
 
-    with pytest.raises(DataError, match="2 different values lie in 36 separate pieces"):
+    with pytest.raises(DataError, match="2 different values form 36 separate pieces"):
         instances_from(classes, FILE)
 
 

@@ -1,4 +1,4 @@
-"""NuInsSeg: the released layout, its traps, and the real images."""
+"""NuInsSeg: the released layout, its irregularities, and real images."""
 
 import hashlib
 import shutil
@@ -16,7 +16,7 @@ from nucseg.errors import DataError
 
 
 def add_image(root: Path, organ: str, name: str, *, label: bool = True, vague: bool = False, side_px: int = 24) -> None:
-    """One image as in the release, with a label of PackBits and 16 bits that holds the nuclei 4 and 300."""
+    """An image as in the release, with a 16-bit label in PackBits that has the nuclei 4 and 300."""
     folder = root / organ
     labels = np.zeros((side_px, side_px), np.uint16)
     labels[2:6, 2:6], labels[10:15, 10:15] = 4, 300
@@ -49,7 +49,7 @@ def ids(data_set: DataSet) -> list[str]:
     return [entry.id for entry in data_set.entries]
 
 
-def test_images_come_by_organ_folder_then_file_name_as_plain_strings(release: Path) -> None:
+def test_images_are_ordered_by_organ_folder_then_file_name(release: Path) -> None:
     assert ids(open_dataset("nuinsseg", release)) == [
         "human bladder/human_bladder_02",
         "human bladder/human_bladder_10",
@@ -103,14 +103,14 @@ def test_the_release_is_also_found_one_folder_down(release: Path) -> None:
     assert ids(open_dataset("nuinsseg", release.parent)) == ids(open_dataset("nuinsseg", release))
 
 
-def test_what_macos_leaves_behind_is_no_image(release: Path) -> None:
+def test_files_of_macos_are_skipped(release: Path) -> None:
     (release / "human bladder/tissue images/._human_bladder_02.png").write_bytes(b"\0\5\26\7")
     (release / "human bladder/tissue images/Thumbs.db").write_bytes(b"\0")
 
     assert len(open_dataset("nuinsseg", release).entries) == 5
 
 
-def test_every_image_without_a_label_is_named_with_where_it_should_lie(release: Path) -> None:
+def test_images_without_a_label_are_named(release: Path) -> None:
     add_image(release, "human bladder", "human_bladder_11", label=False)
     add_image(release, "mouse spleen", "mouse_spleen_1", label=False)
 
@@ -121,21 +121,6 @@ def test_every_image_without_a_label_is_named_with_where_it_should_lie(release: 
         f"2 of 7 NuInsSeg images have no label in `{release}/<organ>/label masks modify/<name>.tif`: human bladder/"
         "human_bladder_11, mouse spleen/mouse_spleen_1. Copy or unpack the labels again, or move these images away."
     )
-
-
-def test_many_images_without_a_label_are_counted(release: Path) -> None:
-    for number in range(9):
-        add_image(release, "mouse spleen", f"mouse_spleen_{number}", label=False)
-
-    with pytest.raises(DataError, match=r"9 of 14 .*mouse_spleen_4 and 4 more\."):
-        open_dataset("nuinsseg", release)
-
-
-def test_another_folder_is_refused_with_what_was_expected_and_found(tmp_path: Path) -> None:
-    (tmp_path / "slides").mkdir()
-
-    with pytest.raises(DataError, match=r"is not NuInsSeg: .*tissue images.* holds slides/"):
-        open_dataset("nuinsseg", tmp_path)
 
 
 def test_cryonuseg_is_not_taken_for_an_organ_of_nuinsseg(tmp_path: Path) -> None:
@@ -158,7 +143,7 @@ def test_nothing_is_decoded_before_it_is_read(release: Path) -> None:
         damaged.read()
 
 
-def test_a_file_that_vanished_is_named_when_it_is_read(release: Path) -> None:
+def test_a_deleted_file_is_named_when_it_is_read(release: Path) -> None:
     entry = open_dataset("nuinsseg", release).entries[0]
     (release / "human bladder/label masks modify/human_bladder_02.tif").unlink()
 
@@ -178,7 +163,7 @@ def test_a_mask_of_another_size_than_its_image_is_refused(release: Path, part: s
         open_dataset("nuinsseg", release).entries[1].read()
 
 
-def test_a_part_of_the_release_says_so(release: Path) -> None:
+def test_a_note_says_that_images_are_missing(release: Path) -> None:
     notes = " ".join(open_dataset("nuinsseg", release).notes)
 
     assert "5 of the 665" in notes
@@ -200,9 +185,7 @@ def only_images_half_written(organ: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [without_images, empty_images, only_images_half_written])
-def test_an_organ_that_came_without_its_images_is_not_passed_over(
-    release: Path, damage: Callable[[Path], None]
-) -> None:
+def test_an_organ_without_images_is_an_error(release: Path, damage: Callable[[Path], None]) -> None:
     damage(release / "human tonsile")
 
     with pytest.raises(DataError) as error:
@@ -212,33 +195,18 @@ def test_an_organ_that_came_without_its_images_is_not_passed_over(
     assert str(error.value).startswith(message)
 
 
-def test_a_folder_that_is_no_organ_does_no_harm(release: Path) -> None:
+def test_other_folders_are_skipped(release: Path) -> None:
     (release / "notes").mkdir()
 
     assert len(open_dataset("nuinsseg", release).entries) == 5
 
 
-def test_labels_without_an_image_are_noted(release: Path) -> None:
+def test_labels_without_an_image_are_in_a_note(release: Path) -> None:
     (release / "human tonsile/tissue images/human_tonsile_2.png").unlink()
 
     notes = open_dataset("nuinsseg", release).notes
 
     assert "NuInsSeg: labels without an image, not used: human tonsile/human_tonsile_2." in notes
-
-
-def test_two_copies_of_the_release_are_not_chosen_from(release: Path) -> None:
-    shutil.copytree(release, release.parent / "NuInsSeg old")
-
-    with pytest.raises(DataError, match=r"holds NuInsSeg 2 times: NuInsSeg, NuInsSeg old\. Name the one"):
-        open_dataset("nuinsseg", release.parent)
-
-
-def test_transparent_images_are_read_as_colours(release: Path) -> None:
-    file = release / "human tonsile/tissue images/human_tonsile_2.png"
-    colours = np.asarray(Image.open(file))
-    Image.fromarray(np.dstack([colours, np.full((24, 24), 255, np.uint8)])).save(file)
-
-    np.testing.assert_array_equal(open_dataset("nuinsseg", release).entries[3].read()[0].image, colours)
 
 
 ORGANS = {
@@ -250,7 +218,7 @@ ORGANS = {
     **{"mouse fat (white and brown)_subscapula": 42, "mouse kidney": 40, "mouse liver": 36, "mouse muscle_tibia": 28},
     **{"mouse spleen": 7, "mouse thymus": 6},
 }
-"""The 31 folders with their odd spellings; how the 665 images are divided among them is guessed in part."""
+"""The 31 folders with their unusual spellings; some of the numbers of images are guesses."""
 
 UNPADDED = {
     *("human brain", "human cardia", "human cerebellum", "human epiglottis", "human lung", "human muscle"),
@@ -260,7 +228,7 @@ PREFIXES = {"human salivory gland": "human_salivory", "mouse fat (white and brow
 
 
 def names(organ: str) -> list[str]:
-    """File stems of an organ: some number with leading zeros, and in one a number is skipped."""
+    """File stems of an organ: some have leading zeros, and one organ skips a number."""
     numbers = [number + (organ == "human rectum" and number > 8) for number in range(1, ORGANS[organ] + 1)]
     prefix = PREFIXES.get(organ, organ.replace(" ", "_"))
     return [f"{prefix}_{number}" if organ in UNPADDED else f"{prefix}_{number:02d}" for number in numbers]
@@ -268,9 +236,9 @@ def names(organ: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All folders and names of the release; every file of a kind is the same one."""
+    """All folders and names of the release; all files of a kind are the same."""
     root = tmp_path_factory.mktemp("nuinsseg")
-    add_image(root / "originals", "organ", "one", vague=True, side_px=512)
+    add_image(root / "originals", "organ", "original", vague=True, side_px=512)
     parts = {
         "tissue images": "png",
         "mask binary": "png",
@@ -282,7 +250,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder = root / "NuInsSeg" / organ / part
             folder.mkdir(parents=True)
             for name in names(organ):
-                (folder / f"{name}.{suffix}").hardlink_to(root / "originals" / "organ" / part / f"one.{suffix}")
+                (folder / f"{name}.{suffix}").hardlink_to(root / "originals" / "organ" / part / f"original.{suffix}")
     return root / "NuInsSeg"
 
 
@@ -325,20 +293,5 @@ def test_the_real_labels_agree_with_the_real_binary_masks(shared: Path) -> None:
 
         assert (image_digest, mask_digest) == entry.digests()
         assert sample.image.shape == (512, 512, 3)
-        # The two were exported one after the other and differ by borders between nuclei
+        # they were exported separately and differ at borders between nuclei
         assert ((sample.instances > 0) == binary).mean() > 0.97
-
-
-def test_one_label_missing_from_a_hundred_images_is_left_out_and_named(tmp_path: Path) -> None:
-    root = tmp_path / "NuInsSeg"
-    for number in range(1, 101):
-        add_image(root, "human liver", f"human_liver_{number:03d}")
-    (root / "human liver/label masks modify/human_liver_007.tif").unlink()
-
-    data_set = open_dataset("nuinsseg", root)
-
-    assert len(data_set.entries) == 99
-    assert any("human liver/human_liver_007" in note for note in data_set.notes)
-    (root / "human liver/label masks modify/human_liver_008.tif").unlink()
-    with pytest.raises(DataError, match="2 of 100"):
-        open_dataset("nuinsseg", root)

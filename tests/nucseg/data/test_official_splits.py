@@ -1,4 +1,4 @@
-"""The rules of the data sets' authors."""
+"""Official splits equal those of the data sets' authors."""
 
 import random
 from collections import Counter
@@ -41,7 +41,7 @@ def patch_info() -> list[str]:
 
 
 def published_split(names: Sequence[str], fold: int) -> tuple[set[str], set[str]]:
-    """The lines of the challenge's baseline: training and validation names."""
+    """The code of the challenge's baseline: training and validation names."""
     sources = np.unique([name.split("-")[0] for name in names])
     _, cohorts = np.unique([source.split("_")[0] for source in sources], return_inverse=True)
     splitter = StratifiedShuffleSplit(n_splits=10, train_size=0.8, test_size=0.2, random_state=5)
@@ -90,7 +90,7 @@ def test_a_part_of_cryonuseg_has_as_many_folds_as_organs() -> None:
 
 @pytest.mark.parametrize("dataset", ["conic", "conic@macenko"])
 @pytest.mark.parametrize("fold", [0, 1, 9])
-def test_the_test_part_of_conic_is_that_of_the_published_lines(patch_info: list[str], dataset: str, fold: int) -> None:
+def test_the_test_part_of_conic_is_that_of_the_published_code(patch_info: list[str], dataset: str, fold: int) -> None:
     train, test = published_split(patch_info, fold)
 
     got = official(conic_rows(patch_info), dataset, fold, seed=7)
@@ -121,10 +121,10 @@ def test_the_order_of_the_patches_does_not_matter(patch_info: list[str]) -> None
     rows = conic_rows(patch_info)
     shuffled = random.Random(0).sample(rows, len(rows))
 
-    one, other = official(rows, "conic", 3, seed=5), official(shuffled, "conic", 3, seed=5)
+    ordered, other = official(rows, "conic", 3, seed=5), official(shuffled, "conic", 3, seed=5)
 
     for part in ("train", "validation", "test"):
-        assert set(getattr(one, part)) == set(getattr(other, part))
+        assert set(getattr(ordered, part)) == set(getattr(other, part))
 
 
 @settings(max_examples=150, deadline=None)
@@ -149,7 +149,7 @@ def test_conic_is_refused_where_scikit_learn_would_and_nowhere_else(n_sources, f
         got = official(conic_rows(names), "conic", fold, seed)
         assert set(got.test) == test
         trained, validated, _ = sources_of(got.train, got.validation, got.test)
-        assert not trained & validated or any("that same group" in note for note in got.notes)
+        assert not trained & validated or any("the same group" in note for note in got.notes)
 
 
 @pytest.mark.parametrize(
@@ -165,14 +165,16 @@ def test_conic_is_refused_where_scikit_learn_would_and_nowhere_else(n_sources, f
         ),
     ],
 )
-def test_what_cannot_be_divided_by_the_rule_of_conic_says_why(names: list[str], message: str) -> None:
+def test_data_that_cannot_be_split_by_the_rule_of_conic_is_refused_with_the_reason(
+    names: list[str], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         official(conic_rows(names), "conic")
     with pytest.raises(ConfigError, match=message):
         n_folds(conic_rows(names), dataset="conic", protocol="official")
 
 
-def test_a_split_of_conic_by_images_tells_how_many_patches_leak(patch_info: list[str]) -> None:
+def test_a_split_of_conic_by_images_says_how_many_patches_leak(patch_info: list[str]) -> None:
     rows = conic_rows(patch_info)
 
     for protocol in ("kfold", "paper"):
@@ -183,7 +185,7 @@ def test_a_split_of_conic_by_images_tells_how_many_patches_leak(patch_info: list
         assert got.notes[0].startswith(f"{n_leaking} of {len(got.test)} test images come from a group")
 
 
-def test_a_summary_says_what_a_protocol_does() -> None:
+def test_a_summary_describes_the_protocol() -> None:
     assert "10 folds" in protocol_summary("cryonuseg", "official")
     assert "stratified by cohort" in protocol_summary("conic@macenko", "official")
     assert protocol_summary("dsb2018", "official").startswith("none")
@@ -218,7 +220,7 @@ def test_the_one_real_patch_of_conic_is_refused(shared: Path, protocol: str) -> 
 
 
 @pytest.mark.shared
-def test_of_the_real_images_of_dsb2018_nobody_knows_the_patients(shared: Path) -> None:
+def test_the_patients_of_the_real_images_of_dsb2018_are_unknown(shared: Path) -> None:
     rows = rows_from("dsb2018", shared / "data" / "dsb2018_he")
 
     notes = official(rows, "dsb2018").notes

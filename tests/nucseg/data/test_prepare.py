@@ -1,4 +1,4 @@
-"""One geometry for image, instances and ignore."""
+"""Image, instances and ignore are prepared with the same geometry."""
 
 from fractions import Fraction
 
@@ -23,7 +23,7 @@ def prepared(image: np.ndarray, instances: np.ndarray | None = None, side_px: in
 
 
 def fair_area_mean(image: np.ndarray, h: int, w: int) -> np.ndarray:
-    """Every native pixel is cut into h x w equal parts, so that each prepared pixel holds whole parts alone."""
+    """Divide every native pixel into h x w equal parts, so that each prepared pixel consists of whole parts."""
     native_h, native_w = image.shape[:2]
     fine = image.astype(np.int64).repeat(h, axis=0).repeat(w, axis=1)
     return fine.reshape(h, native_h, w, native_w, 3).sum(axis=(1, 3)) / (native_h * native_w)
@@ -31,7 +31,7 @@ def fair_area_mean(image: np.ndarray, h: int, w: int) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(SIZES, st.integers(1, 12), st.integers(0, 2**32 - 1))
-def test_a_reduced_image_holds_the_mean_over_the_area_of_each_pixel(size, side_px: int, seed: int) -> None:
+def test_a_reduced_image_has_the_mean_over_the_area_of_each_pixel(size, side_px: int, seed: int) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
     scale = side_px / max(size)
     if scale >= 1 or min(size) * scale < 0.5:
@@ -44,7 +44,7 @@ def test_a_reduced_image_holds_the_mean_over_the_area_of_each_pixel(size, side_p
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 6, 8, 15, 16])
-def test_a_whole_reduction_equals_the_local_mean_of_another_library(factor: int) -> None:
+def test_an_integer_reduction_equals_the_local_mean_of_another_library(factor: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (16 * factor, 12 * factor, 3)).astype(np.uint8)
     image[: 4 * factor] = 255  # the largest sum there is
 
@@ -54,7 +54,7 @@ def test_a_whole_reduction_equals_the_local_mean_of_another_library(factor: int)
     np.testing.assert_array_equal(prepared(image, side_px=16).image[:, :12], expected)
 
 
-def test_an_image_of_the_right_size_is_left_alone() -> None:
+def test_an_image_of_the_right_size_is_not_changed() -> None:
     image = np.random.default_rng(0).integers(0, 256, (256, 200, 3)).astype(np.uint8)
 
     result = prepared(image)
@@ -104,7 +104,7 @@ def test_masks_agree_with_nearest_neighbour_of_another_library(size: tuple[int, 
     )
 
 
-def test_a_disc_keeps_its_place_in_image_and_mask() -> None:
+def test_a_disc_keeps_its_position_in_image_and_mask() -> None:
     y, x = np.mgrid[:411, :300]
     disc = (y - 250.3) ** 2 + (x - 120.7) ** 2 < 60**2
     image = np.repeat(disc[..., None] * np.uint8(255), 3, axis=2)
@@ -141,13 +141,13 @@ def test_the_padding_is_at_the_bottom_right_and_ignored() -> None:
         ((512, 1), 256, (256, 1)),  # exactly one half is rounded up
     ],
 )
-def test_the_content_has_the_size_that_segment_anything_gives_it(size, side_px: int, expected) -> None:
+def test_the_content_has_the_size_of_segment_anything(size, side_px: int, expected) -> None:
     assert content_size(size, side_px) == expected
 
 
 @settings(max_examples=200)
 @given(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), st.sampled_from([256, 1024]))
-def test_content_sizes_on_both_grids_are_one_geometry(size, side_px: int) -> None:
+def test_content_sizes_on_both_grids_have_the_same_geometry(size, side_px: int) -> None:
     if min(size) * side_px / max(size) < 0.5:
         return
     exact = [Fraction(extent * side_px, max(size)) for extent in size]
@@ -158,24 +158,24 @@ def test_content_sizes_on_both_grids_are_one_geometry(size, side_px: int) -> Non
     assert all(abs(have - want) <= Fraction(1, 2) for have, want in zip(got, exact, strict=True))
 
 
-def test_a_sliver_without_a_pixel_left_is_refused() -> None:
-    with pytest.raises(DataError, match="2 x 2000 pixels has no pixel left"):
+def test_an_image_without_a_pixel_left_is_refused() -> None:
+    with pytest.raises(DataError, match="2 x 2000 pixels would have no pixel left"):
         prepared(np.zeros((2000, 2, 3), np.uint8), side_px=256)
 
 
-def test_a_side_without_pixels_is_refused() -> None:
+def test_a_side_of_zero_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         content_size((10, 10), 0)
 
 
-def test_shapes_that_do_not_belong_together_are_refused() -> None:
-    with pytest.raises(DataError, match="do not belong together"):
+def test_shapes_that_do_not_match_are_refused() -> None:
+    with pytest.raises(DataError, match="do not match"):
         prepare(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 7), np.int32), np.zeros((8, 8), np.bool_))
 
 
 @settings(max_examples=60, deadline=None)
 @given(SIZES, st.integers(4, 40))
-def test_a_map_is_brought_back_along_the_geometry_of_the_preparation(size, side_px: int) -> None:
+def test_restoring_inverts_the_geometry_of_preparation(size, side_px: int) -> None:
     """A ramp over the native image, prepared by its area mean, comes back as itself but at the clamped border."""
     if max(size) < side_px or min(size) * side_px < max(size):
         return
@@ -192,7 +192,7 @@ def test_a_map_is_brought_back_along_the_geometry_of_the_preparation(size, side_
     np.testing.assert_allclose(back, clamped, atol=1e-4)
 
 
-def test_an_enlargement_is_that_of_torch() -> None:
+def test_an_enlargement_equals_that_of_torch() -> None:
     values = np.random.default_rng(0).random((32, 32), dtype=np.float32)
 
     expected = torch.nn.functional.interpolate(torch.from_numpy(values)[None, None], (75, 75), mode="bilinear")
@@ -200,7 +200,7 @@ def test_an_enlargement_is_that_of_torch() -> None:
     np.testing.assert_allclose(restore(values, (75, 75)), expected[0, 0].numpy(), atol=1e-5)
 
 
-def test_a_map_of_an_image_that_was_not_resized_comes_back_without_the_padding() -> None:
+def test_a_map_that_was_not_resized_is_restored_without_padding() -> None:
     values = np.random.default_rng(0).random((256, 256), dtype=np.float32)
 
     np.testing.assert_array_equal(restore(values, (200, 256)), values[:200])

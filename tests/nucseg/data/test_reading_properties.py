@@ -1,4 +1,4 @@
-"""Masks, names and tables of any content: read as they are, or a mistake that names the file."""
+"""Masks, names and tables with any content are read faithfully, or refused with an error that names the file."""
 
 import io
 import unicodedata
@@ -15,8 +15,8 @@ from PIL import Image
 from scipy import ndimage
 
 from nucseg.data import open_dataset
-from nucseg.data.conic import _names
-from nucseg.data.files import listed
+from nucseg.data.conic import patch_names
+from nucseg.data.files import image_files
 from nucseg.data.images import decode_image, decode_values
 from nucseg.data.masks import instances_from
 from nucseg.errors import DataError
@@ -37,7 +37,7 @@ def tiff(values: np.ndarray, **options: Any) -> bytes:
     INTEGERS.flatmap(lambda kind: arrays.arrays(kind, st.tuples(st.integers(1, 7), st.integers(5, 9)))),
     st.sampled_from([{}, {"compression": "zlib"}, {"byteorder": ">"}, {"photometric": "miniswhite"}]),
 )
-def test_a_mask_is_read_as_the_integers_that_were_written(values: np.ndarray, options: dict[str, Any]) -> None:
+def test_a_mask_is_read_as_written(values: np.ndarray, options: dict[str, Any]) -> None:
     read = decode_values(tiff(values, **options), FILE)
 
     np.testing.assert_array_equal(read, values)
@@ -46,14 +46,14 @@ def test_a_mask_is_read_as_the_integers_that_were_written(values: np.ndarray, op
 
 @RELAXED
 @given(INTEGERS.flatmap(lambda kind: arrays.arrays(kind, (6, 8), elements={"min_value": 0, "max_value": 100})))
-def test_instances_are_the_ids_or_the_components_of_what_is_binary(values: np.ndarray) -> None:
+def test_instances_are_ids_or_the_components_of_a_binary_mask(values: np.ndarray) -> None:
     found = set(np.unique(values).tolist())
     is_binary = values.dtype.itemsize == 1 and (found <= {0, 1} or found <= {0, 255})
     try:
         instances = instances_from(values, FILE)
     except DataError as error:
-        told = str(error)
-        assert "separate pieces" in told
+        message = str(error)
+        assert "separate pieces" in message
         return
 
     if is_binary:
@@ -66,7 +66,7 @@ def test_instances_are_the_ids_or_the_components_of_what_is_binary(values: np.nd
 
 @RELAXED
 @given(arrays.arrays("u1", (5, 6)), st.binary(min_size=768, max_size=768))
-def test_of_a_palette_only_the_numbers_count(values: np.ndarray, colours: bytes) -> None:
+def test_only_the_indices_of_a_palette_image_are_read(values: np.ndarray, colours: bytes) -> None:
     picture = Image.frombytes("P", (6, 5), values.tobytes())
     picture.putpalette(colours)
     file = io.BytesIO()
@@ -79,13 +79,13 @@ def test_of_a_palette_only_the_numbers_count(values: np.ndarray, colours: bytes)
 @given(
     st.binary(max_size=300), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0"])
 )
-def test_any_bytes_are_an_image_or_a_mistake_that_names_the_file(content: bytes, start: bytes) -> None:
+def test_any_bytes_are_an_image_or_an_error(content: bytes, start: bytes) -> None:
     for decode, ndim in ((decode_image, 3), (decode_values, 2)):
         try:
             assert decode(start + content, FILE).ndim == ndim
         except DataError as error:
-            told = str(error)
-            assert "masks/a.tif" in told
+            message = str(error)
+            assert "masks/a.tif" in message
 
 
 NAMES = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20).filter(
@@ -95,7 +95,7 @@ NAMES = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20
 
 @RELAXED
 @given(st.lists(NAMES, min_size=1, max_size=4))
-def test_names_are_composed_text_or_a_mistake(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+def test_names_are_composed_text_or_an_error(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     folder = tmp_path_factory.mktemp("names")
     for name in names:
         try:
@@ -103,12 +103,12 @@ def test_names_are_composed_text_or_a_mistake(tmp_path_factory: pytest.TempPathF
         except UnicodeEncodeError:  # half a surrogate pair is no file name
             return
     try:
-        found = listed(folder)
+        found = image_files(folder)
     except DataError as error:
-        told = str(error)
+        message = str(error)
         composed = [unicodedata.normalize("NFC", name) for name in set(names)]
-        controls = any(unicodedata.category(one) == "Cc" for name in names for one in name)
-        assert controls or len(set(composed)) < len(composed), told
+        controls = any(unicodedata.category(character) == "Cc" for name in names for character in name)
+        assert controls or len(set(composed)) < len(composed), message
         return
     assert set(found) == {unicodedata.normalize("NFC", name) for name in names}
     assert all(file.is_file() for file in found.values())
@@ -116,15 +116,15 @@ def test_names_are_composed_text_or_a_mistake(tmp_path_factory: pytest.TempPathF
 
 @RELAXED
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=15), max_size=5), st.binary(max_size=80))
-def test_a_table_gives_the_names_in_it_or_a_mistake(tmp_path: Path, names: list[str], junk: bytes) -> None:
+def test_any_table_gives_names_or_an_error(tmp_path: Path, names: list[str], junk: bytes) -> None:
     file = tmp_path / "patch_info.csv"
     for content in (b"patch_info\n" + "\n".join(names).encode(), b"patch_info\n" + junk, junk):
         file.write_bytes(content)
         try:
-            read = _names(file)
+            read = patch_names(file)
         except DataError as error:
-            told = str(error)
-            assert "patch_info.csv" in told
+            message = str(error)
+            assert "patch_info.csv" in message
             continue
         assert len(set(read)) == len(read)
         assert all(name.isprintable() and "/" not in name for name in read)
@@ -132,28 +132,26 @@ def test_a_table_gives_the_names_in_it_or_a_mistake(tmp_path: Path, names: list[
 
 @RELAXED
 @given(st.sampled_from(["nuinsseg", "cryonuseg", "conic", "dsb2018", "folder"]), st.data())
-def test_any_tree_of_files_is_a_data_set_or_a_mistake(
+def test_any_tree_of_files_is_a_data_set_or_an_error(
     tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject
 ) -> None:
     parts = ("images", "masks", "a", "tissue images", "label masks modify", "Annotator 1 (biologist)", "vague areas")
     files = ("a.png", "b.tif", "Human_Skin_01.tif", "images.npy", "labels.npy", "patch_info.csv", "a")
     source = tmp_path_factory.mktemp("tree")
-    for path in data.draw(
+    for folders, file in data.draw(
         st.lists(st.tuples(st.lists(st.sampled_from(parts), max_size=3), st.sampled_from(files)), max_size=6)
     ):
-        place = source.joinpath(*path[0])
-        if not any(one.is_file() for one in (place, *place.parents)):
+        place = source.joinpath(*folders)
+        if not any(path.is_file() for path in (place, *place.parents)):
             place.mkdir(parents=True, exist_ok=True)
-            if not (place / path[1]).exists():
-                (place / path[1]).write_bytes(
-                    data.draw(st.sampled_from([b"", b"x", b"\x89PNG\r\n\x1a\n", b"\x93NUMPY"]))
-                )
+            if not (place / file).exists():
+                (place / file).write_bytes(data.draw(st.sampled_from([b"", b"x", b"\x89PNG\r\n\x1a\n", b"\x93NUMPY"])))
 
     try:
         found = open_dataset(name, source)
     except DataError as error:
-        told = str(error)
-        assert str(source) in told
+        message = str(error)
+        assert str(source) in message
         return
     for entry in found.entries:
         with pytest.raises(DataError):

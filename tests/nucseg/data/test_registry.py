@@ -11,7 +11,7 @@ from nucseg.data.synthetic import synthetic_dataset
 from nucseg.errors import ConfigError, DataError
 
 
-def test_the_names_are_those_that_can_be_opened(tmp_path: Path) -> None:
+def test_every_name_can_be_opened(tmp_path: Path) -> None:
     *on_disk, drawn = dataset_names()
 
     assert open_dataset(drawn, None).name == "synthetic"
@@ -21,35 +21,33 @@ def test_the_names_are_those_that_can_be_opened(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(
-        ConfigError, match="'nuinseg'; known are nuinsseg, cryonuseg, conic, dsb2018, folder, synthetic"
-    ):
+    with pytest.raises(ConfigError, match=r"'nuinseg'\. Known: nuinsseg, cryonuseg, conic, dsb2018, folder, synthetic"):
         open_dataset("nuinseg", None)
 
 
 def test_a_data_set_on_disk_needs_a_source() -> None:
-    with pytest.raises(ConfigError, match="say which one"):
+    with pytest.raises(ConfigError, match="give it with --source DIR"):
         open_dataset("folder", None)
 
 
-def test_a_drawn_data_set_takes_none(tmp_path: Path) -> None:
+def test_a_generated_data_set_takes_no_source(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="leave out the source"):
         open_dataset("synthetic", tmp_path)
 
 
-def test_a_source_that_is_no_folder_is_named(tmp_path: Path) -> None:
+def test_a_source_that_is_not_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(DataError, match="nowhere is not there"):
+    with pytest.raises(DataError, match="nowhere does not exist"):
         open_dataset("folder", tmp_path / "nowhere")
-    with pytest.raises(DataError, match="file is no folder"):
+    with pytest.raises(DataError, match="file is not a folder"):
         open_dataset("folder", tmp_path / "file")
 
 
-def test_ids_that_stand_for_two_images_are_refused() -> None:
+def test_repeated_ids_are_refused() -> None:
     entries = synthetic_dataset(2).entries
 
-    with pytest.raises(DataError, match=r"1 ids .* more than one image, the first is 'lymphoid/0000'"):
+    with pytest.raises(DataError, match=r"1 ids .* more than one image; the first is 'lymphoid/0000'"):
         DataSet("twice", "", (*entries, entries[0]))
 
 

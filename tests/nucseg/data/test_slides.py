@@ -1,4 +1,4 @@
-"""Any region of an image of any size is what decoding the whole of it gives there."""
+"""Any region of an image of any size equals that part of the decoded image."""
 
 import contextlib
 import io
@@ -51,7 +51,7 @@ def tiff(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("region", REGIONS)
-def test_a_region_of_a_tiff_is_that_of_its_pixels(tiff: Path, region: tuple[int, int, int, int]) -> None:
+def test_a_region_of_a_tiff_has_the_pixels_that_were_written(tiff: Path, region: tuple[int, int, int, int]) -> None:
     y, x, h, w = region
     slide = TiffSlide(tiff)
     assert slide.size == (H, W)
@@ -71,13 +71,13 @@ def test_tiles_at_a_scale_fit_together_without_seams(grid: tuple[int, int], tmp_
 def test_a_reduced_image_is_the_one_that_preparation_makes() -> None:
     image = SMOOTH[:, :300]
     expected = prepare_image(image, side_px=128)
-    made = ArraySlide(image).read(0, 0, 128, 128, grid=(128, 128))
-    assert np.abs(made.astype(int) - expected).max() <= 1  # halves are rounded in other precisions
+    reduced = ArraySlide(image).read(0, 0, 128, 128, grid=(128, 128))
+    assert np.abs(reduced.astype(int) - expected).max() <= 1  # halves are rounded in different precisions
 
 
 @pytest.fixture
 def pyramid(tmp_path: Path) -> Path:
-    """A pyramid whose copies can be told from the image: they are darker."""
+    """A pyramid whose smaller levels are darker, to distinguish them."""
     file = tmp_path / "pyramid.ome.tif"
     with tifffile.TiffWriter(file, ome=True) as tiff:
         options = {"photometric": "rgb", "tile": (64, 64)}
@@ -91,7 +91,7 @@ def pyramid(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("grid", "value"), [((512, 640), 200), ((300, 375), 200), ((256, 320), 100), ((200, 250), 100), ((64, 80), 50)]
 )
-def test_the_smallest_copy_that_is_large_enough_is_read(pyramid: Path, grid: tuple[int, int], value: int) -> None:
+def test_the_smallest_level_that_is_large_enough_is_read(pyramid: Path, grid: tuple[int, int], value: int) -> None:
     slide = open_slide(pyramid)
     assert (slide.levels, slide.mpp) == ([(512, 640), (256, 320), (128, 160)], 0.5)
     assert (slide.read(10, 20, 30, 40, grid=grid) == value).all()
@@ -113,7 +113,7 @@ def test_the_smallest_copy_that_is_large_enough_is_read(pyramid: Path, grid: tup
         ({"description": '<OME><Pixels PhysicalSizeX="1" PhysicalSizeXUnit="pixel"/></OME>'}, None),
     ],
 )
-def test_microns_a_pixel_are_what_the_file_says_where_that_is_plausible(
+def test_microns_per_pixel_are_read_from_the_file_if_plausible(
     options: dict[str, object], mpp: float | None, tmp_path: Path
 ) -> None:
     slide = open_slide(written(tmp_path / "a.tif", SMOOTH, **options))
@@ -121,7 +121,7 @@ def test_microns_a_pixel_are_what_the_file_says_where_that_is_plausible(
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
-def test_small_images_are_decoded_as_those_of_data_sets(suffix: str, tmp_path: Path) -> None:
+def test_small_images_are_decoded_like_those_of_data_sets(suffix: str, tmp_path: Path) -> None:
     Image.fromarray(SMOOTH).save(tmp_path / f"a{suffix}")
     slide = open_slide(tmp_path / f"a{suffix}")
     assert slide.reader == "pillow"
@@ -135,24 +135,22 @@ def test_gray_inverted_and_transparent_tiffs_become_rgb_on_white(tmp_path: Path)
         "minisblack": (gray, np.repeat(gray[..., None], 3, 2)),
         "miniswhite": (gray, 255 - np.repeat(gray[..., None], 3, 2)),
     }
-    for photometric, (stored, shown) in cases.items():
+    for photometric, (stored, expected) in cases.items():
         slide = TiffSlide(written(tmp_path / f"{photometric}.tif", stored, photometric=photometric, tile=(64, 64)))
-        np.testing.assert_array_equal(slide.read(0, 0, H, W), shown)
+        np.testing.assert_array_equal(slide.read(0, 0, H, W), expected)
         slide.close()
     slide = TiffSlide(
         written(tmp_path / "a.tif", np.dstack([SMOOTH, alpha]), extrasamples=["unassalpha"], tile=(64, 64))
     )
-    shown = slide.read(0, 0, H, W)
+    pixels = slide.read(0, 0, H, W)
     slide.close()
-    np.testing.assert_array_equal(shown[:100], SMOOTH[:100])
-    assert (shown[100:] == 255).all()
+    np.testing.assert_array_equal(pixels[:100], SMOOTH[:100])
+    assert (pixels[100:] == 255).all()
 
 
-def test_a_jpeg_packed_pyramid_is_read_by_tifffile_and_by_openslide_alike(tmp_path: Path) -> None:
+def test_a_jpeg_pyramid_is_read_alike_by_tifffile_and_openslide(tmp_path: Path) -> None:
     pytest.importorskip("imagecodecs")
-    openslide = pytest.importorskip("openslide")
-    from nucseg.data.slides.openslide_reader import ScannerSlide
-
+    pytest.importorskip("openslide")
     file = tmp_path / "slide.svs"
     description = "Aperio Image Library v1.0\n421x300 (256x256) |AppMag = 40|MPP = 0.2500"
     options = {"photometric": "rgb", "tile": (256, 256), "compression": "jpeg", "metadata": None}
@@ -169,58 +167,57 @@ def test_a_jpeg_packed_pyramid_is_read_by_tifffile_and_by_openslide_alike(tmp_pa
         read = slide.read(10, 20, 200, 300)
         assert np.abs(read.astype(int) - SMOOTH[10:210, 20:320]).mean() < 6
         slide.close()
-    del openslide
 
 
 @pytest.mark.parametrize(
-    ("image", "options", "told"),
+    ("image", "options", "message"),
     [
         (SMOOTH.astype(np.uint16) * 256, {}, "16-bit .*pixels"),
         (SMOOTH[..., 0].astype(np.int8), {"photometric": "minisblack"}, "signed|int8"),
         (np.zeros((5, 90, 90), np.uint8), {"photometric": "minisblack"}, "planes|pages"),
     ],
 )
-def test_what_is_no_8_bit_rgb_or_gray_image_is_refused(
-    image: np.ndarray, options: dict[str, str], told: str, tmp_path: Path
+def test_an_image_that_is_not_8_bit_rgb_or_gray_is_refused(
+    image: np.ndarray, options: dict[str, str], message: str, tmp_path: Path
 ) -> None:
     file = written(tmp_path / "a.tif", image, **{"photometric": "rgb", **options})
     for reader in (open_slide, TiffSlide):
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=message):
             reader(file)
 
 
-def test_a_png_that_is_too_large_to_be_decoded_is_refused_before_it_is(tmp_path: Path) -> None:
+def test_a_png_that_is_too_large_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     header = io.BytesIO()
     Image.new("1", (10_000, 10_000)).save(header, "png")
     (tmp_path / "a.png").write_bytes(header.getvalue())
-    with pytest.raises(DataError, match=r"10000 x 10000 pixels.*decoded whole.*tiled TIFF"):
+    with pytest.raises(DataError, match=r"10000 x 10000 pixels.*decoded as a whole.*tiled TIFF"):
         open_slide(tmp_path / "a.png")
 
 
-def test_a_chunk_that_is_too_large_to_be_decoded_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nucseg.data.slides.tiff.MOST_CHUNK_BYTES", 1000)
+def test_a_chunk_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nucseg.data.slides.tiff.MAX_CHUNK_BYTES", 1000)
     with pytest.raises(DataError, match=r"chunks of 421 x 300 pixels.*Convert it to a tiled TIFF"):
         TiffSlide(written(tmp_path / "a.tif", SMOOTH, compression="zlib", rowsperstrip=H))
 
 
 @pytest.mark.parametrize("options", [{}, {"tile": (64, 64), "compression": "zlib"}], ids=["raw", "packed"])
-def test_a_tiff_that_is_cut_short_is_one_clear_error(options: dict[str, object], tmp_path: Path) -> None:
+def test_a_truncated_tiff_raises_one_clear_error(options: dict[str, object], tmp_path: Path) -> None:
     file = written(tmp_path / "a.tif", np.tile(SMOOTH, (4, 4, 1)), **options)
     whole = file.read_bytes()
-    assert int.from_bytes(whole[4:8], "little") < 100  # what describes the image comes first
+    assert int.from_bytes(whole[4:8], "little") < 100  # the directory comes first
     file.write_bytes(whole[: len(whole) // 2])
     with contextlib.closing(TiffSlide(file)) as slide, pytest.raises(DataError, match="cannot be read"):
         slide.read(1000, 1000, 150, 400)
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.png", b"no image"), ("a.tif", b"II*\0"), ("a.svs", b"nothing")])
-def test_what_is_no_image_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
+def test_other_files_are_refused(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=name):
         open_slide(tmp_path / name)
 
 
-def test_no_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     for place in (tmp_path / "none.png", tmp_path):
         with pytest.raises(DataError, match="cannot be read"):
             open_slide(place)
@@ -241,36 +238,36 @@ def test_without_openslide_a_slide_that_is_a_tiff_is_read_by_tifffile(
 @pytest.mark.parametrize(
     "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), [[1]]]
 )
-def test_an_array_that_is_no_image_is_refused(image: np.ndarray) -> None:
+def test_an_array_that_is_not_an_image_is_refused(image: np.ndarray) -> None:
     with pytest.raises(DataError, match="An image"):
         ArraySlide(image)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"photometric": "separated"}, "4 channels of colour model SEPARATED"),
-        ({"photometric": "ycbcr"}, "YCbCr that is not JPEG"),
+        ({"photometric": "ycbcr"}, "YCbCr but not JPEG"),
     ],
 )
-def test_a_tiff_in_other_colours_is_refused(options: dict[str, str], told: str, tmp_path: Path) -> None:
+def test_a_tiff_with_another_colour_model_is_refused(options: dict[str, str], message: str, tmp_path: Path) -> None:
     channels = 4 if "separated" in options.values() else 3
     file = written(tmp_path / "a.tif", np.zeros((64, 64, channels), np.uint8), tile=(64, 64), **options)
 
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=message):
         TiffSlide(file)
 
 
-def test_a_way_of_packing_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_compression_is_refused(tmp_path: Path) -> None:
     file = written(tmp_path / "a.tif", SMOOTH, tile=(64, 64), compression="zlib")
     with tifffile.TiffFile(file, mode="r+") as tiff:
-        tiff.pages[0].tags["Compression"].overwrite(34661)  # JBIG, which is for black and white
+        tiff.pages[0].tags["Compression"].overwrite(34661)  # JBIG, for black and white images
 
-    with pytest.raises(DataError, match=r"packed as JBIG, which cannot be unpacked.*imagecodecs"):
+    with pytest.raises(DataError, match=r"compressed with JBIG, which cannot be decoded.*imagecodecs"):
         TiffSlide(file)
 
 
-def test_what_openslide_cannot_read_is_told(tmp_path: Path) -> None:
+def test_an_error_of_openslide_is_reported(tmp_path: Path) -> None:
     def fail(name: str) -> None:
         raise RuntimeError("the index is damaged")
 

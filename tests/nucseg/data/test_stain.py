@@ -28,7 +28,7 @@ METHODS = ("macenko", "reinhard")
 
 
 def concentrations(side_px: int = 96, *, alone: bool = True) -> Any:
-    """(2, n) of haematoxylin and eosin; alone: a tenth of the pixels has none of one, a tenth none of the other."""
+    """(2, n) of haematoxylin and eosin; if `alone`, a tenth of the pixels have only the one, a tenth only the other."""
     n, rng = side_px * side_px, np.random.default_rng(0)
     amounts = np.stack([rng.uniform(0.6, 1.6, n), rng.uniform(0.7, 1.2, n)])
     if alone:
@@ -38,19 +38,19 @@ def concentrations(side_px: int = 96, *, alone: bool = True) -> Any:
 
 
 def seen(stains: Any, amounts: Any) -> Any:
-    """The image that Beer and Lambert's law gives, as uint8, with the light that Macenko's code takes."""
+    """The image (uint8) by Beer and Lambert's law, with the transmitted light of Macenko's code."""
     side_px = round(amounts.shape[1] ** 0.5)
     values = 240 * np.exp(-(stains / np.linalg.norm(stains, axis=0)) @ amounts) - 1
     return values.T.reshape(side_px, side_px, 3).round().clip(0, 255).astype(np.uint8)
 
 
-def gap(one: Any, other: Any) -> float:
+def gap(image: Any, other: Any) -> float:
     """Mean difference of two images in grey levels."""
-    return float(np.abs(one.astype(int) - other).mean())
+    return float(np.abs(image.astype(int) - other).mean())
 
 
 @pytest.mark.parametrize("stains", [BLUISH, REDDISH, BLUISH * 0.5], ids=["bluish", "reddish", "any length"])
-def test_macenko_shows_the_same_concentrations_in_the_colours_of_the_reference(stains: Any) -> None:
+def test_macenko_keeps_concentrations_and_takes_the_colours_of_the_reference(stains: Any) -> None:
     amounts = concentrations()
     scaled = amounts * (MACENKO_CONCENTRATIONS / np.percentile(amounts, 99, axis=1))[:, np.newaxis]
     expected = 240 * np.exp(-MACENKO_STAINS @ scaled) - 1
@@ -67,13 +67,13 @@ def test_macenko_shows_the_same_concentrations_in_the_colours_of_the_reference(s
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_one_tissue_from_two_laboratories_comes_out_nearly_alike(method: str) -> None:
-    one, other = (seen(stains, concentrations()) for stains in (BLUISH, REDDISH))
+def test_tissue_from_two_laboratories_becomes_similar(method: str) -> None:
+    bluish, reddish = (seen(stains, concentrations()) for stains in (BLUISH, REDDISH))
 
-    after = gap(normalise(one, method).image, normalise(other, method).image)
+    after = gap(normalise(bluish, method).image, normalise(reddish, method).image)
 
-    assert gap(one, other) > 15
-    assert after < gap(one, other) / 5
+    assert gap(bluish, reddish) > 15
+    assert after < gap(bluish, reddish) / 5
 
 
 def test_the_references_of_macenko_are_those_that_torchstain_ships() -> None:
@@ -83,14 +83,14 @@ def test_the_references_of_macenko_are_those_that_torchstain_ships() -> None:
     assert np.array_equal(MACENKO_CONCENTRATIONS, reference.maxCRef)
 
 
-def test_macenko_is_torchstains_up_to_its_rounding() -> None:
+def test_macenko_equals_torchstain_up_to_its_rounding() -> None:
     image = seen(BLUISH, concentrations())
     theirs = NumpyMacenkoNormalizer().normalize(image, stains=False)[0]  # adds 1 to a level, and rounds down
 
     assert np.abs(normalise(image, "macenko").image - theirs.astype(int)).max() <= 1
 
 
-def test_reinhard_is_torchstains_up_to_its_rounding() -> None:
+def test_reinhard_equals_torchstain_up_to_its_rounding() -> None:
     image = seen(BLUISH, concentrations())
     reference = NumpyReinhardNormalizer()
     reference.target_means, reference.target_stds = REINHARD_MEANS, REINHARD_STDS
@@ -108,7 +108,7 @@ def test_reinhard_gives_tissue_the_means_and_deviations_of_the_target() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_white_stays_white_and_its_share_does_not_change_the_tissue_beside_it(method: str) -> None:
+def test_white_stays_white_and_does_not_change_the_tissue(method: str) -> None:
     image = seen(BLUISH, concentrations())
     alone = normalise(image, method).image
     with_glass = np.concatenate([image, np.full((24, 96, 3), 240, np.uint8), np.full((24, 96, 3), 255, np.uint8)])
@@ -119,7 +119,7 @@ def test_white_stays_white_and_its_share_does_not_change_the_tissue_beside_it(me
     assert gap(found[:96], alone) < 2
 
 
-def test_what_is_a_little_less_than_white_is_not_set_off_by_an_edge() -> None:
+def test_there_is_no_edge_between_glass_and_tissue() -> None:
     image = seen(BLUISH, concentrations())
     ramp = np.linspace(255, 150, 96).round().astype(np.uint8)
     image[:4] = ramp[:, np.newaxis]
@@ -154,18 +154,18 @@ DEGENERATE = {
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("what", DEGENERATE)
-def test_an_image_with_nothing_to_go_by_comes_back_as_it_is_with_the_reason(what: str, method: str) -> None:
+def test_an_image_without_an_estimate_is_returned_unchanged_with_the_reason(what: str, method: str) -> None:
     found = normalise(DEGENERATE[what], method)
 
     assert np.array_equal(found.image, DEGENERATE[what])
     assert found.unchanged in ("too little tissue", "no two stains", "too little stain", "one colour")
 
 
-def test_macenko_does_not_make_a_second_stain_of_the_rounding_of_the_first() -> None:
+def test_macenko_does_not_take_rounding_errors_for_a_second_stain() -> None:
     assert normalise(one_stain(), "macenko").unchanged == "no two stains"
 
 
-def test_macenko_does_not_blow_up_the_traces_of_a_stain() -> None:
+def test_macenko_does_not_amplify_traces_of_a_stain() -> None:
     """Tissue on half a percent of the image: the 99th percentile of the concentrations is that of glass."""
     image = np.full((200, 200, 3), 236, np.uint8)
     image[:14, :14] = seen(BLUISH, concentrations())[:14, :14]
@@ -175,7 +175,7 @@ def test_macenko_does_not_blow_up_the_traces_of_a_stain() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("seed", range(5))
-def test_any_image_comes_out_defined_and_of_its_size(method: str, seed: int) -> None:
+def test_any_image_can_be_normalised(method: str, seed: int) -> None:
     rng = np.random.default_rng(seed)
     image = (rng.integers(0, 256, (37, 53, 3)) // (1 + seed) + 40 * seed).astype(np.uint8)  # from noise to few colours
 
@@ -202,29 +202,29 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads(method: str) -> None:
     with threadpool_limits(1):
         alone = normalise(image, method).image
     with threadpool_limits(4):
-        run_all = normalise(image, method).image
+        threaded = normalise(image, method).image
 
-    assert np.array_equal(alone, run_all)
+    assert np.array_equal(alone, threaded)
 
 
-def test_images_that_are_not_to_be_normalised_are_not_touched() -> None:
+def test_images_are_not_changed_without_normalisation() -> None:
     image = seen(BLUISH, concentrations())
 
     assert normalise(image, "none").image is image
     assert stain_identity("none") == {"stain": "none"}  # as stores that know of no other have it
 
 
-def test_every_normalisation_has_an_identity_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_normalisation_has_its_own_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     before = [stain_identity(stain) for stain in STAINS]
     monkeypatch.setattr("nucseg.data.stain.REINHARD_MEANS", REINHARD_MEANS + 0.1)
     monkeypatch.setattr("nucseg.data.stain.MACENKO_CONCENTRATIONS", MACENKO_CONCENTRATIONS + 0.001)
     after = [stain_identity(stain) for stain in STAINS]
 
     assert [identity["stain"] for identity in before] == list(STAINS)
-    assert [one == other for one, other in zip(before, after, strict=True)] == [True, False, False]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, False]
 
 
-def test_an_unknown_stain_is_refused_with_those_there_are() -> None:
+def test_an_unknown_stain_is_refused() -> None:
     for ask in (stain_identity, lambda stain: normalise(one_stain(), stain)):
         with pytest.raises(ConfigError, match="none, macenko or reinhard, got 'vahadane'"):
             ask("vahadane")
@@ -232,10 +232,10 @@ def test_an_unknown_stain_is_refused_with_those_there_are() -> None:
 
 @pytest.fixture(scope="module")
 def real(shared: Path) -> dict[str, list[Any]]:
-    """Some images of two data sets that were stained, and photographed, quite differently."""
+    """Images of two data sets with different staining and cameras."""
     folders = {"nuinsseg": "nuinsseg", "dsb2018": "dsb2018_he"}
     entries = {name: open_dataset(name, shared / "data" / folder).entries for name, folder in folders.items()}
-    return {name: [entry.read_image()[0][:256, :256] for entry in some[::16]] for name, some in entries.items()}
+    return {name: [entry.read_image()[0][:256, :256] for entry in listed[::16]] for name, listed in entries.items()}
 
 
 @pytest.mark.shared
@@ -268,7 +268,7 @@ def test_reinhards_target_is_cryonuseg_in_the_colours_of_macenkos(shared: Path) 
 
 
 @pytest.mark.parametrize("stain", ["macenko", "reinhard"])
-def test_a_normalisation_that_was_fitted_once_changes_parts_as_it_changes_the_whole(stain: str) -> None:
+def test_a_fitted_normalisation_changes_parts_like_the_whole(stain: str) -> None:
     image = synthetic_dataset(1, side_px=128).entries[0].read_image()[0]
     fitted = fit_normaliser(image, stain)
     whole = normalise(image, stain).image

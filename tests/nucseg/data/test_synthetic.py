@@ -1,4 +1,4 @@
-"""Drawn images: the same whenever they are drawn, with labels that are true to what is drawn."""
+"""Synthetic images are reproducible, and their labels match the pixels."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def test_there_are_60_images_of_six_tissues_from_two_or_three_slides() -> None:
     assert len(set.union(*slides.values())) == 15
 
 
-def test_a_sample_is_what_the_data_sets_on_disk_give(samples: list[Sample]) -> None:
+def test_samples_have_the_shapes_and_types_of_other_data_sets(samples: list[Sample]) -> None:
     for sample in samples:
         assert (sample.image.shape, sample.image.dtype) == ((512, 512, 3), np.uint8)
         assert (sample.instances.shape, sample.instances.dtype) == ((512, 512), np.int32)
@@ -42,11 +42,11 @@ def test_a_sample_is_what_the_data_sets_on_disk_give(samples: list[Sample]) -> N
 def test_drawing_again_gives_the_same_bytes_and_digests() -> None:
     entry = synthetic_dataset(8).entries[7]
 
-    one, other = entry.read(), entry.read()
+    first, second = entry.read(), entry.read()
 
-    assert one[0].image.tobytes() == other[0].image.tobytes()
-    assert one[0].instances.tobytes() == other[0].instances.tobytes()
-    assert one[1:] == other[1:] == entry.digests()
+    assert first[0].image.tobytes() == second[0].image.tobytes()
+    assert first[0].instances.tobytes() == second[0].instances.tobytes()
+    assert first[1:] == second[1:] == entry.digests()
     assert entry.read_image()[1] == entry.digests()[0]
 
 
@@ -58,7 +58,7 @@ def test_another_process_draws_the_same() -> None:
     assert printed.split() == [digest.hex() for digest in synthetic_dataset(2).entries[1].digests()]
 
 
-def test_more_images_leave_the_first_ones_as_they_are() -> None:
+def test_more_images_do_not_change_the_first_ones() -> None:
     assert synthetic_dataset(30).entries[:7] == synthetic_dataset(7).entries
 
 
@@ -78,12 +78,12 @@ def test_any_side_from_64_pixels_can_be_drawn(side_px: int) -> None:
 
 
 @pytest.mark.parametrize("asked", [{"n_images": 0}, {"side_px": 63}, {"seed": -1}])
-def test_what_cannot_be_drawn_is_refused(asked: dict[str, int]) -> None:
+def test_impossible_parameters_are_refused(asked: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(asked))}={next(iter(asked.values()))}"):
         synthetic_dataset(**asked)
 
 
-def test_nuclei_are_bluer_and_darker_than_what_surrounds_them(samples: list[Sample]) -> None:
+def test_nuclei_are_bluer_and_darker_than_their_surroundings(samples: list[Sample]) -> None:
     for sample in samples:
         nuclei = sample.instances > 0
         around = ndimage.binary_dilation(nuclei, iterations=12) & ~ndimage.binary_dilation(nuclei, iterations=3)
@@ -100,7 +100,7 @@ def test_the_background_is_pink_as_eosin(samples: list[Sample]) -> None:
 
 
 def test_outlines_follow_the_drawn_nuclei(samples: list[Sample]) -> None:
-    """The optical density falls fastest where the instance map ends."""
+    """The optical density changes fastest at the border of the instance map."""
     fall = np.zeros(11)
     for sample in samples[::3]:
         absorbance = -np.log(np.maximum(sample.image, 1) / 255.0).sum(axis=2)
@@ -135,7 +135,7 @@ def test_slides_of_a_tissue_are_stained_differently(samples: list[Sample]) -> No
     for sample in samples:
         colours[sample.stratum].append(sample.image.mean(axis=(0, 1)))
 
-    assert np.mean([np.abs(one - other).max() for one, other in colours.values()]) > 8
+    assert np.mean([np.abs(first - second).max() for first, second in colours.values()]) > 8
 
 
 def test_a_threshold_finds_nuclei_but_does_not_solve_the_task(samples: list[Sample]) -> None:

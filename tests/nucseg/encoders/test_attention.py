@@ -1,4 +1,4 @@
-"""Every way of attention equals the published one."""
+"""Every attention variant equals the published attention."""
 
 import sys
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nucseg.encoders import attention
-from nucseg.encoders.attention import VARIANTS, compiled_flex, pieces
+from nucseg.encoders.attention import VARIANTS, chunks, compiled_flex
 from nucseg.encoders.blocks import relative_terms
 from nucseg.encoders.vit import published_image_encoder
 
@@ -16,7 +16,7 @@ HEADS, DIM = 4, 32
 
 @pytest.fixture(autouse=True)
 def flex_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """What FlexAttention computes, step by step: compiling it takes a minute on a CPU."""
+    """Run FlexAttention eagerly: compiling it takes a minute on a CPU."""
     monkeypatch.setattr(attention, "compiled_flex", lambda: compiled_flex("eager"))
     yield
     if "torch._dynamo" in sys.modules:
@@ -44,7 +44,7 @@ def falling(table: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def by(variant: str, module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """Attention of the published module's parameters by one of our ways."""
+    """Attention with the published module's parameters by one of our variants."""
     n, g_h, g_w, dim = x.shape
     q, k, v = module.qkv(x).view(n, g_h, g_w, 3, HEADS, -1).unbind(3)
     scale = (dim // HEADS) ** -0.5
@@ -61,10 +61,10 @@ def by(variant: str, module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         ((14, 14), (14, 14)),
         ((8, 12), (8, 12)),  # axes not to be confused
         ((14, 14), (20, 20)),  # relative positions interpolated
-        ((3, 40), (3, 40)),  # as broad as the whole grid, where terms are added and not multiplied
+        ((3, 40), (3, 40)),  # a wide grid, where terms are added and not multiplied
     ],
 )
-def test_every_way_equals_the_published_attention(
+def test_every_variant_equals_the_published_attention(
     variant: str, made_for: tuple[int, int], grid: tuple[int, int]
 ) -> None:
     module, x = published_attention(made_for), tokens(3, *grid, DIM)
@@ -72,7 +72,7 @@ def test_every_way_equals_the_published_attention(
     with torch.inference_mode():
         published, ours = module(x), by(variant, module, x)
 
-    assert published.std() > 0.1  # not the equality of nothings
+    assert published.std() > 0.1  # not all zero
     torch.testing.assert_close(ours, published, rtol=1e-5, atol=1e-5 * float(published.abs().max()))
 
 
@@ -92,7 +92,7 @@ def test_both_relative_positions_matter_in_this_comparison(variant: str) -> None
 
 @pytest.mark.parametrize("grid", [(8, 8), (5, 40)])
 @pytest.mark.parametrize("rows", [1, 3, 5, 8, 40])
-def test_taking_few_rows_heads_or_entries_at_a_time_changes_nothing(
+def test_computing_few_rows_heads_or_images_at_a_time_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, grid: tuple[int, int], rows: int
 ) -> None:
     module, x = published_attention(grid), tokens(3, *grid, DIM)
@@ -104,19 +104,19 @@ def test_taking_few_rows_heads_or_entries_at_a_time_changes_nothing(
 
 
 @pytest.mark.parametrize("budget", [1, 100, 250, 800, 4000, 10**9])
-def test_pieces_cover_everything_once_and_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
+def test_chunks_cover_everything_once_and_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch, budget: int) -> None:
     monkeypatch.setattr(attention, "MASK_BYTES", {"cpu": budget})
-    seen = torch.zeros(5, 3, 8)
-    for piece in pieces(5, 3, 8, 100, "mps"):  # as a CPU
-        seen[piece] += 1
-        assert seen[piece].numel() * 100 <= max(budget, 100)
+    covered = torch.zeros(5, 3, 8)
+    for chunk in chunks(5, 3, 8, 100, "mps"):  # as a CPU
+        covered[chunk] += 1
+        assert covered[chunk].numel() * 100 <= max(budget, 100)
 
-    assert torch.equal(seen, torch.ones(5, 3, 8))
+    assert torch.equal(covered, torch.ones(5, 3, 8))
 
 
 def test_the_masks_of_the_whole_grid_are_32_mib_on_a_cpu_and_many_heads_on_a_gpu() -> None:
     row_bytes = 64 * 4096 * 4
-    (_, heads, rows), *_ = pieces(1, 12, 64, row_bytes, "cpu")
+    (_, heads, rows), *_ = chunks(1, 12, 64, row_bytes, "cpu")
     assert (heads, rows) == (slice(0, 1), slice(0, 32))
-    assert len(list(pieces(1, 12, 64, row_bytes, "cuda"))) == 1
-    assert len(list(pieces(16, 12, 64, row_bytes // 2, "cuda"))) == 4
+    assert len(list(chunks(1, 12, 64, row_bytes, "cuda"))) == 1
+    assert len(list(chunks(16, 12, 64, row_bytes // 2, "cuda"))) == 4

@@ -1,4 +1,4 @@
-"""The guard: an embedding that cannot be right is an error, never an array."""
+"""Every encoder checks its embeddings: one that cannot be right is an error."""
 
 import logging
 from collections.abc import Callable
@@ -13,7 +13,7 @@ N_VALUES = 256 * 64 * 64
 
 
 class EncoderOf(Encoder):
-    """Returns what a function makes of the preprocessed images, and remembers the batches it saw."""
+    """An encoder that applies a function to preprocessed images and records the batch sizes."""
 
     def __init__(self, function: Callable[[np.ndarray], np.ndarray], batch_size: int = 4) -> None:
         self.function = function
@@ -26,7 +26,7 @@ class EncoderOf(Encoder):
 
 
 def brightness(inputs: np.ndarray) -> np.ndarray:
-    """Make an embedding by hand: the mean of the image, plus the number of each value."""
+    """A simple embedding: the mean of the image plus a ramp over all values."""
     means = inputs.mean(axis=(1, 2, 3))
     numbers = np.arange(N_VALUES, dtype=np.float32).reshape(256, 64, 64) / N_VALUES
     return (means[:, None, None, None] + numbers).astype(np.float32)
@@ -54,7 +54,7 @@ def test_no_images_give_no_rows() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_one_value_that_is_not_finite_names_its_image(value: float) -> None:
+def test_an_embedding_with_a_value_that_is_not_finite_names_its_image(value: float) -> None:
     def broken(inputs: np.ndarray) -> np.ndarray:
         rows = brightness(inputs)
         rows[2, 7, 8, 9] = value
@@ -67,7 +67,7 @@ def test_one_value_that_is_not_finite_names_its_image(value: float) -> None:
 def test_an_embedding_constant_over_the_image_names_its_image() -> None:
     def constant(inputs: np.ndarray) -> np.ndarray:
         rows = brightness(inputs)
-        rows[1] = np.arange(256)[:, None, None]  # channels differ, places do not
+        rows[1] = np.arange(256)[:, None, None]  # channels differ, cells do not
         return rows
 
     with pytest.raises(EncoderError, match=r"image 1 of the batch is constant"):
@@ -80,7 +80,7 @@ def test_different_images_with_one_embedding_are_named() -> None:
         rows[3] = rows[1]
         return rows
 
-    with pytest.raises(EncoderError, match=r"images 1, 3 of the batch are identical, the images are not"):
+    with pytest.raises(EncoderError, match=r"images 1, 3 of the batch are identical, but the images are not"):
         EncoderOf(stuck).encode(grey_images(1, 2, 3, 40))
 
 
@@ -90,9 +90,9 @@ def test_different_images_with_one_embedding_are_noticed_across_batches_of_one()
 
 
 def test_the_same_image_twice_may_have_one_embedding() -> None:
-    same_seen_by_the_encoder = [np.full((side, side, 3), 80, np.uint8) for side in (16, 16, 32)]
+    same_once_resized = [np.full((side, side, 3), 80, np.uint8) for side in (16, 16, 32)]
 
-    rows = EncoderOf(brightness).encode(same_seen_by_the_encoder)
+    rows = EncoderOf(brightness).encode(same_once_resized)
 
     assert (rows[0] == rows[1]).all()
     assert (rows[0] == rows[2]).all()
@@ -121,7 +121,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does_and_nothing_is_lost(
     assert encoder.batches == [5, 2, 2, 1]
     assert encoder.batch_size == 2
     assert (np.diff(rows[:, 0, 0, 0]) > 0).all()
-    assert "No memory for 5 images at once; going on with 2." in caplog.text
+    assert "Out of memory with 5 images at once; continuing with 2." in caplog.text
 
 
 def test_no_memory_for_one_image_is_an_error_with_a_way_out() -> None:

@@ -17,7 +17,7 @@ def tokens(*shape: int) -> torch.Tensor:
 
 
 def drawn(module: torch.nn.Module) -> torch.nn.Module:
-    """Draw every parameter: no norm is the identity, no bias zero."""
+    """Draw every parameter, so that no norm is the identity and no bias zero."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -31,7 +31,7 @@ def published_block(grid: tuple[int, int], window: int, *, dim: int = 40, heads:
     return drawn(module)
 
 
-@pytest.mark.parametrize("way", ["mask", "columns"])
+@pytest.mark.parametrize("variant", ["mask", "columns"])
 @pytest.mark.parametrize(
     ("grid", "window"),
     [
@@ -43,11 +43,11 @@ def published_block(grid: tuple[int, int], window: int, *, dim: int = 40, heads:
         ((4, 6), 14),  # one window, most of it padding
     ],
 )
-def test_a_block_equals_the_published_one(way: str, grid: tuple[int, int], window: int) -> None:
+def test_a_block_equals_the_published_one(variant: str, grid: tuple[int, int], window: int) -> None:
     published, x = published_block(grid, window), tokens(2, *grid, 40)
     with torch.inference_mode():
         ours = Block(published, grid, published_image_encoder().get_rel_pos)
-        ours.attention.attend = VARIANTS[way]
+        ours.attention.attend = VARIANTS[variant]
         expected, before = published(x), x.clone()
         found = ours(x)
 
@@ -56,19 +56,19 @@ def test_a_block_equals_the_published_one(way: str, grid: tuple[int, int], windo
     torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
 
 
-def test_an_mlp_in_pieces_gives_what_it_gives_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_mlp_computed_in_chunks_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     published, x = published_block((6, 10), 0), tokens(2, 6, 10, 40)
     ours = Block(published, (6, 10), published_image_encoder().get_rel_pos)
     with torch.inference_mode():
         expected = ours.mlp(x)
-        monkeypatch.setattr(blocks, "PIECE_BYTES", 4 * 160 * 7)  # 7 tokens
+        monkeypatch.setattr(blocks, "CHUNK_BYTES", 4 * 160 * 7)  # 7 tokens
         found = ours.mlp(x)
 
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("grid", "side"), [((16, 16), 7), ((64, 64), 14), ((14, 28), 14), ((3, 5), 4)])
-def test_windows_are_the_published_ones_and_padding_is_what_is_given(grid: tuple[int, int], side: int) -> None:
+def test_windows_are_the_published_ones_with_the_given_padding(grid: tuple[int, int], side: int) -> None:
     published, x = published_image_encoder(), tokens(2, *grid, 3)
     expected, padded = published.window_partition(x, side)
     windows = Windows(grid, side)

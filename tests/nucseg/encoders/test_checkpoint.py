@@ -1,4 +1,4 @@
-"""Opening a checkpoint: a good one gives the published encoder, a bad one gives one clear message."""
+"""Opening a checkpoint gives the published encoder, or one clear message."""
 
 import io
 import os
@@ -109,7 +109,7 @@ def test_a_truncated_checkpoint_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", pickle.dumps({"a": 1}, protocol=4), bytes(1000)])
-def test_what_is_no_checkpoint_says_so_and_how_large_it_is(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_no_checkpoint_is_refused_with_its_size(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "sam.pth"
     path.write_bytes(content)
 
@@ -155,7 +155,7 @@ def test_vit_l_and_vit_h_are_recognised_by_their_width_and_blocks(tmp_path: Path
         assert f"is a {name} checkpoint" in message_of_opening(path, "vit_b")
 
 
-def test_a_vit_of_unknown_size_and_an_encoder_that_is_no_vit_are_told_apart(tmp_path: Path) -> None:
+def test_a_vit_of_unknown_size_and_an_encoder_that_is_no_vit_get_their_own_messages(tmp_path: Path) -> None:
     unknown = {"pos_embed": torch.ones(1, 1, 1, 99), "blocks.0.norm1.weight": torch.ones(99)}
     message = message_of_opening(saved(as_whole_sam(unknown), tmp_path / "unknown.pth"))
     assert "an unknown ViT checkpoint (width 99, 1 blocks)" in message
@@ -200,7 +200,7 @@ def test_weights_that_are_not_finite_floats_are_named(tmp_path: Path, bad: torch
 @pytest.mark.parametrize(
     ("content", "found"), [({"state_dict": {}}, "entries are (state_dict)"), ([1, 2], "a list"), ({}, "entries")]
 )
-def test_a_file_of_other_contents_says_what_it_holds(tmp_path: Path, content: object, found: str) -> None:
+def test_a_file_with_other_contents_is_refused_with_its_contents(tmp_path: Path, content: object, found: str) -> None:
     message = message_of_opening(saved(content, tmp_path / "sam.pth"))
 
     assert found in message
@@ -208,20 +208,20 @@ def test_a_file_of_other_contents_says_what_it_holds(tmp_path: Path, content: ob
 
 
 def test_the_preprocessing_and_the_network_agree_on_where_the_image_lies(tmp_path: Path) -> None:
-    """Below the padding line of a wide image, the network sees zeros: the embedding there is that of a blank."""
-    path = saved(as_whole_sam(encoder_state()), tmp_path / "sam.pth")
-    encoder = open_encoder("tiny", weights=path, device="cpu")
+    """Below a wide image the network reads zeros, so the embedding there is that of a blank input."""
+    published = published_with_drawn_weights(TINY)
+    path = saved(as_whole_sam(dict(published.state_dict())), tmp_path / "sam.pth")
     wide = np.random.default_rng(0).integers(0, 256, (256, 1024, 3), dtype=np.uint8)
     image_rows = 256 // 16
 
-    embedding = encoder.encode([wide])
+    embedding = open_encoder("tiny", weights=path, device="cpu").encode([wide])
     with torch.inference_mode():
-        blank = encoder._model(torch.zeros(1, 3, 1024, 1024)).numpy()  # type: ignore[attr-defined]
+        blank = published(torch.zeros(1, 3, 1024, 1024)).numpy()
 
     difference = np.abs(embedding - blank).max(axis=(0, 1, 3))
     reach = 1  # the neck's 3x3 convolution
     assert (difference[:image_rows] > 0.1).all()
-    assert (difference[image_rows + reach :] < 1e-5).all()
+    assert (difference[image_rows + reach :] < 1e-4).all()
 
 
 def test_a_batch_too_large_for_memory_is_halved_and_the_rows_stay_the_same(tmp_path: Path) -> None:
@@ -229,14 +229,15 @@ def test_a_batch_too_large_for_memory_is_halved_and_the_rows_stay_the_same(tmp_p
     images = list(np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8))
     one_by_one = open_encoder("tiny", weights=path, device="cpu", batch_size=1).encode(images)
     encoder = open_encoder("tiny", weights=path, device="cpu", batch_size=4)
-    network = encoder._model  # type: ignore[attr-defined]
 
-    def of_little_memory(x: torch.Tensor) -> torch.Tensor:
-        return network(x) if len(x) == 1 else torch.empty(2**55)
+    def run_out_of_memory(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if type(module).__name__ == "ImageEncoderViT" and len(inputs[0]) > 1:
+            torch.empty(2**55)
 
-    encoder._model = of_little_memory  # type: ignore[attr-defined]
+    with torch.nn.modules.module.register_module_forward_pre_hook(run_out_of_memory):
+        rows = encoder.encode(images)
 
-    np.testing.assert_allclose(encoder.encode(images), one_by_one, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(rows, one_by_one, rtol=0, atol=1e-5)
     assert encoder.batch_size == 1
 
 
@@ -258,13 +259,13 @@ def test_changed_bytes_give_tensors_or_one_clear_error(
     file = tmp_path / "odd.pth"
     file.write_bytes(changed[: int(len(changed) * (1 if keep > 0.7 else keep))])
 
+    message = "odd.pth"
     try:
         state = read_encoder_state(file)
-    except EncoderError as error:
-        told = str(error)
-        assert "odd.pth" in told
-    else:
         assert all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state.items())
+    except EncoderError as error:
+        message = str(error)
+    assert "odd.pth" in message
 
 
 @pytest.mark.parametrize("content", [{1: torch.zeros(3)}, {"image_encoder.pos_embed": torch.zeros(())}])

@@ -1,4 +1,4 @@
-"""An encoder is opened by its name; what is asked for agrees with what is opened."""
+"""An encoder is opened by its name, and its identity includes what the arguments determine."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_what_is_asked_for_is_part_of_what_is_opened(spec: str, precision: str) 
     assert ("precision" in asked) == (precision != "auto")
 
 
-def test_only_what_was_asked_for_is_in_the_asked_identity(tmp_path: Path) -> None:
+def test_the_asked_identity_has_only_fields_that_the_arguments_determine(tmp_path: Path) -> None:
     assert asked_identity("vit_b") == {"architecture": "vit_b"}
     (tmp_path / "empty").touch()
     empty = {"weights": "99aa06d3014798d86001c324468d497f"}  # xxh128 of nothing
@@ -78,14 +78,14 @@ def test_a_batch_size_given_is_taken() -> None:
         ("random:-1", {}, "whole number"),
         ("random", {"weights": Path("b")}, "takes no --weights"),
         ("random", {"precision": "int8"}, "'int8' is not known. Known: auto, float32, bfloat16, float16"),
-        ("random", {"device": "gpu"}, "'gpu' is none of auto"),
+        ("random", {"device": "gpu"}, "'gpu' is not known"),
         ("random", {"threads": 0}, "threads must be at least 1, got 0"),
         ("random", {"batch_size": -2}, "batch_size must be at least 1, got -2"),
         ("onnx:a", {"precision": "bfloat16"}, "bfloat16"),
         ("onnx:a", {"batch_size": 0}, "batch_size must be at least 1, got 0"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused(spec: str, options: dict[str, object], message: str) -> None:
+def test_an_invalid_option_is_refused(spec: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         open_encoder(spec, **options)  # type: ignore[arg-type]
 
@@ -94,5 +94,5 @@ def test_an_option_that_cannot_be_is_refused(spec: str, options: dict[str, objec
     ("spec", "file"),
     [("onnx:a:b.onnx", "a:b.onnx"), ("student:s/x.safetensors", "s/x.safetensors"), ("student", ""), ("random:3", "")],
 )
-def test_the_file_that_a_spec_names_is_known(spec: str, file: str) -> None:
+def test_named_file_is_the_file_in_a_spec(spec: str, file: str) -> None:
     assert named_file(spec) == file

@@ -1,4 +1,4 @@
-"""An encoder is found again by what embeddings record of it."""
+"""An encoder is found by the identity that embeddings record."""
 
 import shutil
 from pathlib import Path
@@ -25,9 +25,9 @@ def exported(instant_encoder: str) -> Path:
 
 
 def test_random_weights_are_drawn_again_from_the_seed() -> None:
-    asked = open_encoder("random:3", threads=1)
-    found = open_recorded({**asked.identity, "format": "f16"}, threads=1)
-    np.testing.assert_array_equal(found.encode([IMAGE]), asked.encode([IMAGE]))
+    opened = open_encoder("random:3", threads=1)
+    found = open_recorded({**opened.identity, "format": "f16"}, threads=1)
+    np.testing.assert_array_equal(found.encode([IMAGE]), opened.encode([IMAGE]))
 
 
 def test_a_file_is_found_by_its_content_under_any_name(exported: Path, folder: Path) -> None:
@@ -48,7 +48,7 @@ def test_a_file_that_is_given_must_be_the_one(exported: Path, folder: Path) -> N
     identity = open_encoder(f"onnx:{exported}").identity
     assert open_recorded(identity, weights=exported).identity == identity
     (folder / "other.onnx").write_bytes(b"another encoder")
-    with pytest.raises(EncoderError, match=rf"its xxh128 is [0-9a-f]{{32}}, and {identity['weights']} is recorded"):
+    with pytest.raises(EncoderError, match=rf"its xxh128 is [0-9a-f]{{32}}, expected {identity['weights']}"):
         open_recorded(identity, weights=folder / "other.onnx")
 
 

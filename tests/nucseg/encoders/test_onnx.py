@@ -1,4 +1,4 @@
-"""An ONNX file runs as it does by itself, and a wrong one is refused for what it is."""
+"""An ONNX file gives what ONNX Runtime itself gives, and a wrong one is refused with the reason."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nucseg.encoders import asked_identity, open_encoder
-from nucseg.encoders.onnx import _providers, run
+from nucseg.encoders.onnx import run
 from nucseg.encoders.onnx_graph import takes_batches
 from nucseg.errors import ConfigError, EncoderError
 
@@ -112,7 +112,7 @@ def test_the_identity_depends_on_the_contents_not_on_the_name(shared: Path, tmp_
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", bytes(100)])
-def test_what_is_no_onnx_file_says_so(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "encoder.onnx"
     path.write_bytes(content)
 
@@ -190,10 +190,10 @@ def mixing_graph(path: Path, shape: list[int | str]) -> Path:
 
 def test_a_graph_that_treats_every_image_alone_takes_batches(tmp_path: Path) -> None:
     free = session_of(identity_graph(tmp_path / "free.onnx", FREE_BATCH))
-    one = session_of(identity_graph(tmp_path / "one.onnx", [*INPUT]))
+    single = session_of(identity_graph(tmp_path / "single.onnx", [*INPUT]))
 
     assert takes_batches(free, "x", "y0")
-    assert not takes_batches(one, "x", "y0")
+    assert not takes_batches(single, "x", "y0")
 
 
 def test_a_graph_that_mixes_the_images_takes_no_batches(tmp_path: Path) -> None:
@@ -264,12 +264,12 @@ def test_without_onnxruntime_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
         open_encoder(f"onnx:{path}", device="cpu")
 
 
-def test_a_device_that_onnx_runtime_is_not_run_on_is_refused_by_name() -> None:
+def test_a_device_that_onnx_files_do_not_run_on_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="runs on auto, cpu or cuda, not on 'mps'"):
-        _providers("mps", ["CPUExecutionProvider"])
+        open_encoder(f"onnx:{identity_graph(tmp_path / 'x.onnx', [*INPUT])}", device="mps")
 
 
-def test_what_fails_inside_the_graph_is_told_as_the_encoders_failure(
+def test_a_failure_inside_the_graph_is_reported_as_the_encoders_failure(
     instant_encoder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*args: object) -> None:

@@ -1,4 +1,4 @@
-"""The random encoder: the same everywhere for one seed, and open about what it is."""
+"""The random encoder: the same everywhere for one seed, with a warning about its random weights."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def test_opening_it_leaves_torchs_random_state_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_it_warns_of_itself() -> None:
+def test_it_warns_that_it_carries_no_knowledge() -> None:
     assert "carry no knowledge" in open_encoder("random", device="cpu").note
 
 

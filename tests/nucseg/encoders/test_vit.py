@@ -1,4 +1,4 @@
-"""The encoder that computes equals the published ImageEncoderViT."""
+"""Our encoder equals the published ImageEncoderViT."""
 
 import inspect
 import subprocess
@@ -114,13 +114,13 @@ def test_half_precision_stays_near_the_published_float32(precision: str, worst: 
 def test_bfloat16_errs_by_no_more_than_its_roundings_explain_and_by_no_less_than_a_tenth(
     depth: int, width: int
 ) -> None:
-    """The bound is derived where `bfloat16_error` is; 12 is ViT-B's depth. Six root mean squares hold every value."""
+    """`bfloat16_error` derives the bound; 12 is ViT-B's depth. No value exceeds six root mean squares."""
     shape = VitShape(embed_dim=width, depth=depth, num_heads=3, global_blocks=(2, 5, 8, 11), window_cells=7)
     published = drawn(published_encoder(shape, 256))
     ours = build_vit(shape, published.state_dict(), Hardware(CPU, "bfloat16"), input_px=256)
 
-    for way in ("mask", "columns"):
-        use_attention(ours, way, windows=False)
+    for variant in ("mask", "columns"):
+        use_attention(ours, variant, windows=False)
         with torch.inference_mode():
             expected, found = published(an_input(256)), ours(an_input(256).bfloat16())
 
@@ -136,7 +136,7 @@ def test_the_error_of_a_rounding_is_that_of_rounding_numbers_of_all_sizes() -> N
     assert relative.square().mean().sqrt() == pytest.approx(ROUNDING, rel=0.01)
 
 
-def test_in_half_precision_the_norms_that_are_left_and_they_alone_stay_float32() -> None:
+def test_in_half_precision_only_the_remaining_norms_stay_float32() -> None:
     state = drawn(published_encoder(SMALL, 256)).state_dict()
     ours = build_vit(SMALL, state, Hardware(CPU, "bfloat16"), input_px=256)
 
@@ -179,18 +179,18 @@ def test_segment_anythings_front_end_and_torchvision_are_not_imported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("spec", "message"),
     [
         (None, r"not installed\. `pip install segment-anything==1\.0`"),
-        (SimpleNamespace(submodule_search_locations=["/nowhere"]), r"/nowhere/modeling holds no Python package"),
+        (SimpleNamespace(submodule_search_locations=["/nowhere"]), r"/nowhere/modeling is not a Python package"),
     ],
 )
-def test_a_missing_segment_anything_is_told_with_the_way_out(
-    found: object, told: str, monkeypatch: pytest.MonkeyPatch
+def test_a_missing_segment_anything_is_an_error_with_the_way_out(
+    spec: object, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
     monkeypatch.setattr("importlib.util.spec_from_file_location", lambda *args, **options: None)
-    with pytest.raises(EncoderError, match=told):
+    with pytest.raises(EncoderError, match=message):
         published_image_encoder.__wrapped__()
 
 

@@ -1,4 +1,4 @@
-"""Weights are found by their official name, and known by their digest."""
+"""Weights are found by their official name, and identified by their digest."""
 
 from pathlib import Path
 

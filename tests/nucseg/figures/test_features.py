@@ -22,7 +22,7 @@ def rendered(figure: Figure) -> np.ndarray:
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
-def test_panels_are_lettered_and_tell_title_grid_and_explained_variance() -> None:
+def test_panels_have_a_letter_a_title_a_grid_and_the_explained_variance() -> None:
     picture = FeaturePanel(title="image", rgb=np.zeros((256, 205, 3), np.uint8))
     figure = feature_panels([picture, panel("embedding")])
 
@@ -39,7 +39,7 @@ def test_the_caption_has_the_share_of_each_colour() -> None:
     )
 
 
-def test_a_cell_is_drawn_as_a_cell() -> None:
+def test_cells_are_drawn_without_interpolation() -> None:
     """Nearest: on a black and white board nothing but the rim of a cell is grey."""
     pixels = rendered(feature_panels([panel()]))
     board = pixels[80:-20, 20:-20, 0].astype(float)
@@ -48,7 +48,7 @@ def test_a_cell_is_drawn_as_a_cell() -> None:
 
 
 @pytest.mark.parametrize(("n_panels", "table"), [(1, (1, 1)), (5, (1, 5)), (8, (2, 4)), (9, (2, 5)), (11, (3, 4))])
-def test_rows_are_as_long_as_one_another_and_no_longer_than_is_legible(n_panels: int, table: tuple[int, int]) -> None:
+def test_rows_have_equal_length_and_are_legible(n_panels: int, table: tuple[int, int]) -> None:
     places = [axes.get_position() for axes in feature_panels([panel()] * n_panels).axes]
 
     assert len(places) == n_panels
@@ -57,7 +57,7 @@ def test_rows_are_as_long_as_one_another_and_no_longer_than_is_legible(n_panels:
 
 @pytest.mark.parametrize("title", ["level 1", "an encoder with a name that is far too long"])
 @pytest.mark.parametrize("rgb", [np.zeros((51, 64, 3)), np.zeros((64, 51, 3))], ids=["wide", "tall"])
-def test_no_text_leaves_the_figure_or_meets_another(rgb: np.ndarray, title: str) -> None:
+def test_texts_stay_in_the_figure_and_do_not_overlap(rgb: np.ndarray, title: str) -> None:
     figure = feature_panels([FeaturePanel(title=title, rgb=rgb, explained=SHARES)] * 9)
     figure.draw_without_rendering()
     boxes = [axes.title.get_window_extent() for axes in figure.axes]
@@ -68,7 +68,7 @@ def test_no_text_leaves_the_figure_or_meets_another(rgb: np.ndarray, title: str)
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
 
 
-def test_true_nuclei_are_outlined_on_a_picture() -> None:
+def test_true_nuclei_are_outlined_on_an_image() -> None:
     nucleus = np.zeros((64, 64), np.int32)
     nucleus[20:40, 20:40] = 1
     grey = np.full((64, 64, 3), 128, np.uint8)
@@ -82,6 +82,6 @@ def test_true_nuclei_are_outlined_on_a_picture() -> None:
 
 
 @pytest.mark.parametrize("n_panels", [0, 27])
-def test_a_figure_has_as_many_panels_as_there_are_letters(n_panels: int) -> None:
+def test_the_number_of_panels_is_limited_by_the_letters(n_panels: int) -> None:
     with pytest.raises(DataError, match=f"got {n_panels}"):
         feature_panels([panel()] * n_panels)

@@ -1,19 +1,16 @@
 import io
-from dataclasses import dataclass
 
 from nucseg.figures import fidelity_bars
+from nucseg.metrics import Interval
 
 
-@dataclass
-class Error:
-    value: float
-    low: float | None
-    high: float | None
+def error(value: float, low: float | None = None, high: float | None = None) -> Interval:
+    return Interval(value, low, high, n_images=9, n_groups=9)
 
 
 ERRORS = {
-    "flip": {"plain": Error(1.2, 1.1, 1.3), "corrected": Error(0.5, 0.4, 0.6)},
-    "turn": {"plain": Error(1.4, None, None), "corrected": Error(0.6, None, None)},
+    "flip": {"plain": error(1.2, 1.1, 1.3), "corrected": error(0.5, 0.4, 0.6)},
+    "turn": {"plain": error(1.4), "corrected": error(0.6)},
 }
 
 
@@ -25,7 +22,7 @@ def test_every_replay_has_a_bar_of_its_error_under_every_motion() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["flip", "turn"]
 
 
-def test_bars_stand_beside_their_motion_and_cover_no_other() -> None:
+def test_bars_lie_next_to_their_motion_and_overlap_no_other() -> None:
     plain, corrected = fidelity_bars(ERRORS).axes[0].containers
 
     for row in range(2):
@@ -40,7 +37,7 @@ def test_intervals_are_drawn_where_there_are_any_and_1_is_marked() -> None:
     assert sorted(lines) == [[0.4, 0.6], [1, 1], [1.1, 1.3]]
 
 
-def test_the_title_stands_above_and_the_figure_can_be_saved() -> None:
+def test_the_title_is_above_and_the_figure_can_be_saved() -> None:
     figure = fidelity_bars(ERRORS, "nuinsseg, 16 images")
     figure.savefig(io.BytesIO(), format="png")
 

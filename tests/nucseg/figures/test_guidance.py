@@ -10,7 +10,7 @@ UNGUIDED = np.array([[0, 0, 0, 4, 4, 0, 6, 6]], np.int32)
 NOTHING = np.zeros((1, 8), bool)
 
 
-def test_guidance_helps_where_it_alone_is_right_and_harms_where_it_alone_is_wrong() -> None:
+def test_guidance_helps_where_only_it_is_right_and_harms_where_only_it_is_wrong() -> None:
     effect = guidance_effect(TRUTH, GUIDED, UNGUIDED, NOTHING)
 
     assert effect.helped.tolist() == [[True, True, *[False] * 6]]
@@ -24,7 +24,7 @@ def test_nuclei_are_gained_and_lost_by_their_true_outlines() -> None:
     assert effect.lost.tolist() == [[0, 0, 0, 2, 2, 0, 0, 0]]
 
 
-def test_exchanged_predictions_exchange_help_and_harm() -> None:
+def test_swapped_predictions_swap_help_and_harm() -> None:
     there, back = guidance_effect(TRUTH, GUIDED, UNGUIDED, NOTHING), guidance_effect(TRUTH, UNGUIDED, GUIDED, NOTHING)
 
     assert np.array_equal(there.helped, back.harmed)
@@ -42,6 +42,6 @@ def test_ignored_pixels_neither_help_nor_harm() -> None:
     assert effect.lost.tolist() == [[0, 0, 0, 0, 2, 0, 0, 0]]
 
 
-def test_maps_of_other_sizes_are_refused() -> None:
+def test_maps_of_different_sizes_are_refused() -> None:
     with pytest.raises(DataError, match="different shapes"):
         guidance_effect(TRUTH, GUIDED[:, 1:], UNGUIDED, NOTHING)

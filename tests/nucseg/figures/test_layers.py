@@ -27,7 +27,7 @@ def test_a_guided_network_has_the_eight_panels_of_the_paper() -> None:
     ]
 
 
-def test_the_finest_guided_level_comes_last_where_the_fusion_reaches_beyond_the_bottleneck() -> None:
+def test_the_finest_guided_level_comes_last() -> None:
     features = maps(changed=(2, 3, 4))
     last = network_panels(features, (64, 64))[-1]
 
@@ -35,11 +35,11 @@ def test_the_finest_guided_level_comes_last_where_the_fusion_reaches_beyond_the_
     np.testing.assert_array_equal(last.rgb, principal_colours(features.fused[2][0].numpy())[0])
 
 
-def test_a_network_without_guidance_has_its_levels_alone() -> None:
+def test_a_network_without_guidance_has_only_its_levels() -> None:
     assert len(network_panels(maps(guided=False), SIZE)) == 5
 
 
-def test_padding_is_in_no_panel() -> None:
+def test_no_panel_contains_padding() -> None:
     panels = network_panels(maps(), SIZE)
 
     assert [panel.rgb.shape[:2] for panel in panels] == [
@@ -57,7 +57,7 @@ def test_only_the_concatenation_is_standardised() -> None:
     np.testing.assert_array_equal(panels["level 2"].rgb, principal_colours(level)[0])
 
 
-def test_encoders_stand_beside_the_image_and_its_truth() -> None:
+def test_encoders_follow_the_image_and_its_truth() -> None:
     rng = np.random.default_rng(0)
     image, truth = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), np.zeros((64, 64), np.int32)
     truth[3:9, 3:9] = 7

@@ -1,4 +1,6 @@
 import io
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nucseg.errors import DataError
-from nucseg.figures import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH, Scene, overlay, overlays, panels
+from nucseg.figures import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH, Scene, overlay, overlays
+from nucseg.figures.nuclei import draw_prediction, draw_truth
 
 SIDE = 64
 GREY = np.full((SIDE, SIDE, 3), 128, dtype=np.uint8)
@@ -20,9 +23,23 @@ def box(top: int, bottom: int, left: int, right: int, number: int = 1) -> NDArra
     return drawn
 
 
-def pixels(figure: Figure, dpi: int = 200) -> NDArray[np.float64]:
-    """Render a panel and give its colours (side, side, 3) in [0, 1]."""
-    buffer = io.BytesIO()
+def truth_panel(truth: NDArray[np.int32], dpi: int = 200) -> NDArray[np.float64]:
+    return rendered(partial(draw_truth, truth=truth, ignored=truth < 0), dpi)
+
+
+def prediction_panel(
+    truth: NDArray[np.int32], found: NDArray[np.int32], ignored: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
+    ignored = truth < 0 if ignored is None else ignored
+    return rendered(partial(draw_prediction, truth=truth, found=found, ignored=ignored))
+
+
+def rendered(draw: Callable[..., None], dpi: int = 200) -> NDArray[np.float64]:
+    """Draw a panel alone and return its colours (side, side, 3) in [0, 1]."""
+    figure, buffer = Figure(figsize=(2.56, 2.56)), io.BytesIO()
+    axes = figure.add_axes((0, 0, 1, 1))
+    draw(axes, image=GREY, panel_in=2.56)
+    axes.set_axis_off()
     figure.savefig(buffer, format="png", dpi=dpi)
     return np.asarray(Image.open(buffer).convert("RGB")) / 255
 
@@ -43,46 +60,45 @@ def has_line(rendered: NDArray[np.float64], colour: str) -> bool:
 
 def test_missed_and_added_pixels_are_marked_and_agreement_is_not() -> None:
     truth, found = box(10, 40, 10, 30), box(10, 40, 20, 50)
-    rendered = pixels(panels(GREY, truth, {"run": found}).predictions["run"])
+    panel = prediction_panel(truth, found)
 
-    np.testing.assert_allclose(at(rendered, 25, 14), mixed(MISSED), atol=0.03)
-    np.testing.assert_allclose(at(rendered, 25, 42), mixed(EXTRA), atol=0.03)
-    np.testing.assert_allclose(at(rendered, 25, 25), 128 / 255, atol=0.03)
-    np.testing.assert_allclose(at(rendered, 55, 55), 128 / 255, atol=0.03)
+    np.testing.assert_allclose(at(panel, 25, 14), mixed(MISSED), atol=0.03)
+    np.testing.assert_allclose(at(panel, 25, 42), mixed(EXTRA), atol=0.03)
+    np.testing.assert_allclose(at(panel, 25, 25), 128 / 255, atol=0.03)
+    np.testing.assert_allclose(at(panel, 55, 55), 128 / 255, atol=0.03)
 
 
 def test_differences_in_ignored_pixels_are_grey_instead() -> None:
     ignore = box(0, SIDE, 0, 32) > 0
-    rendered = pixels(panels(GREY, box(10, 40, 5, 25), {"run": box(10, 40, 40, 60)}, ignore).predictions["run"])
+    panel = prediction_panel(box(10, 40, 5, 25), box(10, 40, 40, 60), ignore)
 
-    np.testing.assert_allclose(at(rendered, 25, 15), mixed(IGNORED), atol=0.03)
-    np.testing.assert_allclose(at(rendered, 25, 50), mixed(EXTRA), atol=0.03)
+    np.testing.assert_allclose(at(panel, 25, 15), mixed(IGNORED), atol=0.03)
+    np.testing.assert_allclose(at(panel, 25, 50), mixed(EXTRA), atol=0.03)
 
 
 def test_truth_and_prediction_are_outlined_in_their_own_colours() -> None:
     nucleus = box(20, 44, 20, 44)
-    drawn = panels(GREY, nucleus, {"run": nucleus})
+    truth, prediction = truth_panel(nucleus), prediction_panel(nucleus, nucleus)
 
-    assert has_line(pixels(drawn.truth), TRUTH)
-    assert not has_line(pixels(drawn.truth), OUTLINE)
-    assert has_line(pixels(drawn.predictions["run"]), OUTLINE)
-    assert not has_line(pixels(drawn.image), TRUTH)
-    assert not has_line(pixels(drawn.image), OUTLINE)
+    assert has_line(truth, TRUTH)
+    assert not has_line(truth, OUTLINE)
+    assert has_line(prediction, OUTLINE)
+    assert not has_line(prediction, TRUTH)
 
 
 def test_the_border_between_two_touching_nuclei_is_drawn() -> None:
-    one, two = box(20, 44, 10, 54), box(20, 44, 10, 32) + box(20, 44, 32, 54, number=2)
+    merged, touching = box(20, 44, 10, 54), box(20, 44, 10, 32) + box(20, 44, 32, 54, number=2)
     # where the two meet, away from the upper and the lower edge; 8 rendered pixels a pixel
-    without, with_border = (pixels(panels(GREY, truth, {}).truth)[200:300, 240:272] for truth in (one, two))
+    without, with_border = (truth_panel(truth)[200:300, 240:272] for truth in (merged, touching))
 
     assert not has_line(without, TRUTH)
     assert has_line(with_border, TRUTH)
 
 
 def test_the_outline_runs_where_the_nucleus_ends() -> None:
-    rendered = pixels(panels(GREY, box(16, 48, 16, 48), {}).truth, dpi=400)
-    rows, columns = np.nonzero(np.abs(rendered - to_rgb(TRUTH)).max(axis=2) < 0.2)
-    ends = np.array([rows.min(), rows.max(), columns.min(), columns.max()]) * SIDE / rendered.shape[0]
+    panel = truth_panel(box(16, 48, 16, 48), dpi=400)
+    rows, columns = np.nonzero(np.abs(panel - to_rgb(TRUTH)).max(axis=2) < 0.2)
+    ends = np.array([rows.min(), rows.max(), columns.min(), columns.max()]) * SIDE / panel.shape[0]
 
     np.testing.assert_allclose(ends, [16, 48, 16, 48], atol=0.5)
 
@@ -100,13 +116,13 @@ def test_an_overlay_has_a_panel_for_image_truth_and_every_run_and_a_legend() -> 
     ]
 
 
-def test_an_image_without_any_nucleus_is_drawn_too() -> None:
+def test_an_image_without_nuclei_can_be_drawn() -> None:
     nothing = np.zeros((SIDE, SIDE), dtype=np.int32)
 
-    np.testing.assert_allclose(pixels(panels(GREY, nothing, {"run": nothing}).predictions["run"]), 128 / 255, atol=0.01)
+    np.testing.assert_allclose(prediction_panel(nothing, nothing), 128 / 255, atol=0.01)
 
 
-def test_layers_on_another_grid_are_refused_with_their_shapes() -> None:
+def test_layers_with_different_grids_are_refused() -> None:
     with pytest.raises(DataError, match=r"image covers \(64, 64\).*\(32, 32\)"):
         overlay(GREY, box(1, 9, 1, 9), {"run": np.zeros((32, 32), dtype=np.int32)})
 
@@ -116,18 +132,18 @@ def scene(*runs: str, height: int = SIDE, **more: object) -> Scene:
     return Scene(image=GREY[:height], truth=nucleus, predictions=dict.fromkeys(runs, nucleus), **more)
 
 
-def test_a_table_has_a_row_a_scene_with_its_label_and_remarks() -> None:
+def test_a_table_has_a_row_per_scene_with_its_label_and_remarks() -> None:
     first = scene("guided", "plain", label="one\nworst", remarks={"guided": "Dice 0.900"})
     axes = overlays([first, scene("guided", "plain", label="two", height=32)]).axes
 
-    assert [one.get_title() for one in axes] == ["image", "truth", "guided", "plain", "", "", "", ""]
-    assert [one.get_ylabel() for one in axes[::4]] == ["one\nworst", "two"]
-    assert [one.get_xlabel() for one in axes[:4]] == ["", "", "Dice 0.900", ""]
-    assert [one.images[0].get_array().shape[0] for one in axes[::4]] == [64, 32]
+    assert [cell.get_title() for cell in axes] == ["image", "truth", "guided", "plain", "", "", "", ""]
+    assert [cell.get_ylabel() for cell in axes[::4]] == ["one\nworst", "two"]
+    assert [cell.get_xlabel() for cell in axes[:4]] == ["", "", "Dice 0.900", ""]
+    assert [cell.images[0].get_array().shape[0] for cell in axes[::4]] == [64, 32]
 
 
 @pytest.mark.parametrize("label", ["", "an image\nmedian"])
-def test_no_text_of_a_table_leaves_the_figure_or_lies_on_an_image(label: str) -> None:
+def test_texts_of_a_table_stay_in_the_figure_and_off_the_images(label: str) -> None:
     remarks = {"guided": "Dice 0.900"} if label else {}
     figure = overlays([scene("guided", "plain", label=label, remarks=remarks, height=h) for h in (64, 32)])
     figure.draw_without_rendering()
@@ -141,6 +157,6 @@ def test_no_text_of_a_table_leaves_the_figure_or_lies_on_an_image(label: str) ->
 
 
 @pytest.mark.parametrize("scenes", [[], [scene("guided"), scene("plain")]])
-def test_scenes_of_other_runs_are_no_table(scenes: list[Scene]) -> None:
+def test_scenes_with_different_runs_are_refused(scenes: list[Scene]) -> None:
     with pytest.raises(DataError, match=f"got {len(scenes)} scenes"):
         overlays(scenes)

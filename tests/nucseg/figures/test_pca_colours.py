@@ -1,4 +1,4 @@
-"""Principal components as colours: against scikit-learn, closed forms, and what must never become a colour."""
+"""Principal components as colours: checked against scikit-learn and closed forms."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_colours_are_the_scores_that_the_eigenvectors_of_the_covariance_give() -
         np.testing.assert_allclose(rgb[..., colour].ravel(), expected, atol=1e-5)
 
 
-def test_components_are_those_of_scikit_learn_up_to_their_sign() -> None:
+def test_components_equal_those_of_scikit_learn_up_to_sign() -> None:
     features = drawn()
     pca = PCA(3, svd_solver="covariance_eigh").fit(features.reshape(12, -1).T)
 
@@ -97,7 +97,7 @@ def test_constant_features_are_grey_and_explain_nothing(shape: tuple[int, ...], 
     assert (explained == 0).all()
 
 
-def test_rounding_is_not_blown_up_into_a_colour() -> None:
+def test_rounding_errors_are_not_shown_as_a_colour() -> None:
     ramp = RNG.normal(size=(1, 20, 20))
     rank_one = (np.linspace(1, 2, 8)[:, None, None] * ramp).astype(np.float32)
 
@@ -114,7 +114,7 @@ def test_a_few_extreme_cells_do_not_take_the_contrast_from_the_others() -> None:
     assert principal_colours(features)[0][..., 0].std() > 0.2
 
 
-def test_one_single_different_cell_is_seen() -> None:
+def test_a_single_different_cell_is_visible() -> None:
     features = np.zeros((2, 20, 20), np.float32)
     features[0, 3, 4] = 1
 
@@ -135,13 +135,13 @@ def test_standardising_makes_the_scale_of_a_channel_irrelevant() -> None:
 
 
 def test_a_common_fit_gives_equal_cells_of_two_maps_one_colour() -> None:
-    one, other = drawn(), drawn() + RNG.normal(size=(12, 9, 7)).astype(np.float32)
-    other[:, 2, 3] = one[:, 5, 6]
+    first, other = drawn(), drawn() + RNG.normal(size=(12, 9, 7)).astype(np.float32)
+    other[:, 2, 3] = first[:, 5, 6]
 
-    run_all = PrincipalColours.fit([one, other])
-    apart = [principal_colours(features)[0] for features in (one, other)]
+    common = PrincipalColours.fit([first, other])
+    apart = [principal_colours(features)[0] for features in (first, other)]
 
-    np.testing.assert_array_equal(run_all.paint(one)[5, 6], run_all.paint(other)[2, 3])
+    np.testing.assert_array_equal(common.paint(first)[5, 6], common.paint(other)[2, 3])
     assert np.abs(apart[0][5, 6] - apart[1][2, 3]).max() > 1e-3
 
 
@@ -172,5 +172,5 @@ def test_what_is_no_feature_map_is_refused_with_the_shapes(shapes: list[tuple[in
 
 
 def test_another_layer_is_refused() -> None:
-    with pytest.raises(DataError, match=r"12 channels .* 5"):
+    with pytest.raises(DataError, match=r"12 channels, .* 5"):
         PrincipalColours.fit([drawn()]).paint(drawn(5))

@@ -25,7 +25,7 @@ def test_the_diagonal_runs_from_corner_to_corner_behind_the_runs() -> None:
     assert upper.lines[0].get_xydata().tolist() == [[0, 0], [1, 1]]
 
 
-def test_the_share_of_the_pixels_stands_beneath_and_empty_bins_are_gaps() -> None:
+def test_the_lower_plot_shows_the_share_of_pixels_with_gaps_for_empty_bins() -> None:
     lower = reliability_diagram({"run": COUNTS}).axes[1]
     shares, edges, _ = lower.patches[0].get_data()
 

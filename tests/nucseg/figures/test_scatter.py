@@ -14,12 +14,12 @@ def test_every_image_is_a_point_among_those_of_its_stratum() -> None:
 
     drawn = {group.get_label(): np.asarray(group.get_offsets()) for group in figure.axes[0].collections}
     for name in set(strata):
-        assert np.array_equal(drawn[name], POINTS[[one == name for one in strata]])
+        assert np.array_equal(drawn[name], POINTS[[stratum == name for stratum in strata]])
     assert "50 % of the variance" in figure.axes[0].get_xlabel()
     assert len({group.get_paths()[0].vertices.tobytes() for group in figure.axes[0].collections}) == 3
 
 
-def test_of_many_strata_the_largest_have_markers_and_the_rest_is_others() -> None:
+def test_only_the_largest_strata_have_markers_and_the_rest_are_others() -> None:
     strata = [f"organ {number}" for number in range(8)] + ["organ 7"]
     marked = marked_strata(strata)
     drawn = {

@@ -8,7 +8,7 @@ from nucseg.figures import violin
 SCORES = np.random.default_rng(0).beta(8, 3, size=30).tolist()
 
 
-def test_every_image_is_a_dot_and_the_bar_stands_at_the_mean() -> None:
+def test_every_image_is_a_dot_and_the_bar_is_at_the_mean() -> None:
     axes = violin({"run": SCORES}).axes[0]
     violin_body, dots = axes.collections
 
@@ -18,7 +18,7 @@ def test_every_image_is_a_dot_and_the_bar_stands_at_the_mean() -> None:
     assert violin_body.get_paths()[0].vertices[:, 0].max() == pytest.approx(max(SCORES))
 
 
-def test_runs_are_named_beside_their_violins() -> None:
+def test_violins_have_the_names_of_their_runs() -> None:
     assert [text.get_text() for text in violin({"guided": SCORES, "unguided": SCORES}).axes[0].texts] == [
         "guided",
         "unguided",

@@ -21,10 +21,10 @@ Mask = NDArray[np.bool_]
 
 
 def overconfident(seed: int, shape: tuple[int, int] = (40, 50)) -> tuple[Probability, Mask]:
-    """Draw a map of probabilities, and a truth that is less sure than they are."""
+    """Draw a map of probabilities, and a truth that is less certain than they claim."""
     rng = np.random.default_rng(seed)
-    sure = rng.beta(0.4, 0.6, shape)
-    return sure.astype(np.float32), rng.random(shape) < 0.2 + 0.6 * sure
+    probability = rng.beta(0.4, 0.6, shape)
+    return probability.astype(np.float32), rng.random(shape) < 0.2 + 0.6 * probability
 
 
 def as_lists(counts: Reliability) -> list[list[float]]:
@@ -70,7 +70,7 @@ def test_the_bins_are_those_of_scikit_learns_calibration_curve(seed: int) -> Non
 
 
 def test_each_bin_holds_its_upper_end() -> None:
-    # 0.2 is the upper end of the third bin; in float64, because float32 holds no multiple of 1/15 in between
+    # 0.2 is the upper end of the third bin; in float64, because float32 has no multiple of 1/15 in between
     probability = np.array([[0.0, 0.2, np.nextafter(0.2, 1), 1.0]])
     counts = count_reliability(probability, np.zeros((1, 4), dtype=bool))  # type: ignore[arg-type]
 
@@ -161,7 +161,7 @@ def test_an_interval_over_ignored_images_is_zero_and_over_none_an_error() -> Non
 
 
 @pytest.mark.parametrize("wrong", [-0.2, 1.5, float("nan"), float("inf")])
-def test_what_is_no_probability_is_refused(wrong: float) -> None:
+def test_values_that_are_not_probabilities_are_refused(wrong: float) -> None:
     probability, truth = overconfident(0)
     probability[3, 4] = wrong
 

@@ -108,10 +108,10 @@ def test_several_scores_are_compared_as_each_alone() -> None:
         {name: dict(zip("abcdefgh", rng.random(8), strict=True)) for name in ("dice", "hd95")} for _ in "12"
     )
 
-    run_all = paired_differences(first, second, lower_is_better={"hd95"})
+    differences = paired_differences(first, second, lower_is_better={"hd95"})
 
-    assert run_all["dice"] == paired_difference(first["dice"], second["dice"])
-    assert run_all["hd95"] == paired_difference(first["hd95"], second["hd95"], lower_is_better=True)
+    assert differences["dice"] == paired_difference(first["dice"], second["dice"])
+    assert differences["hd95"] == paired_difference(first["hd95"], second["hd95"], lower_is_better=True)
 
 
 def test_holm_adjusts_as_r_does() -> None:

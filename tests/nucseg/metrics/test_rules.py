@@ -1,4 +1,4 @@
-"""What every metric keeps to: empty masks, ignored pixels, a perfect prediction, and any prediction's bounds."""
+"""What holds for every metric: empty masks, ignored pixels, a perfect prediction, and the bounds of any score."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ InstanceMap = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 Score = Callable[[InstanceMap, InstanceMap, Mask], float]
 
-ONE = Resampling(n_resamples=1)
+ONE_RESAMPLE = Resampling(n_resamples=1)
 
 
 def of_pixels(score: Callable[[PixelCounts], float]) -> Score:
@@ -43,7 +43,7 @@ def of_pixels(score: Callable[[PixelCounts], float]) -> Score:
 
 def pooled(score: Callable[[PixelCounts], float]) -> Score:
     return lambda truth, prediction, ignore: (
-        pooled_interval([count_pixels(truth > 0, prediction > 0, ignore)] * 2, score, draws=ONE).value
+        pooled_interval([count_pixels(truth > 0, prediction > 0, ignore)] * 2, score, draws=ONE_RESAMPLE).value
     )
 
 
@@ -52,7 +52,7 @@ def of_quality(name: str) -> Score:
 
 
 def calibration(truth: InstanceMap, prediction: InstanceMap, ignore: Mask):  # type: ignore[no-untyped-def]
-    """Count a network that is always sure."""
+    """Count a network that always predicts 0 or 1."""
     return count_reliability((prediction > 0).astype(np.float32), truth > 0, ignore)
 
 
@@ -72,7 +72,7 @@ SCORES: dict[str, Score] = {
     "boundary_f1": lambda truth, prediction, ignore: boundary_f1(truth > 0, prediction > 0, ignore),
     "brier": lambda *maps: brier(calibration(*maps)),
     "ece": lambda *maps: expected_calibration_error(calibration(*maps)),
-    "ece_pooled": lambda *maps: calibration_interval([calibration(*maps)] * 2, draws=ONE).value,
+    "ece_pooled": lambda *maps: calibration_interval([calibration(*maps)] * 2, draws=ONE_RESAMPLE).value,
     "missed": lambda *maps: float(np.sum(~matched(overlaps(*maps)))),
 }
 

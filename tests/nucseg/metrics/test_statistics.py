@@ -79,7 +79,7 @@ def test_resampling_in_chunks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_single_group_has_no_interval() -> None:
-    ours = mean_interval([0.5, 0.7], ["one", "one"])
+    ours = mean_interval([0.5, 0.7], ["slide", "slide"])
 
     assert (ours.value, ours.low, ours.high, ours.n_groups) == (pytest.approx(0.6), None, None, 1)
 
@@ -93,7 +93,7 @@ def test_the_pooled_interval_surrounds_the_pooled_score_and_narrows_with_more_im
     rng = np.random.default_rng(3)
     counts = [PixelCounts(*rng.integers(50, 200, size=4).tolist()) for _ in range(60)]
     few, many = pooled_interval(counts[:15], dice), pooled_interval(counts, dice)
-    tp, fp, fn = (sum(getattr(one, name) for one in counts) for name in ("tp", "fp", "fn"))
+    tp, fp, fn = (sum(getattr(image, name) for image in counts) for name in ("tp", "fp", "fn"))
 
     assert many.value == pytest.approx(2 * tp / (2 * tp + fp + fn))
     assert few.low is not None
@@ -108,7 +108,7 @@ def test_the_pooled_interval_surrounds_the_pooled_score_and_narrows_with_more_im
 def test_the_pooled_interval_agrees_with_scipys_bootstrap_of_summed_counts(score) -> None:  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(4)
     counts = [PixelCounts(*rng.integers(5, 200, size=4).tolist()) for _ in range(30)]
-    tp, fp, fn = (np.array([getattr(one, name) for one in counts]) for name in ("tp", "fp", "fn"))
+    tp, fp, fn = (np.array([getattr(image, name) for image in counts]) for name in ("tp", "fp", "fn"))
     weight = 2 if score is dice else 1
     other = stats.bootstrap(
         (tp, fp + fn),
@@ -171,9 +171,9 @@ def test_the_spread_of_no_run_is_an_error() -> None:
 def test_several_values_an_image_are_averaged_as_each_alone() -> None:
     table = np.column_stack([SCORES, SCORES**2, -SCORES])
 
-    run_all = mean_intervals(table, GROUPS)
+    intervals = mean_intervals(table, GROUPS)
 
-    assert run_all == tuple(mean_interval(column, GROUPS) for column in table.T)
+    assert intervals == tuple(mean_interval(column, GROUPS) for column in table.T)
 
 
 def test_groups_that_are_not_one_an_image_are_an_error() -> None:

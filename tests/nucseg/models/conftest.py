@@ -1,4 +1,4 @@
-"""Inputs, and networks written out on another network's weights, for the tests of the architectures."""
+"""Inputs, and reference implementations that run on a network's own weights, for the tests of the architectures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ ACTIVATE: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """The parts that the papers' figures share, in functions of F on given weights, in evaluation mode."""
+    """The parts that the papers' figures share, written with torch.nn.functional on given weights, for evaluation."""
 
     weights: dict[str, Tensor]
     activation: str
@@ -29,8 +29,8 @@ class Drawing:
         return F.conv2d(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"), **options)
 
     def normalise(self, x: Tensor, name: str) -> Tensor:
-        names = ("running_mean", "running_var", "weight", "bias")
-        return F.batch_norm(x, *(self.weights[f"{name}.{one}"] for one in names))
+        parameters = ("running_mean", "running_var", "weight", "bias")
+        return F.batch_norm(x, *(self.weights[f"{name}.{parameter}"] for parameter in parameters))
 
     def activate(self, x: Tensor) -> Tensor:
         return ACTIVATE[self.activation](x)
@@ -78,7 +78,7 @@ def make_inputs() -> Callable[..., tuple[Tensor, Tensor]]:
 
 @pytest.fixture
 def make_lively() -> Callable[[SegmentationModel], SegmentationModel]:
-    """Gives every parameter and running statistic a value of its own, so that no part hides behind a zero."""
+    """Sets every parameter and running statistic to a random value, so that no part is hidden by zeros."""
 
     def make(model: SegmentationModel) -> SegmentationModel:
         generator = torch.Generator().manual_seed(2)

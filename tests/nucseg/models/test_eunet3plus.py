@@ -10,16 +10,16 @@ from nucseg.models import ModelConfig, build_model
 
 @pytest.mark.parametrize(("activation", "same_as"), [(None, "glu"), ("relu", None)])
 def test_it_is_unet3plus_with_another_activation(activation: str | None, same_as: str | None, make_inputs) -> None:
-    answers: list[Tensor] = []
+    logits: list[Tensor] = []
     for name, chosen in (("eunet3plus", activation), ("unet3plus", same_as)):
         torch.manual_seed(0)
-        answers.append(build_model(name, ModelConfig(width=2, activation=chosen)).eval()(*make_inputs()))
+        logits.append(build_model(name, ModelConfig(width=2, activation=chosen)).eval()(*make_inputs()))
 
-    assert torch.equal(*answers)
+    assert torch.equal(*logits)
 
 
-def losses_where_only_the_embedding_tells(fusion: str) -> list[float]:
-    """Train on noise for an image; nuclei fill the bottleneck cells where sixteen embedding channels are raised."""
+def losses_if_only_the_embedding_is_informative(fusion: str) -> list[float]:
+    """Train on noise images; nuclei fill the bottleneck cells where sixteen embedding channels are raised."""
     torch.manual_seed(0)
     cells = (torch.rand(8, 2, 2) < 0.5).long()
     target = cells.repeat_interleave(16, 1).repeat_interleave(16, 2)
@@ -36,8 +36,8 @@ def losses_where_only_the_embedding_tells(fusion: str) -> list[float]:
     return losses
 
 
-def test_a_guided_model_learns_what_only_the_embedding_tells() -> None:
-    guided, alone = (losses_where_only_the_embedding_tells(fusion) for fusion in ("xgfb", "none"))
+def test_a_guided_model_learns_from_the_embedding_alone() -> None:
+    guided, alone = (losses_if_only_the_embedding_is_informative(fusion) for fusion in ("xgfb", "none"))
 
     assert guided[-1] < 0.2
     assert min(alone) > 0.5

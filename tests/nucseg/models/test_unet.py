@@ -1,4 +1,4 @@
-"""U-Net against its paper's drawing, written out on the network's own weights."""
+"""U-Net against a reference implementation of its paper's figure, on the network's own weights."""
 
 import pytest
 import torch

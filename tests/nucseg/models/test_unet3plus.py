@@ -1,4 +1,4 @@
-"""U-Net3+ against its paper's drawing, written out on the network's own weights."""
+"""U-Net3+ against a reference implementation of its paper's figure, on the network's own weights."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 from nucseg.models import ModelConfig, UNet3Plus, build_model
 
 HUANG = 26.97e6
-"""Parameters of U-Net3+ with the first level 64 wide (Huang et al. 2020, table 1)."""
+"""Parameters of U-Net3+ with 64 channels in the first level (Huang et al. 2020, table 1)."""
 
 
 def unet3plus_by_hand(drawing, image: Tensor) -> list[Tensor]:

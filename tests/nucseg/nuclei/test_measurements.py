@@ -5,7 +5,7 @@ import pytest
 from skimage.color import hed2rgb
 
 from nucseg.nuclei.measurements import measure
-from nucseg.nuclei.stitching import Piece
+from nucseg.nuclei.stitching import NucleusMask
 
 
 def ellipse(a: float, b: float) -> np.ndarray:
@@ -18,17 +18,17 @@ def ellipse(a: float, b: float) -> np.ndarray:
 @pytest.mark.parametrize(("a", "b"), [(30, 30), (40, 20)])
 def test_an_ellipse_has_the_area_perimeter_and_eccentricity_of_its_formulas(a: float, b: float) -> None:
     mask = ellipse(a, b)
-    made = measure(
-        Piece(100, 200, mask), np.full((*mask.shape, 3), 200, np.uint8), np.full(mask.shape, 0.7, np.float32)
+    measured = measure(
+        NucleusMask(100, 200, mask), np.full((*mask.shape, 3), 200, np.uint8), np.full(mask.shape, 0.7, np.float32)
     )
 
     angle = np.linspace(0, 2 * np.pi, 10_000)
     length = np.hypot(np.diff(a * np.cos(angle)), np.diff(b * np.sin(angle))).sum()
-    assert made.area == mask.sum() == pytest.approx(np.pi * a * b, rel=0.01)
-    assert made.perimeter == pytest.approx(length, rel=0.06)
-    assert made.eccentricity == pytest.approx(np.sqrt(1 - (b / a) ** 2), abs=0.02)
-    assert (made.centroid_x, made.centroid_y) == (200 + mask.shape[1] / 2, 100 + mask.shape[0] / 2)
-    assert made.probability_mean == pytest.approx(0.7)
+    assert measured.area == mask.sum() == pytest.approx(np.pi * a * b, rel=0.01)
+    assert measured.perimeter == pytest.approx(length, rel=0.06)
+    assert measured.eccentricity == pytest.approx(np.sqrt(1 - (b / a) ** 2), abs=0.02)
+    assert (measured.centroid_x, measured.centroid_y) == (200 + mask.shape[1] / 2, 100 + mask.shape[0] / 2)
+    assert measured.probability_mean == pytest.approx(0.7)
 
 
 def test_stains_are_those_that_the_pixels_of_the_nucleus_were_coloured_with() -> None:
@@ -38,7 +38,7 @@ def test_stains_are_those_that_the_pixels_of_the_nucleus_were_coloured_with() ->
     stains[~mask] = [0, 0.3, 0]
     image = np.rint(hed2rgb(stains) * 255).astype(np.uint8)
 
-    made = measure(Piece(0, 0, mask), image, np.ones(mask.shape, np.float32))
+    measured = measure(NucleusMask(0, 0, mask), image, np.ones(mask.shape, np.float32))
 
-    assert made.hematoxylin_od_mean == pytest.approx(6 * 0.12, abs=0.03)
-    assert made.eosin_od_mean == pytest.approx(6 * 0.05, abs=0.03)
+    assert measured.hematoxylin_od_mean == pytest.approx(6 * 0.12, abs=0.03)
+    assert measured.eosin_od_mean == pytest.approx(6 * 0.05, abs=0.03)

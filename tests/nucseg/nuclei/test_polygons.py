@@ -1,4 +1,4 @@
-"""Outlines are valid polygons of exactly the pixels of their mask."""
+"""Outlines are valid polygons that cover exactly the pixels of their mask."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ SHAPES = {
 
 
 def mask_of(rows: list[str]) -> np.ndarray:
-    return np.array([[one == "#" for one in row] for row in rows])
+    return np.array([[cell == "#" for cell in row] for row in rows])
 
 
 def random_mask(seed: int) -> np.ndarray:
@@ -31,7 +31,7 @@ def random_mask(seed: int) -> np.ndarray:
 @pytest.mark.parametrize(
     "mask", [*map(mask_of, SHAPES.values()), *map(random_mask, range(30))], ids=[*SHAPES, *map(str, range(30))]
 )
-def test_an_outline_is_a_valid_polygon_of_the_very_pixels(mask: np.ndarray) -> None:
+def test_an_outline_is_a_valid_polygon_of_exactly_the_pixels(mask: np.ndarray) -> None:
     outer, *holes = outline(mask, x=7, y=3)
     polygon = shapely.Polygon(outer, holes)
 
@@ -41,7 +41,7 @@ def test_an_outline_is_a_valid_polygon_of_the_very_pixels(mask: np.ndarray) -> N
     np.testing.assert_array_equal(shapely.contains_xy(polygon, x + 7.5, y + 3.5), mask)
 
 
-def test_rings_go_round_as_geojson_wants_it_and_have_corners_alone() -> None:
+def test_rings_have_the_orientation_of_geojson_and_no_points_but_corners() -> None:
     outer, hole = outline(mask_of(["####", "#..#", "####"]))
     assert shapely.LinearRing(outer).is_ccw
     assert not shapely.LinearRing(hole).is_ccw

@@ -16,10 +16,10 @@ from nucseg.replay.coordinate_maps import (
     identity_map,
     on_grid,
     pooled,
+    remainder,
     sources,
     warped,
-    without,
-)  # fmt: skip
+)
 
 # a busy machine is no reason to fail
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=25)
@@ -42,7 +42,7 @@ def d4_map(element: int, side: int) -> Tensor:
 
 
 @pytest.mark.parametrize("side", [1, 2, 64, 256])
-def test_the_identity_moves_no_bit(side: int) -> None:
+def test_the_identity_changes_no_bit(side: int) -> None:
     x = torch.randn(1, 3, side, side)
 
     moved, inside = warped(x, identity_map(side)[None])
@@ -64,7 +64,7 @@ def test_flips_and_quarter_turns_are_exact_on_every_coarser_grid(element: int, s
 
 @pytest.mark.parametrize("element", d4.ELEMENTS)
 @pytest.mark.parametrize(("side", "grid"), [(64, 256), (32, 64), (256, 1000)])
-def test_flips_and_quarter_turns_stay_what_they_are_on_finer_grids(element: int, side: int, grid: int) -> None:
+def test_flips_and_quarter_turns_stay_exact_on_finer_grids(element: int, side: int, grid: int) -> None:
     torch.testing.assert_close(on_grid(d4_map(element, side), grid), d4_map(element, grid), atol=1e-6, rtol=0)
 
 
@@ -113,7 +113,7 @@ def test_half_a_pixel_to_the_right_is_the_mean_of_two() -> None:
     torch.testing.assert_close(moved[0, 0, 0], torch.tensor([2.0, 6.0, 4.0, 0.0]))
 
 
-def test_a_cell_counts_from_half_of_it_inside() -> None:
+def test_a_cell_counts_if_at_least_half_of_it_came_from_inside() -> None:
     maps = identity_map(4)[None].clone()
     maps[0, 0, 0] = 0
     maps[0, 0:2, 2:4] = 0
@@ -150,26 +150,25 @@ def test_labels_are_never_blended() -> None:
 def test_a_map_is_its_element_and_a_small_rest(element: int, degrees: float) -> None:
     small = moved_by(rotation(degrees) * 0.9, torch.tensor([0.02, -0.03]), 64)
     x = torch.randn(1, 2, 64, 64)
-    after = moved_by(rotation(degrees) * 0.9, torch.tensor([0.02, -0.03]), 64)
-    turned_first = torch.cat([after[..., :2] @ element_matrix(element).T, after[..., 2:]], dim=-1)
+    composed = torch.cat([small[..., :2] @ element_matrix(element).T, small[..., 2:]], dim=-1)
 
-    found = element_of(turned_first)
-    rest = without(turned_first, found)
+    found = element_of(composed)
+    rest = remainder(composed, found)
 
     assert found.tolist() == [element]
     torch.testing.assert_close(rest, small)
-    whole, _ = warped(x, turned_first)
+    whole, _ = warped(x, composed)
     torch.testing.assert_close(warped(d4.apply(x, element), rest)[0], whole, atol=1e-4, rtol=0)
 
 
 def element_matrix(element: int) -> Tensor:
-    """Written by hand: transposed swaps x and y, flips negate; a place is taken to where its content came from."""
+    """Written by hand: a transpose swaps x and y, flips negate; maps a position to where its content came from."""
     flips = torch.diag(torch.tensor([-1.0 if element & 1 else 1.0, -1.0 if element & 2 else 1.0]))
     swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]]) if element & 4 else torch.eye(2)
     return flips @ swap
 
 
-def test_a_frame_that_was_left_altogether_is_outside_and_has_an_element_all_the_same() -> None:
+def test_a_map_that_leaves_the_frame_altogether_is_outside_and_has_the_identity_as_element() -> None:
     gone = torch.zeros(1, 8, 8, 3)
 
     moved, inside = warped(torch.ones(1, 1, 8, 8), gone)
@@ -179,6 +178,6 @@ def test_a_frame_that_was_left_altogether_is_outside_and_has_an_element_all_the_
     assert (moved == 0).all()
 
 
-def test_grids_that_do_not_fit_are_told() -> None:
+def test_grids_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match="side 10 cannot be pooled to 4"):
         pooled(identity_map(10)[None], 4)

@@ -12,7 +12,7 @@ from nucseg.replay.coordinate_maps import identity_map, pooled, warped
 
 
 def dyadic(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Multiples of 1/64 below 1: sums and differences of them are exact in float32."""
+    """Multiples of 1/64 below 1: their sums and differences are exact in float32."""
     return torch.randint(-63, 64, shape, generator=torch.Generator().manual_seed(seed)) / 64
 
 
@@ -21,7 +21,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 def shifted(cells: float, grid: int = 8, side: int = 32) -> Tensor:
-    """The map by which every pixel shows what lay so many cells to its right: (1, side, side, 3)."""
+    """The map by which every pixel gets the content so many cells to its right: (1, side, side, 3)."""
     maps = identity_map(side)[None].clone()
     maps[..., 0] += 2 * cells / grid
     outside = maps[..., 0] > 1
@@ -30,7 +30,7 @@ def shifted(cells: float, grid: int = 8, side: int = 32) -> Tensor:
 
 
 @pytest.mark.parametrize("element", d4.ELEMENTS)
-def test_a_fixed_pattern_and_a_part_that_moves_are_told_apart_exactly(element: int) -> None:
+def test_a_fixed_pattern_and_a_part_that_moves_are_separated_exactly(element: int) -> None:
     pattern, moving = dyadic((16, 8, 8), 0), dyadic((3, 16, 8, 8), 1)
     motions = Motions.of_elements([element] * 3)
     true = pattern + d4.apply(moving, element)
@@ -49,27 +49,27 @@ def test_a_shift_by_whole_cells_leaves_the_pattern_alone_and_what_came_in() -> N
     assert torch.equal(moved[0, :, :, 6:], pattern[:, :, 6:])
 
 
-def test_a_turn_and_a_shift_are_the_turn_and_then_the_shift() -> None:
+def test_a_map_of_a_rotation_and_a_shift_moves_by_the_one_then_by_the_other() -> None:
     pattern, moving = dyadic((16, 8, 8), 0), dyadic((1, 16, 8, 8), 1)
     both = d4.apply(identity_map(32).movedim(-1, 0), 5).movedim(0, -1)[None]
     both = warped_map(both, shifted(2))
 
     moved = Replay(pattern)(pattern + moving, Motions.of_maps(both))
 
-    turned = torch.rot90(moving[0], 1, (-2, -1))
-    torch.testing.assert_close(moved[0, :, :, :6], pattern[:, :, :6] + turned[:, :, 2:])
+    rotated = torch.rot90(moving[0], 1, (-2, -1))
+    torch.testing.assert_close(moved[0, :, :, :6], pattern[:, :, :6] + rotated[:, :, 2:])
 
 
 def warped_map(first: Tensor, second: Tensor) -> Tensor:
-    """The map of a first motion and then a second, as an image of coordinates goes through both."""
+    """The map of a first motion and then a second, by moving an image of coordinates through both."""
     places, inside = warped(first[..., :2].movedim(-1, 1), second)
     return torch.cat([places.movedim(1, -1), inside[..., None].float()], dim=-1)
 
 
-def test_exact_views_are_not_turned_again_but_shifted() -> None:
+def test_exact_views_are_not_rotated_again_but_shifted() -> None:
     pattern, moving = dyadic((16, 8, 8), 0), dyadic((2, 16, 8, 8), 1)
     shift = Motions.of_maps(torch.cat([identity_map(32)[None], shifted(2)]))
-    motions = Motions((3, 6), shift.bent, shift.maps)
+    motions = Motions((3, 6), shift.mapped, shift.maps)
 
     moved = Replay(pattern)(pattern + moving, motions, views=True)
 
@@ -119,16 +119,16 @@ def test_each_row_moves_by_its_own_motion() -> None:
 
 
 def permuting_encoder(image: Tensor) -> Tensor:
-    """(1, H, H) -> (16, H, H): four channels see edges that rise in four directions; the rest repeats them, mixed.
+    """(1, H, H) -> (16, H, H): linear mixtures of four channels that see edges rising in four directions.
 
-    A quarter turn of the image turns the map and passes the directions round, so the mixing is known.
+    A quarter turn of the image rotates the map and permutes the directions, so the mixing is known.
     """
     directions = torch.stack([image - image.roll(step, axis) for axis in (-1, -2) for step in (1, -1)], dim=-3)
     mix = random(16, 4, seed=5)
     return torch.einsum("oc,...chw->...ohw", mix, directions.flatten(-4, -3))
 
 
-def test_channels_that_a_turn_passes_round_are_learned_from_exact_views() -> None:
+def test_channels_that_a_rotation_permutes_are_learned_from_exact_views() -> None:
     pattern = random(16, 8, 8, seed=3)
 
     def encode(image: Tensor) -> Tensor:
@@ -141,17 +141,17 @@ def test_channels_that_a_turn_passes_round_are_learned_from_exact_views() -> Non
     learned = Replay(pattern, fit_mixing([orbit(seed) for seed in range(4)], pattern))
     unseen = orbit(99)
     motions = Motions.of_elements(list(d4.ELEMENTS))
-    shown = unseen[0].expand(8, -1, -1, -1)
+    unmoved = unseen[0].expand(8, -1, -1, -1)
 
     def error(replay: Replay) -> float:
-        difference = replay(shown, motions)[1:] - unseen[1:]
+        difference = replay(unmoved, motions)[1:] - unseen[1:]
         return float(difference.square().mean() / (unseen[1:] - pattern).square().mean())
 
     assert error(learned) < 1e-3
     assert error(Replay(pattern)) > 0.5
 
 
-def test_an_encoder_that_only_moves_is_given_no_mixing() -> None:
+def test_an_encoder_whose_embeddings_only_move_gets_the_identity() -> None:
     pattern = random(16, 8, 8)
     orbits = [pattern + torch.stack([d4.apply(random(16, 8, 8, seed=s), e) for e in d4.ELEMENTS]) for s in range(3)]
 
@@ -194,11 +194,11 @@ def test_the_mixing_acts_before_the_small_rest_of_a_motion() -> None:
 def test_without_exact_views_there_is_nothing_to_learn_from() -> None:
     with pytest.raises(DataError, match=r"there are none.*embed --views d4"):
         fit_mixing([], torch.zeros(4, 2, 2))
-    with pytest.raises(DataError, match="not finite"):
+    with pytest.raises(DataError, match="contains NaN or infinite values"):
         fit_mixing([torch.full((8, 4, 2, 2), torch.nan)], torch.zeros(4, 2, 2))
 
 
-def test_what_does_not_belong_together_is_told() -> None:
+def test_shapes_that_do_not_match_are_refused() -> None:
     embeddings, turn = random(2, 16, 8, 8), Motions.of_elements([1, 1])
     with pytest.raises(ConfigError, match=r"\(16, 4, 4\).*\(16, 8, 8\)"):
         Replay(torch.zeros(16, 4, 4))(embeddings, turn)
@@ -207,6 +207,6 @@ def test_what_does_not_belong_together_is_told() -> None:
     with pytest.raises(ConfigError, match=r"2 embeddings need as many motions, got 1"):
         Replay()(embeddings, Motions.of_elements([1]))
     with pytest.raises(ConfigError, match=r"2 samples need as many motions, got 3"):
-        Motions.of_elements([1, 2, 3]).turned(embeddings)
-    with pytest.raises(ConfigError, match=r"maps of side 32, and the samples have 8"):
-        Motions.of_maps(shifted(1).expand(2, -1, -1, -1)).moved(embeddings)
+        Motions.of_elements([1, 2, 3]).apply_d4(embeddings)
+    with pytest.raises(ConfigError, match=r"maps of side 32, but the samples have side 8"):
+        Motions.of_maps(shifted(1).expand(2, -1, -1, -1)).apply(embeddings)

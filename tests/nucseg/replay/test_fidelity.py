@@ -28,8 +28,8 @@ WHOLE = torch.ones(GRID, GRID, dtype=torch.bool)
 
 
 def scores(true: Tensor, replayed: Tensor, means: Tensor, inside: Tensor = WHOLE) -> dict[str, float]:
-    one = agreement(true, replayed, means, inside)
-    return {measure: of_image(one, measure) for measure in MEASURES}
+    sums = agreement(true, replayed, means, inside)
+    return {measure: of_image(sums, measure) for measure in MEASURES}
 
 
 def test_the_true_embedding_has_no_error_and_agrees_wholly(true: Tensor, means: Tensor) -> None:
@@ -55,11 +55,11 @@ def test_what_keeps_a_share_of_the_deviation_has_the_error_of_the_rest_squared(
 
 
 def test_a_rotated_deviation_has_the_cosine_of_its_angle() -> None:
-    true, turned, means = torch.zeros(2, GRID, GRID), torch.zeros(2, GRID, GRID), torch.tensor([3.0, 4.0])
-    true[0], turned[0], turned[1] = 1, math.cos(0.7), math.sin(0.7)
+    true, rotated, means = torch.zeros(2, GRID, GRID), torch.zeros(2, GRID, GRID), torch.tensor([3.0, 4.0])
+    true[0], rotated[0], rotated[1] = 1, math.cos(0.7), math.sin(0.7)
     centre = means[:, None, None]
 
-    found = scores(centre + true, centre + turned, means)
+    found = scores(centre + true, centre + rotated, means)
 
     assert found["centred_cosine"] == pytest.approx(math.cos(0.7), abs=1e-6)
     assert found["error"] == pytest.approx(2 - 2 * math.cos(0.7), abs=1e-6)
@@ -86,10 +86,10 @@ def images(errors: Sequence[float], spreads: Sequence[float]) -> dict[str, Agree
 def test_images_pool_by_their_sums_and_motions_by_their_mean() -> None:
     first, second = images([1, 5], [10, 20]), images([6, 0], [10, 10])
 
-    one, both = measured([first]), measured([first, second])
-    assert one["error"].value == pytest.approx(6 / 30)
+    single, both = measured([first]), measured([first, second])
+    assert single["error"].value == pytest.approx(6 / 30)
     assert both["error"].value == pytest.approx((6 / 30 + 6 / 20) / 2)
-    assert (one["cosine"].value, one["centred_cosine"].value) == (0.5, 0.25)
+    assert (single["cosine"].value, single["centred_cosine"].value) == (0.5, 0.25)
 
 
 def test_the_interval_is_that_of_the_two_ways_in_which_two_images_can_be_drawn() -> None:
@@ -115,10 +115,10 @@ def test_a_paired_difference_is_sure_where_each_error_alone_is_not() -> None:
 
 
 def test_an_image_that_was_moved_out_of_sight_is_left_out() -> None:
-    line = images([1, 0], [10, 0])
+    agreements = images([1, 0], [10, 0])
 
-    assert measured([line])["error"].value == pytest.approx(0.1)
-    assert math.isnan(of_image(line["image 1"], "error"))
+    assert measured([agreements])["error"].value == pytest.approx(0.1)
+    assert math.isnan(of_image(agreements["image 1"], "error"))
 
 
 def test_a_motion_that_leaves_nothing_is_refused() -> None:
@@ -133,9 +133,9 @@ def test_channel_means_are_those_of_the_pattern() -> None:
 
 
 @pytest.mark.parametrize("part", ["replayed", "means", "inside"])
-def test_what_does_not_belong_together_is_refused(true: Tensor, means: Tensor, part: str) -> None:
+def test_shapes_that_do_not_match_are_refused(true: Tensor, means: Tensor, part: str) -> None:
     given = {"replayed": true, "means": means, "inside": WHOLE}
     given[part] = given[part][..., :-1]
 
-    with pytest.raises(ConfigError, match="do not belong to a true embedding"):
+    with pytest.raises(ConfigError, match="do not match a true embedding"):
         agreement(true, **given)

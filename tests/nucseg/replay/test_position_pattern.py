@@ -1,6 +1,7 @@
-"""The pattern that stays in place is the mean over the rows, however many there are and whatever they hold."""
+"""The pattern that stays in place is the mean over the rows, however many there are."""
 
 from collections.abc import Iterator
+from weakref import ReferenceType, ref
 
 import pytest
 import torch
@@ -31,10 +32,16 @@ def test_small_differences_survive_many_rows() -> None:
     assert torch.equal(position_pattern(row for _ in range(20_000)), row[0])
 
 
-def test_only_one_batch_is_held_at_a_time() -> None:
+def test_only_one_batch_is_in_memory_at_a_time() -> None:
+    alive: list[ReferenceType[Tensor]] = []
+
     def batches() -> Iterator[Tensor]:
         for _ in range(5):
-            yield torch.ones(2, 16, 8, 8)
+            batch = torch.ones(2, 16, 8, 8)
+            alive.append(ref(batch))
+            yield batch
+            del batch
+            assert sum(reference() is not None for reference in alive) <= 1
 
     assert torch.equal(position_pattern(batches()), torch.ones(16, 8, 8))
 
@@ -48,5 +55,5 @@ def test_a_pattern_of_broken_embeddings_is_refused() -> None:
     broken = make_embeddings()
     broken[3, 2, 1, 0] = torch.nan
 
-    with pytest.raises(DataError, match="not finite"):
+    with pytest.raises(DataError, match="contains NaN or infinite values"):
         position_pattern([broken])

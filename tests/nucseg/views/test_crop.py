@@ -1,4 +1,4 @@
-"""Crops: which part of an image is shown, against what can be counted by hand."""
+"""Crops: which part of an image they show."""
 
 from collections import Counter
 from pathlib import Path
@@ -10,7 +10,7 @@ from nucseg.views import View, views_named
 
 HEIGHT, WIDTH = 60, 80
 PLACES = np.stack([*np.indices((HEIGHT, WIDTH)), np.zeros((HEIGHT, WIDTH))], axis=-1).astype(np.uint8)
-"""Each pixel tells its row and its column."""
+"""Each pixel holds its row and its column."""
 
 
 def cropped(folder: Path, scale: str, variants: int = 1) -> tuple[View, ...]:
@@ -20,7 +20,7 @@ def cropped(folder: Path, scale: str, variants: int = 1) -> tuple[View, ...]:
     return views_named(str(file))
 
 
-def test_a_part_is_a_square_of_neighbouring_pixels_in_one_of_eight_orientations(tmp_path: Path) -> None:
+def test_a_crop_is_a_square_of_adjacent_pixels_in_one_of_eight_orientations(tmp_path: Path) -> None:
     seen = Counter()
     for view in cropped(tmp_path, "[0.3, 0.6]", variants=80):
         part = view.apply(PLACES, "a")
@@ -30,13 +30,13 @@ def test_a_part_is_a_square_of_neighbouring_pixels_in_one_of_eight_orientations(
         rows, columns = part[..., 0].astype(int), part[..., 1].astype(int)
         top, left = rows.min(), columns.min()
         upright = PLACES[top : top + side, left : left + side]
-        turns = [np.rot90(one, k) for one in (upright, upright.transpose(1, 0, 2)) for k in range(4)]
-        (found,) = [i for i, one in enumerate(turns) if np.array_equal(one, part)]
+        turns = [np.rot90(image, k) for image in (upright, upright.transpose(1, 0, 2)) for k in range(4)]
+        (found,) = [i for i, turn in enumerate(turns) if np.array_equal(turn, part)]
         seen[found] += 1
     assert set(seen) == set(range(8))
 
 
-def test_parts_come_from_everywhere_and_of_every_size(tmp_path: Path) -> None:
+def test_crops_come_from_everywhere_and_in_every_size(tmp_path: Path) -> None:
     parts = [view.apply(PLACES, "a") for view in cropped(tmp_path, "[0.25, 1.0]", variants=300)]
     sides = np.array([len(part) for part in parts])
     covered = np.zeros((HEIGHT, WIDTH))
@@ -50,7 +50,7 @@ def test_parts_come_from_everywhere_and_of_every_size(tmp_path: Path) -> None:
     assert 0.4 < (sides < 0.5 * HEIGHT).mean() < 0.6
 
 
-def test_the_whole_of_a_square_image_can_be_shown(tmp_path: Path) -> None:
+def test_a_crop_can_be_the_whole_of_a_square_image(tmp_path: Path) -> None:
     square = PLACES[:, :HEIGHT]
 
     part = cropped(tmp_path, "[1.0, 1.0]")[0].apply(square, "a")
@@ -58,13 +58,13 @@ def test_the_whole_of_a_square_image_can_be_shown(tmp_path: Path) -> None:
     assert sorted(part.reshape(-1, 3).tolist()) == sorted(square.reshape(-1, 3).tolist())
 
 
-def test_an_image_of_one_pixel_has_a_part(tmp_path: Path) -> None:
+def test_an_image_of_one_pixel_can_be_cropped(tmp_path: Path) -> None:
     assert cropped(tmp_path, "[0.05, 0.05]")[0].apply(PLACES[:1, :1], "a").shape == (1, 1, 3)
 
 
-def test_the_part_is_described_and_depends_on_image_and_variant(tmp_path: Path) -> None:
+def test_a_crop_is_described_and_depends_on_image_and_variant(tmp_path: Path) -> None:
     first, second = cropped(tmp_path, "[0.3, 0.6]", variants=2)
-    shown = {
+    crops = {
         first.apply(PLACES, "a").tobytes(),
         first.apply(PLACES, "b").tobytes(),
         second.apply(PLACES, "a").tobytes(),
@@ -72,12 +72,12 @@ def test_the_part_is_described_and_depends_on_image_and_variant(tmp_path: Path) 
 
     assert first.described["crop"] == "a square of 0.3 to 0.6 of the shorter side, one of 8 orientations"
     assert first.has_own_image
-    assert len(shown) == 3
+    assert len(crops) == 3
     assert cropped(tmp_path, "[0.3, 0.7]")[0].described != first.described
 
 
 @pytest.mark.parametrize("factor", [2, 3])
-def test_the_share_and_place_do_not_depend_on_the_resolution(tmp_path: Path, factor: int) -> None:
+def test_relative_size_and_position_do_not_depend_on_the_resolution(tmp_path: Path, factor: int) -> None:
     larger = PLACES.repeat(factor, axis=0).repeat(factor, axis=1)
     (view,) = cropped(tmp_path, "[0.5, 0.5]")
 

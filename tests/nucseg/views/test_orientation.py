@@ -1,4 +1,4 @@
-"""Views in other orientations: exactly the moved pixels, in one frame with prepared sample and encoder input."""
+"""Views in other orientations: exactly the moved pixels, aligned with the prepared sample and the encoder's input."""
 
 from collections.abc import Callable
 
@@ -33,7 +33,7 @@ def smooth_image(height: int, width: int) -> np.ndarray:
 
 
 @by_name
-def test_the_pixels_of_a_square_image_are_moved_as_numpy_moves_them(view) -> None:
+def test_the_pixels_of_a_square_image_are_moved_as_by_numpy(view) -> None:
     image = np.random.default_rng(0).integers(0, 256, (17, 17, 3), dtype=np.uint8)
 
     moved = view.apply(image, "any")
@@ -42,7 +42,7 @@ def test_the_pixels_of_a_square_image_are_moved_as_numpy_moves_them(view) -> Non
     np.testing.assert_array_equal(moved, BY_NUMPY[view.name](image))
 
 
-def test_there_are_seven_orientations_beside_the_image_as_it_is() -> None:
+def test_there_are_seven_other_orientations() -> None:
     assert [view.name for view in VIEWS] == list(BY_NUMPY)
     assert not any(view.has_own_image for view in VIEWS)
     assert len({str(view.described) for view in VIEWS}) == 7
@@ -51,7 +51,7 @@ def test_there_are_seven_orientations_beside_the_image_as_it_is() -> None:
 
 @by_name
 @pytest.mark.parametrize("size", [(200, 320), (320, 256)])
-def test_a_view_of_an_oblong_image_is_prepared_as_the_prepared_sample_is_moved(view, size) -> None:
+def test_preparing_a_view_equals_moving_the_prepared_sample(view, size) -> None:
     image, nothing = smooth_image(*size), np.zeros(size, np.int32)
     sample = prepare(image, nothing, nothing > 0)
 
@@ -73,7 +73,7 @@ def test_a_view_of_an_oblong_image_is_prepared_as_the_prepared_sample_is_moved(v
 
 @by_name
 @pytest.mark.parametrize("size", [(200, 320), (320, 256), (64, 64)])
-def test_the_encoder_sees_a_view_as_its_input_of_the_image_moved(view, size) -> None:
+def test_the_encoders_input_of_a_view_is_that_of_the_image_moved(view, size) -> None:
     image = smooth_image(*size)
 
     seen = torch.from_numpy(to_input(view.apply(image, "any")))

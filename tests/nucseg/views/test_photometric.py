@@ -1,4 +1,4 @@
-"""Photometric variants: what each transform does, and what its draws depend on."""
+"""Photometric variants: the effect of each transform, and what its draws depend on."""
 
 import hashlib
 import subprocess
@@ -14,7 +14,7 @@ from nucseg.views.stain_jitter import jitter_stains
 
 RNG = np.random.default_rng(3)
 STAINED = (RNG.random((40, 50, 1)) * [60, 120, 50] + [120, 60, 120]).astype(np.uint8)
-"""Purple of many depths."""
+"""Many shades of purple."""
 
 
 def variants(folder: Path, *transforms: str, head: str = "variants = 2") -> tuple[View, ...]:
@@ -42,7 +42,7 @@ def test_each_stain_is_scaled_and_shifted_as_skimage_measures_it() -> None:
     np.testing.assert_allclose(after[inside], expected[inside], atol=0.002)  # half a grey level
 
 
-def test_a_large_image_is_jittered_as_its_parts_are() -> None:
+def test_a_large_image_is_jittered_like_its_parts() -> None:
     wide = np.tile(STAINED, (20, 14, 1))
 
     whole = jitter_stains(wide, [1.2, 0.9, 1], [0.01, 0, 0])
@@ -70,7 +70,7 @@ def test_brightness_adds_and_contrast_multiplies(tmp_path: Path) -> None:
     assert np.ptp(flatter.apply(STAINED, "a")) == pytest.approx(np.ptp(STAINED) / 2, abs=2)
 
 
-def test_clahe_equalises_the_lightness_as_opencv_does(tmp_path: Path) -> None:
+def test_clahe_equalises_the_lightness_like_opencv(tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     view, *_ = variants(tmp_path, 'name = "CLAHE"\nclip = [3.0, 3.0]\ntiles = [4, 4]')
     lab = cv2.cvtColor(STAINED, cv2.COLOR_RGB2LAB)
@@ -80,16 +80,16 @@ def test_clahe_equalises_the_lightness_as_opencv_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["stain", "papers"])
-def test_variants_and_images_are_each_drawn_for_themselves(recipe: str) -> None:
+def test_draws_differ_between_variants_and_images_and_do_not_depend_on_their_order(recipe: str) -> None:
     views = views_named(recipe)
-    shown = [view.apply(STAINED, sample_id).tobytes() for view in views for sample_id in ("a", "b", "c")]
+    drawn = [view.apply(STAINED, sample_id).tobytes() for view in views for sample_id in ("a", "b", "c")]
 
     again = [view.apply(STAINED, sample_id).tobytes() for view in reversed(views) for sample_id in ("c", "b", "a")]
 
     assert [view.name for view in views] == [f"{recipe}-{number}" for number in range(1, 5)]
     assert all(view.has_own_image for view in views)
-    assert again[::-1] == shown  # whatever the order
-    assert len(set(shown)) > len(shown) // 2
+    assert again[::-1] == drawn
+    assert len(set(drawn)) > len(drawn) // 2
 
 
 def test_another_process_draws_the_same() -> None:
@@ -105,7 +105,7 @@ def test_another_process_draws_the_same() -> None:
     assert there.stdout.decode().strip() == hashlib.sha256(here.tobytes()).hexdigest()
 
 
-def test_the_chance_of_one_transform_changes_no_draw_of_another(tmp_path: Path) -> None:
+def test_the_probability_of_one_transform_changes_no_draw_of_another(tmp_path: Path) -> None:
     jitter = 'name = "HEDJitter"'
     neutral = jitter + "\nscale = [1.0, 1.0]\nshift = [0.0, 0.0]"
 
@@ -122,7 +122,7 @@ def test_probability_zero_changes_nothing(tmp_path: Path) -> None:
     np.testing.assert_array_equal(never.apply(STAINED, "a"), STAINED)
 
 
-def test_a_probability_is_the_share_of_images_that_are_changed(tmp_path: Path) -> None:
+def test_the_probability_is_the_share_of_changed_images(tmp_path: Path) -> None:
     view, *_ = variants(tmp_path, 'name = "HEDJitter"\np = 0.3\nscale = [2.0, 2.0]')
     dot = STAINED[:2, :2]
 
@@ -131,7 +131,7 @@ def test_a_probability_is_the_share_of_images_that_are_changed(tmp_path: Path) -
     assert 0.2 < np.mean(changed) < 0.4
 
 
-def test_what_decides_the_pixels_is_described_and_nothing_else(tmp_path: Path) -> None:
+def test_exactly_what_determines_the_pixels_is_described(tmp_path: Path) -> None:
     jitter = 'name = "HEDJitter"'
     first = variants(tmp_path, jitter)[0].described
 

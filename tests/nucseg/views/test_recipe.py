@@ -1,4 +1,4 @@
-"""Photometric recipes: what they may say, and what is answered where they say something else."""
+"""Photometric recipes: what they may contain, and the errors for anything else."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def mine(tmp_path: Path) -> Path:
     return tmp_path / "mine.toml"
 
 
-def test_the_recipes_of_the_package_are_what_their_comments_say() -> None:
+def test_the_built_in_recipes_are_what_their_comments_say() -> None:
     stain, papers, crops = load_recipe("stain"), load_recipe("papers"), load_recipe("crops")
 
     assert recipe_names() == ("crops", "papers", "stain")
@@ -29,7 +29,7 @@ def test_the_recipes_of_the_package_are_what_their_comments_say() -> None:
     assert (stain.variants, papers.variants) == (4, 4)
 
 
-def test_what_a_recipe_leaves_out_is_the_default(mine: Path) -> None:
+def test_a_recipe_may_leave_out_what_has_a_default(mine: Path) -> None:
     mine.write_text(JITTER)
 
     recipe = load_recipe(str(mine))
@@ -40,11 +40,11 @@ def test_what_a_recipe_leaves_out_is_the_default(mine: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "message"),
     [
-        ("variants = 0\n" + JITTER, r"variants must be a whole number from 1 to 999, got 0"),
-        ("variants = true\n" + JITTER, r"variants must be a whole number .* got True"),
-        ("seed = -1\n" + JITTER, r"seed must be a whole number from 0 to 4294967295, got -1"),
+        ("variants = 0\n" + JITTER, r"variants must be an integer from 1 to 999, got 0"),
+        ("variants = true\n" + JITTER, r"variants must be an integer .* got True"),
+        ("seed = -1\n" + JITTER, r"seed must be an integer from 0 to 4294967295, got -1"),
         ("sed = 1\n" + JITTER, r"unknown key 'sed'. Did you mean 'seed'\?"),
         ("", r"names no transform\. Add a table \[\[transform\]\] with name = HEDJitter, "),
         ("transform = 3", r"names no transform"),
@@ -52,7 +52,7 @@ def test_what_a_recipe_leaves_out_is_the_default(mine: Path) -> None:
         (JITTER + '[[transform]]\nname = "Clahe"', r"transform 2: no transform is called 'Clahe'"),
         (JITTER + "p = 1.5", r"\(HEDJitter\): p must be from 0.0 to 1.0, got 1.5"),
         (JITTER + "p = nan", r"p must be a number from 0.0 to 1.0, got nan"),
-        (JITTER + "scale = 0.2", r"scale must be a range \[least, most\], got 0.2. The default is \(0.8, 1.2\)"),
+        (JITTER + "scale = 0.2", r"scale must be a range \[low, high\], got 0.2. The default is \(0.8, 1.2\)"),
         (JITTER + "scale = [1.2, 0.8]", r"scale runs from 1.2 down to 0.8"),
         (JITTER + "scale = [-1, 0.8]", r"scale must be from 0.0 to 4.0, got -1"),
         (JITTER + 'scale = ["a", 0.8]', r"scale must be a number from 0.0 to 4.0, got 'a'"),
@@ -63,10 +63,10 @@ def test_what_a_recipe_leaves_out_is_the_default(mine: Path) -> None:
         ("[crop]\nscale = [0.5, 1.5]\n" + JITTER, r"crop: scale must be from 0.05 to 1.0, got 1.5"),
     ],
 )
-def test_a_mistake_is_named_with_what_was_expected(mine: Path, written: str, told: str) -> None:
+def test_an_error_says_what_was_expected(mine: Path, written: str, message: str) -> None:
     mine.write_text(written)
 
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         views_named(str(mine))
 
 
@@ -74,7 +74,7 @@ def test_a_mistake_is_named_with_what_was_expected(mine: Path, written: str, tol
     "name",
     ["HorizontalFlip", "Rotate", "ElasticTransform", "RandomCrop", "Affine", "D4", "CoarseDropout", "RandomScale"],
 )
-def test_a_geometric_transform_is_sent_to_where_it_is_replayed(mine: Path, name: str) -> None:
+def test_a_geometric_transform_is_referred_to_the_augmentation(mine: Path, name: str) -> None:
     mine.write_text(f'[[transform]]\nname = "{name}"')
 
     with pytest.raises(ConfigError, match=rf"'{name}' moves or covers pixels.*training's augmentation.*HEDJitter"):
@@ -82,7 +82,7 @@ def test_a_geometric_transform_is_sent_to_where_it_is_replayed(mine: Path, name:
 
 
 @pytest.mark.parametrize("name", ["RGBShift", "Downscale", "UnsharpMask", "ToGray"])
-def test_another_photometric_transform_is_unknown_not_geometric(mine: Path, name: str) -> None:
+def test_any_other_transform_is_unknown(mine: Path, name: str) -> None:
     mine.write_text(f'[[transform]]\nname = "{name}"')
 
     with pytest.raises(ConfigError, match=f"no transform is called '{name}'. Known: HEDJitter"):
@@ -90,7 +90,7 @@ def test_another_photometric_transform_is_unknown_not_geometric(mine: Path, name
 
 
 @pytest.mark.parametrize("name", ["identity", "Identity", "d4", "d4-1", "D4x"])
-def test_names_that_other_views_have_are_refused(tmp_path: Path, name: str) -> None:
+def test_reserved_names_are_refused(tmp_path: Path, name: str) -> None:
     file = tmp_path / f"{name}.toml"
     file.write_text(JITTER)
 
@@ -99,7 +99,7 @@ def test_names_that_other_views_have_are_refused(tmp_path: Path, name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["my recipe", "v1.2", "ü", "-x"])
-def test_names_that_no_view_can_have_are_refused(tmp_path: Path, name: str) -> None:
+def test_names_not_allowed_for_views_are_refused(tmp_path: Path, name: str) -> None:
     file = tmp_path / f"{name}.toml"
     file.write_text(JITTER)
 
@@ -107,7 +107,7 @@ def test_names_that_no_view_can_have_are_refused(tmp_path: Path, name: str) -> N
         views_named(str(file))
 
 
-def test_an_unknown_name_lists_what_there_is(tmp_path: Path) -> None:
+def test_an_unknown_name_suggests_a_known_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no views 'stian', and no such file\. Did you mean 'stain'\?"):
         views_named("stian")
     with pytest.raises(ConfigError, match="cannot be read"):

@@ -1,4 +1,4 @@
-"""Photometric recipes of any content: read as they are written, or a mistake that is named."""
+"""Photometric recipes of any content are read as written or refused with an error that names the file."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nucseg.errors import ConfigError
-from nucseg.views.recipe import MOST_VARIANTS, load_recipe
+from nucseg.views.recipe import MAX_VARIANTS, load_recipe
 from nucseg.views.transforms import TRANSFORMS
 
 VALUES = st.one_of(
@@ -18,7 +18,7 @@ VALUES = st.one_of(
 
 
 def toml(value: Any) -> str:
-    """A TOML value; JSON's words for numbers, texts and lists are TOML's but for these."""
+    """A value in TOML, which differs from JSON only in these two numbers."""
     text = json.dumps(value, ensure_ascii=True)
     return text.replace("NaN", "nan").replace("Infinity", "inf")
 
@@ -28,11 +28,11 @@ def recipes(draw: st.DrawFn) -> tuple[int, int, list[tuple[str, float, dict[str,
     steps = []
     for name in draw(st.lists(st.sampled_from(sorted(TRANSFORMS)), min_size=1, max_size=3)):
         ranges = {
-            parameter: sorted(draw(st.lists(st.floats(bounds.least, bounds.most), min_size=2, max_size=2)))
+            parameter: sorted(draw(st.lists(st.floats(bounds.low, bounds.high), min_size=2, max_size=2)))
             for parameter, bounds in TRANSFORMS[name].parameters.items()
         }
         steps.append((name, draw(st.floats(0, 1)), ranges))
-    return draw(st.integers(1, MOST_VARIANTS)), draw(st.integers(0, 2**32 - 1)), steps
+    return draw(st.integers(1, MAX_VARIANTS)), draw(st.integers(0, 2**32 - 1)), steps
 
 
 def written(variants: object, seed: object, steps: Any) -> str:
@@ -55,7 +55,7 @@ RELAXED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], 
 
 @RELAXED
 @given(recipes())
-def test_what_is_written_is_what_is_read(tmp_path: Path, recipe: Any) -> None:
+def test_a_recipe_is_read_as_written(tmp_path: Path, recipe: Any) -> None:
     variants, seed, steps = recipe
     (tmp_path / "mine.toml").write_text(written(*recipe))
 
@@ -68,7 +68,7 @@ def test_what_is_written_is_what_is_read(tmp_path: Path, recipe: Any) -> None:
 
 @RELAXED
 @given(recipes(), st.data())
-def test_a_value_put_elsewhere_is_in_bounds_or_a_mistake_that_names_the_file(
+def test_any_other_value_is_in_bounds_or_an_error_that_names_the_file(
     tmp_path: Path, recipe: Any, data: st.DataObject
 ) -> None:
     variants, seed, steps = recipe
@@ -83,18 +83,18 @@ def test_a_value_put_elsewhere_is_in_bounds_or_a_mistake_that_names_the_file(
     try:
         read = load_recipe(str(file))
     except ConfigError as error:
-        told = str(error)
-        assert "mine.toml" in told
+        message = str(error)
+        assert "mine.toml" in message
         return
     assert place != "more"
-    assert 1 <= read.variants <= MOST_VARIANTS
+    assert 1 <= read.variants <= MAX_VARIANTS
     assert 0 <= read.steps[0].p <= 1
-    for parameter, (least, most) in read.steps[0].parameters.items():
+    for parameter, (low, high) in read.steps[0].parameters.items():
         bounds = read.steps[0].transform.parameters[parameter]
-        assert bounds.least <= least <= most <= bounds.most
+        assert bounds.low <= low <= high <= bounds.high
 
 
-def test_the_words_for_numbers_are_those_of_toml() -> None:
+def test_numbers_are_written_as_in_toml() -> None:
     assert toml([float("nan"), float("-inf"), 1.5, True]) == "[nan, -inf, 1.5, true]"
     with pytest.raises(ConfigError, match="nan"):
         load_recipe("nan")

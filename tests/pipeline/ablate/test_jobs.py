@@ -49,7 +49,7 @@ def test_what_a_training_refuses_comes_back_as_its_reason(
     monkeypatch.setenv("FORCE_COLOR", "1")
     error = Processes().train(training(model="unet9"), tmp_path / "log", quietly)
 
-    assert "no model is called 'unet9'" in error
+    assert "Model 'unet9' is not known" in error
     assert str(tmp_path / "log") in error
 
 

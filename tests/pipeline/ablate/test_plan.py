@@ -144,7 +144,7 @@ def test_a_row_of_no_known_network_is_told_before_anything_is_trained(cache: Pat
 
     wrong, right = plan_rows(make_ablation(*rows), "synthetic", make_config(cache), quietly)
 
-    assert "no model is called 'unett'" in wrong.why_not
+    assert "Model 'unett' is not known" in wrong.why_not
     assert (bool(right.runs), right.n_parameters > 0) == (True, True)
 
 

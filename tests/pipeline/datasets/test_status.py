@@ -224,12 +224,12 @@ def test_a_given_folder_beats_all_others(data: Path, tmp_path: Path) -> None:
     given = empty_cryonuseg(tmp_path / "given", 5)
 
     assert find("cryonuseg", str(tmp_path), given).state == "5 of 30 images"
-    assert "is not there" in find("cryonuseg", str(tmp_path), tmp_path / "none").problem
+    assert "does not exist" in find("cryonuseg", str(tmp_path), tmp_path / "none").problem
 
 
 def test_a_drawn_data_set_takes_no_folder(tmp_path: Path) -> None:
-    assert "drawn, not read" in find("synthetic", str(tmp_path), tmp_path).problem
-    with pytest.raises(ConfigError, match="drawn, not read"):
+    assert "generated, not read" in find("synthetic", str(tmp_path), tmp_path).problem
+    with pytest.raises(ConfigError, match="generated, not read"):
         open_source("synthetic", tmp_path)
 
 
@@ -270,7 +270,7 @@ def test_an_error_that_is_no_damage_is_not_taken_for_it(tmp_path: Path, monkeypa
 
 def test_the_folds_are_those_of_the_images_that_are_here(tmp_path: Path) -> None:
     assert protocol_here(stand("cryonuseg", str(tmp_path))) == "leave one organ out, 10 folds"
-    for n_images, ending in [(7, "With these images: 3 folds"), (3, "ask for the protocol grouped.")]:
+    for n_images, ending in [(7, "With these images: 3 folds"), (3, "use the protocol grouped.")]:
         folder = empty_cryonuseg(tmp_path / str(n_images), n_images)
         assert protocol_here(stand("cryonuseg", str(tmp_path), folder)).endswith(ending)
 

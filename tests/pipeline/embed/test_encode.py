@@ -161,7 +161,7 @@ def test_a_batch_that_the_guard_stops_is_not_stored_and_those_before_it_are(
         return rows
 
     monkeypatch.setattr(WatchedEncoder, "run", broken)
-    with pytest.raises(EncoderError, match="image 1 of the batch holds values that are not finite"):
+    with pytest.raises(EncoderError, match="image 1 of the batch contains values that are not finite"):
         run(source)
     assert rows_there(source) == 2 * BATCH
     assert run(source).n_encoded == N_IMAGES - 2 * BATCH

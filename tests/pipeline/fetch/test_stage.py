@@ -19,7 +19,7 @@ from nucseg.encoders.weights import find_weights
 from nucseg.errors import ConfigError
 from nucseg_cache import Store
 from nucseg_pipeline.config import EmbedConfig
-from nucseg_pipeline.embed import embed
+from nucseg_pipeline.embed.stage import embed
 from nucseg_pipeline.fetch.catalogue import CATALOGUE
 from nucseg_pipeline.fetch.stage import instructions, survey
 from nucseg_pipeline.fetch.staging import staging_folder

@@ -1,4 +1,4 @@
-"""The device of a training is the one that was asked for, or an error that says what there is."""
+"""The device of a training is the requested one, or an error says what the machine has."""
 
 import pytest
 import torch
@@ -14,12 +14,12 @@ def machine(monkeypatch: pytest.MonkeyPatch, n_cuda: int, mps: bool) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
 
 
-@pytest.mark.parametrize(("name", "told"), [("cuda", "sees 0 CUDA"), ("cuda:1", "sees 0 CUDA"), ("mps", "has none")])
-def test_a_device_that_is_not_there_is_refused_with_the_way_out(
-    name: str, told: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"), [("cuda", "finds 0 CUDA"), ("cuda:1", "finds 0 CUDA"), ("mps", "has none")]
+)
+def test_a_missing_device_is_refused_with_the_way_out(name: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, n_cuda=0, mps=False)
-    with pytest.raises(ConfigError, match=rf"device is {name}.*{told}.*Take auto or cpu"):
+    with pytest.raises(ConfigError, match=rf"device is {name}.*{message}.*Use auto or cpu"):
         choose_device(name)
 
 
@@ -34,7 +34,7 @@ def test_a_device_that_is_not_there_is_refused_with_the_way_out(
         ("cpu", 2, True, torch.device("cpu")),
     ],
 )
-def test_auto_takes_the_best_and_a_name_what_it_says(
+def test_auto_is_the_best_device_and_a_name_is_its_device(
     name: str, n_cuda: int, mps: bool, expected: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(monkeypatch, n_cuda, mps)

@@ -177,7 +177,7 @@ def test_neither_store_nor_training_images_are_needed(place: Path, tmp_path: Pat
 
 def test_weights_that_are_others_are_refused(place: Path, tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(b"another encoder")
-    with pytest.raises(EncoderError, match="is another encoder than the network was trained with"):
+    with pytest.raises(EncoderError, match="is not the encoder that the network was trained with"):
         Predictor.open(place / "guided", weights=tmp_path / "other.onnx", device="cpu")
     with pytest.raises(ConfigError, match="was trained without guidance"):
         Predictor.open(place / "unguided", weights=tmp_path / "other.onnx", device="cpu")
@@ -484,7 +484,7 @@ def test_the_command_fails_once_all_others_are_done(place: Path, pyramid: Path, 
     assert result.exit_code == 1
     assert "a [slide]: " in result.stdout
     assert "error: 1 of 2 images could not be predicted:" in result.stderr
-    assert "b.png is no image" in result.stderr
+    assert "b.png is not an image" in result.stderr
     assert "Traceback" not in result.output
     alone = command(tmp_path / "b.png", "--run", place / "unguided", "--out", tmp_path / "none")
     assert "error: 1 of 1 images could not be predicted:" in alone.stderr

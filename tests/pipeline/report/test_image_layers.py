@@ -75,7 +75,7 @@ def test_a_large_image_is_made_smaller_and_its_layers_with_it() -> None:
     truth = np.kron(TRUTH, np.ones((60, 60), np.int32))
     sheet = shown_image(shown(truth, {"run": truth}, truth < 0))
 
-    assert (sheet.width, sheet.height) == (2 * MOST_PX, 2 * round(MOST_PX * 20 / 30))
+    assert (sheet.width, sheet.height) == (MOST_PX, round(MOST_PX * 20 / 30))
     assert opened(sheet.image).shape[:2] == opened(sheet.predictions[0].differences).shape[:2] == (341, MOST_PX)
     assert sheet.truth.count("M") == 2
 

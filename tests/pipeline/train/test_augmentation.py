@@ -96,7 +96,7 @@ def test_a_bent_sample_is_moved_by_one_map_and_what_came_from_outside_is_ignored
 
     result = augmentation.moved(smooth, motions)
 
-    assert len(motions.bent) == 16
+    assert len(motions.mapped) == 16
     torch.testing.assert_close(result.embedding[:, :3], result.image, atol=1e-3, rtol=0)
     outside = result.ignore
     assert 0.2 < outside.float().mean() < 0.6

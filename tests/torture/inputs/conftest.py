@@ -26,12 +26,10 @@ from tests.torture.inputs.drawing import nuclei, picture
 TIMEOUT_S = 60
 
 WAY_OUT = re.compile(
-    r"(?i)\b(Give|Leave|Name|Take|Ask|Choose|Put|Add|Move|Rename|Copy|Cut|Save|Export|Mend|Run|Restore|Delete|Bring|Download"
-    r"|Finish|Free|Number|Have|Try|Train|Use|Write|Continue|Unpack|Known|Did you mean|Fetch|fetch|expected|must"
-    r"|needs? |Pass|Repair|Replace|Install|Convert|Fix|Correct|Renumber|Close"
-    r"|run the command again|in the range|Wait|Make|Resume|is not a valid|is one way|has the folds|holds a list"
-    r"|Geometric are|known are"
-    r"|start again|move |looked in|from 0|goes with|Missing|requires)\b"
+    r"(?i)\b(Give|Leave|Name|Take|Ask|Choose|Put|Add|Move|Rename|Copy|Cut|Save|Export|Mend|Fix|Correct|Renumber|Replace"
+    r"|Close|Run|Restore|Delete|Bring|Download|Finish|Free|Number|Have|Try|Train|Use|Write|Continue|Unpack|Pass|Repair"
+    r"|Install|Convert|Known|Did you mean|Fetch|expected|must|needs? |in the range|Wait|Make|Resume|is not a valid"
+    r"|is one way|has the folds|holds a list|Geometric are|start again|looked in|from 0|goes with|Missing|requires)\b"
 )
 """Words with which a message names a way out, or the values that were expected."""
 

@@ -57,7 +57,7 @@ LIMITED = """
         if not lost and (again["code"] or verify(found.location).findings or np.abs(values - right).max() > 0.01):
             lost = f"without the limit: {again['said'][-300:]}"
         report(refused=limited["code"] != 0, wrong=lost and f"{lost} (it said: {limited['said'][-500:]})",
-             halved="going on with 1" in limited["said"])
+               halved="continuing with 1" in limited["said"])
         shutil.rmtree(cache)
 """
 

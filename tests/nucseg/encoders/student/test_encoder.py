@@ -1,4 +1,4 @@
-"""The student as an encoder: it sees what it learned from, and keeps the contract of every encoder."""
+"""The student as an encoder: it reads prepared images, and behaves as every encoder."""
 
 from pathlib import Path
 
@@ -35,14 +35,14 @@ def test_it_reads_the_prepared_image_normalised_with_sams_constants(file: Path) 
         resized = encoder.resize(image)
         np.testing.assert_array_equal(resized, prepare_image(image)[:h, :w])
         np.testing.assert_array_equal(encoder.resize(resized), resized)
-        shown = padded([resized])[0].numpy()
+        tensor = padded([resized])[0].numpy()
         expected = (resized.astype(np.float64) - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]
-        np.testing.assert_allclose(shown[:, :h, :w], expected.transpose(2, 0, 1), atol=1e-5)
-        assert not shown[:, h:].any()
-        assert not shown[:, :, w:].any()
+        np.testing.assert_allclose(tensor[:, :h, :w], expected.transpose(2, 0, 1), atol=1e-5)
+        assert not tensor[:, h:].any()
+        assert not tensor[:, :, w:].any()
 
 
-def test_it_keeps_the_contract(file: Path) -> None:
+def test_it_encodes_batches_and_refuses_wrong_images_as_every_encoder(file: Path) -> None:
     encoder = open_encoder(f"student:{file}", threads=1, batch_size=2)
     images = [OBLONG, SMALL, OBLONG[::-1].copy()]
 
@@ -53,7 +53,7 @@ def test_it_keeps_the_contract(file: Path) -> None:
     assert rows.flags.c_contiguous
     for image, row in zip(images, rows, strict=True):
         np.testing.assert_allclose(encoder.encode([image])[0], row, atol=1e-5)
-    with pytest.raises(EncoderError, match="so long and thin"):
+    with pytest.raises(EncoderError, match="too long and thin for the student"):
         encoder.encode([OBLONG[:1]])
     with pytest.raises(EncoderError, match="uint8 RGB"):
         encoder.encode([OBLONG.astype(np.float32)])
@@ -72,14 +72,14 @@ def test_its_identity_is_of_the_file_and_known_without_loading_it(file: Path) ->
 
 
 def test_bfloat16_is_near_float32(file: Path) -> None:
-    exact, rounded = (open_encoder(f"student:{file}", precision=one, threads=1) for one in ("float32", "bfloat16"))
+    exact, rounded = (open_encoder(f"student:{file}", precision=p, threads=1) for p in ("float32", "bfloat16"))
     a, b = exact.encode([OBLONG]), rounded.encode([OBLONG])
 
     assert rounded.identity["precision"] == "bfloat16"
     assert 0 < float(np.sqrt(((a - b) ** 2).mean()) / a.std()) < 0.05
 
 
-def test_one_file_is_named_once(file: Path) -> None:
+def test_its_file_may_be_given_only_once(file: Path) -> None:
     with pytest.raises(ConfigError, match="reads one file: student:FILE, or --weights FILE"):
         open_encoder(f"student:{file}", weights=file)
 

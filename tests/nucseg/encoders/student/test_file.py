@@ -1,11 +1,10 @@
-"""A student's file: whole or refused, with what it was made from."""
+"""A student's file is read with its origin, or refused."""
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,7 +17,7 @@ from nucseg.errors import EncoderError
 
 ORIGIN = Origin("small", {"architecture": "vit_b"}, {"mine": {"n_test": 3, "centred_cosine": 0.5}}, "c0ffee")
 
-Change = Callable[[dict[str, torch.Tensor]], None]
+Change = Callable[[dict[str, torch.Tensor]], object]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def file(network: StudentNetwork, tmp_path: Path) -> Path:
     return path
 
 
-def test_what_is_written_is_read_to_half_precision(file: Path, network: StudentNetwork) -> None:
+def test_weights_and_origin_are_read_as_written_in_half_precision(file: Path, network: StudentNetwork) -> None:
     found, origin = read_student(file)
 
     assert origin == ORIGIN
@@ -48,19 +47,23 @@ def test_the_same_weights_make_the_same_bytes(file: Path, network: StudentNetwor
     assert student_bytes(network, Origin("small", {}, {}, "")) != file.read_bytes()
 
 
-def changed(tensors: Change = lambda tensors: None, **said: object) -> Callable[[Path], None]:
-    """A file whose tensors are changed, or that says something else of its origin."""
+def changed(tensors: Change = lambda tensors: None, **origin: object) -> Callable[[Path], None]:
+    """Change the tensors of a file, or fields of its origin."""
 
     def apply(file: Path) -> None:
         content = load_file(file)
         tensors(content)
-        save_file(content, file, {FORMAT: json.dumps({**asdict(ORIGIN), **said})})
+        save_file(content, file, {FORMAT: json.dumps({**asdict(ORIGIN), **origin})})
 
     return apply
 
 
-def said(metadata: dict[str, str]) -> Callable[[Path], None]:
+def with_metadata(metadata: dict[str, str]) -> Callable[[Path], None]:
     return lambda file: save_file(load_file(file), file, metadata)
+
+
+def removed(file: Path) -> None:
+    file.unlink()
 
 
 def truncated(file: Path) -> None:
@@ -75,46 +78,38 @@ def a_checkpoint(file: Path) -> None:
     torch.save({"weights": torch.zeros(3)}, file)
 
 
-def drop(tensors: dict[str, torch.Tensor], name: str) -> None:
-    del tensors[name]
-
-
-def spoil(tensors: dict[str, torch.Tensor], name: str) -> None:
-    tensors[name][..., 0] = np.nan
+def not_finite(tensors: dict[str, torch.Tensor]) -> None:
+    tensors["place"][..., 0] = torch.nan
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
-        (truncated, "no file of safetensors, or a damaged one"),
-        (empty, "no file of safetensors"),
-        (a_checkpoint, "no file of safetensors"),
-        (said({}), r"holds no student: its metadata are \[\], expected 'nucseg-student-1'"),
-        (said({"nucseg-student-9": "{}"}), "holds no student"),
-        (said({FORMAT: "{"}), "does not say what the student was made from"),
-        (said({FORMAT: "[]"}), "does not say what the student was made from"),
-        (changed(colour="red"), "does not say what the student was made from"),
-        (changed(teacher="vit_b"), "teacher is 'vit_b', and no table"),
-        (changed(teacher={"architecture": 3}), "size, teacher and configuration are texts"),
-        (changed(datasets=[]), r"datasets is \[\], and no table"),
-        (changed(datasets={"mine": 3}), "mine is 3, and no table"),
-        (changed(datasets={"mine": {"centred_cosine": "0.9"}}), "centred_cosine and n_test are numbers"),
-        (changed(datasets={"mine": {"learned_images": [1]}}), "learned_images is a list of texts"),
-        (changed(size="huge"), "'huge', known are small, medium, large"),
-        (changed(size=["small"]), "size, teacher and configuration are texts"),
+        (removed, "damaged: No such file"),
+        (truncated, "is not a safetensors file, or is damaged"),
+        (empty, "is not a safetensors file"),
+        (a_checkpoint, "is not a safetensors file"),
+        (with_metadata({}), r"is not a student: its metadata are \[\], expected 'nucseg-student-1'"),
+        (with_metadata({"nucseg-student-9": "{}"}), "is not a student"),
+        (with_metadata({FORMAT: "{"}), "origin recorded in .* is not valid"),
+        (with_metadata({FORMAT: "[]"}), "origin recorded in .* is not valid"),
+        (changed(colour="red"), "origin recorded in .* is not valid"),
+        (changed(teacher="vit_b"), "teacher must be a mapping, got 'vit_b'"),
+        (changed(teacher={"architecture": 3}), "size, teacher and configuration must be strings"),
+        (changed(datasets=[]), r"datasets must be a mapping, got \[\]"),
+        (changed(datasets={"mine": 3}), "mine must be a mapping, got 3"),
+        (changed(datasets={"mine": {"centred_cosine": "0.9"}}), "centred_cosine and n_test must be numbers"),
+        (changed(datasets={"mine": {"learned_images": [1]}}), "learned_images must be a list of strings"),
+        (changed(size="huge"), "size 'huge'. Known: small, medium, large"),
+        (changed(size=["small"]), "size, teacher and configuration must be strings"),
         (changed(size="large"), "weights missing, unknown or of another shape"),
-        (changed(lambda tensors: drop(tensors, "place")), "1 weights missing.*the first is place"),
+        (changed(lambda tensors: tensors.pop("place")), "1 weights missing.*the first is place"),
         (changed(lambda tensors: tensors.update(more=torch.zeros(1))), "1 weights missing.*the first is more"),
-        (changed(lambda tensors: spoil(tensors, "place")), "1 not finite, the first is place"),
+        (changed(not_finite), "1 not finite, the first is place"),
     ],
 )
-def test_a_file_that_is_no_whole_student_is_refused(file: Path, damage: Callable[[Path], None], told: str) -> None:
+def test_a_file_that_is_no_intact_student_is_refused(file: Path, damage: Callable[[Path], None], message: str) -> None:
     damage(file)
 
-    with pytest.raises(EncoderError, match=told):
+    with pytest.raises(EncoderError, match=message):
         read_student(file)
-
-
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match="damaged one: No such file"):
-        read_student(tmp_path / "gone.safetensors")

@@ -1,4 +1,4 @@
-"""The student's network: what is folded gives the same, and where it begins is known."""
+"""The student's network: folding changes nothing, its start is known, and every part contributes."""
 
 import numpy as np
 import pytest
@@ -13,16 +13,16 @@ TINY = StudentShape(channels=8, fine_blocks=1, coarse_blocks=1, positions=3)
 
 @pytest.fixture
 def network() -> StudentNetwork:
-    """One whose norms have seen something."""
+    """A network whose norms have statistics of their own."""
     torch.manual_seed(0)
-    made = StudentNetwork(TINY)
-    for part in made.modules():
+    network = StudentNetwork(TINY)
+    for part in network.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.running_mean.normal_()
             part.running_var.uniform_(0.5, 2)
             nn.init.normal_(part.weight, 1, 0.2)
             nn.init.normal_(part.bias)
-    return made.eval()
+    return network.eval()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -47,24 +47,23 @@ def test_folded_it_is_the_same_function_scaled_and_shifted(network: StudentNetwo
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-4)
 
 
-def test_it_begins_with_the_nearest_pattern_of_so_few_maps(network: StudentNetwork) -> None:
+def test_it_starts_at_the_best_approximation_of_a_pattern_by_its_maps(network: StudentNetwork) -> None:
     pattern = torch.randn(256, 64, 64)
     u, s, v = np.linalg.svd(pattern.double().flatten(1).numpy(), full_matrices=False)
     nearest = ((u[:, :3] * s[:3]) @ v[:3]).reshape(256, 64, 64)  # Eckart and Young 1936
 
-    network.begin_with(pattern)
+    network.initialise_from_pattern(pattern)
     with torch.no_grad():
-        returned = network(torch.randn(2, 3, 256, 256))
+        embeddings = network(torch.randn(2, 3, 256, 256))
 
-    for one in returned:
-        np.testing.assert_allclose(one.numpy(), nearest, atol=1e-4)
+    np.testing.assert_allclose(embeddings.numpy(), np.stack([nearest, nearest]), atol=1e-4)
 
 
-def test_every_weight_learns(network: StudentNetwork) -> None:
+def test_every_weight_gets_a_gradient(network: StudentNetwork) -> None:
     network.train()
     network(torch.randn(2, 3, 256, 256)).square().mean().backward()
 
-    assert [name for name, one in network.named_parameters() if one.grad is None or not one.grad.any()] == []
+    assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 def test_a_cell_sees_its_own_pixels_and_all_others(network: StudentNetwork) -> None:

@@ -1,4 +1,4 @@
-"""The student that comes with the package: small, made by the recipe, near its teacher on images it has not seen."""
+"""The shipped student: small, made by the recipe, similar to its teacher on images it was not trained on."""
 
 import hashlib
 from pathlib import Path
@@ -28,26 +28,26 @@ def test_the_file_is_the_one_that_the_recipe_records() -> None:
     assert origin.configuration == configuration_digest(resolve(DistillConfig, load_recipe("student", "distill"), {}))
 
 
-def test_it_is_small_and_holds_half_precision_alone() -> None:
+def test_it_is_small_and_in_half_precision() -> None:
     assert shipped_student().stat().st_size <= 6_000_000
     with safe_open(shipped_student(), framework="pt") as file:
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float16}  # noqa: SIM118
 
 
-def test_it_learned_from_nothing_but_nuinsseg_and_dsb2018_and_not_from_their_test_parts(shared: Path) -> None:
+def test_it_was_trained_on_the_training_parts_of_nuinsseg_and_dsb2018_alone(shared: Path) -> None:
     _, origin = read_student(shipped_student())
     learned = set()
     for name, folder in (("nuinsseg", "nuinsseg"), ("dsb2018", "dsb2018_he")):
         entries = sorted(open_dataset(name, shared / "data" / folder).entries, key=lambda entry: entry.id.split("/"))
-        samples = [SplitRow(id=one.id, group=one.group, stratum=one.stratum) for one in entries]
+        samples = [SplitRow(id=entry.id, group=entry.group, stratum=entry.stratum) for entry in entries]
         parts = split(samples, dataset=name, protocol="official", fold=0, seed=0)
         digests = {entry.id: hashlib.sha256(entry.image_file.read_bytes()).hexdigest()[:16] for entry in entries}
-        told = origin.datasets[name]
-        assert (told["n_train"], told["n_validation"], told["n_test"]) == tuple(
+        record = origin.datasets[name]
+        assert (record["n_train"], record["n_validation"], record["n_test"]) == tuple(
             map(len, (parts.train, parts.validation, parts.test))
         )
-        assert not {digests[one] for one in parts.test} & origin.learned_images
-        learned |= {digests[one] for one in (*parts.train, *parts.validation)}
+        assert not {digests[image_id] for image_id in parts.test} & origin.learned_images
+        learned |= {digests[image_id] for image_id in (*parts.train, *parts.validation)}
 
     assert set(origin.datasets) == {"nuinsseg", "dsb2018"}
     assert origin.learned_images == learned
@@ -60,14 +60,14 @@ def test_it_needs_no_file_and_is_found_again() -> None:
     assert "imitates" in encoder.note
 
 
-def test_frozen_sections_of_which_it_saw_none_are_told_apart_as_by_its_teacher(shared: Path) -> None:
+def test_it_distinguishes_two_frozen_sections_as_its_teacher_does(shared: Path) -> None:
     pytest.importorskip("onnxruntime")
     images = [entry.read_image()[0] for entry in open_dataset("cryonuseg", shared / "data" / "cryonuseg").entries[:2]]
     student = open_encoder("student", threads=1).encode(images)
     teacher = open_encoder(f"onnx:{shared / 'weights' / 'mobile_sam_encoder.onnx'}", threads=1).encode(images)
 
-    # what the embeddings of all images have in common is not in the difference of two
-    assert cosine(student[0] - student[1], teacher[0] - teacher[1]) > 0.3  # 0.375 found; 0 is no knowledge
+    # the difference of two embeddings contains nothing that all images have in common
+    assert cosine(student[0] - student[1], teacher[0] - teacher[1]) > 0.3  # 0.375 measured; 0 without knowledge
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""What is known of each data set as it is released, and the rules that all readers of releases share."""
+"""The facts about published data sets, and the rules shared by their readers."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -19,7 +19,7 @@ TILES = Release(
     home="",
     download_gb=None,
     layout=("tiles/<name>.png, the images", "labels/<name>.png, their labels"),
-    instructions=("Fetch it.", "Name the folder that holds `tiles`."),
+    instructions=("Fetch it.", "Give the folder of `tiles`."),
 )
 
 
@@ -41,7 +41,7 @@ def test_releases_come_in_the_order_of_the_names() -> None:
 
 
 def test_an_unknown_release_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="'conik'; known are nuinsseg, cryonuseg, conic, dsb2018, folder, synthetic"):
+    with pytest.raises(ConfigError, match=r"'conik'\. Known: nuinsseg, cryonuseg, conic, dsb2018, folder, synthetic"):
         release_named("conik")
 
 
@@ -54,9 +54,7 @@ def test_an_unknown_release_lists_the_known_ones() -> None:
         ("dsb2018", 670, "CC0", "BBBC038"),
     ],
 )
-def test_numbers_licences_and_sources_are_those_of_the_authors(
-    name: str, n_images: int, licence: str, home: str
-) -> None:
+def test_numbers_licences_and_sources_are_correct(name: str, n_images: int, licence: str, home: str) -> None:
     known = release_named(name)
 
     assert known.n_images == n_images
@@ -65,7 +63,7 @@ def test_numbers_licences_and_sources_are_those_of_the_authors(
 
 
 @pytest.mark.parametrize("known", releases(), ids=dataset_names())
-def test_a_release_says_all_that_is_needed_to_get_it(known: Release) -> None:
+def test_a_release_has_all_information_needed_to_get_it(known: Release) -> None:
     may_be_empty = {"home"} if known.name in ("folder", "synthetic") else set()
     may_be_none = {"n_images", "download_gb"}
     for field in fields(known):
@@ -74,12 +72,12 @@ def test_a_release_says_all_that_is_needed_to_get_it(known: Release) -> None:
     assert "--source" in known.instructions[-1]
 
 
-def test_the_synthetic_images_are_as_many_as_they_are_said_to_be() -> None:
+def test_the_number_of_synthetic_images_is_correct() -> None:
     assert len(open_dataset("synthetic", None).entries) == release_named("synthetic").n_images
 
 
 @pytest.mark.parametrize("name", [name for name in dataset_names() if name not in ("folder", "synthetic")])
-def test_a_wrong_folder_is_told_the_layout_what_it_holds_and_the_way_out(name: str, tmp_path: Path) -> None:
+def test_a_wrong_folder_is_refused_with_layout_content_and_advice(name: str, tmp_path: Path) -> None:
     (tmp_path / "slides").mkdir()
     (tmp_path / "readme.txt").write_text("")
     known = release_named(name)
@@ -94,13 +92,13 @@ def test_a_wrong_folder_is_told_the_layout_what_it_holds_and_the_way_out(name: s
     assert message.endswith(known.instructions[-1])
 
 
-def test_an_empty_folder_holds_nothing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"is not Tiles: .* It holds nothing"):
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is not Tiles\. Expected .* It holds nothing"):
         release_folder(TILES, tmp_path, holds_tiles)
 
 
 @pytest.mark.parametrize("place", [".", "release", "release/release"])
-def test_a_release_is_found_in_the_folder_or_inside_also_doubled(tmp_path: Path, place: str) -> None:
+def test_a_release_is_found_in_the_folder_or_nested_in_it(tmp_path: Path, place: str) -> None:
     (tmp_path / place / "tiles").mkdir(parents=True)
     (tmp_path / "other").mkdir()
 
@@ -113,18 +111,18 @@ def test_a_release_two_folders_down_under_another_name_is_not_searched_for(tmp_p
     assert folders_with(tmp_path, holds_tiles) == []
 
 
-def test_the_folder_itself_goes_before_copies_inside_it(tmp_path: Path) -> None:
+def test_the_folder_itself_is_preferred_to_copies_inside_it(tmp_path: Path) -> None:
     (tmp_path / "tiles").mkdir()
     (tmp_path / "copy" / "tiles").mkdir(parents=True)
 
     assert release_folder(TILES, tmp_path, holds_tiles) == tmp_path
 
 
-def test_several_copies_are_not_chosen_from(tmp_path: Path) -> None:
+def test_several_copies_are_refused(tmp_path: Path) -> None:
     for place in ("2021/tiles", "2024/2024/tiles"):
         (tmp_path / place).mkdir(parents=True)
 
-    with pytest.raises(DataError, match=r"holds Tiles 2 times: 2021, 2024/2024\. Name the one"):
+    with pytest.raises(DataError, match=r"holds Tiles 2 times: 2021, 2024/2024\. Choose one"):
         release_folder(TILES, tmp_path, holds_tiles)
 
 
@@ -134,11 +132,11 @@ def test_one_image_in_a_hundred_may_lack_a_label(n_images: int, n_missing: int) 
 
     assert [entry.id for entry in kept] == [f"{i:03d}" for i in range(n_missing, n_images)]
     assert len(notes) == (1 if n_missing else 0)
-    assert not n_missing or "Tiles: left out for want of a label: 000" in notes[0]
+    assert not n_missing or "Tiles: left out because they have no label: 000" in notes[0]
 
 
 @pytest.mark.parametrize(("n_images", "n_missing"), [(1, 1), (99, 1), (100, 2), (665, 7)])
-def test_more_than_that_is_half_a_copy(n_images: int, n_missing: int) -> None:
+def test_more_images_without_a_label_are_an_error(n_images: int, n_missing: int) -> None:
     with pytest.raises(DataError, match=rf"{n_missing} of {n_images} Tiles images have no label in labels/: 000"):
         labelled_part(TILES, entries(n_images), lambda entry: int(entry.id) >= n_missing, "labels/")
 
@@ -148,8 +146,8 @@ def test_more_than_that_is_half_a_copy(n_images: int, n_missing: int) -> None:
     [
         (99, ("Tiles: 99 of the 100 released images.",)),
         (100, ()),
-        (101, ("Tiles: 101 images, where the release has 100.",)),
+        (101, ("Tiles: 101 images, but the release has 100.",)),
     ],
 )
-def test_a_number_of_images_that_is_not_the_releases_is_noted(n_found: int, note: tuple[str, ...]) -> None:
+def test_a_number_of_images_other_than_the_releases_is_in_a_note(n_found: int, note: tuple[str, ...]) -> None:
     assert count_note(TILES, n_found) == note
