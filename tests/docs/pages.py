@@ -14,8 +14,10 @@ PAGES = sorted(
     if not path.is_symlink()
 )
 
-BLOCK = re.compile(r"^```(?:bash|console)?\n(.*?)^```|((?:^    \S[^\n]*\n(?:^\s*\n)*)+)", re.MULTILINE | re.DOTALL)
-"""An indented block, or a fenced one of the shell or without a language."""
+BLOCK = re.compile(
+    r"^```(?P<language>\w*)\n(?P<fenced>.*?)^```|(?P<indented>(?:^    \S[^\n]*\n(?:^\s*\n)*)+)", re.M | re.S
+)
+"""A fenced or an indented block. Blocks of all languages match, so that no end of a block is taken for a start."""
 
 TABLE = re.compile(r" *nucseg {2}")
 """A line of a table drawn with spaces, not a command."""
@@ -35,7 +37,9 @@ class Command:
 def commands(page: Path) -> Iterator[Command]:
     """Every nucseg command in the blocks of a page, without comments; commands joined by && are separated."""
     for block in BLOCK.finditer(page.read_text("utf-8")):
-        lines = (block[1] or block[2]).replace("\\\n", " ").splitlines()
+        if block["language"] not in (None, "", "bash", "console"):
+            continue
+        lines = (block["fenced"] or block["indented"] or "").replace("\\\n", " ").splitlines()
         for command in (part for line in lines if not TABLE.match(line) for part in _split(line)):
             if command[:1] == ["nucseg"]:
                 yield Command(str(page.relative_to(REPOSITORY)), tuple(command))

@@ -1,7 +1,8 @@
 """Unusual values of every option of every command."""
 
+import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin
 
 from typer.models import OptionInfo
 
@@ -76,9 +77,10 @@ def commands() -> Iterator[tuple[str, Callable[..., None]]]:
 
 def parameters(command: Callable[..., None]) -> Iterator[tuple[str, bool]]:
     """Name of each option, empty for an argument, and whether it is a number; without switches."""
-    hints = get_type_hints(command, include_extras=True)
-    hints.pop("return", None)
-    for name, hint in hints.items():
+    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
+        hint = parameter.annotation
+        if get_origin(hint) is not Annotated:  # typer's context
+            continue
         kinds = {kind for outer in (hint.__origin__, *get_args(hint.__origin__)) for kind in (outer, *get_args(outer))}
         if bool in kinds:
             continue

@@ -77,10 +77,10 @@ def complete(workspace: Any, formats: Sequence[Sequence[object]] = FORMATS) -> s
 
 
 def unexpected_failure(command: Any) -> str:
-    """The output of a command that failed for another reason than a concurrent one."""
+    """The output of a command that failed, unless another command was the reason."""
     refusals = ("another process is writing to", "There is no store at", "no store")
     failure: str = command.failure()
-    return "" if command.wait() == 1 and any(text in failure for text in refusals) else failure
+    return "" if command.wait() > 0 and any(text in failure for text in refusals) else failure
 
 
 # ---- readers
