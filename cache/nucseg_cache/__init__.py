@@ -1,4 +1,4 @@
-"""The cache: what has been computed, from what, by what. The format is described in the README beside this package."""
+"""The cache: prepared samples and their embeddings in a Zarr store. ../README.md describes the format."""
 
 from nucseg_cache.arrays import BLOCK_ROWS
 from nucseg_cache.embeddings import Embeddings

@@ -1,4 +1,4 @@
-"""The arrays of a store: how they are made, opened, grown and written, the same for samples and embeddings."""
+"""Create, open, grow and write the arrays of a store, for samples and embeddings alike."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from zarr.core.array_spec import ArrayConfigParams
 from nucseg_cache.groups import read_documents, run_all, write_documents
 from nucseg_cache.location import delete_chunk
 from nucseg_cache.reading import chunk_rows
-from nucseg_cache.strings import discard_illegible, holds_texts
+from nucseg_cache.strings import delete_undecodable, is_string_array
 
 BLOCK_ROWS = 64
-"""Rows in one chunk file of every small array: the least that one writer owns."""
+"""Rows per chunk file of every small array, and the unit that one writer locks."""
 
-_CHUNKS_ARE_WRITTEN: ArrayConfigParams = {"write_empty_chunks": True}
-"""Also chunks of fill values only, so that a missing file is known to be missing. Not part of what lies on disk."""
+_WRITE_ALL_CHUNKS: ArrayConfigParams = {"write_empty_chunks": True}
+"""Also write chunks that hold fill values only: a missing file then always means lost data. Not stored on disk."""
 
 
 def create_array(
@@ -31,9 +31,9 @@ def create_array(
     chunk_rows: int,
     compressor: BloscCodec | None = None,
 ) -> None:
-    """Make one empty array of a store.
+    """Create one empty array.
 
-    The CRC keeps damaged bytes away from the decoders, which are written in C and trust what they get.
+    The CRC keeps damaged bytes away from the decoders, which are written in C and trust their input.
     """
     group.create_array(
         name,
@@ -42,22 +42,22 @@ def create_array(
         dtype=dtype,
         fill_value="" if dtype is str else 0,
         compressors=[compressor or BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"), Crc32cCodec()],
-        config=_CHUNKS_ARE_WRITTEN,
+        config=_WRITE_ALL_CHUNKS,
     )
 
 
 def open_array(group: zarr.Group, name: str, document: dict[str, Any]) -> zarr.Array[Any]:
-    """One array of a group, from its document as it was read."""
+    """Open one array of a group from the parsed content of its zarr.json."""
     array: zarr.Array[Any] = zarr.Array.from_dict(group.store_path / name, document)
-    opened: zarr.Array[Any] = array.with_config(_CHUNKS_ARE_WRITTEN)
+    opened: zarr.Array[Any] = array.with_config(_WRITE_ALL_CHUNKS)
     return opened
 
 
 def grow_arrays(group: zarr.Group, names: Sequence[str], n_rows: int) -> dict[str, zarr.Array[Any]]:
-    """Make room for that many rows and open the arrays anew; those that have the room stay as they are.
+    """Extend arrays to at least `n_rows` rows and reopen them; arrays that are long enough stay unchanged.
 
-    Only the number of rows changes in an array's document. zarr's own `resize` writes all of it again, in the words
-    of the zarr at hand, and a later zarr's words would break the seal.
+    Only the number of rows changes in an array's zarr.json. zarr's own `resize` writes the whole document as the
+    installed version formats it, and the format of another version would break the seal.
     """
     documents = read_documents(group, names)
     short = {name: document for name, document in documents.items() if document["shape"][0] < n_rows}
@@ -67,12 +67,12 @@ def grow_arrays(group: zarr.Group, names: Sequence[str], n_rows: int) -> dict[st
     return {name: open_array(group, name, document) for name, document in documents.items()}
 
 
-def write_together(first: int, columns: Sequence[tuple[zarr.Array[Any], npt.NDArray[Any]]]) -> None:
-    """As `write_rows`, for several arrays at once and in no order."""
+def write_columns(first: int, columns: Sequence[tuple[zarr.Array[Any], npt.NDArray[Any]]]) -> None:
+    """Write consecutive rows of several arrays concurrently, in no defined order; see `write_rows`."""
     n_rows = len(columns[0][1])
     for array, _ in columns:
-        if holds_texts(array):
-            discard_illegible(array, slice(first, first + n_rows))
+        if is_string_array(array):
+            delete_undecodable(array, slice(first, first + n_rows))
     written = run_all(
         (array.async_array.setitem(slice(first, first + n_rows), values) for array, values in columns),
         tolerated=lambda error: not isinstance(error, (OSError, MemoryError)),
@@ -85,12 +85,12 @@ def write_together(first: int, columns: Sequence[tuple[zarr.Array[Any], npt.NDAr
 def write_rows(array: zarr.Array[Any], first: int, values: npt.NDArray[Any]) -> None:
     """Write consecutive rows.
 
-    Writing a part of a chunk file reads the rest of it first. One that cannot be decoded holds nothing that could be
-    kept: it is taken away, and its other rows read as zeros, which no record vouches for.
+    Writing part of a chunk file first reads the rest of it. A file that cannot be decoded holds nothing worth keeping:
+    it is deleted, and its other rows read as zeros, which match no record.
     """
     where = slice(first, first + len(values))
-    if holds_texts(array):
-        discard_illegible(array, where)
+    if is_string_array(array):
+        delete_undecodable(array, where)
     try:
         array[where] = values
     except (OSError, MemoryError):
@@ -105,7 +105,7 @@ def write_rows(array: zarr.Array[Any], first: int, values: npt.NDArray[Any]) -> 
 
 
 def runs(rows: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """First and last of each run of consecutive numbers; one write each instead of one a row."""
+    """Yield the first and last of each run of consecutive numbers, so that one write covers a run."""
     first = 0
     for i in range(1, len(rows) + 1):
         if i == len(rows) or rows[i] != rows[i - 1] + 1:

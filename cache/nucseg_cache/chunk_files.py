@@ -1,8 +1,8 @@
-"""The chunk files of a store in a folder, read and decoded without zarr: the same bytes, in a fraction of the time.
+"""Read and decode chunk files in a folder without zarr: the same bytes in less than half the time.
 
-A chunk file is a Blosc frame followed by its CRC-32C. zarr hands each of these steps to another thread and copies in
-between; here a row is decoded right into the caller's array. What a read must never do stays as with zarr: nothing is
-decoded whose CRC is wrong, and a file that is missing reads as zeros, which no digest vouches for.
+A chunk file is a Blosc frame followed by its CRC-32C. zarr hands each step to another thread and copies in between;
+here a row is decoded directly into the caller's array. The safety rules are zarr's: bytes with a wrong CRC are never
+decoded, and a missing file reads as zeros, which match no digest.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class ChunkFiles:
     """The chunk files of one array whose chunks divide its first axis alone."""
 
     def __init__(self, folder: str, shape: tuple[int, ...], chunk_rows: int, dtype: np.dtype[Any] | None) -> None:
-        """Name the place; nothing is read.
+        """Describe the array; nothing is read.
 
         Args:
-            folder: of the array.
-            shape: of the array.
-            chunk_rows: rows in one file.
-            dtype: of the numbers; None for texts.
+            folder: the array's folder.
+            shape: the array's shape.
+            chunk_rows: rows per chunk file.
+            dtype: type of the numbers; None for an array of strings.
         """
         self._folder, self._tail = f"{folder}/c/", "/0" * (len(shape) - 1)
         self._n_rows, self._row_shape, self._chunk_rows = shape[0], shape[1:], chunk_rows
@@ -44,7 +44,7 @@ class ChunkFiles:
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> ChunkFiles | None:
-        """Those of an array; None where zarr has to read: not in a folder, or not laid out as this package does."""
+        """The chunk files of an array; None if zarr must read it: not in a folder, or not in this package's layout."""
         store, kind = array.store, kind_of(array)
         if not isinstance(store, LocalStore) or kind is None or sys.byteorder != "little":
             return None
@@ -55,8 +55,8 @@ class ChunkFiles:
         """Read one row of numbers into a contiguous array of its shape and type.
 
         Raises:
-            ValueError, RuntimeError: its chunk file is damaged; what is in `out` then means nothing.
-            OSError: it cannot be read.
+            ValueError, RuntimeError: the chunk file is damaged; the content of `out` is then undefined.
+            OSError: the chunk file cannot be read.
         """
         if self._chunk_rows == 1:
             self._decode(row, out)
@@ -64,12 +64,12 @@ class ChunkFiles:
             out[...] = self.chunk(row // self._chunk_rows)[row % self._chunk_rows]
 
     def read_rows(self, where: slice) -> npt.NDArray[Any]:
-        """Consecutive rows, as far as the array has them; raises as `read_row` does."""
+        """Read consecutive rows, clipped to the array's length; raises as `read_row` does."""
         parts = [self.chunk(index)[inside] for index, inside, _ in self.spans(where)]
         return np.concatenate(parts) if parts else self._filled(0)
 
     def spans(self, where: slice) -> Iterator[tuple[int, slice, slice]]:
-        """The chunks with some of the rows: the number of each, the rows in it, their place among those asked for."""
+        """For each chunk with some of the rows: its index, the rows within it, their place in the requested slice."""
         first, stop = where.start, min(where.stop, self._n_rows)
         for index in range(first // self._chunk_rows, -(-stop // self._chunk_rows)):
             begin = index * self._chunk_rows
@@ -77,13 +77,13 @@ class ChunkFiles:
             yield index, slice(low - begin, high - begin), slice(low - first, high - first)
 
     def chunk(self, index: int) -> npt.NDArray[Any]:
-        """All rows of one chunk file; raises as `read_row` does."""
+        """Read all rows of one chunk file; raises as `read_row` does."""
         chunk = self._filled(self._chunk_rows)
         if self._dtype is not None:
             self._decode(index, chunk)
             return chunk
         frame = self._frame(index)
-        return chunk if frame is None else texts_in(frame, len(chunk))
+        return chunk if frame is None else decode_strings(frame, len(chunk))
 
     def _filled(self, n_rows: int) -> npt.NDArray[Any]:
         shape = (n_rows, *self._row_shape)
@@ -97,21 +97,21 @@ class ChunkFiles:
         n_bytes = int.from_bytes(frame[4:8].tobytes(), "little")
         if n_bytes != out.nbytes:
             raise ValueError(f"it holds {n_bytes} bytes, expected {out.nbytes}")
-        # of its own context, without the interpreter lock: zarr turns Blosc's own threads off when it is imported
+        # uses a context of its own and releases the interpreter lock: zarr disables Blosc's threads on import
         blosc.decompress(frame, out)
 
     def _frame(self, index: int) -> npt.NDArray[np.uint8] | None:
-        """The Blosc frame of a chunk, once its CRC is right; None where there is no file."""
+        """The Blosc frame of a chunk after its CRC was checked; None if there is no file."""
         try:
             with io.FileIO(f"{self._folder}{index}{self._tail}") as file:
                 content = np.frombuffer(file.readall(), np.uint8)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # what zarr takes for no file
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):  # zarr treats all three as a missing file
             return None
         return checked_frame(content)
 
 
-def kind_of(array: zarr.Array[Any]) -> Literal["numbers", "texts"] | None:
-    """What the chunk files of an array hold; None where they are not laid out as this package does."""
+def kind_of(array: zarr.Array[Any]) -> Literal["numbers", "strings"] | None:
+    """What the chunk files of an array hold; None if the array does not have this package's layout."""
     document = array.metadata
     if not isinstance(document, ArrayV3Metadata):
         return None
@@ -119,26 +119,26 @@ def kind_of(array: zarr.Array[Any]) -> Literal["numbers", "texts"] | None:
     is_ours = others == [BloscCodec, Crc32cCodec] and first in (BytesCodec, VLenUTF8Codec)
     if not is_ours or array.chunks[1:] != array.shape[1:] or document.encode_chunk_key((1,)) != "c/1":
         return None
-    return "numbers" if first is BytesCodec else "texts"
+    return "numbers" if first is BytesCodec else "strings"
 
 
 def checked_frame(content: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The Blosc frame in the content of a chunk file; ValueError where its CRC is wrong."""
+    """The Blosc frame in the content of a chunk file; ValueError if the CRC is wrong."""
     frame, stored = content[:-_CRC_BYTES], content[-_CRC_BYTES:].tobytes()
     if len(frame) < _FRAME_HEADER_BYTES or google_crc32c.value(frame) != int.from_bytes(stored, "little"):
-        raise ValueError(f"its {len(content)} bytes and their CRC-32C do not belong together")
+        raise ValueError(f"the CRC-32C of its {len(content)} bytes is wrong")
     return frame
 
 
-def texts_in(frame: npt.NDArray[np.uint8], n_texts: int) -> npt.NDArray[Any]:
-    """The texts in a Blosc frame; ValueError where there are not so many.
+def decode_strings(frame: npt.NDArray[np.uint8], n_strings: int) -> npt.NDArray[Any]:
+    """The strings in a Blosc frame; ValueError unless there are exactly `n_strings`.
 
-    Their number is looked at first: the decoder makes room for as many as the frame says, and in one of another array
-    that may be more than there is memory.
+    The count is checked first because the decoder allocates as many as the frame claims, and a damaged frame may claim
+    more than memory can hold.
     """
     content = blosc.decompress(frame)
     found = int.from_bytes(content[:_COUNT_BYTES], "little")
-    if found != n_texts:
-        raise ValueError(f"it holds {found} texts, expected {n_texts}")
-    texts: npt.NDArray[Any] = VLenUTF8().decode(content)
-    return texts
+    if found != n_strings:
+        raise ValueError(f"it holds {found} strings, expected {n_strings}")
+    strings: npt.NDArray[Any] = VLenUTF8().decode(content)
+    return strings

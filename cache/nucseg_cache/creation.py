@@ -1,4 +1,4 @@
-"""How a store comes into being: whole, or not at all."""
+"""Create a store completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from nucseg_cache.locks import SAMPLES, StoreLocks
 from nucseg_cache.seal import is_sealed
 
 _UNDER_CONSTRUCTION: dict[str, JSON] = {"complete": False}
-"""The attributes of a store on an object store until its seal is written, so that it is known for one of ours."""
+"""Root attributes on an object store until the seal is written; they identify an unfinished store."""
 
-_SOMETHING_THERE = (
-    "there is something at {0} already, and a store is created where nothing is. Name another --cache; or, if it is "
-    "what is left of a store, delete {0} and run `nucseg embed`."
+_NOT_EMPTY = (
+    "{0} already exists, and a store is only created in an empty place. Choose another --cache; or, if it is the rest "
+    "of a broken store, delete {0} and run `nucseg embed`."
 )
 
 
 def create_in_folder(folder: Path, build: Callable[[zarr.Group], None]) -> None:
-    """Grow the store under a temporary name, then rename it.
+    """Build the store under a temporary name, then rename it.
 
     Raises:
-        StoreExists: something is there.
+        StoreExists: the folder exists and is not empty.
     """
-    with StoreLocks.beside(folder).hold(SAMPLES):
+    with StoreLocks.of(folder).acquire(SAMPLES):
         for leftover in leftovers_beside(folder):
             shutil.rmtree(leftover, ignore_errors=True)
-        is_empty_folder = folder.is_dir() and not any(folder.iterdir())  # a rename takes its place
+        is_empty_folder = folder.is_dir() and not any(folder.iterdir())  # a rename replaces it
         if folder.exists() and not is_empty_folder:
-            raise StoreExists(_SOMETHING_THERE.format(folder))
+            raise StoreExists(_NOT_EMPTY.format(folder))
         temporary = folder.parent / temporary_name(folder.name)
         try:
             build(zarr.open_group(zarr_store(temporary, "r+"), mode="w", zarr_format=3))
@@ -46,17 +46,17 @@ def create_in_folder(folder: Path, build: Callable[[zarr.Group], None]) -> None:
 
 
 def create_on_object_store(location: str, build: Callable[[zarr.Group], None]) -> None:
-    """Grow the store in place: without the seal, which comes last, it does not count as there.
+    """Build the store in place. The seal is written last, and without it the store does not count as existing.
 
-    What a stopped creation left is made anew. Nothing else is ever written over.
+    Only the remains of an interrupted creation are overwritten.
 
     Raises:
-        StoreExists: something is there.
+        StoreExists: something else is there.
     """
     store = zarr_store(location, "r+")
     if not sync(store.is_empty("")) and not _is_under_construction(location):
-        raise StoreExists(_SOMETHING_THERE.format(location))
-    attributes = dict(_UNDER_CONSTRUCTION)  # zarr keeps and changes what it is given
+        raise StoreExists(_NOT_EMPTY.format(location))
+    attributes = dict(_UNDER_CONSTRUCTION)  # zarr keeps and modifies the dictionary
     build(zarr.open_group(store, mode="w", zarr_format=3, attributes=attributes))
 
 

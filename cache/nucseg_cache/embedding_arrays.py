@@ -1,4 +1,4 @@
-"""The arrays of one key and one view as they lie in the store: made by the first write, grown with the samples."""
+"""The arrays of one key and view on disk: created by the first write, extended as samples are added."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import zarr
 from nucseg_cache.arrays import BLOCK_ROWS, create_array, grow_arrays, write_rows
 from nucseg_cache.errors import StoreDamaged
 from nucseg_cache.formats import EMBEDDING_SHAPE, Format, Stored
-from nucseg_cache.groups import create_group, how_to_delete, whereabouts
+from nucseg_cache.groups import create_group, how_to_delete, path_of
 from nucseg_cache.key import Key
 from nucseg_cache.location import stored_bytes
 from nucseg_cache.locks import StoreLocks, shape_slot
@@ -25,37 +25,37 @@ RECORD_BYTES = 48
 
 
 class EmbeddingArrays:
-    """The arrays: some hold one row in a chunk file, the small ones a block of rows.
+    """The arrays of one key and view. A chunk file holds one row of a large array, a block of rows of a small one.
 
     Shapes:
-        values  (N, 256, 64, 64)  one row
-        image   (N, S, S, 3)      one row; in views that keep the prepared images
-        scale   (N, 256)          a block; formats i8 and i6
-        stored  (N,)              a block; (N, 2) beside images
+        values  (N, 256, 64, 64)  one row per chunk file
+        image   (N, S, S, 3)      one row; only in views that keep the prepared images
+        scale   (N, 256)          a block; only formats i8 and i6
+        stored  (N,)              a block; (N, 2) in views with images
         record  (N, 48)           a block
     """
 
     def __init__(
         self, parent: zarr.Group, key: Key, view: ViewSpec, storage: Format, recorded: Mapping[str, str]
     ) -> None:
-        """Name the place; nothing is read or created.
+        """Describe the arrays; nothing is read or created.
 
         Args:
             parent: the store's group `embeddings`.
-            key: what made the embeddings.
-            view: which view, and what a new one is to hold.
-            storage: how they are stored.
-            recorded: written beside the key when its group is made.
+            key: identifies the embeddings.
+            view: which view, and what a new one will hold.
+            storage: the storage format.
+            recorded: versions, device and threads, written with the key when its group is created.
         """
         self._parent, self._key, self._view, self._storage = parent, key, view, storage
         self._attributes = {"fields": dict(key.fields), "recorded": dict(recorded), "error": storage.error_bound}
         self._use({})
         self.described: dict[str, str] = {}
-        """How the images of the view were made, as sealed with it; read by `open`."""
+        """How the images of the view were made, as sealed with the view; set by `open`."""
 
     @property
     def has_images(self) -> bool:
-        """Whether each row keeps a prepared image of its own: as on disk, or as a new view is to be."""
+        """Whether each row keeps its own prepared image: as on disk, or as requested for a new view."""
         return "image" in self._arrays if self._arrays else self._view.images
 
     def _names(self, *, images: bool) -> tuple[str, ...]:
@@ -63,75 +63,78 @@ class EmbeddingArrays:
 
     @staticmethod
     def _files(*, images: bool) -> tuple[str, ...]:
-        """The arrays of one chunk file a row, in the order of the columns of `stored`."""
+        """The arrays with one chunk file per row, in the order of the columns of `stored`."""
         return ("values", "image") if images else ("values",)
 
     @property
     def n_rows(self) -> int:
-        """The rows that all arrays have, 0 where nothing was written yet."""
+        """The number of rows that all arrays have; 0 if nothing was written yet."""
         return min((int(array.shape[0]) for array in self._arrays.values()), default=0)
 
-    def open(self, *, anew: bool = False) -> bool:
-        """Whether the arrays exist; opens them once, or anew, and checks the seals of key and view.
+    def open(self, *, reopen: bool = False) -> bool:
+        """Open the arrays and check the seals of key and view; returns whether they exist.
+
+        Args:
+            reopen: read the metadata again even if the arrays are open.
 
         Raises:
             StoreDamaged: attributes or array metadata are not what was sealed.
             ViewDiffers: the view was made in another way than the one asked for.
         """
-        if self._arrays and not anew:
+        if self._arrays and not reopen:
             return True
         found = None
         try:
             found = self._sealed()
-        finally:  # in one step, because other threads may be reading
+        finally:  # replaced in one step because other threads may be reading
             attributes, arrays = found or ({}, {})
             self.described = dict(attributes.get("described", {}))
             self._use(arrays)
         return found is not None
 
     def _sealed(self) -> tuple[dict[str, Any], dict[str, zarr.Array[Any]]] | None:
-        """Attributes and arrays of the view as they are on disk now; None where nothing was written yet."""
+        """Attributes and arrays of the view as they are on disk now; None if nothing was written yet."""
         group = finished_group(self._parent, self._key.hash)
         view = finished_group(group, self._view.name) if group is not None else None
         if group is None or view is None:
             return None
         if read_sealed(group, ())[0]["fields"] != dict(self._key.fields):
             raise StoreDamaged(
-                f"{whereabouts(group)} holds the embeddings of another key: it was renamed. Give it its name back, or "
+                f"{path_of(group)} holds the embeddings of another key: it was renamed. Restore its name, or "
                 f"{how_to_delete(group)}."
             )
         attributes, arrays = read_sealed(view, self._names(images=bool(view.attrs.get("images"))))
         if attributes["view"] != self._view.name:
             raise StoreDamaged(
-                f"{whereabouts(view)} holds the view {attributes['view']}: it was renamed. Give it its name back, or "
+                f"{path_of(view)} holds the view {attributes['view']}: it was renamed. Restore its name, or "
                 f"{how_to_delete(view)}."
             )
-        self._view.refuse_another(attributes, self._key.hash)
+        self._view.check_attributes(attributes, self._key.hash)
         return attributes, arrays
 
     def _use(self, arrays: dict[str, zarr.Array[Any]]) -> None:
         self._arrays, self._reader = arrays, Reader(arrays)
 
-    def make_room(self, n_rows: int, locks: StoreLocks | None) -> None:
-        """Make the arrays where they do not exist, and room for all rows of the store."""
+    def ensure_arrays(self, n_rows: int, locks: StoreLocks | None) -> None:
+        """Create the arrays if they do not exist, and extend them to `n_rows` rows."""
         if self.open() and self.n_rows >= n_rows:
             return
-        with locks.hold(shape_slot(self._key.hash)) if locks else nullcontext():
-            group = self._made(self._parent, self._key.hash, lambda made: write_sealed(made, self._attributes, ()))
-            view = self._made(group, self._view.name, self._create)
-            self.open(anew=True)  # another writer may have made more room
+        with locks.acquire(shape_slot(self._key.hash)) if locks else nullcontext():
+            group = self._created(self._parent, self._key.hash, lambda new: write_sealed(new, self._attributes, ()))
+            view = self._created(group, self._view.name, self._create)
+            self.open(reopen=True)  # another writer may have extended them
             self._use(grow_arrays(view, tuple(self._arrays), n_rows))
 
     def rows(self, name: str, where: slice) -> npt.NDArray[Any]:
-        """Rows of `stored` or `record`; zeros, which vouch for nothing, where a block cannot be decoded."""
-        return self._reader.readable(name, where)
+        """Rows of `stored` or `record`; zeros, which match no row, if a block cannot be decoded."""
+        return self._reader.rows_or_zeros(name, where)
 
-    def illegible(self, name: str) -> list[slice]:
-        """The rows of each block of `stored` or `record` that cannot be decoded."""
-        return self._reader.illegible(name, self.n_rows) if self._arrays else []
+    def undecodable(self, name: str) -> list[slice]:
+        """The rows of each block of `stored` or `record` that cannot be decoded, one slice per block."""
+        return self._reader.undecodable(name, self.n_rows) if self._arrays else []
 
-    def room(self, n_rows: int, *, values: npt.NDArray[Any] | None = None) -> Stored:
-        """Arrays into which that many rows can be read; the values in the given array."""
+    def allocate(self, n_rows: int, *, values: npt.NDArray[Any] | None = None) -> Stored:
+        """Allocate arrays to read `n_rows` rows into; `values` is used for the values if given."""
         side_px = self._view.side_px
         return Stored(
             np.empty((n_rows, *EMBEDDING_SHAPE), self._storage.dtype) if values is None else values,
@@ -140,12 +143,12 @@ class EmbeddingArrays:
         )
 
     def read(self, row: int, into: Stored) -> None:
-        """Read one row as it lies on disk into arrays of one row; raises whatever a codec makes of damaged bytes."""
+        """Read one row in its storage format into arrays of one row; codecs raise various errors on damaged bytes."""
         named = {"values": into.values, "scale": into.scale, "image": into.images}
         self._reader.row_into(row, {name: array[0] for name, array in named.items() if array is not None})
 
     def write(self, row: int, stored: Stored) -> None:
-        """Write everything of one row but `stored` and the record."""
+        """Write one row of every array except `stored` and `record`."""
         self._arrays["values"][row] = stored.values[0]
         if stored.scale is not None:
             write_rows(self._arrays["scale"], row, stored.scale)
@@ -157,21 +160,19 @@ class EmbeddingArrays:
         write_rows(self._arrays[name], first, values)
 
     def file_bytes(self, rows: Sequence[int]) -> npt.NDArray[np.int64]:
-        """The sizes of the rows' files as they are now, 0 where there is none, in the shape of rows of `stored`."""
+        """The present sizes of the rows' files, 0 for a missing one, in the shape of rows of `stored`."""
         names = self._files(images=self.has_images)
         sizes = np.array([stored_bytes(self._arrays[name], rows) for name in names], np.int64).T
         return sizes if len(names) > 1 else sizes[:, 0]
 
     @staticmethod
-    def _made(parent: zarr.Group, name: str, build: Any) -> zarr.Group:
-        """The group of that name, created where it is not there."""
+    def _created(parent: zarr.Group, name: str, build: Any) -> zarr.Group:
+        """The group of that name, created if it does not exist."""
         if finished_group(parent, name) is None:
             create_group(parent, name, build)
         group = finished_group(parent, name)
         if group is None:
-            raise StoreDamaged(
-                f"{whereabouts(parent, name)} is something else than a finished group: {how_to_delete(parent, name)}."
-            )
+            raise StoreDamaged(f"{path_of(parent, name)} is not a finished group: {how_to_delete(parent, name)}.")
         return group
 
     def _create(self, view: zarr.Group) -> None:

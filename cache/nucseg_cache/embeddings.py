@@ -1,8 +1,8 @@
-"""The embeddings of one key and one view: values, a record that vouches for each row, and who may write.
+"""The embeddings of one key and one view: values, a record that verifies each row, and block locks for writers.
 
-record (N, 48): 32 bytes digest of the image the row came from, 16 bytes xxh3-128 of the row as stored (its values
-and, in a view that keeps images, its image) together with key, view and id, so that a row copied from elsewhere is not
-taken for this one. Zeros: the row is not there.
+record (N, 48): 32 bytes digest of the image that was embedded, then 16 bytes xxh3-128 of key, view, id and the row as
+stored (its values and, in a view that keeps images, its image). Key, view and id are included so that a row copied from
+elsewhere does not pass for this one. A record of zeros means that the row is missing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NO_RECORDS = np.zeros((0, RECORD_BYTES), np.uint8)
 
 
 class Embeddings:
-    """The embeddings of one key and view. Made by `Store.embeddings`; nothing is created before the first write."""
+    """The embeddings of one key and view; returned by `Store.embeddings`. The first write creates the arrays."""
 
     def __init__(
         self,
@@ -52,49 +52,49 @@ class Embeddings:
 
     @property
     def described(self) -> dict[str, str]:
-        """How the images of the view were made, as sealed with it; empty for the images as they are."""
+        """How the images of the view were made, as sealed with the view; empty for the view `identity`."""
         with self._reading():
             self._arrays.open()
         return dict(self._arrays.described)
 
-    # ---- what is there
+    # ---- which rows are embedded
 
     def missing(self, within: range | None = None, *, sizes: bool = False) -> list[int]:
-        """The present rows that have no embedding of their present image, ascending.
+        """The rows present in the data set that lack an embedding of their current image, ascending.
 
         Args:
-            within: look at these rows alone, and read no other records; None looks at all.
-            sizes: also those whose file is missing or of another size than was written (found without reading it).
+            within: check only these rows and read only their records; None checks all rows.
+            sizes: also return rows whose file is missing or differs in size from what was written. Files are not read.
         """
         table = self._table()
         infos = table.values() if within is None else [table[row] for row in within if row in table]
         present = [info for info in infos if info.present]
         with self._reading():
             records = self._refresh(within)
-            there = _are_there(records, present)
-            missing = [info.row for info, is_there in zip(present, there, strict=True) if not is_there]
+            is_embedded = _are_embedded(records, present)
+            missing = [info.row for info, embedded in zip(present, is_embedded, strict=True) if not embedded]
             if sizes:
-                kept = [info for info, is_there in zip(present, there, strict=True) if is_there]
+                kept = [info for info, embedded in zip(present, is_embedded, strict=True) if embedded]
                 missing += [bad.row for bad in self._wrong_sizes(kept)]
         return sorted(missing)
 
-    def there(self) -> list[RowInfo]:
-        """The rows, present or not, that have an embedding of their image."""
+    def embedded_rows(self) -> list[RowInfo]:
+        """The rows that have an embedding of their image, including rows absent from the data set."""
         with self._reading():
             records = self._refresh()
         infos = list(self._table().values())
-        return [info for info, is_there in zip(infos, _are_there(records, infos), strict=True) if is_there]
+        return [info for info, embedded in zip(infos, _are_embedded(records, infos), strict=True) if embedded]
 
-    def unsound(self) -> list[BadRow]:
-        """What is wrong without reading an embedding: a file of another size, a record that cannot be decoded."""
-        there, table = self.there(), self._table()
+    def damaged(self) -> list[BadRow]:
+        """The rows known to be damaged without reading them: a file of another size or an undecodable record."""
+        embedded, table = self.embedded_rows(), self._table()
         with self._reading():
-            lost = [row for where in self._arrays.illegible("record") for row in range(where.start, where.stop)]
+            lost = [row for where in self._arrays.undecodable("record") for row in range(where.start, where.stop)]
             without = [BadRow(row, table[row].id, "its record cannot be decoded") for row in lost if row in table]
-            return self._wrong_sizes(there) + without
+            return self._wrong_sizes(embedded) + without
 
     def _wrong_sizes(self, infos: Sequence[RowInfo]) -> list[BadRow]:
-        """Those of the rows with a record whose file is missing or of another size than was written."""
+        """The rows among these embedded ones whose file is missing or differs in size from what was written."""
         if not infos:
             return []
         rows = np.array([info.row for info in infos])
@@ -102,78 +102,78 @@ class Embeddings:
         written = self._arrays.rows("stored", slice(first, rows.max() + 1))[rows - first]
         found = self._arrays.file_bytes(rows.tolist())
         return [
-            BadRow(infos[i].row, infos[i].id, f"its file has {found[i]} bytes, written were {written[i]}")
+            BadRow(infos[i].row, infos[i].id, f"its file has {found[i]} bytes, expected {written[i]}")
             for i in np.flatnonzero((found != written).reshape(len(rows), -1).any(axis=1)).tolist()
         ]
 
     def file_bytes(self) -> tuple[int, int]:
-        """How many rows have an embedding of their image, and the bytes of their files as noted when written."""
-        rows = [info.row for info in self.there()]
+        """The number of embedded rows, and the bytes of their files as recorded when they were written."""
+        rows = [info.row for info in self.embedded_rows()]
         with self._reading():
-            noted = self._arrays.rows("stored", slice(0, self._arrays.n_rows))[rows].sum() if rows else 0
-        return len(rows), int(noted)
+            n_bytes = self._arrays.rows("stored", slice(0, self._arrays.n_rows))[rows].sum() if rows else 0
+        return len(rows), int(n_bytes)
 
     # ---- reading
 
     def read(self, rows: Sequence[int], *, out: Floats | None = None) -> Floats:
-        """The embeddings of rows, each held against its record.
+        """Read embeddings and verify each against its record.
 
         Args:
-            rows: which ones, in any order.
-            out: where they are to go: contiguous, of the shape and type that is returned. A new array of 2 MiB costs
-                more than what is read into it, so whoever reads often brings its own.
+            rows: row numbers, in any order.
+            out: a contiguous array of the returned shape and type to read into. Allocating 2 MiB takes about as long as
+                decoding into it, so reuse an array when reading often.
 
         Returns:
             (n, 256, 64, 64), float16 for format f16, float32 otherwise.
 
         Raises:
             EmbeddingNotFound: nothing was written under this key and view yet.
-            RowDamaged: a row is missing, stale, swapped, truncated or edited; row and id are named.
-            StoreDamaged: what describes the arrays was changed after it was written.
-            StoreAccessError: they cannot be read.
+            RowDamaged: a row is missing, stale, swapped, truncated or edited; the message names row and id.
+            StoreDamaged: attributes or array metadata were changed after they were written.
+            StoreAccessError: the file system or the network failed.
         """
         values, bad = self.try_read(rows, out=out)
         self._refuse(bad)
         return values
 
-    def read_shown(self, rows: Sequence[int]) -> tuple[Floats, Images | None]:
-        """As `read`, with the prepared image (n, S, S, 3) that each embedding belongs to where the view keeps them.
+    def read_with_images(self, rows: Sequence[int]) -> tuple[Floats, Images | None]:
+        """As `read`, with the prepared images (n, S, S, 3) that were embedded, if the view keeps them.
 
-        Without images of its own a view shows the samples', moved as the view's name says; then None stands for them.
+        A view without images of its own is a flip or rotation of the samples' images; None is returned for them.
         """
         stored = self.read_stored(rows)
         return self.format.decode(stored), stored.images
 
     def read_stored(self, rows: Sequence[int], *, out: Stored | None = None) -> Stored:
-        """As `read`, but as the rows lie on disk: where they are codes, with the factors to multiply them by.
+        """As `read`, but in the storage format: for i8 and i6 the codes and the factors to multiply them by.
 
         Args:
-            rows: which ones, in any order.
-            out: where they are to go, made by `room`.
+            rows: row numbers, in any order.
+            out: arrays from `allocate` to read into.
         """
         stored, bad = self.try_read_stored(rows, out=out)
         self._refuse(bad)
         return stored
 
     def try_read(self, rows: Sequence[int], *, out: Floats | None = None) -> tuple[Floats, list[BadRow]]:
-        """As `read`, but rows that cannot be trusted are returned with the reason, and are zeros in the array."""
+        """As `read`, but returns damaged rows with the reason instead of raising; they are zeros in the array."""
         if out is not None:
-            _refuse_out(out, self.format.read_dtype, (len(rows), *EMBEDDING_SHAPE))
-        room = None if self.format.has_scale or out is None else self.room(len(rows), values=out)
-        stored, bad = self.try_read_stored(rows, out=room)
+            _check_out(out, self.format.read_dtype, (len(rows), *EMBEDDING_SHAPE))
+        buffer = None if self.format.has_scale or out is None else self.allocate(len(rows), values=out)
+        stored, bad = self.try_read_stored(rows, out=buffer)
         return self.format.decode(stored, out), bad
 
     def try_read_stored(self, rows: Sequence[int], *, out: Stored | None = None) -> tuple[Stored, list[BadRow]]:
-        """As `read_stored`, but rows that cannot be trusted are returned with the reason, and are zeros."""
-        stored = self.room(len(rows)) if out is None else out
+        """As `read_stored`, but returns damaged rows with the reason instead of raising; they are zeros."""
+        stored = self.allocate(len(rows)) if out is None else out
         with self._reading():
             records = self._refresh() if self._records is None else self._records
             reasons = parallel_map(lambda i: self._read_row(rows[i], records, stored[i : i + 1]), range(len(rows)))
-            again = [i for i, reason in enumerate(reasons) if reason]
-            if again:  # a writer may have replaced the row between record and values: its new record is read once
+            retried = [i for i, reason in enumerate(reasons) if reason]
+            if retried:  # a writer may have replaced a row after its record was read: read the new record once
                 records = self._refresh()
             bad: list[BadRow] = []
-            for i in again:
+            for i in retried:
                 reason = self._read_row(rows[i], records, stored[i : i + 1])
                 if reason:
                     stored[i : i + 1].clear()
@@ -181,12 +181,12 @@ class Embeddings:
                     bad.append(BadRow(rows[i], info.id if info else "", reason))
         return stored, bad
 
-    def room(self, n_rows: int, *, values: npt.NDArray[np.generic] | None = None) -> Stored:
-        """Arrays for that many rows as they lie on disk, of any content.
+    def allocate(self, n_rows: int, *, values: npt.NDArray[np.generic] | None = None) -> Stored:
+        """Allocate uninitialised arrays for rows in the storage format.
 
         Args:
-            n_rows: how many.
-            values: the array (n, 256, 64, 64), contiguous and of the format's type, that the values are to lie in.
+            n_rows: the number of rows.
+            values: a contiguous array (n, 256, 64, 64) of the format's type to use for the values.
 
         Raises:
             EmbeddingNotFound: nothing was written under this key and view yet.
@@ -197,28 +197,28 @@ class Embeddings:
                     f"{self._location} has no embeddings of {label(self.key.fields)}, view {self.view}. Run `nucseg "
                     "embed` with these options first."
                 )
-        return self._arrays.room(n_rows, values=values)
+        return self._arrays.allocate(n_rows, values=values)
 
     def _refuse(self, bad: Sequence[BadRow]) -> None:
         if bad:
             raise RowDamaged(self._location, self._what, bad)
 
     def _read_row(self, row: int, records: npt.NDArray[np.uint8], into: Stored) -> str:
-        """Read one row into arrays of one row; the reason why it cannot be trusted, or nothing."""
+        """Read one row into arrays of one row; returns why it cannot be trusted, or an empty string."""
         info = self._table().get(row)
         if info is None:
-            return "the store has no sample in this row that can be trusted"
-        if not _is_there(records, info):
+            return "the store has no intact sample in this row"
+        if not _is_embedded(records, info):
             stale = row < len(records) and records[row].any()
-            return "it was made from another image than the present one" if stale else "it is missing"
+            return "it was made from another version of the image" if stale else "it is missing"
         try:
             self._arrays.read(row, into)
         except (OSError, MemoryError):
             raise
-        except Exception as error:  # whatever a codec makes of damaged bytes, it is damage
+        except Exception as error:  # codecs raise errors of many types on damaged bytes
             return f"it cannot be decoded ({error})"
         if self._digest(info, into) != records[row, _IMAGE_BYTES:].tobytes():
-            return "its values are not what its record says"
+            return "its values do not match its record"
         return ""
 
     @contextmanager
@@ -227,8 +227,8 @@ class Embeddings:
             yield
 
     def _refresh(self, within: range | None = None) -> npt.NDArray[np.uint8]:
-        """Read the records as they are now, all or those within a range: (n, 48)."""
-        self._arrays.open(anew=True)
+        """Read the records again, all or those within a range; returns all, (n, 48)."""
+        self._arrays.open(reopen=True)
         n_rows = self._arrays.n_rows
         if within is None or self._records is None or len(self._records) != n_rows:
             self._records = self._arrays.rows("record", slice(0, n_rows)) if n_rows else _NO_RECORDS
@@ -240,90 +240,98 @@ class Embeddings:
     # ---- writing
 
     def blocks(self) -> list[range]:
-        """The rows of each block: what one writer owns."""
+        """The rows of each block, the unit that one writer claims."""
         n_rows = self._n_rows
         return [range(first, min(first + BLOCK_ROWS, n_rows)) for first in range(0, n_rows, BLOCK_ROWS)]
 
     @contextmanager
     def claim(self, block: range, *, wait: bool = False) -> Iterator[bool]:
-        """Own one block for writing; yields whether it could be had (always, when waiting).
+        """Lock one block for writing; yields whether the lock was acquired (always, if `wait`).
 
-        On an object store nothing is locked: several writers go through one scheduler there.
+        An object store has no locks: several writers must be coordinated by one scheduler there.
         """
         if self._locks is None:
             yield True
             return
         slot = block_slot(self.key.hash, block.start // BLOCK_ROWS)
         if wait:
-            with self._locks.hold(slot):
+            with self._locks.acquire(slot):
                 yield True
         else:
-            with self._locks.try_hold(slot) as held:
-                yield held
+            with self._locks.try_acquire(slot) as acquired:
+                yield acquired
 
-    def make_room(self) -> None:
-        """Make the arrays where they are not there, and room in them for all rows of the store.
+    def ensure_arrays(self) -> None:
+        """Create the arrays if they do not exist, and extend them to the number of rows of the store.
 
-        The first write does so too. On an object store, which has no locks, one process does it before several write.
+        `write` does this too. On an object store, which has no locks, one process must do it before several write.
 
         Raises:
-            ViewDiffers: the view was made in another way than this one.
-            StoreAccessError: no space, no permission.
+            ViewDiffers: the store has a view of this name that was made in another way.
+            StoreAccessError: no space or no permission.
         """
         with access(self._location, "writing embeddings to"):
-            self._arrays.make_room(self._n_rows, self._locks)
+            self._arrays.ensure_arrays(self._n_rows, self._locks)
 
     def write(self, rows: Sequence[int], values: Floats, images: Images | None = None) -> None:
-        """Write embeddings: records cleared, then values and images, then records. The caller owns the rows' blocks.
+        """Write embeddings: clear the records, write values and images, write the records.
+
+        The caller must have claimed the blocks of the rows.
 
         Args:
-            rows: N row numbers, each once.
+            rows: N distinct row numbers.
             values: (N, 256, 64, 64) floats.
-            images: (N, S, S, 3) uint8, the prepared images that were embedded, in a view that keeps them.
+            images: (N, S, S, 3) uint8, the prepared images that were embedded; only for a view that keeps them.
 
         Raises:
-            UnstorableEmbedding: not finite, of another shape, or too large for the format; images where the view keeps
-                none, or none where it does; nothing was written.
-            ViewDiffers: the view was made in another way than this one.
-            StoreAccessError: no space, no permission; rows whose record was written are kept.
+            UnstorableEmbedding: values that are not finite, of another shape or too large for the format; images for a
+                view that keeps none, or no images for one that does. Nothing was written.
+            ViewDiffers: the store has a view of this name that was made in another way.
+            StoreAccessError: no space or no permission; rows whose record was written are kept.
         """
         stored = replace(self.format.encode(checked(values)), images=images)
         if len(values) != len(rows) or len(set(rows)) != len(rows):
-            raise UnstorableEmbedding(f"each row gets one embedding, got {len(values)} for the rows {list(rows)}")
+            raise UnstorableEmbedding(f"expected one embedding per row, got {len(values)} for the rows {list(rows)}")
         infos = [self._table()[row] for row in rows]
         with access(self._location, "writing embeddings to"):
             self._arrays.open()
-            self._refuse_unfitting(images, len(rows))
-            self._arrays.make_room(self._n_rows, self._locks)
+            self._check_images(images, len(rows))
+            self._arrays.ensure_arrays(self._n_rows, self._locks)
             self.clear(rows)
             for i, row in enumerate(rows):
                 self._arrays.write(row, stored[i : i + 1])
             self._set_small("stored", dict(zip(rows, self._arrays.file_bytes(rows), strict=True)))
             self._set_records({info.row: self._record(info, stored[i : i + 1]) for i, info in enumerate(infos)})
 
-    def _refuse_unfitting(self, images: Images | None, n_rows: int) -> None:
+    def _check_images(self, images: Images | None, n_rows: int) -> None:
         side_px = self._view.side_px
         expected = f"uint8 of shape {(n_rows, side_px, side_px, 3)}" if self._arrays.has_images else "none"
         found = "none" if images is None else f"{images.dtype} of shape {images.shape}"
         if found != expected:
-            raise UnstorableEmbedding(f"images for the view {self.view} of {self._location}: {expected}, got {found}")
+            raise UnstorableEmbedding(
+                f"images for the view {self.view} of {self._location}: expected {expected}, got {found}"
+            )
 
     def clear(self, rows: Sequence[int]) -> None:
-        """Take the records of rows away: the next `embed` computes them anew. The caller owns the rows' blocks."""
-        if rows and self._arrays.open():
-            self._set_records(dict.fromkeys(rows, np.zeros(RECORD_BYTES, np.uint8)))
+        """Clear the records of rows, so that the next `nucseg embed` computes them again.
+
+        The caller must have claimed the blocks of the rows.
+        """
+        with access(self._location, "writing embeddings to"):
+            if rows and self._arrays.open():
+                self._set_records(dict.fromkeys(rows, np.zeros(RECORD_BYTES, np.uint8)))
 
     @property
     def _n_rows(self) -> int:
-        """Rows of the store up to the last that can be trusted; the table is in their order."""
+        """The number of rows up to the last trusted one; the table is in row order."""
         return next(reversed(self._table()), -1) + 1
 
     def _set_records(self, new: Mapping[int, npt.NDArray[np.uint8]]) -> None:
-        """Write records, and hold in memory what was written: reading all anew would take ever longer."""
+        """Write records and update the copy in memory, which avoids reading all records after each write."""
         try:
             self._set_small("record", new)
         except BaseException:
-            self._records = None  # some were written, and nobody knows which
+            self._records = None  # unknown which of them were written
             raise
         if self._records is not None and max(new) < len(self._records):
             for row, record in new.items():
@@ -348,12 +356,12 @@ class Embeddings:
         return np.frombuffer(info.image_digest + self._digest(info, stored), np.uint8)
 
 
-def _refuse_out(out: Floats, dtype: str, shape: tuple[int, ...]) -> None:
+def _check_out(out: Floats, dtype: str, shape: tuple[int, ...]) -> None:
     if (out.dtype.name, out.shape) != (dtype, shape) or not out.flags.c_contiguous:
         raise ValueError(f"out is {out.dtype} of shape {out.shape}, expected contiguous {dtype} of {shape}")
 
 
-def _is_there(records: npt.NDArray[np.uint8], info: RowInfo) -> bool:
+def _is_embedded(records: npt.NDArray[np.uint8], info: RowInfo) -> bool:
     return (
         info.row < len(records)
         and records[info.row, :_IMAGE_BYTES].tobytes() == info.image_digest
@@ -361,12 +369,12 @@ def _is_there(records: npt.NDArray[np.uint8], info: RowInfo) -> bool:
     )
 
 
-def _are_there(records: npt.NDArray[np.uint8], infos: Sequence[RowInfo]) -> npt.NDArray[np.bool_]:
-    """As `_is_there`, for many rows at once."""
-    there = np.zeros(len(infos), np.bool_)
+def _are_embedded(records: npt.NDArray[np.uint8], infos: Sequence[RowInfo]) -> npt.NDArray[np.bool_]:
+    """As `_is_embedded`, for many rows at once."""
+    is_embedded = np.zeros(len(infos), np.bool_)
     rows = np.array([info.row for info in infos], np.int64)
     within = rows < len(records)
     digests = np.frombuffer(b"".join(info.image_digest for info in infos), np.uint8).reshape(len(infos), _IMAGE_BYTES)
     own = records[rows[within]]
-    there[within] = (own[:, :_IMAGE_BYTES] == digests[within]).all(axis=1) & own.any(axis=1)
-    return there
+    is_embedded[within] = (own[:, :_IMAGE_BYTES] == digests[within]).all(axis=1) & own.any(axis=1)
+    return is_embedded

@@ -1,4 +1,4 @@
-"""The groups of a store on disk: made whole or not at all, deleted whole or not at all, and what is left of neither."""
+"""Create and delete groups of a store completely or not at all, and find what killed processes left behind."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from nucseg_cache.location import discard
 
 _HEX = "[0-9a-f]" * 32
 
-_SETTLED_S = 20.0
-"""The longest that a disk is waited for once the work was given up: Slurm kills 30 seconds after it says so."""
+_WAIT_S = 20.0
+"""The longest wait for pending writes after an interrupt; Slurm kills a job 30 seconds after announcing it."""
 
 
 def create_group(parent: zarr.Group, name: str, build: Callable[[zarr.Group], None]) -> None:
-    """Create a group so that it is there whole or not at all.
+    """Create a group completely or not at all.
 
-    `build` fills it and writes its sealed attributes last. In a folder the group grows under a temporary name and is
-    renamed; on an object store, where nothing can be renamed, a group without its seal does not count as there.
-    A group that came into being meanwhile wins.
+    `build` fills it and writes its sealed attributes last. In a folder the group is built under a temporary name and
+    then renamed. An object store cannot rename; there, a group without a seal does not count as existing.
+    If another process has created the group meanwhile, that group stays.
     """
     folder = group_folder(parent)
     if folder is None:
@@ -45,33 +45,33 @@ def create_group(parent: zarr.Group, name: str, build: Callable[[zarr.Group], No
 
 
 def delete_group(parent: zarr.Group, name: str) -> None:
-    """Delete a group, damaged or not, so that it is there whole or not at all: in a folder by renaming it first.
+    """Delete a group completely or not at all, even a damaged one; in a folder it is renamed first.
 
     Args:
         parent: a group above it.
-        name: its path from there.
+        name: its path relative to `parent`.
     """
     folder = group_folder(parent)
     if folder is None:
         sync(parent.store.delete(_document(parent, name)))
         del parent[name]
         return
-    there = folder / name
-    temporary = there.with_name(temporary_name(there.name))
-    there.rename(temporary)
+    path = folder / name
+    temporary = path.with_name(temporary_name(path.name))
+    path.rename(temporary)
     if temporary.is_dir() and not temporary.is_symlink():
         shutil.rmtree(temporary)
-    else:  # something else has come to stand in its place
+    else:  # a file or a link in place of the group
         temporary.unlink()
 
 
-def whereabouts(group: zarr.Group, name: str = "") -> str:
-    """Where a group lies, or what is called `name` in it, for messages."""
+def path_of(group: zarr.Group, name: str = "") -> str:
+    """Location of a group, or of its member `name`, for messages."""
     return "/".join(part for part in (_location(group), group.path, name) if part)
 
 
 def how_to_delete(group: zarr.Group, name: str = "") -> str:
-    """What a user does to have `nucseg embed` make anew what is in a group, or in what is called `name` in it."""
+    """How a user deletes a group, or its member `name`, and computes it again, for messages."""
     location = _location(group)
     first, _, key = "/".join(part for part in (group.path, name) if part).partition("/")
     if first == "embeddings" and key:
@@ -86,7 +86,7 @@ def _location(group: zarr.Group) -> str:
 
 
 def child_names(group: zarr.Group, name: str = "") -> list[str]:
-    """The names of the groups in a group, or in one of it, in order. All other names there, rubbish too, have a dot."""
+    """The sorted names of the groups in a group, or in its member `name`. Any other name there contains a dot."""
     path = "/".join(part for part in (group.path, name) if part)
 
     async def listed() -> list[str]:
@@ -96,7 +96,7 @@ def child_names(group: zarr.Group, name: str = "") -> list[str]:
 
 
 def _rename(temporary: Path, final: Path) -> None:
-    """Give a finished folder its name; one that has it already stays."""
+    """Rename a finished folder; a folder that already has the final name stays."""
     try:
         temporary.rename(final)
     except OSError:
@@ -105,16 +105,16 @@ def _rename(temporary: Path, final: Path) -> None:
 
 
 def group_folder(group: zarr.Group) -> Path | None:
-    """The folder of a group, or None on an object store."""
+    """The folder of a group; None on an object store."""
     return group.store.root / group.path if isinstance(group.store, LocalStore) else None
 
 
 def read_documents(group: zarr.Group, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What is in the zarr.json of what lies in a group, as it is on disk; asked for all at once.
+    """Read the zarr.json of several members of a group concurrently.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: one is no JSON.
+        FileNotFoundError: a zarr.json is missing.
+        ValueError: a zarr.json is not JSON.
     """
     read = (group.store.get(_document(group, name), prototype=default_buffer_prototype()) for name in names)
     found = dict(zip(names, run_all(read), strict=True))
@@ -125,7 +125,7 @@ def read_documents(group: zarr.Group, names: Sequence[str]) -> dict[str, dict[st
 
 
 def write_documents(group: zarr.Group, documents: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the zarr.json of what lies in a group."""
+    """Write the zarr.json of several members of a group concurrently."""
     as_buffer = default_buffer_prototype().buffer.from_bytes
     run_all(
         group.store.set(_document(group, name), as_buffer(json.dumps(document, indent=2).encode()))
@@ -136,10 +136,10 @@ def write_documents(group: zarr.Group, documents: Mapping[str, Mapping[str, Any]
 def run_all(
     requests: Iterable[Coroutine[Any, Any, Any]], *, tolerated: Callable[[Exception], bool] = lambda error: False
 ) -> list[Any]:
-    """Run requests to a store at once, and come back when all of them have ended: none goes on after an error.
+    """Run requests to a store concurrently and return when all have ended, so that none goes on after an error.
 
     Returns:
-        Their results in order; the exception where one failed with what is tolerated.
+        Their results in order, or the exception of a request that failed with a tolerated error.
     """
 
     async def all_ended() -> list[Any]:
@@ -152,16 +152,16 @@ def run_all(
     return outcomes
 
 
-def settle() -> None:
-    """Wait until every request to a store that is under way has ended, but not for ever.
+def wait_for_requests() -> None:
+    """Wait until all pending requests to a store have ended, for at most `_WAIT_S`.
 
-    An interrupt, or an error beside them, leaves requests behind that go on writing.
+    After an interrupt or an error, zarr's other requests go on writing.
     """
 
     async def all_ended() -> None:
-        under_way = asyncio.all_tasks() - {asyncio.current_task()}
-        if under_way:
-            await asyncio.wait(under_way, timeout=_SETTLED_S)
+        pending = asyncio.all_tasks() - {asyncio.current_task()}
+        if pending:
+            await asyncio.wait(pending, timeout=_WAIT_S)
 
     sync(all_ended())
 
@@ -171,17 +171,17 @@ def _document(group: zarr.Group, name: str) -> str:
 
 
 def temporary_name(name: str) -> str:
-    """A name for something that is to be called `name` once it is finished."""
+    """A unique name for an unfinished file or folder that will be renamed to `name`."""
     return f".{name}.{uuid.uuid4().hex}.tmp"
 
 
 def leftovers_beside(root: Path) -> list[Path]:
-    """What killed creations left beside a store."""
+    """What killed creations of a store left next to its folder."""
     return list(root.parent.glob(f".{glob.escape(root.name)}.{_HEX}.tmp"))
 
 
 def leftovers_within(root: Path) -> list[Path]:
-    """What killed writers left in a store: half-made groups, and zarr's half-written files."""
+    """What killed writers left in a store: unfinished groups, and zarr's partially written files."""
     groups = list(root.rglob(f".*.{_HEX}.tmp"))
     files = [file for file in root.rglob(f"*.{_HEX}.partial") if not any(g in file.parents for g in groups)]
     return groups + files

@@ -1,4 +1,4 @@
-"""What made an embedding: named fields, their hash, and a readable difference of two keys."""
+"""The key of embeddings: everything that determines their values, as named fields."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from types import MappingProxyType
 
 from nucseg_cache.errors import CacheError
 
-_SHOWN_DIGEST = 8
+_DIGEST_DIGITS = 8
 
 
 @dataclass(frozen=True)
 class Key:
-    """Everything that changes an embedding's values, as opaque named fields.
+    """Everything that determines an embedding's values, as opaque named fields.
 
-    Two embeddings of equal keys are interchangeable within the tolerance of their precision. What does not change
-    the values (versions, device, threads) is recorded beside the key, not in it.
+    Embeddings with equal keys are interchangeable within the tolerance of their precision. What does not change the
+    values (versions, device, threads) is recorded with the key but is not part of it.
     """
 
     fields: Mapping[str, str]
@@ -28,9 +28,9 @@ class Key:
     def __post_init__(self) -> None:
         for name, value in self.fields.items():
             if not (isinstance(name, str) and isinstance(value, str) and name and value):
-                raise CacheError(f"a key's fields are named strings, got {name!r}: {value!r}")
+                raise CacheError(f"a key's fields are non-empty strings by name, got {name!r}: {value!r}")
         if "format" not in self.fields:
-            raise CacheError(f"a key names the storage format in its field 'format', got {sorted(self.fields)}")
+            raise CacheError(f"a key needs a field 'format' for the storage format, got {sorted(self.fields)}")
         object.__setattr__(self, "fields", MappingProxyType(dict(sorted(self.fields.items()))))
 
     @cached_property
@@ -43,33 +43,33 @@ class Key:
         return hash(self.hash)
 
     def __reduce__(self) -> tuple[type[Key], tuple[dict[str, str]]]:
-        return Key, (dict(self.fields),)  # a read-only view cannot be sent to another process
+        return Key, (dict(self.fields),)  # a read-only mapping cannot be pickled
 
     def answers(self, asked: Mapping[str, str]) -> bool:
-        """Whether this key has the asked value in every asked field."""
+        """Whether this key has the requested value in every requested field."""
         return all(self.fields.get(name) == value for name, value in asked.items())
 
 
 def differences(cached: Mapping[str, str], asked: Mapping[str, str]) -> list[str]:
-    """One line for each asked field that the cached key answers otherwise, for people to read.
+    """One readable line for each requested field in which the cached key differs.
 
     >>> differences({"precision": "bfloat16"}, {"precision": "float32"})
     ['precision: cached bfloat16, asked for float32']
     """
     return [
-        f"{name}: cached {_shown(cached.get(name))}, asked for {_shown(value)}"
+        f"{name}: cached {_short(cached.get(name))}, asked for {_short(value)}"
         for name, value in sorted(asked.items())
         if cached.get(name) != value
     ]
 
 
 def label(fields: Mapping[str, str]) -> str:
-    """The fields in one line, digests shortened."""
-    return ", ".join(f"{name} {_shown(value)}" for name, value in fields.items())
+    """The fields in one line, with shortened digests."""
+    return ", ".join(f"{name} {_short(value)}" for name, value in fields.items())
 
 
-def _shown(value: str | None) -> str:
+def _short(value: str | None) -> str:
     if value is None:
         return "nothing"
-    is_digest = len(value) >= 2 * _SHOWN_DIGEST and all(c in "0123456789abcdef" for c in value)
-    return value[:_SHOWN_DIGEST] if is_digest else value
+    is_digest = len(value) >= 2 * _DIGEST_DIGITS and all(c in "0123456789abcdef" for c in value)
+    return value[:_DIGEST_DIGITS] if is_digest else value

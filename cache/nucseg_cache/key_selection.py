@@ -1,4 +1,4 @@
-"""Which of several embeddings was asked for, and what to say where that is not clear."""
+"""Select the requested embeddings among those of a store, or explain why the request is ambiguous."""
 
 from __future__ import annotations
 
@@ -9,35 +9,33 @@ from nucseg_cache.key import Key, differences, label
 
 
 def choose(location: str, keys: Mapping[Key, Sequence[str]], asked: Mapping[str, str], view: str) -> Key:
-    """The one key that answers what is asked and has the view.
+    """Return the only key that matches the request and has the view.
 
     Args:
-        location: of the store, for the message.
+        location: the store, for messages.
         keys: each key with its views.
         asked: field -> value.
-        view: the view that must be there.
+        view: the view that the key must have.
 
     Raises:
-        EmbeddingNotFound: none does, or several do; the message lists the candidates and how they differ.
+        EmbeddingNotFound: none or several match; the message lists the candidates and how they differ.
     """
-    answering = [key for key, views in keys.items() if key.answers(asked) and view in views]
-    if len(answering) == 1:
-        return answering[0]
-    raise EmbeddingNotFound(
-        _several(location, asked, answering) if answering else _none(location, keys, asked, view),
-    )
+    matching = [key for key, views in keys.items() if key.answers(asked) and view in views]
+    if len(matching) == 1:
+        return matching[0]
+    raise EmbeddingNotFound(_several(location, asked, matching) if matching else _none(location, keys, asked, view))
 
 
 def _none(location: str, keys: Mapping[Key, Sequence[str]], asked: Mapping[str, str], view: str) -> str:
     if not keys:
-        return f"{location} holds no embeddings yet, asked for {label(asked)}. Run `nucseg embed` first."
+        return f"{location} has no embeddings yet, asked for {label(asked)}. Run `nucseg embed` first."
     candidates = "".join(
         f"\n  {key.hash}: {label(key.fields)}" + "".join(f"\n    {line}" for line in _lines(key, views, asked, view))
         for key, views in keys.items()
     )
     return (
-        f"no embeddings in {location} are what was asked for ({label(asked)}). There are:{candidates}\n"
-        "Ask for cached ones, or run `nucseg embed` with these options to add the new ones beside them."
+        f"no embeddings in {location} match the request ({label(asked)}). Cached are:{candidates}\n"
+        "Ask for cached ones, or run `nucseg embed` with these options to add the new ones."
     )
 
 
@@ -46,13 +44,13 @@ def _lines(key: Key, views: Sequence[str], asked: Mapping[str, str], view: str) 
     return differences(key.fields, asked) + of_view
 
 
-def _several(location: str, asked: Mapping[str, str], answering: Sequence[Key]) -> str:
-    names = sorted({name for key in answering for name in key.fields})
-    differing = [name for name in names if len({key.fields.get(name) for key in answering}) > 1]
+def _several(location: str, asked: Mapping[str, str], matching: Sequence[Key]) -> str:
+    names = sorted({name for key in matching for name in key.fields})
+    differing = [name for name in names if len({key.fields.get(name) for key in matching}) > 1]
     candidates = "".join(
-        f"\n  {key.hash}: {label({name: key.fields.get(name, 'nothing') for name in differing})}" for key in answering
+        f"\n  {key.hash}: {label({name: key.fields.get(name, 'nothing') for name in differing})}" for key in matching
     )
     return (
-        f"{len(answering)} embeddings in {location} answer to {label(asked)}; they differ in:{candidates}\n"
-        "Ask for one of them by these fields."
+        f"{len(matching)} embeddings in {location} match the request ({label(asked)}); they differ in:{candidates}\n"
+        "Select one by these fields."
     )

@@ -1,4 +1,4 @@
-"""What a store consists of on disk: sealed root attributes, the samples, and the embeddings by key."""
+"""The top level of a store on disk: sealed root attributes, the samples, and the embeddings by key."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from zarr.core.group import GroupMetadata
 
 from nucseg_cache.arrays import BLOCK_ROWS
 from nucseg_cache.errors import StoreDamaged, StoreFormatError, access
-from nucseg_cache.groups import child_names, how_to_delete, whereabouts, write_documents
+from nucseg_cache.groups import child_names, how_to_delete, path_of, write_documents
 from nucseg_cache.key import Key
 from nucseg_cache.location import Mode, root_of
 from nucseg_cache.samples import ARRAYS, Samples, create_arrays
 from nucseg_cache.seal import finished_group, is_sealed, read_sealed, write_sealed
 
 FORMAT = 1
-"""The version of the on-disk format that this package reads and writes."""
+"""The version of the format on disk that this package reads and writes."""
 
 _SAMPLE_ARRAYS = tuple(f"samples/{name}" for name in ARRAYS)
 
@@ -44,7 +44,7 @@ class Layout:
 
     @classmethod
     def open(cls, location: str | Path, mode: Mode) -> Layout:
-        """Open a store and check its seal; raises as `Store.open` does."""
+        """Open a store and check its root seal; raises as `Store.open` does."""
         root = root_of(location, mode)
         _check_format(str(location), root)
         with access(str(location), "reading"):
@@ -54,38 +54,38 @@ class Layout:
         name, n_rows = layout.samples.shortest
         if n_rows < attributes["rows"]:
             raise StoreDamaged(
-                f"{location} has {n_rows} rows in samples/{name}, written were {attributes['rows']}. Restore the "
-                f"zarr.json files from a copy, or {how_to_delete(root)}."
+                f"{location} has {n_rows} rows in samples/{name}, expected {attributes['rows']}. Restore the zarr.json "
+                f"files from a copy, or {how_to_delete(root)}."
             )
         return layout
 
     def with_attributes(self, **changed: Any) -> Layout:
-        """The same store once its root attributes were written anew."""
+        """Write changed root attributes, and return the store with them."""
         attributes = {**self.attributes, **changed}
         write_sealed(self.root, attributes, _SAMPLE_ARRAYS)
         return replace(self, attributes=attributes)
 
     def keyed_groups(self) -> Iterator[tuple[Key, dict[str, Any]]]:
-        """Each key of the embeddings with the attributes of its group.
+        """Each key with the attributes of its group.
 
         Raises:
-            StoreDamaged: a key was changed after it was written.
+            StoreDamaged: a key's attributes were changed after they were written.
         """
         for name in child_names(self.embeddings):
             group = finished_group(self.embeddings, name)
             if group is None:
-                continue  # still being made
+                continue  # still being created
             attributes, _ = read_sealed(group, ())
             key = Key(attributes["fields"])
             if key.hash != name:
                 raise StoreDamaged(
-                    f"{whereabouts(group)} holds the key of {key.hash}: it was renamed. Give it that name back, or "
+                    f"{path_of(group)} holds the key of {key.hash}: it was renamed. Restore that name, or "
                     f"{how_to_delete(group)}."
                 )
             yield key, attributes
 
     def group_names(self) -> list[str]:
-        """Each key by its hash and each of its views as `HASH/VIEW`, damaged or not."""
+        """All keys as `HASH` and all views as `HASH/VIEW`, including damaged ones."""
         keys = child_names(self.embeddings)
         return [*keys, *(f"{key}/{view}" for key in keys for view in child_names(self.embeddings, key))]
 
@@ -98,14 +98,14 @@ class Layout:
 
 
 def _part(root: zarr.Group, name: str, mode: Mode) -> zarr.Group:
-    """One of the two groups that every store has.
+    """Open the group `samples` or `embeddings`.
 
-    Their documents say nothing of their own and are not sealed: one that is lost or was edited is written again by
-    whoever writes, and does not keep the others from reading.
+    Their zarr.json files carry no information and are not sealed. A lost or edited one does not prevent reading, and is
+    rewritten when the store is opened for writing.
     """
     try:
         return zarr.open_group(root.store_path / name, mode=mode, zarr_format=3, use_consolidated=False)
-    except Exception as error:  # zarr fails in many ways on edited metadata; each of them means the same
+    except Exception as error:  # zarr raises errors of many types on edited metadata
         if isinstance(error, (OSError, MemoryError)) and not isinstance(error, FileNotFoundError):
             raise
     group = zarr.Group(zarr.AsyncGroup(GroupMetadata(), root.store_path / name))
@@ -118,12 +118,12 @@ def _check_format(location: str, root: zarr.Group) -> None:
     found = root.attrs.get("format")
     if found is None or not is_sealed(root):
         raise StoreFormatError(
-            f"{location} is a zarr group, but no finished store of nucseg: it has no "
-            f"{'format number' if found is None else 'seal'}. Name the cache that has the store with --cache, or "
+            f"{location} is a zarr group but not a finished store of nucseg: it has no "
+            f"{'format number' if found is None else 'seal'}. Name the right cache with --cache, or "
             f"{how_to_delete(root)}."
         )
     if found != FORMAT:
         raise StoreFormatError(
-            f"{location} is of format {found}, this nucseg reads format {FORMAT}. Use the nucseg that wrote it, or "
-            "another --cache and run `nucseg embed` there."
+            f"{location} has format {found}, this nucseg reads format {FORMAT}. Use the nucseg that wrote it, or "
+            "choose another --cache and run `nucseg embed` there."
         )

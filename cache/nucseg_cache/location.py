@@ -1,4 +1,4 @@
-"""Where a store lies: a local folder (`file://` too) or an fsspec URL; opening and creating groups there."""
+"""The location of a store: a local folder (also as `file://`) or the fsspec URL of an object store."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from nucseg_cache.object_store import ObjectStore
 Mode = Literal["r", "r+"]
 
 _REQUESTS = 32
-"""Requests to an object store that are under way at once."""
+"""The most concurrent requests to an object store."""
 
 
 def local_path(location: str | Path) -> Path | None:
-    """The folder that a location means, or None where it is a URL of an object store.
+    """The folder of a location; None for the URL of an object store.
 
-    `file://` is a folder too: zarr's fsspec store, which would serve it otherwise, does not write atomically.
+    `file://` counts as a folder, because zarr's fsspec store would not write atomically there.
     """
     if isinstance(location, Path):
         return location
@@ -41,25 +41,29 @@ def root_of(location: str | Path, mode: Mode) -> zarr.Group:
 
     Raises:
         StoreNotFound: there is no zarr group.
+        StoreFormatError: there is a zarr array instead.
+        StoreDamaged: its zarr.json is unreadable.
         StoreAccessError: it cannot be read.
     """
     with access(str(location), "opening"):
         try:
             folder = local_path(location)
             if folder is not None and not folder.is_dir():
-                raise FileNotFoundError(folder)  # opening it for writing would make an empty folder
-            # a consolidated copy of the metadata, where somebody made one, does not grow with the rows
+                raise FileNotFoundError(folder)  # opening it for writing would create an empty folder
+            # consolidated metadata, if somebody created it, would not be updated when rows are added
             return zarr.open_group(zarr_store(location, mode), mode=mode, zarr_format=3, use_consolidated=False)
         except FileNotFoundError as error:
             raise StoreNotFound(
-                f"there is no store at {location}. Run `nucseg embed` for that data set first, or name the cache "
-                "that has it with --cache."
+                f"there is no store at {location}. Run `nucseg embed` for that data set first, or name the right cache "
+                "with --cache."
             ) from error
         except (OSError, MemoryError, CacheError):
             raise
         except ContainsArrayError as error:
-            raise StoreFormatError(f"{location} is a zarr array, no store of nucseg; name another --cache") from error
-        except Exception as error:  # zarr fails in many ways on edited metadata; each of them means the same
+            raise StoreFormatError(
+                f"{location} is a zarr array, not a store of nucseg; name another --cache"
+            ) from error
+        except Exception as error:  # zarr raises errors of many types on edited metadata
             raise StoreDamaged(
                 f"zarr.json of {location} is unreadable ({error}). Restore it from a copy, or delete {location} and "
                 "run `nucseg embed`."
@@ -70,7 +74,7 @@ def zarr_store(location: str | Path, mode: Mode) -> LocalStore | ObjectStore:
     """The zarr store of a location.
 
     Raises:
-        StoreAccessError: the URL is of a kind that is not known or not installed.
+        StoreAccessError: the URL's protocol is unknown or not installed.
     """
     folder = local_path(location)
     if folder is not None:
@@ -79,13 +83,13 @@ def zarr_store(location: str | Path, mode: Mode) -> LocalStore | ObjectStore:
         return ObjectStore.at(str(location), read_only=mode == "r")
     except (ImportError, ValueError) as error:
         raise StoreAccessError(
-            f"{location} cannot be opened: {error}. Install what its kind of URL needs (s3:// needs `pip install "
+            f"{location} cannot be opened: {error}. Install what its protocol needs (for s3:// `pip install "
             "nucseg[s3]`), or name a folder with --cache."
         ) from error
 
 
 def stored_bytes(array: zarr.Array[Any], rows: Iterable[int]) -> list[int]:
-    """The size of each row's chunk file in bytes, 0 where there is none; for arrays of one chunk a row."""
+    """The size of each row's chunk file in bytes, 0 for a missing one; for arrays with one row per chunk."""
     tail = "/".join("0" * (array.ndim - 1))
     folder = array.store.root / array.path if isinstance(array.store, LocalStore) else None
     if folder is not None:
@@ -94,20 +98,20 @@ def stored_bytes(array: zarr.Array[Any], rows: Iterable[int]) -> list[int]:
 
 
 def delete_chunk(array: zarr.Array[Any], index: int) -> None:
-    """Take away the chunk file at that place of the first axis."""
+    """Delete the chunk file with that index along the first axis."""
     tail = "/0" * (array.ndim - 1)
     sync(array.store.delete(f"{array.path}/c/{index}{tail}"))
 
 
 def _file_bytes(file: str) -> int:
     try:
-        return os.stat(file).st_size  # noqa: PTH116 - a fifth of the time of a Path, for every row of a store
+        return os.stat(file).st_size  # noqa: PTH116 - called for every row; takes a fifth of the time of a Path
     except (FileNotFoundError, NotADirectoryError):
         return 0
 
 
 def _object_bytes(array: zarr.Array[Any], names: Sequence[str]) -> list[int]:
-    """Asked for at once, within bounds: one after the other they would cost a round trip a row."""
+    """Sizes of objects, requested concurrently to avoid one round trip per row."""
 
     async def sizes() -> list[int]:
         bound = asyncio.Semaphore(_REQUESTS)
@@ -125,10 +129,10 @@ def _object_bytes(array: zarr.Array[Any], names: Sequence[str]) -> list[int]:
 
 
 def discard(folder: Path) -> None:
-    """Take a half-made folder away.
+    """Delete an unfinished folder.
 
-    After an error zarr comes back while its other writes go on, and they would make the folder anew: they are waited
-    for first.
+    After an error zarr returns while its other writes go on. They are awaited first, because they would create the
+    folder again.
     """
 
     async def writes_ended() -> None:

@@ -1,8 +1,8 @@
-"""Kernel locks that keep two writers of one local store apart, free again when their process dies.
+"""Kernel locks that separate the writers of a local store and are released when their process dies.
 
-One lock file lies beside each store. Byte 0 guards the samples; each key owns a range of its own, whose first byte
-guards the shape of its arrays and whose other bytes guard one block of rows each. Several writers of an object
-store go through one scheduler instead (see the format's README).
+Each store has a lock file next to it. Byte 0 guards the samples. Each key has its own range of bytes: the first guards
+the shape of its arrays, the others guard one block of rows each. Writers of an object store must be coordinated by one
+scheduler instead (see ../README.md).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nucseg_cache.errors import access
-from nucseg_cache.groups import settle
+from nucseg_cache.groups import wait_for_requests
 
 SAMPLES = 0
 _BLOCKS_PER_KEY = 1 << 32
 _ALL = -1
-_TO_THE_END = 0  # what POSIX takes for a length without end
+_TO_THE_END = 0  # the length that POSIX takes as unlimited
 
 
 def shape_slot(key_hash: str) -> int:
@@ -29,15 +29,15 @@ def shape_slot(key_hash: str) -> int:
 
 
 def block_slot(key_hash: str, block: int) -> int:
-    """The byte that guards one block of a key's rows."""
+    """The byte that guards one block of rows of a key."""
     return shape_slot(key_hash) + 1 + block
 
 
 class StoreLocks:
     """The locks of one local store.
 
-    POSIX record locks belong to a process and vanish when it closes *any* descriptor of the file: hence one descriptor
-    per file for the life of the process, and a set that keeps threads of one process apart.
+    POSIX record locks belong to a process and are lost when it closes *any* descriptor of the file. Hence there is one
+    descriptor per file for the life of the process, and a set that separates the threads of a process.
     """
 
     _open: dict[Path, StoreLocks] = {}  # noqa: RUF012 - the process-wide table described above
@@ -51,8 +51,8 @@ class StoreLocks:
         self._released = threading.Condition()
 
     @classmethod
-    def beside(cls, store: Path) -> StoreLocks:
-        """The locks of the store in that folder; its parent is made where it is missing."""
+    def of(cls, store: Path) -> StoreLocks:
+        """The locks of the store in that folder; its parent folder is created if needed."""
         store = store.resolve()  # a link to a store means the same store
         file = store.parent / f".{store.name}.lock"
         with cls._guard:
@@ -63,42 +63,42 @@ class StoreLocks:
             return cls._open[file]
 
     @contextmanager
-    def hold(self, slot: int) -> Iterator[None]:
-        """Hold one slot, waiting for it as long as another process or thread has it."""
+    def acquire(self, slot: int) -> Iterator[None]:
+        """Hold one slot; waits while another process or thread holds it."""
         with self._released:
             self._released.wait_for(lambda: not self._held & {slot, _ALL})
             self._held.add(slot)
         try:
             with access(str(self._file), "locking"):
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX, 1, slot)
-            with _settled():
+            with _waiting_on_error():
                 yield
         finally:
             self._release(slot)
 
     @contextmanager
-    def try_hold(self, slot: int) -> Iterator[bool]:
-        """Hold one slot if it is free; yields whether it is held."""
+    def try_acquire(self, slot: int) -> Iterator[bool]:
+        """Hold one slot if it is free; yields whether it was acquired."""
         with self._released:
             taken = not self._held & {slot, _ALL} and self._lock_now(1, slot)
             if taken:
                 self._held.add(slot)
         try:
-            with _settled():
+            with _waiting_on_error():
                 yield taken
         finally:
             if taken:
                 self._release(slot)
 
     @contextmanager
-    def try_hold_all(self) -> Iterator[bool]:
-        """Hold every slot if nobody holds any; yields whether they are held."""
+    def try_acquire_all(self) -> Iterator[bool]:
+        """Hold all slots if all are free; yields whether they were acquired."""
         with self._released:
             taken = not self._held and self._lock_now(_TO_THE_END, 0)
             if taken:
                 self._held.add(_ALL)
         try:
-            with _settled():
+            with _waiting_on_error():
                 yield taken
         finally:
             if taken:
@@ -107,7 +107,7 @@ class StoreLocks:
     def _lock_now(self, length: int, first: int) -> bool:
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, length, first)
-        except (BlockingIOError, PermissionError):  # POSIX allows either for a slot that is held
+        except (BlockingIOError, PermissionError):  # POSIX allows either for a locked slot
             return False
         return True
 
@@ -120,10 +120,10 @@ class StoreLocks:
 
 
 @contextmanager
-def _settled() -> Iterator[None]:
-    """Where an interrupt or an error leaves the block, wait for what it has begun to write: that needs the lock."""
+def _waiting_on_error() -> Iterator[None]:
+    """After an interrupt or an error, wait for pending writes, which still need the lock."""
     try:
         yield
     except BaseException:
-        settle()
+        wait_for_requests()
         raise

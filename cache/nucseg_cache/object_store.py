@@ -1,4 +1,4 @@
-"""Stores behind an fsspec URL: nothing of a listing is remembered, and whatever fails outside of us is an OSError."""
+"""Object stores behind an fsspec URL: listings are not cached, and failures of a protocol's library are OSErrors."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from zarr.storage import FsspecStore
 from nucseg_cache.errors import Unreachable
 
 _OPTIONS: dict[str, dict[str, Any]] = {
-    # asks for an object at once: reading in parts would ask for its size first, which doubles the requests
+    # reads each object in one request: reading in parts would request its size first and double the requests
     "s3": {"max_concurrency": 1},
 }
 
 
 class ObjectStore(FsspecStore):
-    """zarr's fsspec store, whose failures are all OSErrors.
+    """zarr's fsspec store with every access failure raised as an OSError.
 
-    What the network does comes out of fsspec as the errors of each protocol's own library: botocore's for missing
-    credentials, for example. Above the store only OSErrors are taken for the world's fault, and the rest for damage.
+    fsspec passes on the errors of each protocol's library, such as botocore's for missing credentials. The code that
+    reads a store treats OSErrors as access failures and all other errors as damage.
     """
 
     url: str
 
     @classmethod
     def at(cls, url: str, *, read_only: bool) -> ObjectStore:
-        """The store of a URL; ImportError or ValueError where its protocol is not installed or not known."""
+        """The store of a URL; raises ImportError or ValueError if its protocol is not installed or not known."""
         protocol = url.partition("://")[0]
-        # another process may have written since a listing
+        # another process may write after a listing was cached
         options = {"use_listings_cache": False, **_OPTIONS.get(protocol, {})}
         store: ObjectStore = cls.from_url(url, storage_options=options, read_only=read_only)  # type: ignore[assignment]
         store.url = url
@@ -40,39 +40,39 @@ class ObjectStore(FsspecStore):
     async def get(  # noqa: D102 - as in zarr, like those below
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        with _outside():
+        with _library_errors_as_unreachable():
             return await super().get(key, prototype, byte_range)
 
     async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:  # noqa: D102
-        with _outside():
+        with _library_errors_as_unreachable():
             await super().set(key, value, byte_range)
 
     async def delete(self, key: str) -> None:  # noqa: D102
-        with _outside():
+        with _library_errors_as_unreachable():
             await super().delete(key)
 
     async def delete_dir(self, prefix: str) -> None:  # noqa: D102
-        with _outside():
+        with _library_errors_as_unreachable():
             await super().delete_dir(prefix)
 
     async def getsize(self, key: str) -> int:  # noqa: D102
-        with _outside():
+        with _library_errors_as_unreachable():
             return await super().getsize(key)
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:  # noqa: D102
-        with _outside():
+        with _library_errors_as_unreachable():
             async for name in super().list_dir(prefix):
                 yield name
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:  # noqa: D102
-        with _outside():
+        with _library_errors_as_unreachable():
             async for name in super().list_prefix(prefix):
                 yield name
 
 
 @contextmanager
-def _outside() -> Iterator[None]:
-    """Raise what a protocol's library raises as Unreachable; Python's and zarr's own errors stay what they are."""
+def _library_errors_as_unreachable() -> Iterator[None]:
+    """Raise errors of a protocol's library as Unreachable; errors of Python and zarr pass unchanged."""
     try:
         yield
     except Exception as error:

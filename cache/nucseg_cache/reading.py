@@ -1,4 +1,4 @@
-"""How rows of a store's arrays are read: chunk files as they are in a folder, through zarr elsewhere."""
+"""Read rows of a store's arrays: directly from chunk files in a folder, through zarr elsewhere."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import zarr
 
 from nucseg_cache.chunk_files import ChunkFiles
 from nucseg_cache.groups import run_all
-from nucseg_cache.strings import holds_texts, read_texts
+from nucseg_cache.strings import is_string_array, read_strings
 
 MOST_THREADS = 4
-"""Rows read side by side at most: what takes time lets go of the interpreter lock."""
+"""The most rows read in parallel; file access and decoding release the interpreter lock."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Reader:
-    """Reads rows of some arrays of one group, which were checked against their seal."""
+    """Reads rows of arrays of one group, whose seal was checked."""
 
     def __init__(self, arrays: Mapping[str, zarr.Array[Any]]) -> None:
         self._arrays = dict(arrays)
@@ -32,11 +32,11 @@ class Reader:
         self._files = {name: files for name, files in found.items() if files is not None}
 
     def row_into(self, row: int, out: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Read one row of several arrays of numbers; raises whatever a codec makes of damaged bytes.
+        """Read one row of several arrays of numbers; codecs raise various errors on damaged bytes.
 
         Args:
-            row: which one.
-            out: name -> a contiguous array of the row's shape and type.
+            row: the row number.
+            out: array name -> contiguous array of the row's shape and type.
         """
         if out.keys() <= self._files.keys():
             for name, target in out.items():
@@ -46,70 +46,70 @@ class Reader:
             target[...] = found
 
     def columns(self, names: Sequence[str], where: slice) -> list[npt.NDArray[Any]]:
-        """The same rows of several arrays; raises as `row_into` does."""
+        """Read the same rows of several arrays; raises as `row_into` does."""
         if set(names) <= self._files.keys():
             return [self._files[name].read_rows(where) for name in names]
         return self._through_zarr(names, where)
 
-    def readable(self, name: str, where: slice) -> npt.NDArray[Any]:
-        """Rows of an array of numbers; zeros, which vouch for nothing, where a chunk file cannot be decoded."""
+    def rows_or_zeros(self, name: str, where: slice) -> npt.NDArray[Any]:
+        """Read rows of an array of numbers; zeros, which match no record, if a chunk file cannot be decoded."""
         array = self._arrays[name]
         if name not in self._files:
-            return _readable_through_zarr(array, where)
+            return _rows_or_zeros_through_zarr(array, where)
         files = self._files[name]
         rows = np.zeros((min(where.stop, array.shape[0]) - where.start, *array.shape[1:]), array.dtype)
         for index, inside, place in files.spans(where):
-            with suppress(ValueError, RuntimeError):  # what the codecs raise
+            with suppress(ValueError, RuntimeError):  # raised on damage
                 rows[place] = files.chunk(index)[inside]
         return rows
 
-    def illegible(self, name: str, n_rows: int) -> list[slice]:
-        """The rows of each chunk file, of the first rows of an array, that cannot be decoded."""
+    def undecodable(self, name: str, n_rows: int) -> list[slice]:
+        """Find the chunk files among the first `n_rows` rows that cannot be decoded; one slice of rows for each."""
 
-        def is_legible(where: slice) -> bool:
+        def is_decodable(where: slice) -> bool:
             try:
                 self.columns([name], where)
             except (OSError, MemoryError):
                 raise
-            except Exception:  # whatever a codec makes of damaged bytes, it is damage
+            except Exception:  # codecs raise errors of many types on damaged bytes
                 return False
             return True
 
-        return [where for where in chunk_rows(self._arrays[name], slice(0, n_rows)) if not is_legible(where)]
+        return [where for where in chunk_rows(self._arrays[name], slice(0, n_rows)) if not is_decodable(where)]
 
     def _through_zarr(self, names: Sequence[str], where: int | slice) -> list[npt.NDArray[Any]]:
-        """Asked for all at once: on an object store one wait instead of many."""
+        """Read several arrays concurrently: on an object store this takes one round trip instead of many."""
         return [np.asarray(found) for found in run_all(_request(self._arrays[name], where) for name in names)]
 
 
 def _request(array: zarr.Array[Any], where: int | slice) -> Coroutine[Any, Any, Any]:
-    if isinstance(where, slice) and holds_texts(array):
-        return read_texts(array, where)
+    if isinstance(where, slice) and is_string_array(array):
+        return read_strings(array, where)
     return array.async_array.getitem(where)
 
 
-def _readable_through_zarr(array: zarr.Array[Any], where: slice) -> npt.NDArray[Any]:
+def _rows_or_zeros_through_zarr(array: zarr.Array[Any], where: slice) -> npt.NDArray[Any]:
     try:
         return np.array(array[where])
     except (OSError, MemoryError):
         raise
-    except Exception:  # whatever a codec makes of damaged bytes, it is damage; find out which file
+    except Exception:  # damage raises errors of many types; find out which file is damaged
         rows = np.zeros((min(where.stop, array.shape[0]) - where.start, *array.shape[1:]), array.dtype)
     for chunk in chunk_rows(array, where):
         part = slice(max(chunk.start, where.start), min(chunk.stop, where.stop))
-        with suppress(ValueError, RuntimeError, TypeError, EOFError):  # what the codecs raise
+        with suppress(ValueError, RuntimeError, TypeError, EOFError):  # raised on damage
             rows[part.start - where.start : part.stop - where.start] = array[part]
     return rows
 
 
 def chunk_rows(array: zarr.Array[Any], where: slice) -> list[slice]:
-    """The rows of each chunk file in which some of the rows lie."""
+    """The rows of each chunk file that contains some of the given rows."""
     n_rows = array.chunks[0]
     return [slice(first, first + n_rows) for first in range(where.start - where.start % n_rows, where.stop, n_rows)]
 
 
 def parallel_map(read: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """What is read of each item, in order; by a few threads where there are several."""
+    """Apply `read` to each item in up to `MOST_THREADS` threads; results are in the order of the items."""
     n_threads = min(MOST_THREADS, os.cpu_count() or 1, len(items))
     if n_threads < 2:
         return [read(item) for item in items]

@@ -1,7 +1,7 @@
-"""The samples of a store: what was prepared from each image and mask, one row a sample, each row with a record.
+"""The samples of a store: the prepared image and masks, one row per sample, each with a record that verifies it.
 
-record (N, 32): 16 bytes xxh3-128 of the row's description, 16 bytes of its pixels. Zeros: the row is not there; zeros
-in the second half: its pixels were found damaged.
+record (N, 32): 16 bytes xxh3-128 of the row's description, then 16 bytes of its pixels. All zeros: the row is missing.
+Zeros in the second half: its pixels were found damaged.
 """
 
 from __future__ import annotations
@@ -16,13 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from nucseg_cache.arrays import (
-    BLOCK_ROWS,
-    create_array,
-    grow_arrays,
-    write_rows,
-    write_together,
-)
+from nucseg_cache.arrays import BLOCK_ROWS, create_array, grow_arrays, write_columns, write_rows
 from nucseg_cache.errors import BadRow
 from nucseg_cache.location import stored_bytes
 from nucseg_cache.reading import Reader, parallel_map
@@ -31,36 +25,35 @@ from nucseg_cache.rows import (
     FILE_DIGEST_BYTES,
     RowInfo,
     SampleRow,
+    check_sample,
     description_digest,
     pixel_digest,
-    refuse_unstorable,
 )
 
-_PRESENT, _ABSENT, _BEING_MARKED = 1, 2, 3
-"""What `state` holds. While a row is marked the record alone counts; else the two must agree."""
+_PRESENT, _ABSENT, _CHANGING = 1, 2, 3
+"""Values of `state`. While a row is changing, the record decides; otherwise `state` must match the record."""
 
 _FOUND_DAMAGED = "its image or masks were found damaged"
 _PIXELS = ("image", "instances", "ignore")
-_TEXTS = ("group", "stratum", "id")
-
+_STRINGS = ("group", "stratum", "id")
 
 ARRAYS = (
     *_PIXELS, "group", "stratum", "mpp", "size", "state", "image_digest", "mask_digest", "stored", "record", "id",
 )  # fmt: skip
-"""All arrays of the samples. The record is written after all it vouches for, the id last."""
+"""All arrays of the samples. The record is written after everything that it covers, the id last."""
 
 _DESCRIPTION = tuple(name for name in ARRAYS if name not in (*_PIXELS, "stored"))
 
 
 def create_arrays(group: zarr.Group, side_px: int) -> None:
-    """Make the empty arrays of the samples."""
+    """Create the empty arrays of the samples."""
     pixels: dict[str, tuple[tuple[int, ...], str]] = {
         "image": ((side_px, side_px, 3), "uint8"),
         "instances": ((side_px, side_px), "int32"),
         "ignore": ((side_px, side_px), "bool"),
     }
     columns: dict[str, tuple[tuple[int, ...], Any]] = {
-        **dict.fromkeys(_TEXTS, ((), str)),
+        **dict.fromkeys(_STRINGS, ((), str)),
         "mpp": ((), "float64"),
         "size": ((2,), "int32"),
         "state": ((), "uint8"),
@@ -76,7 +69,7 @@ def create_arrays(group: zarr.Group, side_px: int) -> None:
 
 
 class Samples:
-    """The arrays of the samples: rows in, verified rows out."""
+    """The arrays of the samples. Every row that is read is verified."""
 
     def __init__(self, group: zarr.Group, arrays: Mapping[str, zarr.Array[Any]]) -> None:
         self._group = group
@@ -92,45 +85,45 @@ class Samples:
         return name, int(self._arrays[name].shape[0])
 
     def append(self, first: int, rows: Sequence[SampleRow]) -> None:
-        """Make room for rows from `first` on and write them; raises as `write` does."""
-        self._refuse(rows)
+        """Extend the arrays and write rows from `first` on; raises as `write` does."""
+        self._check(rows)
         self._use(grow_arrays(self._group, ARRAYS, first + len(rows)))
         self.write(first, rows)
 
     def write(self, first: int, rows: Sequence[SampleRow], *, present: bool = True) -> None:
-        """Write consecutive rows: record cleared, then everything else, then the record, then the id.
+        """Write consecutive rows: clear the records, write the other arrays, then the records, then the ids.
 
         Raises:
-            UnstorableSample: a sample is not what the arrays hold; nothing was written.
+            UnstorableSample: a sample does not fit the arrays; nothing was written.
         """
-        self._refuse(rows)
+        self._check(rows)
         infos = [sample.info(first + i, present=present) for i, sample in enumerate(rows)]
         records = [description_digest(info) + pixel_digest(sample) for info, sample in zip(infos, rows, strict=True)]
         self._set("record", first, np.zeros((len(rows), 2 * DIGEST_BYTES), np.uint8))
         pixels = {name: np.stack([getattr(sample, name) for sample in rows]) for name in _PIXELS}
-        write_together(first, [(self._arrays[name], values) for name, values in {**pixels, **_columns(infos)}.items()])
+        write_columns(first, [(self._arrays[name], values) for name, values in {**pixels, **_columns(infos)}.items()])
         self._set("stored", first, self._file_bytes(range(first, first + len(rows))))
         self._set("record", first, _bytes(records))
         self._set("id", first, np.array([info.id for info in infos], dtype=object))
 
-    def mark(self, info: RowInfo, *, present: bool) -> None:
-        """Say of one row whether its image is still in the data set. A process killed meanwhile has said it or not."""
+    def set_present(self, info: RowInfo, *, present: bool) -> None:
+        """Set whether a row's image is in the data set. The change is atomic even if the process is killed."""
         changed = replace(info, present=present)
         pixels = bytes(np.asarray(self._arrays["record"][info.row]))[DIGEST_BYTES:]
-        self._set("state", info.row, np.array([_BEING_MARKED], np.uint8))
+        self._set("state", info.row, np.array([_CHANGING], np.uint8))
         self._set("record", info.row, _bytes([description_digest(changed) + pixels]))
         self._set("state", info.row, _states([changed]))
 
     def invalidate_pixels(self, info: RowInfo) -> None:
-        """Take the part of a row's record away that vouches for its pixels: they are to be written again."""
+        """Clear the pixel digest in a row's record, so that the pixels are written again."""
         self._set("record", info.row, _bytes([description_digest(info) + bytes(DIGEST_BYTES)]))
 
     def describe(self, n_rows: int) -> tuple[list[RowInfo], list[BadRow]]:
-        """The descriptions of all rows that can be trusted, and the others with the reason."""
+        """The descriptions of all intact rows, and the damaged rows with the reason."""
         try:
             return self._described(slice(0, n_rows))
-        except Exception as error:  # whatever a codec makes of damaged bytes, it is damage; find out where
-            _not_the_file_systems(error)
+        except Exception as error:  # damage raises errors of many types; find out which block is damaged
+            _reraise_access_errors(error)
         good: list[RowInfo] = []
         bad: list[BadRow] = []
         for first in range(0, n_rows, BLOCK_ROWS):
@@ -138,9 +131,9 @@ class Samples:
             try:
                 block_good, block_bad = self._described(where)
             except Exception as error:  # as above
-                _not_the_file_systems(error)
+                _reraise_access_errors(error)
                 reason = f"its description cannot be decoded ({error})"
-                block_good, block_bad = [], [BadRow(row, name, reason) for row, name in self._legible_ids(where)]
+                block_good, block_bad = [], [BadRow(row, name, reason) for row, name in self._decodable_ids(where)]
             good, bad = good + block_good, bad + block_bad
         return good, bad
 
@@ -148,71 +141,72 @@ class Samples:
         good: list[RowInfo] = []
         bad: list[BadRow] = []
         for info, state, record in zip(*self._read_columns(where), strict=True):
-            vouched = _vouched(info, state, record)
-            if vouched is None:
-                bad.append(BadRow(info.row, info.id, "its description is not what its record says"))
+            verified = _verified(info, state, record)
+            if verified is None:
+                bad.append(BadRow(info.row, info.id, "its description does not match its record"))
             else:
-                good.append(vouched)
+                good.append(verified)
         return good, bad
 
-    def _legible_ids(self, where: slice) -> list[tuple[int, str]]:
-        """Row and id of rows of which something cannot be decoded; no id where that is it."""
+    def _decodable_ids(self, where: slice) -> list[tuple[int, str]]:
+        """Row numbers and ids of a damaged block; empty ids if the ids cannot be decoded."""
         rows = range(where.start, where.stop)
-        with suppress(ValueError, RuntimeError, TypeError, EOFError):  # what the codecs raise
-            (names,) = self._reader.columns(("id",), where)
-            return [(row, str(name)) for row, name in zip(rows, names, strict=True)]
+        with suppress(ValueError, RuntimeError, TypeError, EOFError):  # raised on damage
+            (ids,) = self._reader.columns(("id",), where)
+            return [(row, str(sample_id)) for row, sample_id in zip(rows, ids, strict=True)]
         return [(row, "") for row in rows]
 
-    def vouches(self, info: RowInfo) -> bool:
-        """Whether the record of that row belongs to this description."""
-        with suppress(ValueError, RuntimeError, TypeError, EOFError):  # what the codecs raise: it cannot be read
+    def matches_record(self, info: RowInfo) -> bool:
+        """Whether a row's record was made from this description; False if the record cannot be decoded."""
+        with suppress(ValueError, RuntimeError, TypeError, EOFError):  # raised on damage
             return bytes(np.asarray(self._arrays["record"][info.row]))[:DIGEST_BYTES] == description_digest(info)
         return False
 
     def read(self, infos: Sequence[RowInfo]) -> tuple[list[SampleRow], list[BadRow]]:
-        """The samples of rows that can be trusted, and the others with the reason."""
-        found = parallel_map(self._read_one, infos)
-        return [one for one in found if isinstance(one, SampleRow)], [one for one in found if isinstance(one, BadRow)]
+        """The intact samples, and the damaged rows with the reason."""
+        results = parallel_map(self._read_row, infos)
+        good = [result for result in results if isinstance(result, SampleRow)]
+        return good, [result for result in results if isinstance(result, BadRow)]
 
-    def _read_one(self, info: RowInfo) -> SampleRow | BadRow:
+    def _read_row(self, info: RowInfo) -> SampleRow | BadRow:
         names = (*_PIXELS, "record")
         out = {name: np.empty(self._arrays[name].shape[1:], self._arrays[name].dtype) for name in names}
         try:
             self._reader.row_into(info.row, out)
         except Exception as error:  # as in `describe`
-            _not_the_file_systems(error)
+            _reraise_access_errors(error)
             return BadRow(info.row, info.id, f"it cannot be decoded ({error})")
         sample = _sample(info, *(out[name] for name in _PIXELS))
-        reason = _mistrust(out["record"].tobytes(), info, sample)
+        reason = _why_damaged(out["record"].tobytes(), info, sample)
         return BadRow(info.row, info.id, reason) if reason else sample
 
-    def unsound(self, infos: Sequence[RowInfo]) -> list[BadRow]:
+    def damaged(self, infos: Sequence[RowInfo]) -> list[BadRow]:
         """The rows whose pixels are known to be damaged without reading them.
 
-        A file is missing or has another size than was written, or a reader found the damage (see `invalidate_pixels`).
+        A file is missing or differs in size from what was written, or `invalidate_pixels` was called for the row.
         """
         if not infos:
             return []
         rows, where = np.array([info.row for info in infos]), slice(0, infos[-1].row + 1)
-        written = self._reader.readable("stored", where)[rows]
+        written = self._reader.rows_or_zeros("stored", where)[rows]
         found = self._file_bytes(rows.tolist())
-        distrusted = ~self._reader.readable("record", where)[rows, DIGEST_BYTES:].any(axis=1)
+        invalidated = ~self._reader.rows_or_zeros("record", where)[rows, DIGEST_BYTES:].any(axis=1)
         return [
             BadRow(infos[i].row, infos[i].id, _wrong_sizes(found[i].tolist(), written[i].tolist()) or _FOUND_DAMAGED)
-            for i in np.flatnonzero(distrusted | (found != written).any(axis=1)).tolist()
+            for i in np.flatnonzero(invalidated | (found != written).any(axis=1)).tolist()
         ]
 
-    def noted_bytes(self, n_rows: int) -> int:
-        """The bytes of all pixel files as noted when they were written."""
-        return int(self._reader.readable("stored", slice(0, n_rows)).sum())
+    def recorded_bytes(self, n_rows: int) -> int:
+        """The bytes of all pixel files as recorded when they were written."""
+        return int(self._reader.rows_or_zeros("stored", slice(0, n_rows)).sum())
 
     def _file_bytes(self, rows: Sequence[int]) -> npt.NDArray[np.int64]:
-        """(n, 3) the sizes of the rows' pixel files as they are now, 0 where there is none."""
+        """(n, 3) the present sizes of the rows' pixel files, 0 for a missing one."""
         return np.array([stored_bytes(self._arrays[name], rows) for name in _PIXELS], np.int64).T
 
-    def _refuse(self, rows: Sequence[SampleRow]) -> None:
+    def _check(self, rows: Sequence[SampleRow]) -> None:
         for sample in rows:
-            refuse_unstorable(sample, self._arrays["image"].shape[1])
+            check_sample(sample, self._arrays["image"].shape[1])
 
     def _set(self, name: str, first: int, values: npt.NDArray[Any]) -> None:
         write_rows(self._arrays[name], first, values)
@@ -224,7 +218,7 @@ class Samples:
 
 def _wrong_sizes(found: Sequence[int], written: Sequence[int]) -> str:
     return "; ".join(
-        f"the file of {name} has {size} bytes, written were {expected}"
+        f"the file of {name} has {size} bytes, expected {expected}"
         for name, size, expected in zip(_PIXELS, found, written, strict=True)
         if size != expected
     )
@@ -240,13 +234,13 @@ def _sample(
 
 
 def _infos(first: int, column: Mapping[str, npt.NDArray[Any]]) -> list[RowInfo]:
-    """The descriptions of consecutive rows from `first` on, whose columns were read."""
+    """The descriptions of consecutive rows from `first` on."""
     numbers = (column[name].tolist() for name in ("id", "group", "stratum", "mpp", "size", "state"))
     digests = (_rows_as_bytes(column[name]) for name in ("image_digest", "mask_digest"))
     return [
         RowInfo(
             row=row,
-            id=str(name),
+            id=str(sample_id),
             group=str(group),
             stratum=str(stratum),
             mpp=None if math.isnan(mpp) else mpp,
@@ -255,48 +249,48 @@ def _infos(first: int, column: Mapping[str, npt.NDArray[Any]]) -> list[RowInfo]:
             mask_digest=mask_digest,
             present=state == _PRESENT,
         )
-        for row, (name, group, stratum, mpp, size, state, image_digest, mask_digest) in enumerate(
+        for row, (sample_id, group, stratum, mpp, size, state, image_digest, mask_digest) in enumerate(
             zip(*numbers, *digests, strict=True), first
         )
     ]
 
 
 def _rows_as_bytes(column: npt.NDArray[np.uint8]) -> list[bytes]:
-    whole, n_bytes = column.tobytes(), column.shape[1]
-    return [whole[first : first + n_bytes] for first in range(0, len(whole), n_bytes)]
+    content, n_bytes = column.tobytes(), column.shape[1]
+    return [content[first : first + n_bytes] for first in range(0, len(content), n_bytes)]
 
 
-def _vouched(info: RowInfo, state: int, record: bytes) -> RowInfo | None:
-    """The description that a record belongs to."""
+def _verified(info: RowInfo, state: int, record: bytes) -> RowInfo | None:
+    """The description if its record matches, corrected by the record while `state` is changing; else None."""
     if record[:DIGEST_BYTES] == description_digest(info):
-        return info if state in (_PRESENT, _ABSENT, _BEING_MARKED) else None
-    if state != _BEING_MARKED:
+        return info if state in (_PRESENT, _ABSENT, _CHANGING) else None
+    if state != _CHANGING:
         return None
     other = replace(info, present=not info.present)
     return other if record[:DIGEST_BYTES] == description_digest(other) else None
 
 
-def _mistrust(record: bytes, info: RowInfo, sample: SampleRow) -> str:
-    """Why a row as read is not to be trusted, or nothing."""
+def _why_damaged(record: bytes, info: RowInfo, sample: SampleRow) -> str:
+    """Why a row must not be trusted; an empty string if it is intact."""
     if not any(record):
         return "it is missing: it is being written, or its writer was stopped"
     if not any(record[:DIGEST_BYTES] == description_digest(replace(info, present=p)) for p in (True, False)):
-        return "its image or masks were written again since the store was opened"
+        return "its image or masks were rewritten after the store was opened"
     if not any(record[DIGEST_BYTES:]):
         return _FOUND_DAMAGED
     if record[DIGEST_BYTES:] != pixel_digest(sample):
-        return "image, instances or ignore are not what its record says"
+        return "image, instances or ignore do not match its record"
     return ""
 
 
-def _not_the_file_systems(error: Exception) -> None:
-    """Let a failure of the file system through: it says nothing about the row."""
+def _reraise_access_errors(error: Exception) -> None:
+    """Raise an access failure again: it does not mean that the row is damaged."""
     if isinstance(error, (OSError, MemoryError)):
         raise error
 
 
 def _columns(infos: Sequence[RowInfo]) -> dict[str, npt.NDArray[Any]]:
-    """What describes rows, but for their ids."""
+    """The columns that describe rows, except the ids."""
     return {
         "group": np.array([info.group for info in infos], dtype=object),
         "stratum": np.array([info.stratum for info in infos], dtype=object),

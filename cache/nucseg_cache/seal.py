@@ -1,9 +1,9 @@
 """The seal of a group: a digest over its attributes and the metadata of its arrays.
 
-Zarr reads whatever an edited `zarr.json` tells it: another data type, another fill value, other codecs. The seal
-makes such an edit an error. It is taken over the documents as they are on disk, not over what zarr makes of them, so
-that another version of zarr, or a reader in another language, comes to the same digest. The number of rows is left
-out, because it grows.
+Zarr follows an edited `zarr.json`: it reads with another data type, fill value or codec without any error. The seal
+turns such an edit into an error. It covers the JSON documents as they are on disk, not zarr's interpretation, so that
+another version of zarr or a reader in another language gets the same digest. The number of rows is excluded, because it
+grows.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from zarr.storage import LocalStore
 
 from nucseg_cache.arrays import open_array
 from nucseg_cache.errors import StoreDamaged
-from nucseg_cache.groups import how_to_delete, read_documents, whereabouts
+from nucseg_cache.groups import how_to_delete, path_of, read_documents
 
 SEAL = "seal"
 
 
 def write_sealed(group: zarr.Group, attributes: Mapping[str, Any], arrays: Sequence[str]) -> None:
-    """Write a group's attributes with their seal, in one write; call it after the arrays were made."""
+    """Write a group's attributes with their seal in one write, after its arrays were created."""
     documents = read_documents(group, arrays) if arrays else {}
     group.attrs.put({**attributes, SEAL: _digest(attributes, documents)})
 
 
 def is_sealed(group: zarr.Group) -> bool:
-    """Whether the group was finished: the seal is the last thing written."""
+    """Whether the group is finished: the seal is written last."""
     return SEAL in group.attrs
 
 
 def finished_group(parent: zarr.Group, name: str) -> zarr.Group | None:
-    """The group of that name; None where there is none, or on an object store one that is still being made.
+    """The group of that name; None if there is none, or if it is still being created on an object store.
 
     Raises:
-        StoreDamaged: its metadata cannot be read; or, in a folder, where groups appear whole, it has no seal.
+        StoreDamaged: its metadata cannot be read, or it has no seal in a folder, where groups appear complete.
     """
     try:
         group = parent.get(name)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # zarr fails in many ways on edited metadata; each of them means the same
+    except Exception as error:  # zarr raises errors of many types on edited metadata
         raise StoreDamaged(_message(parent, name, f"zarr.json is unreadable ({error})")) from error
     if not isinstance(group, zarr.Group):
         return None
@@ -56,7 +56,7 @@ def finished_group(parent: zarr.Group, name: str) -> zarr.Group | None:
 
 
 def read_sealed(group: zarr.Group, arrays: Sequence[str]) -> tuple[dict[str, Any], dict[str, zarr.Array[Any]]]:
-    """The attributes of a group, without the seal, and its arrays, once it is certain that they are as written.
+    """The attributes of a group, without the seal, and its arrays, after checking the seal.
 
     Raises:
         StoreDamaged: an attribute or an array's metadata was changed, or an array is missing.
@@ -66,16 +66,16 @@ def read_sealed(group: zarr.Group, arrays: Sequence[str]) -> tuple[dict[str, Any
     try:
         documents = read_documents(group, arrays) if arrays else {}
         found = _digest(attributes, documents)
-        # the number of rows, which is not sealed, may be anything
+        # opening may fail even so: the number of rows is not sealed
         opened = {name: open_array(group, name, document) for name, document in documents.items() if seal == found}
     except MemoryError:
         raise
-    except Exception as error:  # an edited document is no object, has no shape, or none that zarr takes
+    except Exception as error:  # an edited document may not be an object, or lack a valid shape
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             raise
         raise StoreDamaged(_message(group, "", f"an array's metadata is missing or unreadable ({error})")) from error
     if seal != found:
-        raise StoreDamaged(_message(group, "", f"they have digest {found}, sealed was {seal}"))
+        raise StoreDamaged(_message(group, "", f"their digest is {found}, the seal is {seal}"))
     return attributes, opened
 
 
@@ -89,6 +89,6 @@ def _digest(attributes: Mapping[str, Any], documents: Mapping[str, Mapping[str, 
 
 def _message(group: zarr.Group, name: str, reason: str) -> str:
     return (
-        f"the attributes or array metadata of {whereabouts(group, name)} were changed after they were written: "
-        f"{reason}. Nothing is read from it. Restore the zarr.json files from a copy, or {how_to_delete(group, name)}."
+        f"the attributes or array metadata of {path_of(group, name)} were changed after they were written: "
+        f"{reason}. Restore the zarr.json files from a copy, or {how_to_delete(group, name)}."
     )

@@ -1,4 +1,4 @@
-"""The store: the samples of one data set, and their embeddings by key. Its rules are in ../README.md."""
+"""The store: the samples of one data set and their embeddings by key. ../README.md gives its rules."""
 
 from __future__ import annotations
 
@@ -14,13 +14,7 @@ import zarr
 from nucseg_cache.creation import create_in_folder, create_on_object_store
 from nucseg_cache.embedding_arrays import EmbeddingArrays
 from nucseg_cache.embeddings import Embeddings
-from nucseg_cache.errors import (
-    BadRow,
-    RowDamaged,
-    StoreAccessError,
-    StoreExists,
-    access,
-)
+from nucseg_cache.errors import BadRow, RowDamaged, StoreAccessError, StoreExists, access
 from nucseg_cache.formats import format_named
 from nucseg_cache.groups import delete_group
 from nucseg_cache.key import Key
@@ -33,7 +27,7 @@ from nucseg_cache.views import ViewSpec
 
 
 class Store:
-    """Everything cached for one data set, prepared in one way. Made by `Store.open` and `Store.create`."""
+    """Everything cached for one data set with one preparation. Use `Store.open` or `Store.create`."""
 
     def __init__(self, location: str | Path, mode: Mode) -> None:
         self.location = str(location)
@@ -44,16 +38,16 @@ class Store:
         self._rows_by_id: dict[str, int]
         self._load()
         folder = local_path(location)
-        self._locks = StoreLocks.beside(folder) if folder is not None and mode == "r+" else None
+        self._locks = StoreLocks.of(folder) if folder is not None and mode == "r+" else None
 
     @classmethod
     def open(cls, location: str | Path, *, mode: Mode = "r") -> Store:
-        """Open a store, to read (`r`) or to add to it (`r+`).
+        """Open a store for reading (`r`) or writing (`r+`).
 
         Raises:
-            StoreNotFound: nothing is there.
-            StoreFormatError: it is of another version of the format, or no store of nucseg.
-            StoreDamaged: what describes the arrays was changed after it was written.
+            StoreNotFound: there is no store.
+            StoreFormatError: it has another format version, or is not a store of nucseg.
+            StoreDamaged: attributes or array metadata were changed after they were written.
             StoreAccessError: it cannot be read.
         """
         return cls(location, mode)
@@ -68,17 +62,17 @@ class Store:
         preparation: Mapping[str, str],
         rows: Sequence[SampleRow] = (),
     ) -> Store:
-        """Create a store under a temporary name, rename it, and add the rows.
+        """Create a store and add the rows.
 
         Args:
-            location: a folder (its parent is made where missing) or an fsspec URL.
+            location: a folder (missing parents are created) or an fsspec URL.
             dataset: the data set's name.
-            source: where the data set was read from; remembered for the next run.
+            source: where the data set was read from.
             preparation: what was done to the samples; `side_px` is their side in pixels.
             rows: the first samples.
 
         Raises:
-            StoreExists: something is there already.
+            StoreExists: the location is not empty.
             StoreAccessError: it cannot be written.
         """
         folder = local_path(location)
@@ -95,7 +89,7 @@ class Store:
         store.append(rows)
         return store
 
-    # ---- what is in it
+    # ---- content
 
     @property
     def dataset(self) -> str:
@@ -109,7 +103,7 @@ class Store:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of figures on this data set has to know, such as images that were left out."""
+        """Remarks that apply to every result on this data set, such as images that were left out."""
         return tuple(map(str, self._layout.attributes.get("notes", ())))
 
     @property
@@ -119,34 +113,34 @@ class Store:
 
     @property
     def n_rows(self) -> int:
-        """The number of rows, present or absent."""
+        """The number of rows, including those absent from the data set."""
         return int(self._layout.attributes["rows"])
 
     @property
     def table(self) -> tuple[RowInfo, ...]:
-        """All rows without their pixels, in order.
+        """The descriptions of all rows, in order.
 
         Raises:
-            RowDamaged: a description is not what was written; row and id are named.
+            RowDamaged: a description does not match its record; the message names row and id.
         """
         if self._bad:
             raise RowDamaged(self.location, "the samples", self._bad)
         return tuple(self._good.values())
 
-    def described(self) -> tuple[RowInfo, ...]:
-        """As `table`, but rows that cannot be trusted are left out (see `damaged`)."""
+    def trusted_rows(self) -> tuple[RowInfo, ...]:
+        """As `table`, but without rows whose description is damaged (see `damaged`)."""
         return tuple(self._good.values())
 
     def info(self, row: int) -> RowInfo:
-        """What is known of one row.
+        """The description of one row.
 
         Raises:
-            KeyError: there is no such row, or its description cannot be trusted.
+            KeyError: there is no such row, or its description is damaged.
         """
         return self._good[row]
 
     def is_trusted(self, row: int) -> bool:
-        """Whether the description of a row can be trusted."""
+        """Whether the description of a row is intact."""
         return row in self._good
 
     def has(self, sample_id: str) -> bool:
@@ -162,10 +156,10 @@ class Store:
         return self._rows_by_id[sample_id]
 
     def read_samples(self, rows: Sequence[int]) -> list[SampleRow]:
-        """The samples of rows, each held against its record.
+        """Read samples and verify each against its record.
 
         Raises:
-            RowDamaged: a row's pixels or description are not what was written.
+            RowDamaged: pixels or description of a row do not match its record.
         """
         good, bad = self.try_read_samples(rows)
         if bad:
@@ -173,27 +167,27 @@ class Store:
         return good
 
     def try_read_samples(self, rows: Sequence[int]) -> tuple[list[SampleRow], list[BadRow]]:
-        """As `read_samples`, but rows that cannot be trusted are returned beside the others."""
-        described = [self._good[row] for row in rows if row in self._good]
-        undescribed = [bad for bad in self._bad if bad.row in set(rows)]
+        """As `read_samples`, but returns damaged rows with the reason instead of raising."""
+        infos = [self._good[row] for row in rows if row in self._good]
+        without_info = [bad for bad in self._bad if bad.row in set(rows)]
         unknown = [row for row in rows if not 0 <= row < self.n_rows]
-        undescribed += [BadRow(row, "", "the store has no such row") for row in unknown]
+        without_info += [BadRow(row, "", "the store has no such row") for row in unknown]
         with access(self.location, "reading samples from"):
-            good, bad = self._layout.samples.read(described)
-        return good, undescribed + bad
+            good, bad = self._layout.samples.read(infos)
+        return good, without_info + bad
 
     def damaged(self) -> list[BadRow]:
-        """The rows whose description cannot be trusted, or whose pixels are known to be damaged without reading them.
+        """The rows with a damaged description, or with pixels known to be damaged without reading them.
 
-        A file of theirs is missing or of another size than was written, or `verify` has read it and found out.
+        Pixels are known to be damaged if a file is missing or has another size, or if `verify` found the damage.
         """
         with access(self.location, "listing"):
-            return self._bad + self._layout.samples.unsound(list(self._good.values()))
+            return self._bad + self._layout.samples.damaged(list(self._good.values()))
 
     def file_bytes(self) -> int:
-        """The bytes of the samples' pixel files as noted when they were written."""
+        """The bytes of the samples' pixel files as recorded when they were written."""
         with access(self.location, "reading"):
-            return self._layout.samples.noted_bytes(self.n_rows)
+            return self._layout.samples.recorded_bytes(self.n_rows)
 
     # ---- embeddings
 
@@ -201,13 +195,13 @@ class Store:
         """The keys of all embeddings in the store.
 
         Raises:
-            StoreDamaged: a key was changed after it was written.
+            StoreDamaged: a key's attributes were changed after they were written.
         """
         with access(self.location, "reading"):
             return tuple(key for key, _ in self._layout.keyed_groups())
 
     def recorded(self, key: Key) -> dict[str, Any]:
-        """What was recorded beside a key when it was made: versions, device, threads; and the stated error."""
+        """What was recorded when a key was created: versions, device, threads; and the storage format's error bound."""
         for other, attributes in self._layout.keyed_groups():
             if other.hash == key.hash:
                 return {**attributes["recorded"], "error": attributes["error"]}
@@ -219,14 +213,14 @@ class Store:
             return self._layout.views(key)
 
     def find(self, asked: Mapping[str, str], view: str = "identity") -> Key:
-        """The one key that answers what is asked.
+        """Return the only key that matches the request.
 
         Args:
-            asked: field -> value; fields that are not asked for may have any value.
-            view: the view that must be there.
+            asked: field -> value; other fields may have any value.
+            view: the view that the key must have.
 
         Raises:
-            EmbeddingNotFound: none does, or several do; the message lists the candidates and how they differ.
+            EmbeddingNotFound: none or several match; the message lists the candidates and how they differ.
         """
         return choose(self.location, {key: self.views(key) for key in self.keys()}, asked, view)
 
@@ -239,19 +233,19 @@ class Store:
         described: Mapping[str, str] | None = None,
         images: bool = False,
     ) -> Embeddings:
-        """The embeddings of a key; nothing is read before the first use, nothing is created before the first write.
+        """The embeddings of a key. The first use reads the metadata, the first write creates the arrays.
 
         Args:
-            key: what made them.
+            key: identifies the embeddings.
             view: `identity`, or the name of an exact view.
-            recorded: versions, device and threads, written beside the key when it is created.
-            described: everything that decides the pixels of the view's images, sealed with the view when it is created.
-                One that is there and was described otherwise is ViewDiffers on first use. None takes what is there.
-            images: whether a view that is created keeps the prepared image of each row, its colours being others than
-                the sample's. A view that is there keeps what it keeps.
+            recorded: versions, device and threads, written with the key when it is created.
+            described: everything that determines the pixels of the view's images, sealed with the view when it is
+                created. The first use raises ViewDiffers if the store's view has another description. None accepts any.
+            images: whether a new view keeps the prepared image of each row, because its colours differ from the
+                sample's. Ignored for an existing view, unless `described` is given; then they must agree.
 
         Raises:
-            CacheError: the view's name would not be a folder of its own.
+            CacheError: the view's name is not valid.
         """
         spec = ViewSpec(self.location, view, int(self.preparation["side_px"]), described, images)
         arrays = EmbeddingArrays(self._layout.embeddings, key, spec, format_named(key.fields["format"]), recorded or {})
@@ -261,107 +255,103 @@ class Store:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Be the only process that changes samples, and see them as they are now. Waits for another one."""
+        """Hold the lock on the samples, and reload them. Waits while another process holds the lock."""
         if self._locks is None:
             yield
             return
-        with self._locks.hold(SAMPLES):
+        with self._locks.acquire(SAMPLES):
             self._load()
             yield
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Be the only process that writes anything, samples or embeddings. Does not wait.
+    def exclusive_all(self) -> Iterator[None]:
+        """Hold all locks, so that no other process writes samples or embeddings. Does not wait.
 
         Raises:
-            StoreAccessError: another one is writing.
+            StoreAccessError: another process is writing.
         """
         if self._locks is None:
             yield
             return
-        with self._locks.try_hold_all() as held:
-            if not held:
+        with self._locks.try_acquire_all() as acquired:
+            if not acquired:
                 raise StoreAccessError(
                     f"another process is writing to {self.location}. Run the same command again once it has finished."
                 )
             yield
 
     def refresh(self) -> None:
-        """See the samples as they are now. `exclusive` does so by itself where it can lock."""
+        """Reload the samples. `exclusive` does so too, except on an object store."""
         self._load()
 
-    # ---- writing samples; the caller holds `exclusive`
+    # ---- writing samples; the caller must hold `exclusive`
 
     def append(self, rows: Sequence[SampleRow]) -> None:
-        """Add samples at the end. The number of rows is written last: a killed append has not happened.
+        """Add samples at the end. The number of rows is written last, so that a killed append has no effect.
 
         Raises:
-            StoreExists: an id is there already, or twice among the new ones.
-            UnstorableSample: a sample is not what this store holds; nothing was written.
+            StoreExists: an id is in the store already, or twice among the new ones.
+            UnstorableSample: a sample does not fit this store; nothing was written.
             StoreAccessError: it cannot be written.
         """
         counts = Counter(row.id for row in rows)
-        twice = sorted(name for name, count in counts.items() if count > 1 or name in self._rows_by_id)
-        if twice:
-            raise StoreExists(f"{self.location} has these ids already, or is given them twice: {twice[:5]}")
+        repeated = sorted(name for name, count in counts.items() if count > 1 or name in self._rows_by_id)
+        if repeated:
+            raise StoreExists(f"ids are in {self.location} already, or occur twice among the new ones: {repeated[:5]}")
         if not rows:
             return
         with access(self.location, "writing samples to"):
             first = self.n_rows
             self._layout.samples.append(first, rows)
             self._layout = self._layout.with_attributes(rows=first + len(rows))
-        self._note([sample.info(first + i) for i, sample in enumerate(rows)])
+        self._update_rows([sample.info(first + i) for i, sample in enumerate(rows)])
 
     def replace(self, row: int, sample: SampleRow, *, present: bool = True) -> None:
-        """Write one row again: its image or mask changed, or it was damaged. Other rows are not touched.
+        """Rewrite one row because its image or mask changed or it was damaged. Other rows are not touched.
 
         Raises:
             StoreExists: another row has that id.
-            UnstorableSample: it is not what this store holds; nothing was written.
+            UnstorableSample: the sample does not fit this store; nothing was written.
             StoreAccessError: it cannot be written.
         """
         if self._rows_by_id.get(sample.id, row) != row:
-            raise StoreExists(f"{self.location} has {sample.id} in row {self._rows_by_id[sample.id]} already")
+            raise StoreExists(f"{self.location} already has {sample.id} in row {self._rows_by_id[sample.id]}")
         with access(self.location, "writing samples to"):
             self._layout.samples.write(row, [sample], present=present)
-        self._note([sample.info(row, present=present)])
+        self._update_rows([sample.info(row, present=present)])
 
     def matches_record(self, row: int, sample: SampleRow) -> bool:
-        """Whether a damaged row's record says that it was this sample: then its embeddings are worth keeping."""
-        return any(self._layout.samples.vouches(sample.info(row, present=present)) for present in (True, False))
+        """Whether a row's record was made from this sample. If so, the row's embeddings stay valid."""
+        return any(self._layout.samples.matches_record(sample.info(row, present=present)) for present in (True, False))
 
-    def mark(self, row: int, *, present: bool) -> None:
-        """Say whether a row's image is in the data set; an absent one keeps its embeddings and is never trained on."""
+    def set_present(self, row: int, *, present: bool) -> None:
+        """Set whether a row's image is in the data set. An absent row keeps its embeddings but is never trained on."""
         with access(self.location, "writing samples to"):
-            self._layout.samples.mark(self._good[row], present=present)
-        self._note([replace(self._good[row], present=present)])
+            self._layout.samples.set_present(self._good[row], present=present)
+        self._update_rows([replace(self._good[row], present=present)])
 
     def invalidate_pixels(self, rows: Sequence[int]) -> None:
-        """Say of rows that their pixels are damaged, as reading them has shown: `damaged` tells them from now on."""
+        """Record that the pixels of rows are damaged, so that `damaged` lists them without reading."""
         with access(self.location, "writing samples to"):
             for row in rows:
                 self._layout.samples.invalidate_pixels(self._good[row])
 
     def remember_source(self, source: str, notes: Sequence[str] = ()) -> None:
-        """Write down where the data set was read from, and what its readers have to know of it."""
+        """Store where the data set was read from, and the notes on it."""
         if (source, tuple(notes)) != (self.source, self.notes):
             with access(self.location, "writing"):
                 self._layout = self._layout.with_attributes(source=source, notes=list(notes))
 
-    def delete_embeddings(self, key: Key, view: str | None = None) -> None:
-        """Delete the embeddings of one key, in one view or in all."""
-        self.delete_group(key.hash if view is None else f"{key.hash}/{view}")
-
     def group_names(self) -> list[str]:
-        """Each key by its hash and each of its views as `HASH/VIEW`, those that cannot be read any more too."""
+        """All keys as `HASH` and all views as `HASH/VIEW`, including unreadable ones."""
         with access(self.location, "listing"):
             return self._layout.group_names()
 
     def delete_group(self, name: str) -> None:
-        """Delete what has one of these names."""
+        """Delete the key or view with one of the names in `group_names`."""
         delete_group(self._layout.embeddings, name)
 
-    # ---- inside
+    # ---- internal
 
     def _load(self) -> None:
         self._layout = Layout.open(self.location, self._mode)
@@ -370,8 +360,8 @@ class Store:
         self._good = {info.row: info for info in good}
         self._rows_by_id = {info.id: info.row for info in good}
 
-    def _note(self, written: Sequence[RowInfo]) -> None:
-        """Hold in memory what was just written."""
+    def _update_rows(self, written: Sequence[RowInfo]) -> None:
+        """Update the descriptions in memory after a write."""
         rows = {info.row for info in written}
         self._bad = [bad for bad in self._bad if bad.row not in rows]
         for info in written:
@@ -379,7 +369,7 @@ class Store:
             self._rows_by_id.pop(before.id, None)
             self._rows_by_id[info.id] = info.row
         last = next(reversed(self._good), -1)
-        mended = any(info.row < last and info.row not in self._good for info in written)
+        out_of_order = any(info.row < last and info.row not in self._good for info in written)
         self._good |= {info.row: info for info in written}
-        if mended:
+        if out_of_order:
             self._good = dict(sorted(self._good.items()))

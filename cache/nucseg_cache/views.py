@@ -1,4 +1,4 @@
-"""What a view of the embeddings is: its name, how its images were made, and whether it keeps them."""
+"""Views of the embeddings: their name, how their images were made, and whether they keep these images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nucseg_cache.key import differences
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """One view as it is asked for."""
+    """A view as requested."""
 
     location: str
     """The store, for messages."""
@@ -20,24 +20,24 @@ class ViewSpec:
     side_px: int
     """Side of the store's prepared samples, in pixels."""
     described: Mapping[str, str] | None = None
-    """Everything that decides the pixels of the view's images; None takes the view as it is."""
+    """Everything that determines the pixels of the view's images; None accepts the view as it is."""
     images: bool = False
-    """Whether each row of a new view keeps its prepared image: its colours are not those of the sample."""
+    """Whether each row of a new view keeps its prepared image, because its colours differ from the sample's."""
 
     def __post_init__(self) -> None:
         if not self.name or "." in self.name or "/" in self.name:
             raise CacheError(
-                f"a view is named by letters, digits and hyphens, for example `identity`; got {self.name!r}"
+                f"the name of a view has letters, digits and hyphens, for example `identity`; got {self.name!r}"
             )
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What is sealed with a new view."""
+        """The attributes that are sealed with a new view."""
         described = {"described": dict(self.described)} if self.described else {}
         return {"view": self.name, **described, **({"images": True} if self.images else {})}
 
-    def refuse_another(self, attributes: Mapping[str, Any], key_hash: str) -> None:
-        """Raise ViewDiffers where the view with these attributes was made in another way than the one asked for."""
+    def check_attributes(self, attributes: Mapping[str, Any], key_hash: str) -> None:
+        """Raise ViewDiffers if the view with these attributes was made in another way than requested."""
         if self.described is None:
             return
         cached = {**attributes.get("described", {}), "images of its own": _yes(attributes.get("images"))}
@@ -46,7 +46,7 @@ class ViewSpec:
         if lines:
             raise ViewDiffers(
                 f"the view {self.name} in {self.location} was made differently:\n  " + "\n  ".join(lines) + "\n"
-                "Give the new recipe another name, so that both live beside one another, or delete the old view with "
+                "Give the new recipe another name to keep both views, or delete the old one with "
                 f"`nucseg cache prune {self.location} --key {key_hash}/{self.name}`."
             )
 

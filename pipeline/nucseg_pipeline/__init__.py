@@ -1,1 +1,1 @@
-"""The stages, in order, and the command line."""
+"""The stages and the command line. `import nucseg` offers the functions of the stages."""

@@ -1,4 +1,4 @@
-"""The whole pipeline on drawn images, offline: which commands, with which options."""
+"""The demonstration: all stages on synthetic images, offline, and the commands that they correspond to."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nucseg_pipeline.config.recipe import load_recipe, resolve
 DATASET, ENCODER, RECIPE = "synthetic", "student", "demo"
 
 QUICK_IMAGES, QUICK_TRAINING = 15, {"epochs": 1, "width": 2}
-"""What `--quick` changes."""
+"""Changes made by `--quick`."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """The stages of the demonstration in order, and the commands that they stand for."""
+    """The configurations of the stages in order, and the corresponding commands."""
 
     embed: EmbedConfig
     trainings: tuple[TrainConfig, ...]
@@ -26,27 +26,29 @@ class Demo:
 
     @property
     def embed_command(self) -> str:
-        """As one would type it."""
+        """The command line of the embed stage."""
         limit = {} if self.embed.limit is None else {"limit": self.embed.limit}
         return _command("embed", dataset=DATASET, encoder=ENCODER, cache=self.embed.cache, **limit)
 
     def train_command(self, training: TrainConfig) -> str:
-        """As one would type it."""
+        """The command line of one training."""
         changed = {name: getattr(training, name) for name in QUICK_TRAINING} if self.embed.limit else {}
         options = {"fusion": training.fusion, "cache": training.cache, "run": training.run}
         return _command("train", recipe=RECIPE, **options, **changed)
 
     @property
     def report_command(self) -> str:
-        """As one would type it."""
+        """The command line of the report stage."""
         runs = " ".join(shlex.quote(str(run)) for run in self.report.runs)
         return _command(f"report {runs}", baseline=self.report.baseline, out=self.report.out)
 
 
 def demonstration(folder: Path, *, quick: bool = False) -> Demo:
-    """The demonstration that leaves everything it makes in one folder; a quick one shows that it runs, no more.
+    """Configure the demonstration in a folder; existing embeddings and runs there are kept and resumed.
 
-    A folder in which it was run before is gone on with: what is embedded and trained already stays.
+    Args:
+        folder: gets cache, runs and report.
+        quick: use few images and one epoch, to check that all stages run.
     """
     cache = str(folder / "cache")
     given = {**load_recipe(RECIPE, "train"), **(QUICK_TRAINING if quick else {})}
@@ -65,7 +67,6 @@ def demonstration(folder: Path, *, quick: bool = False) -> Demo:
             {"dataset": DATASET, "encoder": ENCODER, "cache": cache, "limit": QUICK_IMAGES if quick else None},
         ),
         trainings=trainings,
-        # the unguided run is what the guided one is compared with
         report=ReportConfig(runs=tuple(runs.values()), out=folder / "report", baseline="unguided"),
         folder=folder,
     )

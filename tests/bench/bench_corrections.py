@@ -89,7 +89,7 @@ def main() -> None:
     keys = store.keys()
     key = next(key for key in keys if set(D4_VIEWS) <= set(store.views(key)))
     views = [store.embeddings(key, view) for view in ("identity", *D4_VIEWS)]
-    complete = set.intersection(*({info.row for info in view.there()} for view in views))
+    complete = set.intersection(*({info.row for info in view.embedded_rows()} for view in views))
     rows = np.random.default_rng(options.seed).permutation(sorted(complete)).tolist()
     tests = [orbit(views, row) for row in rows[: options.test_images]]
     others = rows[options.test_images :]

@@ -100,7 +100,7 @@ def measure_epochs(store: Store, embeddings: Embeddings, preload: str, options: 
     )
     model_trainer = Trainer(config, open_accelerator(config))
     device = model_trainer.accelerator.device
-    ids = [info.id for info in embeddings.there() if info.present]
+    ids = [info.id for info in embeddings.embedded_rows() if info.present]
     train_ids, validation_ids = ids[: options.images], ids[options.images :][: options.images // 3]
     start = time.perf_counter()
     train = EmbeddingDataset(store, embeddings, train_ids, preload=preload, device=device)
@@ -126,7 +126,7 @@ def measure_epochs(store: Store, embeddings: Embeddings, preload: str, options: 
 
 
 def measure_parts(store: Store, embeddings: Embeddings, options: argparse.Namespace) -> None:
-    ids = [info.id for info in embeddings.there() if info.present][: options.images]
+    ids = [info.id for info in embeddings.embedded_rows() if info.present][: options.images]
     device = torch.device(options.device)
     rows = EmbeddingDataset(store, embeddings, ids, device=device)
     shares = [share for share in batches(range(len(ids)), options.batch_size) if len(share) == options.batch_size]

@@ -165,9 +165,9 @@ def compare_shifts(run: Path, slide: Path, overlap: float) -> None:
     first = 0
     for what, (tiles, blocks) in SHIFTS.items():
         opened = open_slide(slide)
-        look = predictor.looking(opened, shift=tiles)
-        rows = map_rows(look.scene, predictor.engine, everything=False, progress=lambda done: None)
-        n = sum(len(band.nuclei) for band in bands(look.scene, rows, predictor.run.rule, blocks))
+        tiled = predictor.prediction_for(opened, shift=tiles).tiled
+        rows = map_rows(tiled, predictor.tile_model, everything=False, progress=lambda done: None)
+        n = sum(len(band.nuclei) for band in bands(tiled, rows, predictor.run.rule, blocks))
         opened.close()
         first = first or n
         print(f"overlap {overlap}, {what}: {n} nuclei ({n / first - 1:+.2%})")

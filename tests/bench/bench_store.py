@@ -82,7 +82,7 @@ def measure_formats(folder: Path, options: argparse.Namespace) -> None:
 def columns_of_format(embeddings: Embeddings, values: np.ndarray) -> list[list[float]]:
     rows = range(len(values))
     written = [milliseconds(lambda row=row: embeddings.write([row], values[row : row + 1])) for row in rows]
-    room = embeddings.room(1)
+    room = embeddings.allocate(1)
     return [
         written,
         each(rows, partial(read_into, embeddings, embeddings.read([0]))),
@@ -98,7 +98,7 @@ def read_into(embeddings: Embeddings, out: np.ndarray, row: int) -> None:
 def real_embeddings(location: str, n_rows: int) -> np.ndarray:
     store = Store.open(location)
     embeddings = store.embeddings(store.find({"format": "f16"}))
-    return embeddings.read([info.row for info in embeddings.there()[:n_rows]]).astype(np.float32)
+    return embeddings.read([info.row for info in embeddings.embedded_rows()[:n_rows]]).astype(np.float32)
 
 
 def each(rows: Sequence[int], read: Callable[[int], object]) -> list[float]:

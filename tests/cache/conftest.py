@@ -1,4 +1,4 @@
-"""A store of three tiny samples, faults that strike at a chosen write, and programs run in processes of their own."""
+"""A store of three tiny samples, faults injected at a chosen write, and programs run in other processes."""
 
 import errno
 import inspect
@@ -25,7 +25,7 @@ SIDE_PX = 8
 
 
 def make_sample(number: int, *, image_version: int = 0, mask_version: int = 0, **changed: Any) -> SampleRow:
-    """A sample of 8 x 8 pixels; the versions count the changes that its files have seen."""
+    """A sample of 8 x 8 pixels; the versions count the changes of its files."""
     random = np.random.default_rng((number, image_version, mask_version))
     fields: dict[str, Any] = {
         "id": f"image {number}",
@@ -43,8 +43,8 @@ def make_sample(number: int, *, image_version: int = 0, mask_version: int = 0, *
 
 
 def make_embedding(number: int, *, image_version: int = 0) -> np.ndarray:
-    """(256, 64, 64) float32 that every format holds exactly, no two alike, and quick to compress."""
-    # a channel of only -1, 0 and 1 comes back as it was, however many codes there are between them
+    """(256, 64, 64) float32 that every format stores exactly, all different, and quick to compress."""
+    # a channel of only -1, 0 and 1 is exact in any number of codes
     values = np.repeat(-(np.arange(256, dtype=np.float32) % 2), 64 * 64).reshape(256, 64, 64)
     values[number, 1, 1 + image_version] = 1.0
     return values
@@ -57,7 +57,7 @@ def make_store(location: str | Path, n_rows: int = 3) -> Store:
 
 
 def make_key(**fields: str) -> Key:
-    """A key of what made the embeddings; f16 unless said otherwise."""
+    """A key, by default of format f16."""
     return Key({"architecture": "vit_b", "weights": "6923c33d" * 4, "format": "f16"} | fields)
 
 
@@ -106,7 +106,7 @@ def store_path(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def _prepared_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stores that tests copy instead of making each its own."""
+    """Stores that tests copy instead of creating their own."""
     folder = tmp_path_factory.mktemp("prepared")
     make_store(folder / "samples.zarr")
     embedded = make_store(folder / "embedded.zarr")
@@ -117,7 +117,7 @@ def _prepared_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(_prepared_stores: Path, store_path: Path) -> Store:
-    """Three samples without embeddings, in a folder of its own, open for writing."""
+    """Three samples without embeddings, open for writing."""
     shutil.copytree(_prepared_stores / "samples.zarr", store_path)
     return Store.open(store_path, mode="r+")
 
@@ -137,13 +137,13 @@ def two_blocks(_prepared_stores: Path, store_path: Path) -> Store:
 
 
 def read_through_zarr(patch: pytest.MonkeyPatch) -> None:
-    """Read stores in a folder as those on an object store are read."""
+    """Read stores in a folder through zarr, as on an object store."""
     patch.setattr("nucseg_cache.reading.ChunkFiles.of", lambda array: None)
 
 
 @pytest.fixture(params=["chunk files", "zarr"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How a store in a folder is read: a test that takes this runs for both ways."""
+    """How a store in a folder is read: a test with this fixture runs both ways."""
     if request.param == "zarr":
         read_through_zarr(monkeypatch)
     return str(request.param)
@@ -151,7 +151,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def each_way(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Iterator[str]]:
-    """Both ways of reading, one after the other, for stores that are opened inside the loop."""
+    """Iterate over both ways of reading, for stores that are opened inside the loop."""
 
     def ways() -> Iterator[str]:
         yield "chunk files"
@@ -164,7 +164,7 @@ def each_way(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Iterator[str]]:
 
 @pytest.fixture(params=["folder", "folder through zarr", "memory"])
 def location(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A place where nothing is yet: a folder, read in either way, or an object store."""
+    """An empty place for a store: a folder, read in either way, or an object store."""
     if request.param != "memory":
         if request.param != "folder":
             read_through_zarr(monkeypatch)
@@ -184,7 +184,7 @@ def filled(location: str, _prepared_stores: Path) -> str:
 
 
 class Files(MutableMapping[str, bytes]):
-    """The files of a store by name, wherever it lies, read and written past zarr."""
+    """The files of a store by name, in a folder or on an object store, read and written without zarr."""
 
     def __init__(self, location: str | Path) -> None:
         self._fs, self._root = url_to_fs(str(location))
@@ -226,14 +226,14 @@ def files(store_path: Path) -> Files:
 
 
 class Stopped(BaseException):
-    """A process that is killed: no `except Exception` sees it."""
+    """Simulates a killed process: no `except Exception` catches it."""
 
 
 class Fault:
-    """Counts what zarr and the cache change on disk, and lets the k-th change fail.
+    """Counts the changes that zarr and the cache make on disk, and makes the k-th change fail.
 
-    `kind` "full" raises ENOSPC at the k-th change alone, as a disk does that somebody makes room on. `kind` "killed"
-    stops at the k-th change, half written under a temporary name, and nothing reaches the disk afterwards: no clean-up.
+    Kind "full" raises ENOSPC at the k-th change only, like a disk on which space is then freed. Kind "killed" stops at
+    the k-th change, half written under a temporary name; nothing reaches the disk afterwards, not even clean-up.
     """
 
     def __init__(self, at: int, kind: str) -> None:
@@ -256,7 +256,7 @@ class Fault:
 
 @pytest.fixture
 def strike(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str, Callable[[], None]], Fault]:
-    """Run an operation with a fault at its k-th change to the disk; returns the fault, which says whether it struck."""
+    """Run an operation with a fault at its k-th change on disk; the returned fault tells whether it struck."""
 
     def run(at: int, kind: str, operation: Callable[[], None]) -> Fault:
         fault = Fault(at, kind)
@@ -267,7 +267,7 @@ def strike(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str, Callable[[], 
             except Stopped:
                 pass
             finally:
-                while fault.n_under_way:  # zarr writes several files at once; a killed process would write no more
+                while fault.n_under_way:  # zarr writes several files concurrently; a killed process would stop
                     time.sleep(0.001)
         return fault
 
@@ -275,7 +275,7 @@ def strike(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str, Callable[[], 
 
 
 def _wire(patch: pytest.MonkeyPatch, fault: Fault) -> None:
-    """Let every change that zarr or the cache makes on disk ask the fault first."""
+    """Route every change that zarr or the cache makes on disk through the fault."""
     rename, rmtree = Path.rename, shutil.rmtree
 
     def faulty_rename(self: Path, target: Any) -> Path:
@@ -322,7 +322,7 @@ def _faulty_delete(delete: Callable[..., Awaitable[None]], fault: Fault) -> Call
 
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Start a Python program that knows the helpers above; killed at the end of the test if it still runs."""
+    """Start a Python program that can use the helpers above; it is killed at the end of the test if still running."""
     started: list[subprocess.Popen[str]] = []
 
     def start(program: str, *arguments: str | Path) -> "subprocess.Popen[str]":

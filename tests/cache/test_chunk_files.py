@@ -1,4 +1,4 @@
-"""Chunk files read directly are what zarr reads, damage included, and only what zarr would read."""
+"""Reading chunk files directly returns what zarr returns, also for damaged files."""
 
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
@@ -37,19 +37,19 @@ def everything(store: Store, key_of: MakeKey, embedding: MakeEmbedding) -> Store
 
 
 def cause(bad: BadRow) -> tuple[int, str, str]:
-    """Row, id and reason, without the codec's own words."""
+    """Row, id and reason, without the codec's message."""
     return bad.row, bad.id, bad.reason.partition(" (")[0]
 
 
-def all_that_is_read(location: str, key: Key) -> list[Any]:
-    """What a store returns of itself, bit for bit, and what it does not, and why not."""
+def read_everything(location: str, key: Key) -> list[Any]:
+    """Everything that can be read from a store, and the reasons for rows that cannot."""
     store = Store.open(location)
     embeddings = store.embeddings(key, VIEW)
     stored, bad = embeddings.try_read_stored(range(3))
     samples, bad_samples = store.try_read_samples(range(3))
     return [
-        store.described(),
-        [cause(one) for one in (*store.damaged(), *bad, *bad_samples)],
+        store.trusted_rows(),
+        [cause(row) for row in (*store.damaged(), *bad, *bad_samples)],
         *(None if array is None else array.tobytes() for array in (stored.values, stored.scale, stored.images)),
         [(s.id, s.image.tobytes(), s.instances.tobytes(), s.ignore.tobytes()) for s in samples],
         embeddings.missing(sizes=True),
@@ -59,16 +59,14 @@ def all_that_is_read(location: str, key: Key) -> list[Any]:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_both_ways_return_the_same_bits(everything: Store, key_of: MakeKey, each_way: Ways, name: str) -> None:
-    directly, through_zarr = (all_that_is_read(everything.location, key_of(format=name)) for _ in each_way())
+    directly, through_zarr = (read_everything(everything.location, key_of(format=name)) for _ in each_way())
 
     assert directly == through_zarr
     assert directly[1] == []
     assert len(directly[0]) == len(directly[-3]) == 3
 
 
-def test_both_ways_take_the_same_damage_for_damage(
-    everything: Store, key_of: MakeKey, each_way: Ways, files: Files
-) -> None:
+def test_both_ways_report_the_same_damage(everything: Store, key_of: MakeKey, each_way: Ways, files: Files) -> None:
     key = key_of(format="i8")
     names = sorted(n for n in files if "/c/" in n and ("samples" in n or key.hash in n))
     assert len(names) == 9 + 10 + 6 + 3
@@ -85,13 +83,13 @@ def test_both_ways_take_the_same_damage_for_damage(
             del files[name]
         else:
             files[name] = bytes(content[:place] if how == "cut" else content)
-        directly, through_zarr = (all_that_is_read(everything.location, key) for _ in each_way())
+        directly, through_zarr = (read_everything(everything.location, key) for _ in each_way())
         files[name] = sound[name]
         assert directly == through_zarr
         seen.append(bool(directly[1]))
 
     harmed()
-    assert sum(seen) > len(seen) / 2  # most harm was done to something
+    assert sum(seen) > len(seen) / 2  # most edits were damage
 
 
 FRAMES = {
@@ -105,20 +103,19 @@ FRAMES = {
 def test_a_file_with_a_right_crc_is_not_decoded_past_the_array(
     embedded: Store, key: Key, files: Files, frame: bytes
 ) -> None:
-    """Larger than its row: a decoder in C would write past the end of the caller's array."""
+    """With a frame larger than its row, a decoder in C would write past the end of the caller's array."""
     name = f"embeddings/{key.hash}/identity/values/c/1/0/0/0"
     files[name] = with_crc(frame)
     out = np.ones((2, 256, 64, 64), np.float16)
 
     _, bad = embedded.embeddings(key).try_read([1], out=out[:1])
 
-    assert [cause(one) for one in bad] == [(1, "image 1", "it cannot be decoded")]
+    assert [cause(row) for row in bad] == [(1, "image 1", "it cannot be decoded")]
     assert not out[0].any()
     assert (out[1] == 1).all()
 
 
 def with_crc(frame: bytes) -> bytes:
-
     return frame + int(google_crc32c.value(frame)).to_bytes(4, "little")
 
 
@@ -129,12 +126,12 @@ def test_embeddings_are_read_into_the_callers_array(
     embeddings = store.embeddings(key_of(format=name))
     embeddings.write([0, 1, 2], np.stack([embedding(n) for n in range(3)]))
     out = np.full((2, 256, 64, 64), 7, "float16" if name == "f16" else "float32")
-    room = embeddings.room(2)
+    buffer = embeddings.allocate(2)
 
     assert embeddings.read([2, 0], out=out) is out
-    assert embeddings.read_stored([2, 0], out=room) is room
+    assert embeddings.read_stored([2, 0], out=buffer) is buffer
 
-    for found in (out, room.values * (1 if room.scale is None else room.scale[:, :, None, None])):
+    for found in (out, buffer.values * (1 if buffer.scale is None else buffer.scale[:, :, None, None])):
         np.testing.assert_array_equal(found, np.stack([embedding(2), embedding(0)]))
 
 
@@ -173,13 +170,13 @@ def test_many_threads_read_the_same_rows_right(everything: Store, key_of: MakeKe
     assert wrong == []
 
 
-def test_what_is_read_side_by_side_keeps_its_order_and_its_errors() -> None:
+def test_parallel_map_keeps_order_and_raises_errors() -> None:
     assert parallel_map(lambda number: number * 2, range(50)) == list(range(0, 100, 2))
     with pytest.raises(ZeroDivisionError):
         parallel_map(lambda number: 1 // number, [1, 2, 0])
 
 
-OTHERWISE: dict[str, dict[str, Any]] = {
+OTHER_LAYOUTS: dict[str, dict[str, Any]] = {
     "no CRC": {"compressors": [BloscCodec()]},
     "no Blosc": {"compressors": [Crc32cCodec()]},
     "chunks across rows": {"chunks": (4, 2)},
@@ -188,8 +185,8 @@ OTHERWISE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("changed", OTHERWISE.values(), ids=OTHERWISE)
-def test_an_array_laid_out_otherwise_is_left_to_zarr(tmp_path: Any, changed: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changed", OTHER_LAYOUTS.values(), ids=OTHER_LAYOUTS)
+def test_an_array_of_another_layout_is_read_by_zarr(tmp_path: Any, changed: dict[str, Any]) -> None:
     asked = {"shape": (8, 4), "chunks": (4, 4), "dtype": "i4", "compressors": [BloscCodec(), Crc32cCodec()]} | changed
     array = zarr.create_array(tmp_path / "a.zarr", **asked)
 
@@ -206,7 +203,7 @@ def test_rows_across_files_are_those_that_zarr_reads(tmp_path: Any, chunk_rows: 
         dtype="i4",
         compressors=[BloscCodec(), Crc32cCodec()],
     )
-    array[:6] = np.arange(18, dtype="i4").reshape(6, 3)  # the rest has no file where it does not share one
+    array[:6] = np.arange(18, dtype="i4").reshape(6, 3)  # later rows have no file unless they share one
 
     files = ChunkFiles.of(array)
 

@@ -1,4 +1,4 @@
-"""A store is created under a temporary name and renamed: it is there whole, or not at all."""
+"""A store is created completely or not at all: under a temporary name that is then renamed."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_a_killed_creation_leaves_nothing_that_opens_and_the_next_one_cleans_up(
         assert sorted(path.name for path in folder.iterdir()) == [".d.zarr.lock", "d.zarr"]
 
 
-def test_a_full_disk_during_creation_is_told_and_leaves_nothing(
+def test_a_full_disk_during_creation_is_reported_and_leaves_nothing(
     strike: Callable[..., Any], new_store: NewStore, tmp_path: Path
 ) -> None:
     for at in (1, 7, 20):
@@ -54,7 +54,7 @@ def test_the_leftovers_of_other_stores_are_not_touched(new_store: NewStore, tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "d.zarr", ".d.zarr.lock"])
 
 
-def test_of_two_processes_that_create_at_once_one_wins_and_the_other_is_told(
+def test_of_two_processes_that_create_at_once_one_wins_and_the_other_gets_store_exists(
     process: Callable[..., Any], tmp_path: Path
 ) -> None:
     program = """
@@ -74,10 +74,10 @@ def test_of_two_processes_that_create_at_once_one_wins_and_the_other_is_told(
     for child in children:
         child.stdin.write("go\n")
         child.stdin.flush()
-    one, other = (child.communicate(timeout=300)[0].split() for child in children)
+    outcomes = [child.communicate(timeout=300)[0].split() for child in children]
 
     assert [child.returncode for child in children] == [0, 0]
-    assert [{*pair} for pair in zip(one, other, strict=True)] == [{"made", "exists"}] * 8
+    assert [{*pair} for pair in zip(*outcomes, strict=True)] == [{"made", "exists"}] * 8
     for n in range(8):
         assert Store.open(tmp_path / f"{n}.zarr").n_rows == 1
 
@@ -90,7 +90,7 @@ def test_an_empty_folder_is_taken_and_a_full_one_is_not(new_store: NewStore, tmp
 
     assert new_store(tmp_path / "empty.zarr").n_rows == 3
     for name in ("full.zarr", "file.zarr"):
-        with pytest.raises(StoreExists, match="there is something at"):
+        with pytest.raises(StoreExists, match="already exists, and a store is only created in an empty place"):
             new_store(tmp_path / name)
 
 
@@ -98,10 +98,12 @@ def test_the_folders_above_are_made(new_store: NewStore, tmp_path: Path) -> None
     assert new_store(tmp_path / "a" / "b" / "d.zarr").n_rows == 3
 
 
-def test_a_place_that_cannot_be_written_is_told_with_a_way_out(new_store: NewStore, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_an_error_that_says_what_to_do(new_store: NewStore, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
 
-    with pytest.raises(StoreAccessError, match=r"creating the folder .*file failed: .*everything that was finished"):
+    with pytest.raises(
+        StoreAccessError, match=r"creating the folder .*file failed: .*choose another place with --cache"
+    ):
         new_store(tmp_path / "file" / "d.zarr")
 
 

@@ -1,7 +1,7 @@
-"""A fault at any write: what is finished is kept, nothing wrong is read, a repeat mends all of it.
+"""A fault at any write: finished rows are kept, nothing wrong is read, and repeating the operation repairs the rest.
 
-For each operation its changes to the disk are counted, and then it is run again and again with a fault at one of them:
-the disk is full, or the process is killed and nothing is cleaned up.
+The changes of each operation on disk are counted, then the operation is run repeatedly with a fault at one of them: a
+full disk, or a killed process that cleans nothing up.
 """
 
 import shutil
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nucseg_cache import CacheError, EmbeddingNotFound, Key, SampleRow, Store, StoreAccessError
+from nucseg_cache import EmbeddingNotFound, Key, SampleRow, Store, StoreAccessError
 
 MakeSample, MakeEmbedding = Callable[..., SampleRow], Callable[..., np.ndarray]
 Snapshot = Callable[[Path], Mapping[str, bytes]]
@@ -23,16 +23,16 @@ I8 = Key({"architecture": "vit_b", "format": "i8"})
 
 
 class Operation:
-    """Something that is done to a store of three samples with embeddings of KEY."""
+    """An operation on a store of three samples with embeddings of KEY."""
 
     key: Key | None = None
-    """The embeddings that it writes, if it writes any."""
+    """The embeddings that it writes, if any."""
 
     def __init__(self, sample: MakeSample, embedding: MakeEmbedding) -> None:
         self.sample, self.embedding = sample, embedding
 
     def prepare(self, store: Store) -> None:
-        """What was done before, without a fault."""
+        """Done before, without a fault."""
 
     def __call__(self, store: Store) -> None:
         raise NotImplementedError
@@ -48,9 +48,9 @@ class Replace(Operation):
         store.replace(1, self.sample(1, image_version=1, mask_version=1))
 
 
-class Mark(Operation):
+class SetPresent(Operation):
     def __call__(self, store: Store) -> None:
-        store.mark(1, present=False)
+        store.set_present(1, present=False)
 
 
 class RememberSource(Operation):
@@ -59,7 +59,7 @@ class RememberSource(Operation):
 
 
 class WriteFirst(Operation):
-    """The first embeddings of a key: its groups and arrays are made."""
+    """The first embeddings of a key, which creates its groups and arrays."""
 
     key = I8
 
@@ -86,7 +86,14 @@ class WriteMore(Operation):
         store.embeddings(KEY).write([3], self.embedding(3)[None])
 
 
-OPERATIONS = [Append, Replace, Mark, RememberSource, WriteFirst, WriteAgain, WriteMore]
+class Clear(Operation):
+    key = KEY
+
+    def __call__(self, store: Store) -> None:
+        store.embeddings(KEY).clear([1])
+
+
+OPERATIONS = [Append, Replace, SetPresent, RememberSource, WriteFirst, WriteAgain, WriteMore, Clear]
 
 
 @pytest.fixture(params=OPERATIONS)
@@ -150,17 +157,19 @@ def test_a_disk_full_at_some_write(
         shutil.copytree(store_path, path)
         store = Store.open(path, mode="r+")
 
-        with pytest.raises(StoreAccessError, match=r"No space left on device\. Free some space there.*is kept"):
+        with pytest.raises(
+            StoreAccessError, match=r"No space left on device\. Free some space there.*Finished work is kept"
+        ):
             strike(at, "full", lambda store=store: operation(store))
         every_read_is_right(path, operation, each_way)
-        operation(store)  # the same object goes on once there is space
+        operation(store)  # the same object works once there is space
 
         assert dict(files_of(path)) == expected, f"after a full disk at change {at} of {n_changes}"
         assert Store.open(path).table == store.table
 
 
 def moments(n_changes: int) -> list[int]:
-    """All of them; of a long operation's first half, where arrays are made or grow one like the other, every fourth."""
+    """All changes; of the first half of a long operation, where arrays are created or extended, every fourth."""
     return [at for at in range(1, n_changes + 1) if n_changes < 15 or at > n_changes // 2 or at % 4 == 1]
 
 
@@ -170,12 +179,12 @@ def every_read_is_right(path: Path, operation: Operation, each_way: Ways) -> Non
 
 
 def reads_are_right(store: Store, operation: Operation) -> None:
-    """What a store returns was written as that row: before or after, never anything else."""
+    """What a store returns for a row is its content before or after the operation, never anything else."""
     if operation.key is None:
         for row in range(store.n_rows):
             good, bad = store.try_read_samples([row])
             assert len(good) + len(bad) == 1
-            assert {b.row for b in bad} <= {b.row for b in store.damaged()}, "it is not found without reading it"
+            assert {b.row for b in bad} <= {b.row for b in store.damaged()}, "not found without reading"
             for found in good:
                 version = found.image_digest[1] - 100
                 expected = operation.sample(row, image_version=version, mask_version=version)
@@ -197,7 +206,7 @@ def reads_are_right(store: Store, operation: Operation) -> None:
 
 
 def repeat(store: Store, operation: Operation) -> None:
-    """What the next run does: the operation once more, where it has not happened."""
+    """What the next run does: the operation once more, unless it was completed."""
     damaged = [bad.row for bad in store.damaged()]
     assert damaged in ([], [1]) if isinstance(operation, Replace) else damaged == []
     if not (isinstance(operation, Append) and store.has("image 3")):
@@ -205,7 +214,7 @@ def repeat(store: Store, operation: Operation) -> None:
 
 
 def left_behind(name: str) -> bool:
-    """What a killed process leaves, and `prune` takes away."""
+    """Whether a file was left by a killed process, for `prune` to delete."""
     return name.endswith(".partial") or ".tmp/" in name
 
 
@@ -223,7 +232,7 @@ def test_a_row_finished_before_the_disk_was_full_is_kept(
 
 
 @pytest.mark.usefixtures("way")
-def test_a_failure_to_read_is_told_apart_from_damage(
+def test_a_failure_to_read_is_distinguished_from_damage(
     embedded: Store, monkeypatch: pytest.MonkeyPatch, key: Key
 ) -> None:
     async def refuse(*_: object, **__: object) -> None:
@@ -235,7 +244,7 @@ def test_a_failure_to_read_is_told_apart_from_damage(
     embeddings = embedded.embeddings(key)
     embeddings.read([0])
     monkeypatch.setattr("zarr.storage.LocalStore.get", refuse)
-    monkeypatch.setattr("nucseg_cache.chunk_files.io.FileIO", refuse_at_once)
+    monkeypatch.setattr("io.FileIO", refuse_at_once)
 
     for operation in (
         lambda: embeddings.read([0]),
@@ -243,35 +252,30 @@ def test_a_failure_to_read_is_told_apart_from_damage(
         lambda: embedded.read_samples([0]),
         embedded.keys,
         lambda: embedded.find({}),
-        lambda: embedded.embeddings(key).there(),
+        lambda: embedded.embeddings(key).embedded_rows(),
         lambda: Store.open(embedded.location),
     ):
-        with pytest.raises(StoreAccessError, match=r"Permission denied\. Ask for the permission, or choose another"):
+        with pytest.raises(StoreAccessError, match=r"Permission denied\. Get the permission, or choose another"):
             operation()
 
 
 @pytest.mark.usefixtures("way")
-def test_a_file_that_cannot_be_opened_is_named_with_what_to_do(embedded: Store, store_path: Path, key: Key) -> None:
+def test_a_file_that_cannot_be_opened_is_named(embedded: Store, store_path: Path, key: Key) -> None:
     file = store_path / f"embeddings/{key.hash}/identity/record/c/0/0"
     file.unlink()
     file.symlink_to(file)
 
-    with pytest.raises(StoreAccessError, match=rf"delete {file}\. Then `nucseg cache verify` finds what it held"):
+    with pytest.raises(StoreAccessError, match=rf"Fix that file, or delete {file}\. Then run `nucseg cache verify`"):
         Store.open(store_path).embeddings(key).read([0])
 
 
-def test_what_stands_where_something_else_is_needed_is_named(embedded: Store, store_path: Path, key: Key) -> None:
+def test_a_file_in_place_of_a_folder_or_the_reverse_is_named(embedded: Store, store_path: Path, key: Key) -> None:
     values = store_path / f"embeddings/{key.hash}/identity/values/c"
     shutil.rmtree(values / "0")
     (values / "0").write_text("x")
     (values / "1/0/0/0").unlink()
     (values / "1/0/0/0").mkdir()
 
-    for row, told in ((0, "a folder is needed: delete {}/0,"), (1, r"a file is needed: delete {}/1/0/0/0\.")):
-        with pytest.raises(StoreAccessError, match=told.format(values)):
+    for row, message in ((0, "a folder is needed: delete {}/0,"), (1, r"a file is needed: delete {}/1/0/0/0\.")):
+        with pytest.raises(StoreAccessError, match=message.format(values)):
             embedded.embeddings(key).write([row], np.ones((1, 256, 64, 64), np.float32))
-
-
-def test_every_error_is_one_that_the_command_line_knows() -> None:
-    assert issubclass(StoreAccessError, CacheError)
-    assert not issubclass(StoreAccessError, OSError)

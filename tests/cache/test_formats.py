@@ -1,4 +1,4 @@
-"""f16, f32, i8, i6: what comes back, within what bounds, and what is refused."""
+"""f16, f32, i8, i6: what is read back, the error bounds, and what is refused."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from nucseg_cache import FORMATS, EmbeddingNotFound, Key, Store, UnstorableEmbed
 from nucseg_cache.formats import Floats, checked, format_named
 
 VALUES = {
-    # the range that a format holds
+    # the range of a format
     "f16": st.floats(-65504, 65504, width=32),
     "f32": st.floats(width=32, allow_nan=False, allow_infinity=False),
     "codes": st.floats(width=32, allow_nan=False, allow_infinity=False),
@@ -60,7 +60,7 @@ def test_f32_returns_every_bit(values: np.ndarray, channel: int) -> None:
 
 @FEW
 @given(hnp.arrays(np.float32, 50, elements=VALUES["f16"]), st.integers(0, 255))
-def test_f16_is_off_by_at_most_what_it_states(values: np.ndarray, channel: int) -> None:
+def test_f16_stays_within_its_error_bound(values: np.ndarray, channel: int) -> None:
     rows = embedding_with(values, channel)
 
     error = np.abs(there_and_back("f16", rows).astype(np.float64) - rows)
@@ -68,8 +68,8 @@ def test_f16_is_off_by_at_most_what_it_states(values: np.ndarray, channel: int) 
     assert (error <= np.maximum(2.0**-11 * np.abs(rows.astype(np.float64)), 2.0**-25)).all()
 
 
-def assert_as_close_as_stated(name: str, rows: np.ndarray) -> None:
-    """Each value is off by at most what the format states of its channel."""
+def assert_within_bound(name: str, rows: np.ndarray) -> None:
+    """Each value stays within the error bound that the format states."""
     share, least = map(int, re.fullmatch(r"at most 1/(\d+) of .*, or 2\*\*-(\d+) where .*", STATED[name]).groups())
     largest = np.abs(rows.astype(np.float64)).max(axis=(2, 3), keepdims=True)
     assert (
@@ -80,20 +80,20 @@ def assert_as_close_as_stated(name: str, rows: np.ndarray) -> None:
 @FEW
 @pytest.mark.parametrize("name", STEPS)
 @given(values=hnp.arrays(np.float32, 50, elements=VALUES["codes"]), channel=st.integers(0, 255))
-def test_codes_are_off_by_at_most_what_they_state(name: str, values: np.ndarray, channel: int) -> None:
-    assert_as_close_as_stated(name, embedding_with(values, channel))
+def test_codes_stay_within_their_error_bound(name: str, values: np.ndarray, channel: int) -> None:
+    assert_within_bound(name, embedding_with(values, channel))
 
 
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("largest", [3.4028235e38, 2.0**-126, 1e-40, 2.0**-142, 1e-45], ids=str)
-def test_the_stated_error_holds_at_both_ends_of_the_floats(name: str, largest: float) -> None:
+def test_the_error_bound_holds_for_the_largest_and_smallest_floats(name: str, largest: float) -> None:
     values = np.linspace(-largest, largest, 4096)
 
-    assert_as_close_as_stated(name, embedding_with(values, 3))
+    assert_within_bound(name, embedding_with(values, 3))
 
 
 @pytest.mark.parametrize(("name", "n_codes"), STEPS.items())
-def test_the_stated_error_is_that_of_so_many_steps(name: str, n_codes: int) -> None:
+def test_the_error_bound_follows_from_the_number_of_codes(name: str, n_codes: int) -> None:
     values = np.linspace(-1, 1, 4096)
     rows = embedding_with(values, 0)
 
@@ -102,16 +102,16 @@ def test_the_stated_error_is_that_of_so_many_steps(name: str, n_codes: int) -> N
     assert len(np.unique(back[0, 0])) == n_codes
     assert np.abs(back - rows)[0, 0].max() == pytest.approx(1 / (n_codes - 1), rel=0.01)
     share = int(re.search(r"1/(\d+)", STATED[name]).group(1))
-    assert share == n_codes - 2  # a step less than exact arithmetic gives: room for float32's
+    assert share == n_codes - 2  # one step less than in exact arithmetic, to allow for float32 rounding
 
 
 @pytest.mark.parametrize(("name", "n_bytes", "error"), [("i8", 0.9 * 2**20, 2e-4), ("i6", 0.65 * 2**20, 3e-3)])
-def test_a_real_embedding_is_stored_as_small_and_as_exactly_as_the_readme_says(
+def test_size_and_error_of_a_real_embedding_are_those_of_the_readme(
     real_embedding: Floats, name: str, n_bytes: float, error: float
 ) -> None:
     back = there_and_back(name, real_embedding)
 
-    assert_as_close_as_stated(name, real_embedding)
+    assert_within_bound(name, real_embedding)
     centred = real_embedding - real_embedding.mean(axis=(2, 3), keepdims=True)
     assert ((back - real_embedding) ** 2).sum() < error * (centred**2).sum()
     codec = FORMATS[name].compressor.to_dict()["configuration"]
@@ -122,14 +122,14 @@ def test_a_real_embedding_is_stored_as_small_and_as_exactly_as_the_readme_says(
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_half_precision_is_scaled_as_exactly_as_single_precision(name: str) -> None:
+def test_half_precision_input_is_encoded_like_single_precision(name: str) -> None:
     rows = embedding_with(np.array([0.1, 3e-5, -2e-6], np.float16), 7).astype(np.float16)
 
     np.testing.assert_array_equal(there_and_back(name, rows), there_and_back(name, rows.astype(np.float32)))
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_decoding_into_an_array_is_decoding(name: str) -> None:
+def test_decoding_into_a_given_array_returns_the_same(name: str) -> None:
     stored = FORMATS[name].encode(embedding_with(np.array([0.1, 3e-5, -2e-6]), 7))
     expected = FORMATS[name].decode(stored)
     out = np.full_like(expected, 7)
@@ -147,7 +147,7 @@ def test_a_channel_of_zeros_stays_zeros(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_what_comes_back_has_the_type_that_reading_promises(name: str) -> None:
+def test_decoded_values_have_the_documented_type(name: str) -> None:
     back = there_and_back(name, embedding_with(np.ones(3), 0))
 
     assert back.shape == (1, 256, 64, 64)
@@ -157,11 +157,11 @@ def test_what_comes_back_has_the_type_that_reading_promises(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("f16", 65520.0), ("f16", -1e9), ("f32", 1e39), ("i8", -1e39), ("i6", 1e39)], ids=str
 )
-def test_what_a_format_cannot_hold_is_refused_with_a_way_out(name: str, value: float) -> None:
+def test_an_overflow_is_refused(name: str, value: float) -> None:
     rows = embedding_with(np.array([1.0]), 3).astype(np.float64)
     rows[0, 5, 6, 7] = value
 
-    with pytest.raises(UnstorableEmbedding, match=r"holds .*(65504: use --format f32|3\.4e38)"):
+    with pytest.raises(UnstorableEmbedding, match=r"contains .*(65504\. Use --format f32|3\.4e38)"):
         FORMATS[name].encode(rows)
 
 
@@ -170,13 +170,13 @@ def test_the_largest_half_is_not_refused() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), [("f16", np.nan), ("f32", np.inf), ("i8", -np.inf)])
-def test_values_that_are_not_finite_are_refused_and_nothing_is_written(
+def test_nan_and_infinity_are_refused_and_nothing_is_written(
     name: str, value: float, store: Store, key_of: Callable[..., Key], files: Mapping[str, bytes]
 ) -> None:
     embeddings, before = store.embeddings(key_of(format=name)), dict(files)
     rows = np.concatenate([embedding_with(np.ones(1), 0), embedding_with(np.array([1.0, value]), 9)])
 
-    with pytest.raises(UnstorableEmbedding, match="not finite: nothing of this batch was stored"):
+    with pytest.raises(UnstorableEmbedding, match="NaN or infinity: nothing of this batch was stored"):
         embeddings.write([0, 1], rows)
 
     assert dict(files) == before
@@ -185,13 +185,13 @@ def test_values_that_are_not_finite_are_refused_and_nothing_is_written(
         embeddings.read([0])
 
 
-def test_an_overflow_leaves_the_rows_that_were_there(
+def test_an_overflow_leaves_existing_rows_unchanged(
     embedded: Store, key: Key, files: Mapping[str, bytes], embedding: Callable[..., np.ndarray]
 ) -> None:
     before, rows = dict(files), embedding(1)[None].copy()
     rows[0, 0, 0, 0] = 1e6
 
-    with pytest.raises(UnstorableEmbedding, match=r"1e\+06, float16 holds at most 65504: use --format f32"):
+    with pytest.raises(UnstorableEmbedding, match=r"1e\+06, the largest float16 is 65504\. Use --format f32"):
         embedded.embeddings(key).write([1], rows)
 
     assert dict(files) == before
@@ -202,24 +202,24 @@ def test_an_overflow_leaves_the_rows_that_were_there(
     [np.zeros((256, 64, 64), np.float32), np.zeros((1, 64, 64, 256), np.float32), np.zeros((1, 256, 64, 64), np.int8)],
     ids=lambda values: f"{values.dtype} {values.shape}",
 )
-def test_what_is_no_embedding_is_refused(values: np.ndarray) -> None:
+def test_arrays_of_another_shape_or_type_are_refused(values: np.ndarray) -> None:
     with pytest.raises(UnstorableEmbedding, match=r"floats of shape \(n, 256, 64, 64\), got"):
         checked(values)
 
 
 @pytest.mark.parametrize(("rows", "n_values"), [([0, 1], 1), ([0], 2), ([1, 1], 2)])
 def test_each_row_gets_exactly_one_embedding(store: Store, key: Key, rows: list[int], n_values: int) -> None:
-    with pytest.raises(UnstorableEmbedding, match="each row gets one embedding"):
+    with pytest.raises(UnstorableEmbedding, match="expected one embedding per row"):
         store.embeddings(key).write(rows, np.ones((n_values, 256, 64, 64), np.float32))
 
 
-def test_an_unknown_format_names_those_that_exist() -> None:
+def test_an_unknown_format_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(UnstorableEmbedding, match=r"'i4'\. Known: f16, f32, i8, i6"):
         format_named("i4")
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_stated_error_lies_beside_the_key(store: Store, key_of: Callable[..., Key], name: str) -> None:
+def test_the_error_bound_is_recorded_with_the_key(store: Store, key_of: Callable[..., Key], name: str) -> None:
     key = key_of(format=name)
     store.embeddings(key, recorded={"torch": "2"}).write([0], np.ones((1, 256, 64, 64), np.float32))
 

@@ -1,4 +1,4 @@
-"""Keys: what is equal, what differs, and how that reads."""
+"""Keys: equality, differences and how they are printed."""
 
 import hashlib
 import pickle
@@ -19,20 +19,20 @@ def test_the_order_of_the_fields_does_not_matter(fields: dict[str, str], random:
     shuffled = list(fields.items())
     random.shuffle(shuffled)  # type: ignore[attr-defined]
 
-    one, other = Key(fields), Key(dict(shuffled))
+    key, other = Key(fields), Key(dict(shuffled))
 
-    assert one == other
-    assert hash(one) == hash(other)
-    assert one.hash == other.hash
+    assert key == other
+    assert hash(key) == hash(other)
+    assert key.hash == other.hash
 
 
 @settings(max_examples=40, deadline=None)
 @given(FIELDS, FIELDS)
-def test_keys_are_equal_exactly_when_their_fields_are(one: dict[str, str], other: dict[str, str]) -> None:
-    one, other = {**one, "format": "f16"}, {**other, "format": "f16"}
+def test_keys_are_equal_exactly_when_their_fields_are(fields: dict[str, str], other: dict[str, str]) -> None:
+    fields, other = {**fields, "format": "f16"}, {**other, "format": "f16"}
 
-    assert (Key(one) == Key(other)) == (one == other)
-    assert (Key(one).hash == Key(other).hash) == (one == other)
+    assert (Key(fields) == Key(other)) == (fields == other)
+    assert (Key(fields).hash == Key(other).hash) == (fields == other)
 
 
 def test_the_hash_is_the_one_the_format_describes() -> None:
@@ -66,7 +66,7 @@ def test_a_key_can_be_sent_to_another_process() -> None:
 
 @pytest.mark.parametrize("fields", [{"format": "f16", "layer": 3}, {"format": "f16", "": "x"}, {"format": ""}])
 def test_fields_that_are_not_named_strings_are_refused(fields: dict[str, str]) -> None:
-    with pytest.raises(CacheError, match="named strings"):
+    with pytest.raises(CacheError, match="fields are non-empty strings by name"):
         Key(fields)
 
 
@@ -75,7 +75,7 @@ def test_a_key_without_a_storage_format_is_refused() -> None:
         Key({"architecture": "vit_b"})
 
 
-def test_a_key_answers_what_is_asked_of_it_and_nothing_else() -> None:
+def test_a_key_answers_requests_for_any_of_its_fields() -> None:
     key = Key({"format": "f16", "architecture": "vit_b"})
 
     assert key.answers({})

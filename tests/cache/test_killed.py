@@ -1,4 +1,4 @@
-"""Processes killed with SIGKILL while they write: whoever comes next ends where an undisturbed run ends."""
+"""Processes killed with SIGKILL while they write: the next run ends with the same files as an undisturbed run."""
 
 import signal
 import time
@@ -70,7 +70,7 @@ def test_embedding_killed_at_five_moments_and_resumed_ends_bit_equal(
 READ = """
     store = Store.open(sys.argv[1])
     embeddings = store.embeddings(make_key())
-    told = dict.fromkeys(("old", "new", "bad"), 0)
+    counts = dict.fromkeys(("old", "new", "bad"), 0)
     old = [make_embedding(row) for row in range(3)]
     new = [make_embedding(row, image_version=1) for row in range(3)]
     print("reading", flush=True)
@@ -81,14 +81,14 @@ READ = """
         for row in range(3):
             kind = "bad" if row in bad_rows else "old" if np.array_equal(values[row], old[row]) else "new"
             assert kind != "new" or np.array_equal(values[row], new[row]), "a row that is neither"
-            told[kind] += 1
+            counts[kind] += 1
         good, bad = store.try_read_samples(range(3))
         for found in good:
             expected = make_sample(int(found.id[-1]))
             for name in ("image", "instances", "ignore"):
                 assert np.array_equal(getattr(found, name), getattr(expected, name)), "a sample that is neither"
-            told["old"] += 1
-        told["bad"] += len(bad)
+            counts["old"] += 1
+        counts["bad"] += len(bad)
         if sys.argv[3] == "reopen":
             try:
                 store = Store.open(sys.argv[1])
@@ -96,12 +96,12 @@ READ = """
             except RowDamaged:
                 pass
             embeddings = store.embeddings(make_key())
-    print(told["old"], told["new"], told["bad"], flush=True)
+    print(counts["old"], counts["new"], counts["bad"], flush=True)
 """
 
 
 @pytest.mark.parametrize("what", ["the same image", "another image"])
-def test_a_reader_beside_a_writer_sees_whole_rows_or_an_error(
+def test_a_reader_sees_whole_rows_or_an_error_while_another_process_writes(
     embedded: Store,
     key: Key,
     sample: Callable[..., Any],
@@ -125,6 +125,6 @@ def test_a_reader_beside_a_writer_sees_whole_rows_or_an_error(
 
     old, new, bad = map(int, reader.communicate()[0].split())
     assert reader.returncode == 0
-    assert new == 0  # the reader knows the images as they were when it opened the store
+    assert new == 0  # the reader has the descriptions from when it opened the store
     assert old > 0
     assert old + bad > 6

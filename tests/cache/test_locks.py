@@ -1,15 +1,15 @@
-"""Who may write: one process a block, one for the samples, and nobody beside a pruning."""
+"""Locks: one writer per block, one for the samples, and no other writer during pruning."""
 
+import asyncio
 import signal
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import zarr.storage._local as zarr_local
+from zarr.storage import LocalStore
 
 from nucseg_cache import Key, SampleRow, Store, StoreAccessError
 from nucseg_cache.locks import SAMPLES, StoreLocks, block_slot, shape_slot
@@ -61,7 +61,7 @@ def test_a_link_to_a_store_is_the_same_store(two_blocks: Store, key: Key, tmp_pa
     assert claimed(linked, key, 0)
 
 
-def test_exclusive_waits_for_the_other_process_and_sees_what_it_did(store: Store, process: Process) -> None:
+def test_exclusive_waits_for_the_other_process_and_reloads_the_samples(store: Store, process: Process) -> None:
     other = process(
         """
         store = Store.open(sys.argv[1], mode="r+")
@@ -92,19 +92,19 @@ def test_exclusive_waits_for_the_other_process_and_sees_what_it_did(store: Store
     assert store.info(3).id == "image 3"
 
 
-def test_threads_of_one_process_are_kept_apart_too(tmp_path: Path) -> None:
-    locks = StoreLocks.beside(tmp_path / "d.zarr")
+def test_locks_separate_the_threads_of_a_process_too(tmp_path: Path) -> None:
+    locks = StoreLocks.of(tmp_path / "d.zarr")
     results: list[bool] = []
 
     def attempt() -> None:
-        with locks.try_hold(7) as held:
+        with locks.try_acquire(7) as held:
             results.append(held)
 
     def wait() -> None:
-        with locks.hold(7):
+        with locks.acquire(7):
             results.append(True)
 
-    with locks.hold(7):
+    with locks.acquire(7):
         refused = threading.Thread(target=attempt)
         refused.start()
         refused.join()
@@ -112,23 +112,23 @@ def test_threads_of_one_process_are_kept_apart_too(tmp_path: Path) -> None:
         waiting.start()
         waiting.join(0.1)
         assert results == [False]
-        with locks.try_hold(8) as other:
+        with locks.try_acquire(8) as other:
             assert other
     waiting.join(10)
     assert results == [False, True]
-    assert StoreLocks.beside(tmp_path / "d.zarr") is locks
+    assert StoreLocks.of(tmp_path / "d.zarr") is locks
 
 
-def test_nobody_writes_beside_one_who_holds_everything(store: Store, key: Key, process: Process) -> None:
+def test_exclusive_all_excludes_every_other_writer(store: Store, key: Key, process: Process) -> None:
     with store.embeddings(key).claim(range(64)), pytest.raises(StoreAccessError, match="another process is writing"):
-        store.alone().__enter__()
+        store.exclusive_all().__enter__()
     holder = process(HOLD_FIRST_BLOCK, store.location)
     assert holder.stdout.readline() == "held\n"
     with pytest.raises(StoreAccessError, match="Run the same command again once it has finished"):
-        store.alone().__enter__()
+        store.exclusive_all().__enter__()
     holder.communicate("\n", timeout=300)
 
-    with store.alone():
+    with store.exclusive_all():
         assert not claimed(store, key, 0)
         other = process(HOLD_FIRST_BLOCK, store.location)
         assert other.stdout.readline() == "refused\n"
@@ -153,7 +153,7 @@ def test_no_two_locks_of_a_store_are_the_same_byte() -> None:
     assert max(slots) < 2**63
 
 
-def test_two_processes_that_write_blocks_of_one_key_at_once_end_as_one_after_the_other(
+def test_two_processes_that_write_blocks_of_one_key_leave_the_files_of_a_sequential_run(
     two_blocks: Store,
     key: Key,
     process: Process,
@@ -200,25 +200,24 @@ def test_samples_appended_while_another_process_embeds_are_embedded_next(
     embedding_process.write([1], embedding(1)[None])  # it knows of 67 rows, and there are 68
 
     found = Store.open(two_blocks.location).embeddings(key)
-    assert [info.row for info in found.there()] == [0, 1, 67]
+    assert [info.row for info in found.embedded_rows()] == [0, 1, 67]
     np.testing.assert_array_equal(found.read([0, 1, 67]), np.stack([embedding(n) for n in (0, 1, 67)]))
 
 
-def test_an_interrupt_keeps_the_lock_until_what_was_begun_is_written(
+def test_an_interrupt_keeps_the_lock_until_pending_writes_have_ended(
     store: Store, sample: Callable[..., SampleRow], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put, begun, ended = zarr_local._put, [], []
+    write, begun, ended = LocalStore.set, [], []
 
-    def slow(path: Path, *args: Any, **options: Any) -> Any:
-        begun.append(path)
+    async def slow(self: LocalStore, key: str, value: Any) -> None:
+        begun.append(key)
         if len(begun) == 1:
             signal.raise_signal(signal.SIGINT)  # reaches the main thread, which waits for this write
-        time.sleep(0.2)
-        written = put(path, *args, **options)
-        ended.append(path)
-        return written
+        await asyncio.sleep(0.2)
+        await write(self, key, value)
+        ended.append(key)
 
-    monkeypatch.setattr(zarr_local, "_put", slow)
+    monkeypatch.setattr(LocalStore, "set", slow)
     with pytest.raises(KeyboardInterrupt), store.exclusive():
         store.append([sample(3)])
 

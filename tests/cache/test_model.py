@@ -1,4 +1,4 @@
-"""Any sequence of operations leaves a store that says the same as a plain dictionary."""
+"""After any sequence of operations a store agrees with a model of plain dictionaries."""
 
 import tempfile
 from pathlib import Path
@@ -25,7 +25,7 @@ GROUPS = st.sampled_from(["key", "view", "other"])
 
 
 class StoreModel(RuleBasedStateMachine):
-    """A store beside lists and dictionaries that are told the same."""
+    """A store and a model of lists and dictionaries, to which the same operations are applied."""
 
     make: Any = None
     """The factories of conftest.py: sample, embedding, store."""
@@ -38,8 +38,8 @@ class StoreModel(RuleBasedStateMachine):
     def create(self, name: str) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name) / "drawn.zarr"
-        one, other = Key({"format": name}), Key({"format": name, "layer": "12"})
-        self.groups = {"key": (one, "identity"), "view": (one, "d4-1"), "other": (other, "identity")}
+        key, other = Key({"format": name}), Key({"format": name, "layer": "12"})
+        self.groups = {"key": (key, "identity"), "view": (key, "d4-1"), "other": (other, "identity")}
         self.store = self.make[2](self.path, 2)
         self.rows: list[dict[str, Any]] = [{"id": n, "image": 0, "mask": 0, "present": True} for n in range(2)]
         # row -> version of the image, which embedding
@@ -51,8 +51,8 @@ class StoreModel(RuleBasedStateMachine):
     @rule(n=st.integers(1, 3))
     def append(self, n: int) -> None:
         ids = range(len(self.rows), len(self.rows) + n)
-        self.store.append([self.make[0](one) for one in ids])
-        self.rows += [{"id": one, "image": 0, "mask": 0, "present": True} for one in ids]
+        self.store.append([self.make[0](number) for number in ids])
+        self.rows += [{"id": number, "image": 0, "mask": 0, "present": True} for number in ids]
 
     @rule(data=ROWS, image=st.integers(0, 2), mask=st.integers(0, 2))
     def replace(self, data: st.DataObject, image: int, mask: int) -> None:
@@ -61,9 +61,9 @@ class StoreModel(RuleBasedStateMachine):
         self.rows[row] = {"id": row, "image": image, "mask": mask, "present": True}
 
     @rule(data=ROWS, present=st.booleans())
-    def mark(self, data: st.DataObject, present: bool) -> None:
+    def set_present(self, data: st.DataObject, present: bool) -> None:
         row = data.draw(st.integers(0, len(self.rows) - 1))
-        self.store.mark(row, present=present)
+        self.store.set_present(row, present=present)
         self.rows[row]["present"] = present
 
     @rule(data=ROWS, which=st.integers(0, 200), group=GROUPS)
@@ -79,10 +79,10 @@ class StoreModel(RuleBasedStateMachine):
         self.strike(at, "killed", lambda: self.embeddings(group).write(rows, values))
 
         self.store = Store.open(self.path, mode="r+")
-        there = {info.row for info in self.embeddings(group).there()}
-        for row in rows:  # before, after, or not there
+        embedded = {info.row for info in self.embeddings(group).embedded_rows()}
+        for row in rows:  # the old value, the new one, or missing
             before = self.embedded[group].pop(row, None)
-            if row in there:
+            if row in embedded:
                 found = self.embeddings(group).read([row])[0]
                 after = (self.rows[row]["image"], which + row)
                 is_after = np.array_equal(found, self.make[1](which + row))
@@ -114,7 +114,7 @@ class StoreModel(RuleBasedStateMachine):
         del self.embedded[group][row]
 
     @rule()
-    def verify_what_is_sound(self) -> None:
+    def verify_undamaged(self) -> None:
         assert verify(self.path).findings == ()
 
     @precondition(lambda self: any(self.embedded.values()))
@@ -136,7 +136,7 @@ class StoreModel(RuleBasedStateMachine):
         return data.draw(st.lists(st.integers(0, len(self.rows) - 1), min_size=1, max_size=3, unique=True))
 
     def valid(self, group: str) -> set[int]:
-        """The rows whose embedding in a group is of their image as it is now."""
+        """The rows whose embedding in a group is of their current image."""
         return {row for row, (image, _) in self.embedded[group].items() if image == self.rows[row]["image"]}
 
     @rule(mode=st.sampled_from(["r+", "exclusive"]))
@@ -148,12 +148,12 @@ class StoreModel(RuleBasedStateMachine):
                 pass
 
     @invariant()
-    def the_store_says_what_the_model_says(self) -> None:
+    def the_store_agrees_with_the_model(self) -> None:
         for _ in self.each_way():
-            self.says_what_the_model_says(Store.open(self.path))
-        self.says_what_the_model_says(self.store)
+            self.assert_agrees(Store.open(self.path))
+        self.assert_agrees(self.store)
 
-    def says_what_the_model_says(self, store: Store) -> None:
+    def assert_agrees(self, store: Store) -> None:
         expected = [self.make[0](r["id"], image_version=r["image"], mask_version=r["mask"]) for r in self.rows]
         assert store.table == tuple(
             sample.info(row, present=self.rows[row]["present"]) for row, sample in enumerate(expected)
@@ -169,7 +169,7 @@ class StoreModel(RuleBasedStateMachine):
                 np.testing.assert_array_equal(embeddings.read([row])[0], self.make[1](self.embedded[group][row][1]))
 
 
-def test_any_sequence_of_operations_agrees_with_a_dictionary(
+def test_any_sequence_of_operations_agrees_with_the_model(
     sample: Any, embedding: Any, new_store: Any, each_way: Any, strike: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(StoreModel, "make", (sample, embedding, new_store))

@@ -1,4 +1,4 @@
-"""The digest of a description is that of its JSON, as the README says."""
+"""The digest of a row's description is that of its JSON, as the README says."""
 
 import json
 import struct
@@ -33,7 +33,7 @@ DIGESTS = st.binary(min_size=32, max_size=32)
         present=st.booleans(),
     )
 )
-def test_it_is_taken_over_the_json_of_everything(info: RowInfo) -> None:
+def test_the_digest_covers_the_json_of_all_fields(info: RowInfo) -> None:
     described = asdict(info) | {
         "mpp": "" if info.mpp is None else struct.pack("<d", info.mpp).hex(),
         "image_digest": info.image_digest.hex(),
@@ -45,7 +45,7 @@ def test_it_is_taken_over_the_json_of_everything(info: RowInfo) -> None:
 
 
 @pytest.mark.parametrize("text", ['"', "\\", "\0", "\x1f", "\x7f", "\u2028", "é", "🔬", "\n\t"])
-def test_what_json_escapes_is_escaped(text: str) -> None:
+def test_special_characters_are_escaped_as_in_json(text: str) -> None:
     info = RowInfo(0, text, text, text, None, (1, 2), bytes(32), bytes(32))
 
     assert description_digest(info) != description_digest(
@@ -54,7 +54,7 @@ def test_what_json_escapes_is_escaped(text: str) -> None:
     assert json.dumps(text, ensure_ascii=False) == json.encoder.encode_basestring(text)
 
 
-def test_numpys_numbers_are_numbers() -> None:
+def test_numpy_scalars_have_the_digest_of_python_numbers() -> None:
     plain = RowInfo(1, "a", "b", "c", 0.25, (3, 4), bytes(32), bytes(32))
     numpys = RowInfo(np.int64(1), "a", "b", "c", np.float32(0.25), (np.int64(3), np.int32(4)), bytes(32), bytes(32))
 

@@ -1,4 +1,4 @@
-"""What describes the arrays is sealed: an edit is an error that says so, never data read otherwise."""
+"""Attributes and array metadata are sealed: any edit is an error, and data is never read differently."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ NOT_JSON = {"nothing": b"", "half": b'{"zarr_format": 3, "node_', "no object": b
 
 
 def everything(store: Store, key: Key) -> object:
-    """All that reads data of a store."""
+    """Everything that reads data of a store."""
     store = Store.open(store.location)
     return store.table, store.read_samples(range(3)), store.find({}), store.embeddings(key).read(range(3))
 
@@ -56,19 +56,19 @@ def everything(store: Store, key: Key) -> object:
 @pytest.mark.parametrize("array", ["samples/image", "samples/image_digest", "samples/record"])
 def test_an_edit_to_an_array_of_the_samples(embedded: Store, key: Key, files: Any, array: str) -> None:
     name = f"{array}/zarr.json"
-    sound = files[name]
+    intact = files[name]
     for edit in ARRAY_EDITS.values():
         files.edit(name, edit)
         with pytest.raises(StoreDamaged, match=DAMAGED):
             everything(embedded, key)
-        files[name] = sound
+        files[name] = intact
     everything(embedded, key)
 
 
 @pytest.mark.parametrize("array", ["values", "stored", "record"])
 def test_an_edit_to_an_array_of_the_embeddings(embedded: Store, key: Key, files: Any, array: str) -> None:
     name = f"embeddings/{key.hash}/identity/{array}/zarr.json"
-    sound = files[name]
+    intact = files[name]
     for edit in ARRAY_EDITS.values():
         files.edit(name, edit)
         for operation in (
@@ -78,7 +78,7 @@ def test_an_edit_to_an_array_of_the_embeddings(embedded: Store, key: Key, files:
         ):
             with pytest.raises(StoreDamaged, match=DAMAGED):
                 operation()
-        files[name] = sound
+        files[name] = intact
     everything(embedded, key)
 
 
@@ -108,17 +108,17 @@ def test_an_edited_attribute(
         everything(embedded, key)
 
 
-def test_a_root_without_its_seal_is_no_finished_store(embedded: Store, files: Any) -> None:
+def test_a_root_without_a_seal_is_not_a_finished_store(embedded: Store, files: Any) -> None:
     files.edit("zarr.json", lambda document: document["attributes"].pop("seal"))
 
-    with pytest.raises(StoreFormatError, match="no finished store of nucseg: it has no seal"):
+    with pytest.raises(StoreFormatError, match="not a finished store of nucseg: it has no seal"):
         Store.open(embedded.location)
 
 
 @pytest.mark.parametrize(
     "name", ["", "samples/id/", "embeddings/KEY/", "embeddings/KEY/identity/", "embeddings/KEY/identity/record/"]
 )
-def test_a_document_that_is_none(embedded: Store, key: Key, files: Any, name: str) -> None:
+def test_a_document_that_is_not_a_json_object(embedded: Store, key: Key, files: Any, name: str) -> None:
     for content in NOT_JSON.values():
         files[f"{name.replace('KEY', key.hash)}zarr.json"] = content
         with pytest.raises(StoreDamaged, match=DAMAGED):
@@ -134,10 +134,10 @@ def test_a_removed_document(embedded: Store, key: Key, files: Any, name: str) ->
 
 
 @pytest.mark.parametrize("part", ["samples", "embeddings"])
-def test_a_document_that_says_nothing_of_its_own_is_not_needed_and_is_written_again(
+def test_a_document_without_information_is_not_needed_and_is_rewritten(
     embedded: Store, key: Key, files: Any, part: str
 ) -> None:
-    sound = dict(files)
+    intact = dict(files)
     for content in (None, *NOT_JSON.values(), b'{"zarr_format": 3, "node_type": "array"}'):
         files.pop(f"{part}/zarr.json")
         if content is not None:
@@ -146,7 +146,7 @@ def test_a_document_that_says_nothing_of_its_own_is_not_needed_and_is_written_ag
         everything(embedded, key)
         Store.open(embedded.location, mode="r+")
 
-        assert json.loads(files[f"{part}/zarr.json"]) == json.loads(sound[f"{part}/zarr.json"])
+        assert json.loads(files[f"{part}/zarr.json"]) == json.loads(intact[f"{part}/zarr.json"])
 
 
 @pytest.mark.parametrize("name", ["samples/mpp", "samples/image", "embeddings/KEY/identity/values"])
@@ -158,14 +158,14 @@ def test_a_removed_array(embedded: Store, store_path: Path, key: Key, name: str)
 
 
 @pytest.mark.parametrize("part", ["embeddings/KEY", "embeddings/KEY/identity"])
-def test_a_group_that_lost_its_document_is_told_when_it_is_to_be_written(
+def test_writing_to_a_group_that_lost_its_document_is_an_error(
     embedded: Store, key: Key, files: Any, part: str
 ) -> None:
     del files[f"{part.replace('KEY', key.hash)}/zarr.json"]
 
-    with pytest.raises(StoreDamaged, match=r"something else than a finished group: delete it with `") as told:
+    with pytest.raises(StoreDamaged, match=r"is not a finished group: delete it with `") as caught:
         embedded.embeddings(key).write([0], np.ones((1, 256, 64, 64), np.float32))
-    assert f"`nucseg cache prune {embedded.location} --key {part.replace('KEY', key.hash)[11:]}`" in str(told.value)
+    assert f"`nucseg cache prune {embedded.location} --key {part.replace('KEY', key.hash)[11:]}`" in str(caught.value)
 
 
 def test_a_key_whose_group_was_renamed(embedded: Store, key: Key, key_of: Callable[..., Key], store_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_key_whose_group_was_renamed(embedded: Store, key: Key, key_of: Callab
 
 @pytest.mark.parametrize("n_rows", [None, "3", -1, 3.5, [], {}])
 @pytest.mark.parametrize("array", ["samples/id", "embeddings/KEY/identity/values"])
-def test_a_number_of_rows_that_is_none(embedded: Store, key: Key, files: Any, array: str, n_rows: object) -> None:
+def test_an_invalid_number_of_rows(embedded: Store, key: Key, files: Any, array: str, n_rows: object) -> None:
     name = f"{array.replace('KEY', key.hash)}/zarr.json"
     files.edit(name, lambda document: document["shape"].__setitem__(0, n_rows))
 
@@ -196,22 +196,20 @@ def test_two_views_that_were_swapped(embedded: Store, key: Key, store_path: Path
         (place / old).rename(place / new)
 
     for view in ("identity", "soft-1"):
-        with pytest.raises(
-            StoreDamaged, match=r"holds the view .*: it was renamed\. Give it its name back, or delete it"
-        ):
-            Store.open(store_path).embeddings(key, view).there()
+        with pytest.raises(StoreDamaged, match=r"holds the view .*: it was renamed\. Restore its name, or delete it"):
+            Store.open(store_path).embeddings(key, view).embedded_rows()
 
 
 @pytest.mark.parametrize("array", ["id", "record", "image", "state"])
 def test_a_shortened_array_of_the_samples(embedded: Store, files: Any, array: str) -> None:
     files.edit(f"samples/{array}/zarr.json", lambda document: document["shape"].__setitem__(0, 2))
 
-    with pytest.raises(StoreDamaged, match=f"has 2 rows in samples/{array}, written were 3. Restore"):
+    with pytest.raises(StoreDamaged, match=f"has 2 rows in samples/{array}, expected 3. Restore"):
         Store.open(embedded.location)
 
 
 @pytest.mark.parametrize("array", ["values", "stored", "record"])
-def test_a_shortened_array_of_the_embeddings_makes_rows_missing_and_they_are_written_again(
+def test_a_shortened_array_of_the_embeddings_makes_rows_missing_which_can_be_rewritten(
     embedded: Store, key: Key, files: Any, array: str, embedding: Callable[..., np.ndarray]
 ) -> None:
     before = dict(files)
@@ -228,7 +226,7 @@ def test_a_shortened_array_of_the_embeddings_makes_rows_missing_and_they_are_wri
     assert dict(files) == before
 
 
-def test_the_number_of_rows_alone_changes_in_an_arrays_document(
+def test_appending_changes_only_the_number_of_rows_in_an_arrays_document(
     store: Store, files: Any, sample: Callable[..., SampleRow]
 ) -> None:
     before = {name: json.loads(content) for name, content in files.items() if name.endswith("/zarr.json")}
@@ -240,9 +238,7 @@ def test_the_number_of_rows_alone_changes_in_an_arrays_document(
         assert json.loads(files[name]) == document
 
 
-def test_a_consolidated_copy_of_the_metadata_is_not_believed(
-    store: Store, key: Key, sample: Callable[..., SampleRow]
-) -> None:
+def test_consolidated_metadata_is_ignored(store: Store, key: Key, sample: Callable[..., SampleRow]) -> None:
     with pytest.warns(Warning, match="[Cc]onsolidated"):
         zarr.consolidate_metadata(store.location)
     grown = Store.open(store.location, mode="r+")
@@ -253,14 +249,14 @@ def test_a_consolidated_copy_of_the_metadata_is_not_believed(
     assert Store.open(store.location).embeddings(key).missing() == [0, 1, 2]
 
 
-def test_a_zarr_array_is_no_store(store_path: Path) -> None:
+def test_a_zarr_array_is_not_a_store(store_path: Path) -> None:
     zarr.create_array(store_path, shape=(3,), dtype="u1")
 
-    with pytest.raises(StoreFormatError, match="is a zarr array, no store of nucseg"):
+    with pytest.raises(StoreFormatError, match="is a zarr array, not a store of nucseg"):
         Store.open(store_path)
 
 
-def test_an_empty_folder_is_no_store_and_a_file_neither(tmp_path: Path) -> None:
+def test_an_empty_folder_or_a_file_is_not_a_store(tmp_path: Path) -> None:
     (tmp_path / "file.zarr").write_text("x")
     (tmp_path / "folder.zarr").mkdir()
 
@@ -278,9 +274,7 @@ def test_an_empty_folder_is_no_store_and_a_file_neither(tmp_path: Path) -> None:
         {"data_type": {"name": "evil", "configuration": {}}},
     ],
 )
-def test_codecs_and_types_that_zarr_does_not_know_are_damage_even_where_they_are_sealed(
-    tmp_path: Path, change: dict[str, Any]
-) -> None:
+def test_codecs_and_types_unknown_to_zarr_are_damage_even_if_sealed(tmp_path: Path, change: dict[str, Any]) -> None:
     group = zarr.open_group(tmp_path / "a.zarr", mode="w")
     group.create_array("values", shape=(2, 2), dtype="uint8")
     file = tmp_path / "a.zarr" / "values" / "zarr.json"
@@ -299,19 +293,19 @@ JSON = st.recursive(
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
-    """Every container in a JSON value with every key or index in it."""
-    here = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
-    return [(value, place) for place in here] + [more for place in here for more in places(value[place])]
+    """Every container in a JSON value with each key or index in it."""
+    inner = list(value) if isinstance(value, dict) else list(range(len(value))) if isinstance(value, list) else []
+    return [(value, place) for place in inner] + [more for place in inner for more in places(value[place])]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_whatever_is_edited_in_a_document_all_is_read_as_it_was_or_refused(
+def test_after_any_edit_of_a_document_reads_are_unchanged_or_refused(
     embedded: Store, key: Key, files: Any, data: st.DataObject
 ) -> None:
     name = data.draw(st.sampled_from(sorted(file for file in files if file.endswith("zarr.json"))))
-    sound, before = files[name], read_by(everything(embedded, key))
-    document = json.loads(sound)
+    intact, before = files[name], as_bytes(everything(embedded, key))
+    document = json.loads(intact)
     container, place = data.draw(st.sampled_from(places(document)))
     if isinstance(container, list) or data.draw(st.booleans()):
         container[place] = data.draw(JSON)
@@ -319,15 +313,15 @@ def test_whatever_is_edited_in_a_document_all_is_read_as_it_was_or_refused(
         del container[place]
     files[name] = json.dumps(document).encode()
     try:
-        found, told = read_by(everything(embedded, key)), str(embedded.location)
+        found, message = as_bytes(everything(embedded, key)), str(embedded.location)
     except CacheError as error:
-        found, told = before, str(error)
+        found, message = before, str(error)
     finally:
-        files[name] = sound
+        files[name] = intact
     assert found == before
-    assert str(embedded.location) in told
+    assert str(embedded.location) in message
 
 
-def read_by(found: Any) -> object:
-    table, samples, answer, values = found
-    return table, [one.image.tobytes() + one.instances.tobytes() for one in samples], answer, values.tobytes()
+def as_bytes(found: Any) -> object:
+    table, samples, key, values = found
+    return table, [s.image.tobytes() + s.instances.tobytes() for s in samples], key, values.tobytes()

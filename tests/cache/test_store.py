@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
+from zarr.storage import FsspecStore
 
 from nucseg_cache import (
     BLOCK_ROWS,
@@ -40,7 +42,7 @@ def assert_same(found: SampleRow, expected: SampleRow) -> None:
 class TestStoreContract:
     """Every test here runs on every kind of store."""
 
-    def test_what_was_put_in_comes_out(self, location: str, new_store: NewStore, sample: MakeSample) -> None:
+    def test_samples_are_read_back_as_written(self, location: str, new_store: NewStore, sample: MakeSample) -> None:
         new_store(location)
 
         store = Store.open(location)
@@ -52,7 +54,7 @@ class TestStoreContract:
         for found, number in zip(store.read_samples([2, 0, 1]), [2, 0, 1], strict=True):
             assert_same(found, sample(number))
 
-    def test_names_may_be_anything_that_unicode_has(self, location: str, sample: MakeSample) -> None:
+    def test_ids_may_be_any_unicode_text(self, location: str, sample: MakeSample) -> None:
         ids = ["a/b [1]*?", "Ωμέγα 🔬 é", " ", "", "x" * 3000, 'quote"\\\n', "\0"]
         rows = [sample(i, id=name, group="", stratum=name) for i, name in enumerate(ids)]
 
@@ -62,7 +64,7 @@ class TestStoreContract:
         assert [info.id for info in found.table] == ids
         assert [(s.id, s.group, s.stratum) for s in found.read_samples(range(len(ids)))] == [(n, "", n) for n in ids]
 
-    def test_numbers_of_every_kind_come_back_as_plain_ones(self, location: str, sample: MakeSample) -> None:
+    def test_numpy_numbers_are_read_back_as_python_numbers(self, location: str, sample: MakeSample) -> None:
         rows = [sample(0, mpp=1), sample(1, mpp=np.float32(0.1), size=(np.int64(3), np.int32(4)))]
 
         Store.create(location, dataset="drawn", source="", preparation={"side_px": "8"}, rows=rows)
@@ -70,7 +72,9 @@ class TestStoreContract:
         first, second = Store.open(location).table
         assert (first.mpp, second.mpp, second.size) == (1.0, float(np.float32(0.1)), (3, 4))
 
-    def test_there_is_no_store_where_none_was_made(self, location: str, files_of: FilesOf) -> None:
+    def test_opening_a_store_that_does_not_exist_is_an_error_and_creates_nothing(
+        self, location: str, files_of: FilesOf
+    ) -> None:
         for mode in ("r", "r+"):
             with pytest.raises(StoreNotFound, match=r"there is no store at .*drawn\.zarr.*nucseg embed"):
                 Store.open(location, mode=mode)  # type: ignore[arg-type]
@@ -85,31 +89,31 @@ class TestStoreContract:
 
         assert dict(files_of(filled)) == before
 
-    def test_what_lies_there_is_not_written_over(self, location: str, new_store: NewStore, files_of: FilesOf) -> None:
+    def test_other_files_are_not_overwritten(self, location: str, new_store: NewStore, files_of: FilesOf) -> None:
         files_of(location)["thesis/chapter.txt"] = b"irreplaceable"
 
-        with pytest.raises(StoreExists, match="created where nothing is"):
+        with pytest.raises(StoreExists, match="only created in an empty place"):
             new_store(location)
 
         assert dict(files_of(location)) == {"thesis/chapter.txt": b"irreplaceable"}
 
-    def test_somebody_elses_zarr_group_is_told_from_a_store(
+    def test_another_zarr_group_is_not_taken_for_a_store(
         self, location: str, new_store: NewStore, files_of: FilesOf
     ) -> None:
         zarr.create_group(location, attributes={"mine": True})
         before = dict(files_of(location))
 
-        with pytest.raises(StoreFormatError, match="no finished store of nucseg: it has no format number"):
+        with pytest.raises(StoreFormatError, match="not a finished store of nucseg: it has no format number"):
             Store.open(location)
         with pytest.raises(StoreExists):
             new_store(location)
 
         assert dict(files_of(location)) == before
 
-    def test_another_version_of_the_format_is_named_beside_ours(self, filled: str, files_of: FilesOf) -> None:
+    def test_another_format_version_is_refused(self, filled: str, files_of: FilesOf) -> None:
         files_of(filled).edit("zarr.json", lambda json: json["attributes"].update(format=2))  # type: ignore[attr-defined]
 
-        with pytest.raises(StoreFormatError, match="is of format 2, this nucseg reads format 1"):
+        with pytest.raises(StoreFormatError, match="has format 2, this nucseg reads format 1"):
             Store.open(filled)
 
     def test_rows_are_appended_and_keep_their_numbers(self, filled: str, sample: MakeSample) -> None:
@@ -136,18 +140,18 @@ class TestStoreContract:
         assert_same(found.read_samples([BLOCK_ROWS])[0], sample(BLOCK_ROWS))
         assert not found.damaged()
 
-    def test_an_id_is_not_given_twice(self, filled: str, sample: MakeSample, files_of: FilesOf) -> None:
+    def test_a_repeated_id_is_refused(self, filled: str, sample: MakeSample, files_of: FilesOf) -> None:
         store, before = Store.open(filled, mode="r+"), dict(files_of(filled))
 
         for numbers in ([1], [3, 3], [4, 0]):
-            with pytest.raises(StoreExists, match="these ids already, or is given them twice"):
+            with pytest.raises(StoreExists, match=r"already, or occur twice among the new ones"):
                 store.append([sample(number) for number in numbers])
-        with pytest.raises(StoreExists, match="image 1 in row 1 already"):
+        with pytest.raises(StoreExists, match="already has image 1 in row 1"):
             store.replace(0, sample(1))
 
         assert dict(files_of(filled)) == before
 
-    def test_a_sample_that_would_not_come_back_is_refused(
+    def test_a_sample_that_cannot_be_stored_exactly_is_refused(
         self, filled: str, sample: MakeSample, files_of: FilesOf
     ) -> None:
         store, before = Store.open(filled, mode="r+"), dict(files_of(filled))
@@ -157,7 +161,7 @@ class TestStoreContract:
             ({"ignore": np.zeros((1, 8), bool)}, r"ignore of 'image 3' is bool of shape \(1, 8\)"),
             ({"image_digest": b"short"}, r"must have 32 bytes"),
             ({"mpp": float("nan")}, r"mpp of 'image 3' is nan"),
-            ({"id": "caf\udce9.png"}, r"no Unicode text; rename the file"),
+            ({"id": "caf\udce9.png"}, r"not valid Unicode; rename the file"),
         ]
 
         for changed, message in refused:
@@ -169,7 +173,7 @@ class TestStoreContract:
         assert dict(files_of(filled)) == before
 
     @pytest.mark.parametrize("name", FORMATS)
-    def test_embeddings_come_back_and_what_is_missing_is_told(
+    def test_embeddings_are_read_back_and_missing_rows_are_listed(
         self, filled: str, key_of: MakeKey, embedding: MakeEmbedding, name: str
     ) -> None:
         store, key = Store.open(filled, mode="r+"), key_of(format=name)
@@ -180,7 +184,7 @@ class TestStoreContract:
         assert found.missing() == found.missing(sizes=True) == [1]
         assert found.missing(range(2)) == [1]
         assert found.missing(range(2, 3)) == found.missing(range(70, 80)) == []
-        assert [info.row for info in found.there()] == [0, 2]
+        assert [info.row for info in found.embedded_rows()] == [0, 2]
         np.testing.assert_array_equal(found.read([0, 2]), np.stack([embedding(0), embedding(2)]))
         with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): it is missing"):
             found.read([0, 1])
@@ -192,7 +196,7 @@ class TestStoreContract:
 
         np.testing.assert_array_equal(embeddings.read([0, 1]), np.stack([embedding(0), embedding(1)]))
 
-    def test_a_reader_sees_what_was_written_again_since_it_read(
+    def test_a_reader_sees_rows_rewritten_after_it_read_them(
         self, filled: str, key: Key, embedding: MakeEmbedding
     ) -> None:
         writer = Store.open(filled, mode="r+").embeddings(key)
@@ -225,7 +229,7 @@ class TestStoreContract:
 
         embeddings = store.embeddings(key)
         assert embeddings.missing(sizes=True) == [0, 1, 2]
-        assert embeddings.there() == []
+        assert embeddings.embedded_rows() == []
         embeddings.clear([0])
         with pytest.raises(EmbeddingNotFound, match=r"no embeddings of architecture vit_b.*view identity"):
             embeddings.read([0])
@@ -235,25 +239,26 @@ class TestStoreContract:
         assert store.views(key) == ()
         assert store.recorded(key) == {}
 
-    def test_keys_and_views_live_beside_one_another(
+    def test_a_store_holds_several_keys_and_views(
         self, filled: str, key: Key, key_of: MakeKey, embedding: MakeEmbedding
     ) -> None:
         store, other = Store.open(filled, mode="r+"), key_of(weights="ffd1a2cd" * 4)
-        for n, (one, view) in enumerate([(key, "identity"), (other, "identity"), (other, "flip-x")]):
-            store.embeddings(one, view).write([0], embedding(n)[None])
+        groups = [(key, "identity"), (other, "identity"), (other, "flip-x")]
+        for n, (group_key, view) in enumerate(groups):
+            store.embeddings(group_key, view).write([0], embedding(n)[None])
 
         found = Store.open(filled)
 
         assert set(found.keys()) == {key, other}
         assert (found.views(key), found.views(other)) == (("identity",), ("flip-x", "identity"))
-        for n, (one, view) in enumerate([(key, "identity"), (other, "identity"), (other, "flip-x")]):
-            np.testing.assert_array_equal(found.embeddings(one, view).read([0])[0], embedding(n))
+        for n, (group_key, view) in enumerate(groups):
+            np.testing.assert_array_equal(found.embeddings(group_key, view).read([0])[0], embedding(n))
 
-    def test_a_view_has_a_plain_name(self, filled: str, key: Key) -> None:
+    def test_an_invalid_name_of_a_view_is_refused(self, filled: str, key: Key) -> None:
         store = Store.open(filled)
 
         for view in ("", ".", "..", "a/b", "../samples", "a.b"):
-            with pytest.raises(CacheError, match="a view is named by letters"):
+            with pytest.raises(CacheError, match="the name of a view has letters"):
                 store.embeddings(key, view)
 
     def test_a_changed_file_is_found_on_reading_and_cleared_by_verify(
@@ -287,7 +292,7 @@ class TestStoreContract:
         assert found.embeddings(key).missing(sizes=True) == [0, 2]
         assert [(bad.row, bad.id) for bad in found.damaged()] == [(0, "image 0"), (2, "image 2")]
 
-    def test_the_source_is_remembered_with_what_is_to_be_known_of_it(self, filled: str, sample: MakeSample) -> None:
+    def test_source_and_notes_are_stored(self, filled: str, sample: MakeSample) -> None:
         assert Store.open(filled).notes == ()
         store = Store.open(filled, mode="r+")
         store.remember_source("/elsewhere", ["one image has no label"])
@@ -296,16 +301,16 @@ class TestStoreContract:
         assert Store.open(filled).source == "/elsewhere"
         assert Store.open(filled).notes == ("one image has no label",)
 
-    def test_every_chunk_is_written_also_one_of_zeros(
+    def test_chunks_of_zeros_are_written_too(
         self, location: str, sample: MakeSample, key: Key, files_of: FilesOf
     ) -> None:
-        nothing = sample(
+        zeros = sample(
             0,
             image=np.zeros((8, 8, 3), np.uint8),
             instances=np.zeros((8, 8), np.int32),
             ignore=np.zeros((8, 8), bool),
         )
-        store = Store.create(location, dataset="d", source="", preparation={"side_px": "8"}, rows=[nothing])
+        store = Store.create(location, dataset="d", source="", preparation={"side_px": "8"}, rows=[zeros])
         store.embeddings(key).write([0], np.zeros((1, 256, 64, 64), np.float32))
 
         names = set(files_of(location))
@@ -313,25 +318,28 @@ class TestStoreContract:
         assert f"embeddings/{key.hash}/identity/values/c/0/0/0/0" in names
 
 
-def test_an_interrupted_creation_on_an_object_store_is_no_store_and_is_made_anew(
+def test_an_interrupted_creation_on_an_object_store_is_not_a_store_and_can_be_repeated(
     new_store: NewStore, files_of: FilesOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    location = "memory://interrupted/drawn.zarr"
+    location, write, writes = "memory://interrupted/drawn.zarr", FsspecStore.set, []
+
+    async def fail_at_the_seal(self: FsspecStore, key: str, *arguments: Any, **options: Any) -> None:
+        writes.append(key)
+        if writes.count("zarr.json") == 2:  # the root is written first and, with the seal, last
+            raise OSError("the connection was lost")
+        await write(self, key, *arguments, **options)
+
     with monkeypatch.context() as patch:
-        patch.setattr("nucseg_cache.layout.write_sealed", _fail)
-        with pytest.raises(StoreAccessError):
+        patch.setattr(FsspecStore, "set", fail_at_the_seal)
+        with pytest.raises(StoreAccessError, match="the connection was lost"):
             new_store(location)
     assert len(list(files_of(location))) > 10
 
-    with pytest.raises(StoreFormatError, match="no finished store"):
+    with pytest.raises(StoreFormatError, match="not a finished store"):
         Store.open(location)
     new_store(location)
 
     assert Store.open(location).n_rows == 3
-
-
-def _fail(*_: object) -> None:
-    raise OSError("the connection was lost")
 
 
 def test_a_path_may_hold_spaces_brackets_and_unicode(tmp_path: Path, new_store: NewStore) -> None:
@@ -343,6 +351,6 @@ def test_a_path_may_hold_spaces_brackets_and_unicode(tmp_path: Path, new_store: 
     assert verify(str(path)).findings == ()
 
 
-def test_an_unknown_kind_of_url_is_told_with_a_way_out() -> None:
+def test_an_unknown_protocol_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(StoreAccessError, match=r"nosuch://x cannot be opened: .*name a folder with --cache"):
         Store.open("nosuch://x")

@@ -1,4 +1,4 @@
-"""What a change in the data set does to rows and their embeddings, and how damage is mended."""
+"""How changes of the data set affect rows and their embeddings, and how damage is repaired."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,19 +23,9 @@ class TestAChangedImage:
         for seen in (embedded, Store.open(embedded.location)):
             embeddings = seen.embeddings(key)
             assert embeddings.missing() == [1]
-            with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): it was made from another image"):
+            with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): it was made from another version"):
                 embeddings.read([1])
             np.testing.assert_array_equal(embeddings.read([0, 2]), np.stack([embedding(0), embedding(2)]))
-
-    def test_costs_one_embedding_in_every_key_and_view(
-        self, embedded: Store, key: Key, key_of: MakeKey, sample: MakeSample, embedding: MakeEmbedding
-    ) -> None:
-        groups = [(key, "identity"), (key, "flip-x"), (key_of(format="f32"), "identity")]
-        for one, view in groups[1:]:
-            embedded.embeddings(one, view).write([0, 1, 2], np.stack([embedding(n) for n in range(3)]))
-        embedded.replace(1, sample(1, image_version=1))
-
-        assert [embedded.embeddings(one, view).missing() for one, view in groups] == [[1], [1], [1]]
 
     def test_whose_old_content_comes_back_is_embedded_again_only_if_it_was_embedded_in_between(
         self, embedded: Store, key: Key, sample: MakeSample, embedding: MakeEmbedding
@@ -72,13 +62,13 @@ class TestAVanishedImage:
     def test_keeps_its_row_and_its_embedding_and_is_not_missing(
         self, embedded: Store, key: Key, sample: MakeSample, embedding: MakeEmbedding
     ) -> None:
-        embedded.mark(1, present=False)
+        embedded.set_present(1, present=False)
 
         for seen in (embedded, Store.open(embedded.location)):
             assert [info.present for info in seen.table] == [True, False, True]
             assert seen.has("image 1")
             assert seen.embeddings(key).missing(sizes=True) == []
-            assert [info.row for info in seen.embeddings(key).there()] == [0, 1, 2]
+            assert [info.row for info in seen.embeddings(key).embedded_rows()] == [0, 1, 2]
             np.testing.assert_array_equal(seen.embeddings(key).read([1])[0], embedding(1))
             np.testing.assert_array_equal(seen.read_samples([1])[0].image, sample(1).image)
 
@@ -86,18 +76,18 @@ class TestAVanishedImage:
         self, store: Store, key: Key, embedding: MakeEmbedding
     ) -> None:
         store.embeddings(key).write([0], embedding(0)[None])
-        store.mark(1, present=False)
+        store.set_present(1, present=False)
         assert store.embeddings(key).missing() == [2]
 
-        store.mark(1, present=True)
+        store.set_present(1, present=True)
         assert Store.open(store.location).embeddings(key).missing() == [1, 2]
 
     def test_comes_back_with_its_embedding_as_if_it_had_never_been_away(
         self, embedded: Store, key: Key, embedding: MakeEmbedding, files: Mapping[str, bytes]
     ) -> None:
         before = dict(files)
-        embedded.mark(1, present=False)
-        embedded.mark(1, present=True)
+        embedded.set_present(1, present=False)
+        embedded.set_present(1, present=True)
 
         assert dict(files) == before
         np.testing.assert_array_equal(embedded.embeddings(key).read([1])[0], embedding(1))
@@ -108,17 +98,17 @@ class TestAVanishedImage:
         assert not Store.open(embedded.location).info(1).present
 
     def test_leaves_its_id_taken(self, store: Store, sample: MakeSample) -> None:
-        store.mark(1, present=False)
+        store.set_present(1, present=False)
         store.append([sample(3)])
 
         assert [info.id for info in Store.open(store.location).table] == [f"image {n}" for n in range(4)]
 
 
 class TestDamageToABlockOfDescriptions:
-    """A block of 64 rows loses the file of one array; here 3 rows live in it."""
+    """The file of a block of one array is damaged; 3 of its 64 rows are in use."""
 
     @pytest.mark.parametrize("name", ["id", "group", "mpp", "state", "image_digest", "record", "stored"])
-    def test_is_mended_row_by_row_and_the_embeddings_remain_valid(
+    def test_is_repaired_row_by_row_and_the_embeddings_remain_valid(
         self, embedded: Store, key: Key, files: Any, sample: MakeSample, embedding: MakeEmbedding, name: str
     ) -> None:
         before = dict(files)
@@ -139,22 +129,24 @@ class TestDamageToABlockOfDescriptions:
         assert dict(files) == before
         assert [info.id for info in store.table] == ["image 0", "image 1", "image 2"]
 
-    def test_leaves_the_record_which_knows_the_sample_of_each_row(
+    def test_leaves_the_record_which_identifies_the_sample_of_each_row(
         self, embedded: Store, files: Any, sample: MakeSample
     ) -> None:
-        embedded.mark(2, present=False)
+        embedded.set_present(2, present=False)
         files["samples/id/c/0"] = files["samples/id/c/0"][::-1]
         store = Store.open(embedded.location, mode="r+")
         assert [bad.id for bad in store.damaged()] == ["", "", ""]
 
-        for row in (1, 0):  # mending one row takes the damaged block away, but not the others' records
+        for row in (1, 0):  # repairing one row deletes the damaged block, but not the other rows' records
             known = [[store.matches_record(at, sample(number)) for number in range(3)] for at in range(3)]
             assert np.array_equal(known, np.eye(3))
             store.replace(row, sample(row))
         assert not store.matches_record(1, sample(1, image_version=1))
         assert not store.matches_record(1, sample(1, mask_version=1))
 
-    def test_of_the_record_itself_leaves_the_ids_legible(self, embedded: Store, files: Any, sample: MakeSample) -> None:
+    def test_of_the_record_itself_leaves_the_ids_readable(
+        self, embedded: Store, files: Any, sample: MakeSample
+    ) -> None:
         files["samples/record/c/0/0"] = files["samples/record/c/0/0"][:-1]
         store = Store.open(embedded.location, mode="r+")
 
@@ -163,17 +155,17 @@ class TestDamageToABlockOfDescriptions:
         with pytest.raises(RowDamaged, match=r"row 0 \(image 0\): its description cannot be decoded"):
             store.table  # noqa: B018 - the property raises
 
-    def test_does_not_hinder_the_appending_of_rows(self, embedded: Store, files: Any, sample: MakeSample) -> None:
+    def test_does_not_prevent_appending_rows(self, embedded: Store, files: Any, sample: MakeSample) -> None:
         files["samples/id/c/0"] = b""
         store = Store.open(embedded.location, mode="r+")
         store.append([sample(3)])
 
         found = Store.open(embedded.location)
 
-        assert [info.id for info in found.described()] == ["image 3"]
+        assert [info.id for info in found.trusted_rows()] == ["image 3"]
         assert [bad.row for bad in found.damaged()] == [0, 1, 2]
 
-    def test_a_row_given_up_may_take_another_name(self, embedded: Store, files: Any, sample: MakeSample) -> None:
+    def test_a_lost_row_may_get_another_id(self, embedded: Store, files: Any, sample: MakeSample) -> None:
         files["samples/id/c/0"] = b""
         store = Store.open(embedded.location, mode="r+")
         for row in (0, 2):
@@ -189,35 +181,35 @@ class TestDamageToABlockOfDescriptions:
 class TestFind:
     def test_nothing_cached_yet(self, store: Store) -> None:
         with pytest.raises(
-            EmbeddingNotFound, match=r"holds no embeddings yet, asked for precision float32\. Run `nucseg"
+            EmbeddingNotFound, match=r"has no embeddings yet, asked for precision float32\. Run `nucseg"
         ):
             store.find({"precision": "float32"})
 
-    def test_the_one_that_has_all_asked_fields(self, embedded: Store, key: Key, key_of: MakeKey) -> None:
+    def test_returns_the_key_with_all_requested_fields(self, embedded: Store, key: Key, key_of: MakeKey) -> None:
         other = key_of(architecture="vit_h")
         embedded.embeddings(other).write([0], np.ones((1, 256, 64, 64), np.float32))
 
         assert embedded.find({"architecture": "vit_h"}) == other
         assert embedded.find({"architecture": "vit_b", "format": "f16"}) == key
 
-    def test_none_says_what_is_there_and_how_it_differs(self, embedded: Store, key: Key) -> None:
+    def test_no_match_lists_the_cached_keys_and_how_they_differ(self, embedded: Store, key: Key) -> None:
         with pytest.raises(EmbeddingNotFound) as caught:
             embedded.find({"weights": "ffd1a2cd" * 4, "precision": "float32", "format": "f16"})
 
         lines = str(caught.value).splitlines()
-        assert lines[0].startswith(f"no embeddings in {embedded.location} are what was asked for")
+        assert lines[0].startswith(f"no embeddings in {embedded.location} match the request (")
         assert lines[1:] == [
             f"  {key.hash}: architecture vit_b, format f16, weights 6923c33d",
             "    precision: cached nothing, asked for float32",
             "    weights: cached 6923c33d, asked for ffd1a2cd",
-            "Ask for cached ones, or run `nucseg embed` with these options to add the new ones beside them.",
+            "Ask for cached ones, or run `nucseg embed` with these options to add the new ones.",
         ]
 
-    def test_none_of_that_view_says_which_views_there_are(self, embedded: Store) -> None:
+    def test_a_missing_view_lists_the_cached_views(self, embedded: Store) -> None:
         with pytest.raises(EmbeddingNotFound, match="view: cached identity, asked for flip-x"):
             embedded.find({}, view="flip-x")
 
-    def test_several_are_told_apart_by_the_fields_in_which_they_differ(
+    def test_several_matches_list_the_fields_in_which_they_differ(
         self, embedded: Store, key: Key, key_of: MakeKey
     ) -> None:
         other = key_of(format="f32", precision="bfloat16")
@@ -227,13 +219,13 @@ class TestFind:
             embedded.find({"architecture": "vit_b"})
 
         first, *candidates, last = str(caught.value).splitlines()
-        assert first == f"2 embeddings in {embedded.location} answer to architecture vit_b; they differ in:"
+        assert first == f"2 embeddings in {embedded.location} match the request (architecture vit_b); they differ in:"
         assert sorted(candidates) == sorted(
             [f"  {key.hash}: format f16, precision nothing", f"  {other.hash}: format f32, precision bfloat16"]
         )
-        assert last == "Ask for one of them by these fields."
+        assert last == "Select one by these fields."
 
-    def test_rubbish_among_the_keys_is_not_looked_at(self, embedded: Store, key: Key, files: Any) -> None:
+    def test_other_files_among_the_keys_are_ignored(self, embedded: Store, key: Key, files: Any) -> None:
         for name in (f"zarr.{'0' * 32}.partial", f".{key.hash}.{'0' * 32}.tmp/identity/zarr.json", "notes/read me.txt"):
             files[f"embeddings/{name}"] = b"half"
 
@@ -241,17 +233,17 @@ class TestFind:
         assert embedded.views(key) == ("identity",)
 
 
-def test_room_made_beforehand_is_the_room_that_a_write_makes(
+def test_ensure_arrays_creates_the_arrays_that_a_write_creates(
     new_store: Callable[..., Store],
     key: Key,
     embedding: MakeEmbedding,
     files_of: Callable[[Path], Mapping[str, bytes]],
     tmp_path: Path,
 ) -> None:
-    made, written = (new_store(tmp_path / name / "drawn.zarr", 3) for name in ("made", "written"))
-    made.embeddings(key).make_room()
+    prepared, written = (new_store(tmp_path / name / "drawn.zarr", 3) for name in ("prepared", "written"))
+    prepared.embeddings(key).ensure_arrays()
 
-    assert made.embeddings(key).missing(sizes=True) == [0, 1, 2]
-    for store in (made, written):
+    assert prepared.embeddings(key).missing(sizes=True) == [0, 1, 2]
+    for store in (prepared, written):
         store.embeddings(key).write([1], embedding(1)[None])
-    assert dict(files_of(Path(made.location))) == dict(files_of(Path(written.location)))
+    assert dict(files_of(Path(prepared.location))) == dict(files_of(Path(written.location)))

@@ -1,4 +1,4 @@
-"""verify finds and clears what is bad; prune deletes what is named and what was left behind, and nothing else."""
+"""verify finds and clears damaged rows; prune deletes what is named and what was left behind, and nothing else."""
 
 import shutil
 from collections.abc import Callable
@@ -24,7 +24,7 @@ MakeEmbedding = Callable[..., np.ndarray]
 LEFT = "0123456789abcdef" * 2
 
 
-def test_a_sound_store_has_no_findings_and_is_not_changed(embedded: Store, files: Any) -> None:
+def test_an_intact_store_has_no_findings_and_is_not_changed(embedded: Store, files: Any) -> None:
     before, seen = dict(files), []
 
     found = verify(embedded.location, progress=lambda done, total: seen.append((done, total)))
@@ -40,10 +40,10 @@ def test_bad_embeddings_are_cleared_and_everything_else_is_kept(
 ) -> None:
     other = key_of(format="i8")
     embedded.embeddings(other).write([0, 2], np.stack([embedding(0), embedding(2)]))
-    embedded.mark(0, present=False)
+    embedded.set_present(0, present=False)
     before = dict(files)
-    for name, one, row in (("values", key, 0), ("values", key, 2), ("values", other, 2)):
-        file = f"embeddings/{one.hash}/identity/{name}/c/{row}/0/0/0"
+    for damaged, row in ((key, 0), (key, 2), (other, 2)):
+        file = f"embeddings/{damaged.hash}/identity/values/c/{row}/0/0/0"
         files[file] = files[file][:-1]
 
     found = verify(embedded.location)
@@ -54,7 +54,7 @@ def test_bad_embeddings_are_cleared_and_everything_else_is_kept(
         (f"{other.hash}/identity", 2, "image 2"),
     }
     assert (embedded.embeddings(key).missing(), embedded.embeddings(other).missing()) == ([2], [1, 2])
-    assert [info.row for info in embedded.embeddings(key).there()] == [1]
+    assert [info.row for info in embedded.embeddings(key).embedded_rows()] == [1]
     assert verify(embedded.location).findings == ()
 
     embedded.embeddings(key).write([0, 2], np.stack([embedding(0), embedding(2)]))
@@ -63,7 +63,7 @@ def test_bad_embeddings_are_cleared_and_everything_else_is_kept(
 
 
 @pytest.mark.parametrize("clear", [True, False])
-def test_what_another_process_replaces_while_it_reads_is_neither_bad_nor_cleared(
+def test_rows_that_another_process_replaces_meanwhile_are_neither_bad_nor_cleared(
     embedded: Store, key: Key, sample: Callable[..., SampleRow], embedding: MakeEmbedding, clear: bool
 ) -> None:
     other, replaced = Store.open(embedded.location, mode="r+"), []
@@ -81,22 +81,21 @@ def test_what_another_process_replaces_while_it_reads_is_neither_bad_nor_cleared
     assert Store.open(embedded.location).embeddings(key).missing() == [2]
 
 
-def test_samples_that_were_written_again_since_it_opened_the_store_are_not_bad(
-    embedded: Store, sample: Callable[..., SampleRow], monkeypatch: pytest.MonkeyPatch
+def test_samples_rewritten_before_they_are_read_are_not_bad(
+    two_blocks: Store, sample: Callable[..., SampleRow]
 ) -> None:
-    original = Store.try_read_samples
+    read = []
 
-    def replaced_first(store: Store, rows: Any) -> Any:
-        monkeypatch.setattr(Store, "try_read_samples", original)
-        embedded.replace(1, sample(1, image_version=1))
-        return original(store, rows)
+    def replace(done: int, total: int) -> None:
+        if not read:  # the second block was not read yet
+            two_blocks.replace(65, sample(65, image_version=1))
+        read.append(done)
 
-    monkeypatch.setattr(Store, "try_read_samples", replaced_first)
+    assert verify(two_blocks.location, progress=replace).findings == ()
+    assert read == [64, 67]
 
-    assert verify(embedded.location).findings == ()
 
-
-def test_embeddings_that_are_deleted_while_it_reads_are_not_bad(embedded: Store, key: Key) -> None:
+def test_embeddings_deleted_meanwhile_are_not_bad(embedded: Store, key: Key) -> None:
     def delete(done: int, total: int) -> None:
         if done == 3:
             prune(embedded.location, keys=[key.hash])
@@ -104,7 +103,7 @@ def test_embeddings_that_are_deleted_while_it_reads_are_not_bad(embedded: Store,
     assert verify(embedded.location, progress=delete).findings == ()
 
 
-def test_without_clearing_it_only_tells(embedded: Store, key: Key, files: Any) -> None:
+def test_without_clear_nothing_is_changed(embedded: Store, key: Key, files: Any) -> None:
     file = f"embeddings/{key.hash}/identity/values/c/1/0/0/0"
     files[file] = files[file][1:]
     before = dict(files)
@@ -116,24 +115,15 @@ def test_without_clearing_it_only_tells(embedded: Store, key: Key, files: Any) -
     assert dict(files) == before
 
 
-def test_bad_samples_are_found_by_their_content(embedded: Store, files: Any) -> None:
-    files["samples/image/c/1/0/0/0"] = files["samples/image/c/0/0/0/0"]
-
-    found = verify(embedded.location)
-
-    assert [(finding.what, finding.bad.row, finding.bad.id) for finding in found.findings] == [
-        ("samples", 1, "image 1")
-    ]
-
-
-def test_bad_samples_are_known_without_reading_them_once_verify_has(
+def test_damaged_samples_are_found_and_then_known_without_reading_them(
     embedded: Store, files: Any, sample: Callable[..., SampleRow]
 ) -> None:
     name = "samples/image/c/1/0/0/0"
     files[name] = files[name][:40] + bytes([files[name][40] ^ 1]) + files[name][41:]
     assert Store.open(embedded.location).damaged() == []
 
-    verify(embedded.location, clear=False)
+    findings = verify(embedded.location, clear=False).findings
+    assert [(finding.what, finding.bad.row, finding.bad.id) for finding in findings] == [("samples", 1, "image 1")]
     assert Store.open(embedded.location).damaged() == []
     verify(embedded.location)
 
@@ -146,7 +136,7 @@ def test_bad_samples_are_known_without_reading_them_once_verify_has(
 
 
 @pytest.mark.parametrize("array", ["stored", "record"])
-def test_what_is_noted_of_rows_is_looked_at_too(embedded: Store, key: Key, files: Any, array: str) -> None:
+def test_damaged_records_and_sizes_of_embeddings_are_found(embedded: Store, key: Key, files: Any, array: str) -> None:
     name = next(file for file in files if file.startswith(f"embeddings/{key.hash}/identity/{array}/c/"))
     files[name] = b"nonsense"
 
@@ -157,7 +147,7 @@ def test_what_is_noted_of_rows_is_looked_at_too(embedded: Store, key: Key, files
     assert verify(embedded.location).findings == ()
 
 
-def test_what_is_noted_of_a_samples_files_is_looked_at_too(embedded: Store, files: Any) -> None:
+def test_damaged_sizes_of_samples_are_found(embedded: Store, files: Any) -> None:
     files["samples/stored/c/0/0"] = b"nonsense"
 
     found = verify(embedded.location)
@@ -166,7 +156,7 @@ def test_what_is_noted_of_a_samples_files_is_looked_at_too(embedded: Store, file
 
 
 @pytest.mark.parametrize("view", ["", "/identity"])
-def test_what_is_damaged_past_reading_can_be_pruned_as_its_message_says(
+def test_unreadable_embeddings_can_be_pruned_as_the_message_says(
     embedded: Store, store_path: Path, key: Key, files: Any, view: str
 ) -> None:
     name = f"{key.hash}{view}"
@@ -191,21 +181,18 @@ def test_a_file_in_place_of_embeddings_can_be_pruned(embedded: Store, store_path
     assert not place.exists()
 
 
-def test_a_row_mended_while_it_was_looked_at_is_not_cleared(
-    embedded: Store, key: Key, files: Any, embedding: MakeEmbedding, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_row_repaired_meanwhile_is_not_cleared(embedded: Store, key: Key, files: Any) -> None:
     file = f"embeddings/{key.hash}/identity/values/c/1/0/0/0"
-    before = dict(files)
+    before, read = dict(files), []
     files[file] = files[file][1:]
-    claim = type(embedded.embeddings(key)).claim
 
-    def another_process_was_faster(self: Any, block: range, *, wait: bool = False) -> Any:
-        files[file] = before[file]
-        return claim(self, block, wait=wait)
+    def repair(done: int, total: int) -> None:
+        read.append(done)
+        if done == total:  # the damage was read, and nothing was cleared yet
+            files[file] = before[file]
 
-    monkeypatch.setattr("nucseg_cache.embeddings.Embeddings.claim", another_process_was_faster)
-
-    assert verify(embedded.location).findings == ()
+    assert verify(embedded.location, progress=repair).findings == ()
+    assert read == [3, 6]
     assert dict(files) == before
 
 
@@ -215,7 +202,7 @@ def test_prune_deletes_the_named_key_and_what_was_left_behind(
     before, other = dict(files), key_of(weights="another")
     for view in ("identity", "flip-x"):
         embedded.embeddings(other, view).write([0], embedding(0)[None])
-    rubbish = [
+    leftovers = [
         f"samples/image/c/1/0/0/0.{LEFT}.partial",
         f"zarr.{LEFT}.partial",
         f"embeddings/.{key.hash}.{LEFT}.tmp/identity/values/c/0/0/0/0",
@@ -223,12 +210,12 @@ def test_prune_deletes_the_named_key_and_what_was_left_behind(
         f"../.drawn.zarr.{LEFT}.tmp/zarr.json",
     ]
     kept = [f"../.other.zarr.{LEFT}.tmp/zarr.json", "notes.tmp", "embeddings/read me.partial", "../drawn.tmp"]
-    for name in (*rubbish, *kept):
+    for name in (*leftovers, *kept):
         files[name] = b"x"
 
     done = prune(embedded.location, keys=[other.hash])
 
-    assert (done.keys, done.n_leftovers) == ((other.hash,), len(rubbish))
+    assert (done.keys, done.n_leftovers) == ((other.hash,), len(leftovers))
     assert Store.open(embedded.location).keys() == (key,)
     found = dict(files)
     assert {name: found.pop(name) for name in ("notes.tmp", "embeddings/read me.partial")}
@@ -246,7 +233,7 @@ def test_prune_without_keys_deletes_no_embeddings(embedded: Store, files: Any) -
     assert dict(files) == before
 
 
-def test_a_key_that_is_not_there_stops_prune_before_anything_is_deleted(embedded: Store, key: Key, files: Any) -> None:
+def test_an_unknown_key_stops_prune_before_anything_is_deleted(embedded: Store, key: Key, files: Any) -> None:
     files["zarr." + LEFT + ".partial"] = b"x"
     before = dict(files)
 
@@ -285,7 +272,9 @@ def test_prune_is_refused_while_another_writes(embedded: Store, key: Key) -> Non
         prune(embedded.location)
 
 
-def test_on_an_object_store_too(filled: str, key: Key, embedding: MakeEmbedding, files_of: Callable[..., Any]) -> None:
+def test_prune_works_on_an_object_store(
+    filled: str, key: Key, embedding: MakeEmbedding, files_of: Callable[..., Any]
+) -> None:
     before = dict(files_of(filled))
     Store.open(filled, mode="r+").embeddings(key).write([0], embedding(0)[None])
 
@@ -294,7 +283,7 @@ def test_on_an_object_store_too(filled: str, key: Key, embedding: MakeEmbedding,
     assert dict(files_of(filled)) == before
 
 
-def test_there_must_be_a_store(tmp_path: Path, sample: Callable[..., SampleRow]) -> None:
+def test_a_missing_store_is_an_error(tmp_path: Path) -> None:
     for operation in (verify, prune):
         with pytest.raises(StoreNotFound):
             operation(tmp_path / "none.zarr")

@@ -1,4 +1,4 @@
-"""Exact views: described and sealed, with images of their own where their colours differ, safe like every row."""
+"""Exact views: described and sealed, with images of their own if their colours differ, verified like every row."""
 
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
@@ -28,7 +28,7 @@ SEED_0 = {"seed": "0", "transform 1": "HEDJitter"}
 
 
 def image(number: int) -> np.ndarray:
-    """(8, 8, 3), no two alike."""
+    """(8, 8, 3), different for each number."""
     return np.random.default_rng(100 + number).integers(0, 255, (8, 8, 3), dtype=np.uint8)
 
 
@@ -38,7 +38,7 @@ def stained(store: Store, key: Key) -> Embeddings:
 
 @pytest.fixture
 def jittered(embedded: Store, key: Key, embedding: MakeEmbedding) -> Store:
-    """Three samples with their embeddings, and with a view of other colours."""
+    """Three samples with their embeddings and a view with other colours."""
     values, images = np.stack([embedding(20 + n) for n in range(3)]), np.stack([image(n) for n in range(3)])
     stained(embedded, key).write(range(3), values, images)
     return embedded
@@ -49,7 +49,7 @@ def path_of(key: Key, name: str) -> str:
 
 
 @pytest.mark.parametrize("storage", ["f16", "f32", "i8"])
-def test_values_and_images_come_back_as_they_were_written(
+def test_values_and_images_are_read_back_as_written(
     filled: str, key_of: MakeKey, embedding: MakeEmbedding, storage: str
 ) -> None:
     key = key_of(format=storage)
@@ -58,7 +58,7 @@ def test_values_and_images_come_back_as_they_were_written(
     )
 
     found = Store.open(filled).embeddings(key, "stain-1")
-    values, images = found.read_shown([0, 2])
+    values, images = found.read_with_images([0, 2])
 
     np.testing.assert_array_equal(values, [embedding(0), embedding(2)])
     np.testing.assert_array_equal(images, [image(0), image(2)])
@@ -67,14 +67,14 @@ def test_values_and_images_come_back_as_they_were_written(
     assert Store.open(filled).find({"format": storage}, "stain-1") == key
 
 
-def test_a_view_without_images_shows_those_of_the_samples(embedded: Store, key: Key, embedding: MakeEmbedding) -> None:
-    values, images = embedded.embeddings(key).read_shown([1])
+def test_a_view_without_images_returns_none_for_them(embedded: Store, key: Key, embedding: MakeEmbedding) -> None:
+    values, images = embedded.embeddings(key).read_with_images([1])
 
     np.testing.assert_array_equal(values[0], embedding(1))
     assert images is None
 
 
-def test_a_view_without_images_lies_on_disk_as_identity_always_did(
+def test_a_view_without_images_has_the_arrays_of_identity(
     embedded: Store, key: Key, embedding: MakeEmbedding, store_path: Path
 ) -> None:
     embedded.embeddings(key, "d4-1").write([0], embedding(0)[None])
@@ -90,15 +90,13 @@ def test_a_view_without_images_lies_on_disk_as_identity_always_did(
 
 
 @pytest.mark.parametrize("array", ["image", "values"])
-@pytest.mark.parametrize("harm", ["swapped", "truncated", "edited", "deleted", "of identity"])
-def test_neither_image_nor_values_can_be_another_than_written(
-    jittered: Store, key: Key, files: Files, array: str, harm: str
-) -> None:
+@pytest.mark.parametrize("damage", ["swapped", "truncated", "edited", "deleted", "of identity"])
+def test_damage_to_image_or_values_is_found(jittered: Store, key: Key, files: Files, array: str, damage: str) -> None:
     chunk = {"image": "image/c/{}/0/0/0", "values": "values/c/{}/0/0/0"}[array]
     name, other = (path_of(key, chunk.format(row)) for row in (1, 2))
-    if harm == "deleted":
+    if damage == "deleted":
         del files[name]
-    elif harm == "of identity":
+    elif damage == "of identity":
         files[name] = files[
             {"image": "samples/image/c/1/0/0/0", "values": f"embeddings/{key.hash}/identity/values/c/1/0/0/0"}[array]
         ]
@@ -109,15 +107,15 @@ def test_neither_image_nor_values_can_be_another_than_written(
             "swapped": files[other],
             "truncated": content[:middle],
             "edited": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
-        }[harm]
+        }[damage]
 
     view = Store.open(jittered.location).embeddings(key, "stain-1")
 
     with pytest.raises(RowDamaged, match=r"row 1 \(image 1\)"):
-        view.read_shown([0, 1, 2])
+        view.read_with_images([0, 1, 2])
     with pytest.raises(RowDamaged, match=r"row 1 \(image 1\)"):
         view.read([1])
-    view.read_shown([0, 2])
+    view.read_with_images([0, 2])
 
 
 def test_a_truncated_image_is_found_without_reading_it(jittered: Store, key: Key, files: Files) -> None:
@@ -139,29 +137,29 @@ def test_verify_clears_a_damaged_image_which_is_then_missing(jittered: Store, ke
     assert jittered.embeddings(key).missing() == []
 
 
-def test_a_recipe_that_was_edited_under_its_name_is_told_with_the_differences(
+def test_a_view_with_another_recipe_of_the_same_name_is_refused_with_the_differences(
     jittered: Store, key: Key, embedding: MakeEmbedding
 ) -> None:
     edited = jittered.embeddings(key, "stain-1", described={"seed": "1", "transform 2": "CLAHE"}, images=True)
 
-    told = (
+    message = (
         r"(?s)view stain-1 in .*seed: cached 0, asked for 1.*transform 1: cached HEDJitter, asked for nothing"
         rf".*transform 2: cached nothing, asked for CLAHE.*another name.*prune .*drawn\.zarr --key {key.hash}/stain-1"
     )
     for use in (
         edited.missing,
-        edited.there,
+        edited.embedded_rows,
         lambda: edited.read([0]),
         lambda: edited.write([0], embedding(0)[None], image(0)[None]),
     ):
-        with pytest.raises(ViewDiffers, match=told):
+        with pytest.raises(ViewDiffers, match=message):
             use()
     with pytest.raises(ViewDiffers, match="images of its own: cached yes, asked for no"):
         jittered.embeddings(key, "stain-1", described=SEED_0).missing()
     assert stained(jittered, key).missing() == []
 
 
-def test_a_view_that_came_into_being_meanwhile_is_looked_at_before_it_is_written(
+def test_a_view_that_another_process_created_is_checked_before_writing(
     embedded: Store, key: Key, embedding: MakeEmbedding
 ) -> None:
     mine, theirs = stained(embedded, key), stained(Store.open(embedded.location, mode="r+"), key)
@@ -173,25 +171,20 @@ def test_a_view_that_came_into_being_meanwhile_is_looked_at_before_it_is_written
     with pytest.raises(ViewDiffers):
         edited.write([2], embedding(2)[None], image(2)[None])
 
-    np.testing.assert_array_equal(mine.read_shown([0, 1])[1], [image(0), image(1)])
+    np.testing.assert_array_equal(mine.read_with_images([0, 1])[1], [image(0), image(1)])
     assert mine.missing() == [2]
 
 
-def test_what_is_described_is_sealed(jittered: Store, key: Key, files: Any) -> None:
-    files.edit(path_of(key, "zarr.json"), lambda document: document["attributes"]["described"].update(seed="1"))
+@pytest.mark.parametrize(
+    "edit", [lambda attributes: attributes["described"].update(seed="1"), lambda attributes: attributes.pop("images")]
+)
+def test_the_description_of_a_view_and_whether_it_keeps_images_are_sealed(
+    jittered: Store, key: Key, files: Any, edit: Callable[[dict[str, Any]], object]
+) -> None:
+    files.edit(path_of(key, "zarr.json"), lambda document: edit(document["attributes"]))
 
-    with pytest.raises(StoreDamaged, match="stain-1 were changed after they were written"):
-        Store.open(jittered.location).embeddings(key, "stain-1").read([0])
-
-
-def test_that_a_view_keeps_images_is_sealed_too(jittered: Store, key: Key, files: Any) -> None:
-    def hide(document: dict[str, Any]) -> None:
-        document["attributes"].pop("images")
-
-    files.edit(path_of(key, "zarr.json"), hide)
-
-    with pytest.raises(StoreDamaged):
-        Store.open(jittered.location).embeddings(key, "stain-1").read_shown([0])
+    with pytest.raises(StoreDamaged, match=r"stain-1.* were changed after they were written"):
+        Store.open(jittered.location).embeddings(key, "stain-1").read_with_images([0])
 
 
 @pytest.mark.parametrize(
@@ -204,7 +197,7 @@ def test_that_a_view_keeps_images_is_sealed_too(jittered: Store, key: Key, files
         ("stain-1", np.zeros((1, 8, 8, 3), np.float32)),
     ],
 )
-def test_images_that_a_view_does_not_keep_are_refused_before_anything_is_written(
+def test_images_that_do_not_fit_the_view_are_refused_before_anything_is_written(
     jittered: Store, key: Key, embedding: MakeEmbedding, files: Files, view: str, images: np.ndarray | None
 ) -> None:
     before = dict(files)
@@ -215,21 +208,23 @@ def test_images_that_a_view_does_not_keep_are_refused_before_anything_is_written
     assert dict(files) == before
 
 
-def test_a_changed_image_costs_one_embedding_in_each_view_and_a_vanished_one_none(
-    jittered: Store, key: Key, sample: MakeSample
+def test_a_changed_image_costs_one_embedding_in_each_key_and_view_and_a_vanished_one_none(
+    jittered: Store, key: Key, key_of: MakeKey, sample: MakeSample, embedding: MakeEmbedding
 ) -> None:
+    other = key_of(format="f32")
+    jittered.embeddings(other).write(range(3), np.stack([embedding(n) for n in range(3)]))
     jittered.replace(1, sample(1, image_version=1))
     jittered.replace(2, sample(2, mask_version=1))
-    jittered.mark(0, present=False)
-    views = [jittered.embeddings(key, view) for view in jittered.views(key)]
+    jittered.set_present(0, present=False)
+    groups = [jittered.embeddings(k, view) for k in (key, other) for view in jittered.views(k)]
 
-    assert [view.missing() for view in views] == [[1], [1]]
-    jittered.mark(0, present=True)
-    assert [view.missing() for view in views] == [[1], [1]]
-    assert [view.file_bytes()[0] for view in views] == [2, 2]
+    assert [group.missing() for group in groups] == [[1], [1], [1]]
+    jittered.set_present(0, present=True)
+    assert [group.missing() for group in groups] == [[1], [1], [1]]
+    assert [group.file_bytes()[0] for group in groups] == [2, 2, 2]
 
 
-def test_the_noted_bytes_are_those_of_the_files(jittered: Store, key: Key, files: Files) -> None:
+def test_the_recorded_bytes_are_those_of_the_files(jittered: Store, key: Key, files: Files) -> None:
     chunks = [
         content
         for name, content in files.items()
@@ -253,7 +248,7 @@ def test_one_view_can_be_pruned_alone(jittered: Store, key: Key, files: Files) -
     assert Store.open(jittered.location).keys() == ()
 
 
-def test_a_writer_killed_anywhere_leaves_no_image_beside_another_ones_values(
+def test_a_killed_writer_never_leaves_an_image_with_the_values_of_another(
     jittered: Store,
     key: Key,
     embedding: MakeEmbedding,
@@ -273,17 +268,17 @@ def test_a_writer_killed_anywhere_leaves_no_image_beside_another_ones_values(
 
         survivor = stained(Store.open(store_path, mode="r+"), key)
         if at == 1:
-            np.testing.assert_array_equal(survivor.read_shown([1])[1], [image(1)])
+            np.testing.assert_array_equal(survivor.read_with_images([1])[1], [image(1)])
         else:
             assert survivor.missing() == [1]
             with pytest.raises(RowDamaged):
-                survivor.read_shown([1])
+                survivor.read_with_images([1])
         write_again()
         left = {name: content for name, content in files_of(store_path).items() if not name.endswith(".partial")}
         assert left == after
 
 
-def test_two_processes_that_write_two_views_of_one_key_take_turns_at_a_block(
+def test_two_processes_can_write_two_views_of_one_key(
     embedded: Store, key: Key, embedding: MakeEmbedding, process: Callable[..., Any], files: Mapping[str, bytes],
     new_store: Callable[..., Store], files_of: Callable[[Path], Mapping[str, bytes]], tmp_path: Path,
 ) -> None:  # fmt: skip

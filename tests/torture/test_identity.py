@@ -259,7 +259,7 @@ def test_embeddings_of_another_encoder_are_not_used(fault: str, here: Any, ledge
     here.assert_right_embeddings(result)
     assert (result.n_encoded, result.key == first.key) == (N_IMAGES, False)
     if not changed_file:  # the request of `train` matches both
-        with pytest.raises(CacheError, match=r"2 embeddings .* answer to"):
+        with pytest.raises(CacheError, match=r"2 embeddings .* match the request"):
             train(here.configuration(run=here.folder / "new"))
     ledger.detected(fault)
 

@@ -1,4 +1,4 @@
-"""The command line: each command parses its options, calls one stage, and prints what came out."""
+"""The command line: each command parses its options, calls a stage and prints the result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from nucseg_pipeline.cli.train import train
 app = typer.Typer(
     cls=Commands,
     name="nucseg",
-    help="SAM-guided nuclei segmentation in H&E images, from embeddings that are computed once and cached.",
     epilog="--fetch--> data set --embed--> CACHE/DATASET.zarr --train--> runs/NAME/ --report--> reports/NAME/",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -33,8 +32,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(is_asked: bool) -> None:
+    if is_asked:
         from importlib.metadata import version
 
         out.print(version("nucseg"))
@@ -44,24 +43,16 @@ def _version(asked: bool) -> None:
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """SAM-guided nuclei segmentation in H&E images, from embeddings that are computed once and cached."""
 
 
-app.command()(fetch)
-app.command()(embed)
-app.command()(train)
-app.command()(report)
-app.command()(predict)
-app.command()(ablate)
-app.command()(figures)
-app.command()(fidelity)
-app.command()(distill)
-app.command()(datasets)
-app.command()(models)
-app.command()(demo)
+for command in (
+    fetch, embed, train, report, predict, ablate, figures, fidelity, distill, datasets, models, demo,
+):  # fmt: skip
+    app.command()(command)
 app.add_typer(cache_app, name="cache")
 
 __all__ = ["app"]

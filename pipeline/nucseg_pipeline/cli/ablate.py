@@ -2,107 +2,59 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import FAILED, clock, notes, out, progress_bar, table
+from nucseg_pipeline.cli.options import options_from
+from nucseg_pipeline.config import AblateConfig
 
 if TYPE_CHECKING:
     from nucseg_pipeline.ablate.jobs import JobResult
     from nucseg_pipeline.ablate.plan import PlannedRow
     from nucseg_pipeline.ablate.stage import AblateCallbacks
     from nucseg_pipeline.ablate.table import Table
-    from nucseg_pipeline.config import AblateConfig, TrainConfig
+    from nucseg_pipeline.config import TrainConfig
     from nucseg_pipeline.progress import Progress
 
 PRINTED = ("dice", "aji", "pq", "dice_weighted")
 """Metrics printed in the terminal."""
 
 
-def ablate(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            autocompletion=completion.tables,
-            help="Name or file of a table's recipe: models, activations, fusion, encoders, instances.",
-        ),
-    ],
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Small networks, at most 4 minutes each on two cores, one fold.")
-    ] = False,
-    datasets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--dataset",
-            autocompletion=completion.datasets,
-            metavar="NAME",
-            help="Data set; repeat it. Default: the recipe's.",
-        ),
-    ] = None,
-    encoder: Annotated[
-        str | None,
-        typer.Option(
-            autocompletion=completion.encoders,
-            help="Encoder of the rows that name none: vit_b (default), vit_l, vit_h, student, onnx:FILE.",
-        ),
-    ] = None,
-    stain: Annotated[
-        str | None,
-        typer.Option(help="Stain normalisation of the rows that name none: none (default), macenko, ..."),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Checkpoint of that encoder. Default: $NUCSEG_WEIGHTS, user cache.")
-    ] = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(help="The first so many folds of each protocol. Default: the recipe's; 1 with --quick."),
-    ] = None,
-    seeds: Annotated[
-        list[int] | None, typer.Option("--seed", help="Seed; repeat it for several. Default: the recipe's.")
-    ] = None,
-    grid: Annotated[
-        str, typer.Option(metavar="256|native", help="The prepared images, or the source's own masks at their size.")
-    ] = "256",
-    jobs: Annotated[int | None, typer.Option(help="Trainings at once, sharing the cores. Default: 1.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of each training. Default: its share.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto (default), cpu, cuda, cuda:N, mps.")] = None,
-    runs: Annotated[Path | None, typer.Option(help="Folder of the runs. Default: runs.")] = None,
-    out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the table. Default: reports/RECIPE.")
-    ] = None,
-    cache: Annotated[
-        str | None, typer.Option(help="Folder or URL of the cache. Default: $NUCSEG_CACHE, user cache.")
-    ] = None,
-) -> None:
-    """Make a table of the papers: embed what is missing, train every row, compare, set it beside what was published.
+@options_from(
+    AblateConfig,
+    {
+        "Data": "datasets stain folds grid cache",
+        "Embeddings": "encoder weights",
+        "Training": "quick seeds jobs",
+        "Machine": "device threads",
+        "Output": "runs out",
+    },
+    arguments={"recipe": typer.Argument(metavar="RECIPE", autocompletion=completion.tables)},
+    flags={"datasets": "--dataset", "seeds": "--seed", "quick": "--quick"},
+)
+def ablate(config: AblateConfig) -> None:
+    """Make a table of the papers: embed what is missing, train every row, compare with the published scores.
 
     Reads CACHE, and the data sets and weights that it lacks. Writes runs/NAME/ for each run, and ablation.html,
-    ablation.md, ablation.json and the full reports into OUT. Finished runs are skipped and shared by all tables; a run
-    that crashes is told and the others go on; a row without its data or weights says "not run" and why.
+    ablation.md, ablation.json and the full reports into OUT. Finished runs are skipped and shared by all tables. A
+    crashed run is reported; the others continue. A row without its data or weights is marked "not run", with the
+    reason.
     """
-    from nucseg_pipeline.config import AblateConfig
-    from nucseg_pipeline.config.recipe import resolve
-
-    options = {
-        "recipe": recipe, "quick": quick, "datasets": tuple(datasets or ()), "stain": stain, "encoder": encoder,
-        "weights": weights, "folds": folds, "seeds": tuple(seeds or ()), "grid": grid, "jobs": jobs, "threads": threads,
-        "device": device, "runs": runs, "out": out_folder, "cache": cache,
-    }  # fmt: skip
-    run_ablate(resolve(AblateConfig, {}, options))
+    run_ablate(config)
 
 
 def run_ablate(config: AblateConfig) -> None:
-    """Make the table and say what came out."""
+    """Make the table and print it."""
     from nucseg_pipeline.ablate.stage import ablate as ablate_stage
 
     with progress_bar() as embedding:
         result = ablate_stage(config, _watcher(embedding))
-    for one in result.tables.tables:
-        _print_table(one)
-    notes(list(dict.fromkeys(note for one in result.tables.tables for note in one.notes)))
+    for dataset_table in result.tables.tables:
+        _print_table(dataset_table)
+    notes(list(dict.fromkeys(note for dataset_table in result.tables.tables for note in dataset_table.notes)))
     out.print(f"{result.n_trained} trained, {result.n_skipped} finished before, {result.n_failed} failed")
     out.print(f"table: {result.page}")
     if not result.is_whole:

@@ -1,4 +1,4 @@
-"""`nucseg cache`: what is in a store, whether it is whole, and what can go."""
+"""`nucseg cache`: show, verify and prune a store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from nucseg_pipeline.cli.console import FAILED, err, out, progress_bar, table
 
-app = typer.Typer(no_args_is_help=True, help="Look into a store, check it, take things out of it.")
+app = typer.Typer(no_args_is_help=True, help="Show, verify or prune a store.")
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of a store, CACHE/DATASET.zarr.")]
 
@@ -17,7 +17,7 @@ _MIB, _GIB = 1 << 20, 1 << 30
 
 @app.command()
 def info(store: StoreArgument) -> None:
-    """Show what a store holds: its samples, and the embeddings with what made them. Reads only."""
+    """Show the content of a store: its samples, and its embeddings with what they were computed from. Reads only."""
     from nucseg_cache import Store
 
     opened = Store.open(store)
@@ -32,18 +32,18 @@ def info(store: StoreArgument) -> None:
             n_rows, n_bytes = opened.embeddings(key, view).file_bytes()
             n_bytes_of_all += n_bytes
             out.print(f"{key.hash}/{view}: {n_rows} embeddings, {n_bytes / _MIB:.1f} MiB")
-    # as noted when they were written: to ask the files themselves takes a minute for a hundred thousand rows
+    # sizes recorded at writing: reading those of the files takes a minute for a hundred thousand rows
     out.print(f"{n_bytes_of_all / _GIB:.3f} GiB in the files of images, masks and embeddings")
 
 
 @app.command()
 def verify(
     store: StoreArgument,
-    keep: Annotated[bool, typer.Option("--keep", help="Only tell; do not clear the records of bad rows.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Only report bad rows; do not clear their records.")] = False,
 ) -> None:
-    """Read everything in a store and hold it against its records.
+    """Read everything in a store and compare it with the recorded checksums.
 
-    Clears the records of what is bad, which the next `nucseg embed` makes anew. Exits with 1 if there was any.
+    Clears the records of bad rows, so that the next `nucseg embed` recomputes them. Exits with 1 if there were any.
     """
     from nucseg_cache import verify as verify_store
 
@@ -53,7 +53,7 @@ def verify(
     for finding in found.findings:
         err.print(f"{finding.what}: {finding.bad}")
     if found.findings:
-        err.print("Run `nucseg embed` for this data set again: it computes these rows anew and keeps all others.")
+        err.print("Run `nucseg embed` for this data set again: it recomputes these rows and keeps all others.")
         raise typer.Exit(FAILED)
 
 
@@ -62,12 +62,12 @@ def prune(
     store: StoreArgument,
     key: Annotated[
         list[str] | None,
-        typer.Option(help="Embeddings to delete, HASH or HASH/VIEW as `cache info` shows them; repeatable."),
+        typer.Option(help="Embeddings to delete, HASH or HASH/VIEW as in `cache info`. Can be given several times."),
     ] = None,
 ) -> None:
-    """Delete embeddings by their key, or one view of them, and what killed processes left behind.
+    """Delete embeddings by their key, or one view of them, and files left behind by killed processes.
 
-    Reads the store's keys. Nothing else is ever deleted: not the samples, nor embeddings that were not named.
+    Reads the store's keys. Nothing else is deleted: samples and other embeddings stay.
     """
     from nucseg_cache import prune as prune_store
 

@@ -1,4 +1,4 @@
-"""What the Tab key offers for names: data sets and stores, encoders, recipes, what can be fetched."""
+"""Shell completion of names: data sets, encoders, recipes, and what can be fetched."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ ENCODERS = ("vit_b", "vit_l", "vit_h", "student", "student:", "random", "onnx:")
 
 
 def datasets(incomplete: str) -> list[str]:
-    """Data sets that are known, and stores in the default cache."""
+    """Known data sets, and the stores in the default cache."""
     from nucseg.data import dataset_names
     from nucseg_pipeline.config import default_cache
     from nucseg_pipeline.datasets.cached import store_names
@@ -17,22 +17,22 @@ def datasets(incomplete: str) -> list[str]:
 
 
 def encoders(incomplete: str) -> list[str]:
-    """Encoders by name."""
+    """Names of encoders."""
     return _beginning(incomplete, ENCODERS)
 
 
 def recipes(incomplete: str) -> list[str]:
-    """Recipes of the stages."""
+    """Names of the recipes of stages."""
     return _beginning(incomplete, _recipes(of_tables=False))
 
 
 def tables(incomplete: str) -> list[str]:
-    """Recipes of tables."""
+    """Names of the recipes of tables."""
     return _beginning(incomplete, _recipes(of_tables=True))
 
 
 def fetched(incomplete: str) -> list[str]:
-    """What can be fetched."""
+    """Names of what can be fetched."""
     from nucseg_pipeline.fetch.catalogue import CATALOGUE
 
     return _beginning(incomplete, CATALOGUE)

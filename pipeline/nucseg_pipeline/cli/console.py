@@ -1,4 +1,4 @@
-"""What commands share in talking to a person: errors, progress, tables. The only home of exit statuses."""
+"""Terminal output that the commands share: consoles, errors and exit statuses, progress, tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,20 +16,22 @@ from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from nucseg_pipeline.progress import Progress
+
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""What would steer the terminal, turn the direction of writing, or is no text: names of files may hold all of it."""
+"""Control characters, marks that change the direction of writing, surrogates: file names may contain all of them."""
 
 
 def printable(text: str) -> str:
-    """A text with escapes in place of what must not reach a terminal; line breaks stay, tabs too."""
+    """Escape the characters that must not reach a terminal; line breaks and tabs are kept."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-class Plain(Console):
-    """A console that prints names and paths as they are, but lets none of them steer the terminal."""
+class SafeConsole(Console):
+    """A console that prints names and paths unchanged, except for characters that control the terminal."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """As rich's."""
+        """Print as rich does."""
         super().print(*map(_escaped, objects), **options)
 
 
@@ -40,36 +42,35 @@ def _escaped(printed: Any) -> Any:
     return printable(printed) if isinstance(printed, str) else printed
 
 
-out = Plain(highlight=False, markup=False, soft_wrap=True)
-"""Standard output. Markup is off: paths and names may hold brackets."""
+out = SafeConsole(highlight=False, markup=False, soft_wrap=True)
+"""Standard output. Markup is off: paths and names may contain brackets."""
 
-err = Plain(stderr=True, highlight=False, markup=False, soft_wrap=True)
+err = SafeConsole(stderr=True, highlight=False, markup=False, soft_wrap=True)
 """Standard error."""
 
 FAILED, INTERRUPTED = 1, 130
 
-KEPT = "Everything finished so far is kept; the same command goes on from there."
-KEPT_BY_TRAIN = "Every finished epoch is kept; the same command with --resume goes on from there."
-NOT_KEPT = "Nothing was written by halves; the same command begins again."
-
-RESUMING = {
-    **dict.fromkeys(("fetch", "embed", "ablate", "distill", "demo", "predict"), KEPT),
-    "train": KEPT_BY_TRAIN,
+_KEPT = "Everything finished so far is kept; run the same command again to continue."
+_NOT_KEPT = "No partial results were written; run the same command again to start over."
+_AFTER_A_STOP = {
+    **dict.fromkeys(("fetch", "embed", "ablate", "distill", "demo", "predict"), _KEPT),
+    "train": "Every finished epoch is kept; run the same command with --resume to continue.",
 }
-"""What commands say that go on where they stopped; the others write all of their result at the end."""
+"""What is left when a command stops early; commands that are not listed write all of their results at the end."""
 
-Progress = Callable[[int, int, str], None]
+_LESS_MEMORY = ("--batch-size", "--width", "--workers", "--jobs")
+"""Options whose lower values need less memory."""
 
 _PLAIN_SECONDS = 10.0
-"""Least time between two plain lines of progress where there is no terminal."""
+"""Least time between two lines of progress where there is no terminal."""
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was told to end: by `kill`, by Slurm before the time is up, by Kubernetes before a pod goes."""
+    """The process received SIGTERM: from `kill`, from Slurm before a time limit, from Kubernetes before a pod ends."""
 
 
 class Commands(TyperGroup):
-    """The commands, with every error that the user can act on turned into one message and exit status 1."""
+    """The commands; every error that the user can act on becomes one message and exit status 1."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; see the class."""
@@ -80,24 +81,38 @@ class Commands(TyperGroup):
             interrupt = _interrupt_in(error)
             if interrupt is not None:
                 how = "Stopped by SIGTERM" if isinstance(interrupt, Terminated) else "Interrupted"
-                err.print(f"{how}. {RESUMING.get(ctx.invoked_subcommand, NOT_KEPT)}")
+                err.print(f"{how}. {_AFTER_A_STOP.get(ctx.invoked_subcommand, _NOT_KEPT)}")
                 raise typer.Exit(INTERRUPTED) from None
-            if not _is_the_users(error):
+            if not _is_for_the_user(error):
                 raise
-            err.print(Text.assemble(("error: ", "bold red"), _message(error)))
+            err.print(Text.assemble(("error: ", "bold red"), self._message(error, ctx.invoked_subcommand)))
             raise typer.Exit(FAILED) from None
+
+    def _message(self, error: BaseException, command: str) -> str:
+        from nucseg.adaptive_batch import lacks_memory, reason
+        from nucseg.errors import NucsegError
+
+        if lacks_memory(error) and not isinstance(error, NucsegError):
+            flags = {flag for parameter in self.commands[command].params for flag in parameter.opts}
+            useful = [flag for flag in _LESS_MEMORY if flag in flags]
+            way_out = f"Lower {' or '.join(useful)}, or close" if useful else "Close"
+            return f"there is not enough memory ({reason(error)}). {way_out} other programs that use it."
+        if isinstance(error, OSError) and error.strerror:
+            place = f": {error.filename}" if error.filename else ""
+            return f"{error.strerror}{place}. Fix this first. {_AFTER_A_STOP.get(command, _NOT_KEPT)}"
+        return str(error)
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does; a second one does not disturb the first.
+    """Let SIGTERM end the block as Ctrl-C does; a second one is ignored, so that cleaning up is not interrupted.
 
-    Where somebody else handles SIGTERM, or it is ignored, that stays so.
+    A handler that is set already stays, and so does SIG_IGN.
     """
-    is_ours = threading.current_thread() is threading.main_thread() and (
+    is_default = threading.current_thread() is threading.main_thread() and (
         signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     )
-    if not is_ours:
+    if not is_default:
         yield
         return
 
@@ -113,41 +128,30 @@ def _terminable() -> Iterator[None]:
 
 
 def _interrupt_in(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The interrupt that an error is, or that it came of: an import that is interrupted fails as ImportError."""
+    """The interrupt that an error is or was caused by: an interrupted import raises ImportError."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error
 
 
-def _is_the_users(error: BaseException) -> bool:
-    """Whether the user can act on it; the packages are imported only once something has failed."""
+def _is_for_the_user(error: BaseException) -> bool:
+    """Whether the user can act on it. The packages are imported only when something has failed."""
     from nucseg.adaptive_batch import lacks_memory
     from nucseg.errors import NucsegError
     from nucseg_cache import CacheError
 
     if isinstance(error, BrokenPipeError):
-        return False  # the reader of our output has left: click ends quietly
+        return False  # the reader of the output has closed the pipe: click exits quietly
     return isinstance(error, NucsegError | CacheError | OSError) or lacks_memory(error)
-
-
-def _message(error: BaseException) -> str:
-    from nucseg.adaptive_batch import lacks_memory, reason
-    from nucseg.errors import NucsegError
-
-    if lacks_memory(error) and not isinstance(error, NucsegError):
-        way_out = "Take a smaller --batch-size or --width, or close what else uses it."
-        return f"there is not enough memory ({reason(error)}). {way_out}"
-    if isinstance(error, OSError) and error.strerror:
-        place = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror}{place}. Everything finished so far is kept; mend that and run the command again."
-    return str(error)
 
 
 @contextmanager
 def progress_bar(unit: str = "images", **units: str) -> Iterator[Progress]:
-    """A callback that shows how far a stage is: a bar with a rate and a time to go, or plain lines elsewhere.
+    """Yield a callback that shows the progress of a stage: a bar in a terminal, lines elsewhere.
 
-    Counted is in `unit`, but for steps of these names in theirs.
+    Args:
+        unit: what is counted, for the rate.
+        units: step -> what it counts, where that differs.
     """
     if not out.is_terminal:
         yield _plain(unit, units)
@@ -198,22 +202,22 @@ def _rate(done: int, seconds: float, unit: str) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds."""
+    """Format a duration as minutes and seconds, 3:07."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
-    """A table whose first column is text and whose others are numbers, nothing of it read as markup."""
-    made = Table(title=Text(printable(title)), title_justify="left")
+    """Make a table; the first column is aligned left, the others right, and nothing is read as markup."""
+    result = Table(title=Text(printable(title)), title_justify="left")
     for i, column in enumerate(columns):
-        made.add_column(Text(printable(column)), justify="right" if i else "left")
+        result.add_column(Text(printable(column)), justify="right" if i else "left")
     for row in rows:
-        made.add_row(*(Text(printable(str(cell))) for cell in row))
-    return made
+        result.add_row(*(Text(printable(str(cell))) for cell in row))
+    return result
 
 
 def notes(lines: Sequence[str]) -> None:
-    """Things to know, one a line."""
+    """Print notes to standard error, one per line."""
     for line in lines:
         err.print(Text.assemble(("note: ", "bold yellow"), line))

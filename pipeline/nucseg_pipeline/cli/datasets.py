@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from nucseg_pipeline.datasets.status import Check, DatasetStatus
 
 _WIDE = 120
-"""Columns of a terminal from which on every fact has a column of its own."""
+"""Width of a terminal, in characters, that is enough for one column per fact."""
 
-_STATE_LETTERS, _PATH_LETTERS, _LABEL_LETTERS, _SHOWN_BAD = 100, 40, 14, 8
+_STATE_LETTERS, _PATH_LETTERS, _LABEL_LETTERS = 100, 40, 14
+_MOST_BAD = 8
+"""Unreadable images that are listed."""
 
 
 def datasets(
@@ -30,27 +32,35 @@ def datasets(
         typer.Argument(
             autocompletion=completion.datasets,
             metavar="NAME",
-            help="nuinsseg, cryonuseg, ... or the name of a store of yours.",
+            help="nuinsseg, cryonuseg, ..., or the name of a store in the cache.",
         ),
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option(help="Folder of the data set. Default: where it was last time, $NUCSEG_DATA/NAME, ./data/NAME."),
+        typer.Option(
+            help="Folder of the data set.",
+            show_default="where the store was made from, $NUCSEG_DATA/NAME or ./data/NAME",
+        ),
     ] = None,
     cache: Annotated[
-        str | None, typer.Option(help="Folder or URL of the cache. Default: $NUCSEG_CACHE, user cache.")
+        str | None,
+        typer.Option(
+            help="Folder or URL of the cache.", show_default="$NUCSEG_CACHE, or nucseg in the user's cache folder"
+        ),
     ] = None,
-    no_read: Annotated[bool, typer.Option("--no-read", help="With NAME: list the images, but read none.")] = False,
+    no_read: Annotated[
+        bool, typer.Option("--no-read", help="With NAME: list the images without reading them.")
+    ] = False,
 ) -> None:
-    """Show which data sets are known, where they lie, whether they are whole, and what the cache holds of them.
+    """List the known data sets, where they are, whether they are complete, and what of them is in the cache.
 
-    With NAME also how to get it; then every image is read: exits with 1 if one cannot be, or if the folder is
-    something else. Reads only: nothing is downloaded.
+    With NAME, describe one and how to get it, and read all of its images: exits with 1 if one cannot be read, or if the
+    folder is not that data set. Reads only: nothing is downloaded.
     """
     from nucseg_pipeline.config import default_cache
 
     if name is not None:
-        _show_one(name, source, cache or default_cache(), read=not no_read)
+        _show(name, source, cache or default_cache(), read=not no_read)
     elif source is not None or no_read:
         raise typer.BadParameter("--source and --no-read go with the NAME of a data set.")
     else:
@@ -60,117 +70,125 @@ def datasets(
 def _show_all(cache: str) -> None:
     from nucseg_pipeline.datasets.status import survey
 
-    found = survey(cache)
-    shown = _wide_table(found) if out.width >= _WIDE else _narrow_table(found)
-    shown.title, shown.show_lines = None, True
-    for column in shown.columns:
+    statuses = survey(cache)
+    listing = _wide_table(statuses) if out.width >= _WIDE else _narrow_table(statuses)
+    listing.title, listing.show_lines = None, True
+    for column in listing.columns:
         column.justify, column.overflow = "left", "fold"
-    out.print(shown)
+    out.print(listing)
     data = os.environ.get("NUCSEG_DATA")
     out.print(f"Looked in $NUCSEG_DATA ({data or 'not set'}), in ./data, and where the stores in {cache} came from.")
-    out.print("`nucseg fetch` gets one. `nucseg datasets NAME` tells how, and reads every image of one that is here.")
-    out.print("Any folder of images/ and masks/ is a data set too: see `nucseg datasets folder`.")
+    out.print("`nucseg fetch` downloads one. `nucseg datasets NAME` says how to get it, and reads every image of it.")
+    out.print("Any folder with images/ and masks/ is a data set, too: see `nucseg datasets folder`.")
 
 
-def _wide_table(found: Sequence[DatasetStatus]) -> Table:
+def _wide_table(statuses: Sequence[DatasetStatus]) -> Table:
     columns = ("data set", "what", "licence", "images", "found", "state", "in the cache")
     rows = [
-        (one.name, one.release.contents, one.release.licence, _released(one), _place(one), _state(one), _held(one))
-        for one in found
+        (
+            status.name,
+            status.release.contents,
+            status.release.licence,
+            _released(status),
+            _place(status),
+            _state(status),
+            _in_cache(status),
+        )
+        for status in statuses
     ]
-    made = table("", columns, rows)
-    made.columns[4].width = min(max(len(row[4]) for row in rows), _PATH_LETTERS)
-    return made
+    listing = table("", columns, rows)
+    listing.columns[4].width = min(max(len(row[4]) for row in rows), _PATH_LETTERS)
+    return listing
 
 
-def _narrow_table(found: Sequence[DatasetStatus]) -> Table:
+def _narrow_table(statuses: Sequence[DatasetStatus]) -> Table:
     rows = [
         (
-            one.name,
-            f"{one.release.contents}; {_released(one)} images\nlicence: {one.release.licence}\n"
-            f"found: {_place(one)}\nstate: {_state(one)}\nin the cache: {_held(one)}",
+            status.name,
+            f"{status.release.contents}; {_released(status)} images\nlicence: {status.release.licence}\n"
+            f"found: {_place(status)}\nstate: {_state(status)}\nin the cache: {_in_cache(status)}",
         )
-        for one in found
+        for status in statuses
     ]
-    return table("", ("data set", "what it is, and what of it is here"), rows)
+    return table("", ("data set", "description and state"), rows)
 
 
-def _released(standing: DatasetStatus) -> str:
-    return "any" if standing.release.n_images is None else str(standing.release.n_images)
+def _released(status: DatasetStatus) -> str:
+    return "any" if status.release.n_images is None else str(status.release.n_images)
 
 
-def _place(standing: DatasetStatus) -> str:
-    return standing.folder or ("drawn, not read" if standing.dataset else "-")
+def _place(status: DatasetStatus) -> str:
+    return status.folder or ("drawn, not read" if status.dataset else "-")
 
 
-def _state(standing: DatasetStatus) -> str:
-    return textwrap.shorten(standing.state, _STATE_LETTERS, placeholder=" ...")
+def _state(status: DatasetStatus) -> str:
+    return textwrap.shorten(status.state, _STATE_LETTERS, placeholder=" ...")
 
 
-def _held(standing: DatasetStatus) -> str:
+def _in_cache(status: DatasetStatus) -> str:
     from nucseg_pipeline.datasets.status import first_sentence
 
-    held = standing.holding
-    if held is None:
+    cached = status.holding
+    if cached is None:
         return "-"
-    if held.problem:
-        return textwrap.shorten(f"wrong: {first_sentence(held.problem)}", _STATE_LETTERS, placeholder=" ...")
-    return f"{_count(held.n_images, 'image')}, {_count(held.n_embeddings, 'embedding')}"
+    if cached.problem:
+        return textwrap.shorten(f"wrong: {first_sentence(cached.problem)}", _STATE_LETTERS, placeholder=" ...")
+    return f"{_count(cached.n_images, 'image')}, {_count(cached.n_embeddings, 'embedding')}"
 
 
-def _show_one(name: str, source: Path | None, cache: str, *, read: bool) -> None:
+def _show(name: str, source: Path | None, cache: str, *, read: bool) -> None:
     from nucseg.errors import DataError
     from nucseg_pipeline.datasets.status import check, find
 
-    standing = find(name, cache, source)
-    out.print(standing.release.title if standing.name == standing.release.name else name)
-    for label, text in _known_facts(standing):
+    status = find(name, cache, source)
+    out.print(status.release.title if status.name == status.release.name else name)
+    for label, text in _known_facts(status):
         out.print(_labelled(label, _wrapped(text)))
-    for label, text in _place_facts(standing, source):
+    for label, text in _place_facts(status, source):
         out.print(_labelled(label, text))
-    if standing.problem:
-        raise DataError(standing.problem)
-    if standing.dataset is None:
+    if status.problem:
+        raise DataError(status.problem)
+    if status.dataset is None:
         return
-    notes(standing.dataset.notes)
+    notes(status.dataset.notes)
     if not read:
-        out.print(f"{_count(len(standing.dataset.entries), 'image')} listed ({standing.state}), none read")
+        out.print(f"{_count(len(status.dataset.entries), 'image')} listed ({status.state}), none read")
         return
     with progress_bar() as progress:
-        found = check(standing.dataset, progress)
-    _tell(found, standing)
+        found = check(status.dataset, progress)
+    _print_check(found, status)
 
 
-def _known_facts(standing: DatasetStatus) -> list[tuple[str, str]]:
+def _known_facts(status: DatasetStatus) -> list[tuple[str, str]]:
     from nucseg_pipeline.datasets.status import cost, protocol_here
 
-    known = standing.release
+    release = status.release
     return [
-        ("contents", known.contents),
-        ("images", "any number" if known.n_images is None else f"{known.n_images} in a whole copy"),
-        ("licence", known.licence),
-        ("to get it", "\n".join(f"{number}. {step}" for number, step in enumerate(known.instructions, 1))),
-        ("layout", "\n".join(known.layout)),
-        ("protocol", protocol_here(standing)),
-        ("cost", cost(standing)),
+        ("contents", release.contents),
+        ("images", "any number" if release.n_images is None else f"{release.n_images} in a whole copy"),
+        ("licence", release.licence),
+        ("to get it", "\n".join(f"{number}. {step}" for number, step in enumerate(release.instructions, 1))),
+        ("layout", "\n".join(release.layout)),
+        ("protocol", protocol_here(status)),
+        ("cost", cost(status)),
     ]
 
 
-def _place_facts(standing: DatasetStatus, source: Path | None) -> list[tuple[str, str]]:
-    """Never wrapped: an address and a path are there to be copied."""
+def _place_facts(status: DatasetStatus, source: Path | None) -> list[tuple[str, str]]:
+    """Facts that are not wrapped: addresses and paths are meant to be copied."""
     from nucseg_pipeline.datasets.locate import FOLDER, SYNTHETIC, places
     from nucseg_pipeline.datasets.status import NOT_FOUND
 
-    held, known = standing.holding, standing.release
-    looked = [source] if source else places(standing.name, held.source if held else "")
-    own = known.name == FOLDER
-    by = "put" if own else f"`nucseg fetch {known.name}` gets it; or put"
+    cached, release = status.holding, status.release
+    looked = [source] if source else places(status.name, cached.source if cached else "")
+    own = release.name == FOLDER
+    by = "put" if own else f"`nucseg fetch {release.name}` gets it; or put"
     missing = f"nothing: {by} it in one of these places, or name it with --source DIR"
     return [
-        ("home", known.home or "-"),
-        ("looked in", "-" if known.name == SYNTHETIC else "\n".join(str(place.absolute()) for place in looked)),
-        ("found", missing if standing.state == NOT_FOUND else _place(standing)),
-        ("in the cache", f"{held.problem or _held(standing)}\n{held.location}" if held else "nothing"),
+        ("home", release.home or "-"),
+        ("looked in", "-" if release.name == SYNTHETIC else "\n".join(str(place.absolute()) for place in looked)),
+        ("found", missing if status.state == NOT_FOUND else _place(status)),
+        ("in the cache", f"{cached.problem or _in_cache(status)}\n{cached.location}" if cached else "nothing"),
     ]
 
 
@@ -184,18 +202,18 @@ def _wrapped(text: str) -> str:
     return "\n".join(wrap.fill(paragraph) for paragraph in text.splitlines())
 
 
-def _tell(found: Check, standing: DatasetStatus) -> None:
-    """What the check found; exits with 1 if an image could not be read."""
+def _print_check(found: Check, status: DatasetStatus) -> None:
+    """Print what the check found; exit with 1 if an image could not be read."""
     count, nuclei = _count(found.n_images, "image"), f"{found.n_nuclei} nuclei"
     if not found.bad:
-        whole = standing.is_complete
-        out.print(f"complete: {count}, {nuclei}" if whole else f"{standing.state}, all can be read: {nuclei}")
+        whole = status.is_complete
+        out.print(f"complete: {count}, {nuclei}" if whole else f"{status.state}, all can be read: {nuclei}")
         return
     out.print(f"{len(found.bad)} of {count} cannot be read; {nuclei} in the others")
-    for id_, reason in found.bad[:_SHOWN_BAD]:
+    for id_, reason in found.bad[:_MOST_BAD]:
         err.print(f"{id_}: {reason}")
-    if len(found.bad) > _SHOWN_BAD:
-        err.print(f"and {len(found.bad) - _SHOWN_BAD} more")
+    if len(found.bad) > _MOST_BAD:
+        err.print(f"and {len(found.bad) - _MOST_BAD} more")
     raise typer.Exit(FAILED)
 
 

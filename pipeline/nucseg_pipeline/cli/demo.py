@@ -14,16 +14,16 @@ from nucseg_pipeline.cli.train import run_train
 
 
 def demo(
-    folder: Annotated[Path, typer.Option("--out", help="Folder for everything that the demonstration makes.")] = Path(
+    folder: Annotated[Path, typer.Option("--out", help="Folder for everything that the demonstration writes.")] = Path(
         "demo"
     ),
-    quick: Annotated[bool, typer.Option("--quick", help="Few images, one epoch: only shows that everything runs.")] = (
-        False
-    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Few images and one epoch, to check that everything runs.")
+    ] = False,
 ) -> None:
-    """Run the whole pipeline on drawn images, offline, in minutes on two cores.
+    """Run the whole pipeline on synthetic images: offline, a few minutes on two cores.
 
-    Reads no files. Writes OUT/cache, OUT/runs and OUT/report. Each stage prints the command that it stands for.
+    Reads no files. Writes OUT/cache, OUT/runs and OUT/report. Prints the equivalent command before each stage.
     """
     from nucseg_pipeline.demo import demonstration
 

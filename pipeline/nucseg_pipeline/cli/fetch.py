@@ -33,7 +33,7 @@ def fetch(
 ) -> None:
     """Download a data set or weights, check them, and put them where the other commands look.
 
-    Downloads from the publisher's server, or takes what --from names. Writes data sets to $NUCSEG_DATA/NAME (default
+    Reads the publisher's server, or what --from names. Writes data sets to $NUCSEG_DATA/NAME (default
     ./data/NAME) and weights to $NUCSEG_WEIGHTS (default: the user's cache folder), each with a note of its digest
     beside it. An interrupted download continues where it stopped; what is complete is not downloaded again. For a data
     set that needs an account, the command prints what to do.

@@ -13,39 +13,39 @@ if TYPE_CHECKING:
     from nucseg.models import Costs
 
 _FOOTNOTES = (
-    "FLOPs: multiplications and additions (2 for each pair) of what runs in one forward pass of one image; "
-    "normalisation, activations, pooling and interpolation not counted. "
-    "The embedding's encoder is not part of it: it runs once, in `nucseg embed`; `nucseg fetch` gets its weights.",
-    "The networks of the U-Net3+ family convolve a map enlarged fourfold or more without making it, which gives the "
-    "same with fewer FLOPs than its description.",
+    "FLOPs: multiplications and additions (2 per pair) in one forward pass of one image, without normalisation, "
+    "activations, pooling and interpolation. The encoder of the embeddings is not included: it runs once, in "
+    "`nucseg embed`; `nucseg fetch` downloads its weights.",
+    "The networks of the U-Net3+ family convolve maps enlarged fourfold or more without computing the enlarged map, "
+    "with the same result in fewer FLOPs than published.",
 )
 
 
 def models(
-    model: Annotated[str | None, typer.Option(help="This architecture alone.")] = None,
-    fusion: Annotated[str | None, typer.Option(help="This fusion alone.")] = None,
-    width: Annotated[int, typer.Option(help="Channels of the finest level.")] = 32,
-    input_px: Annotated[int, typer.Option(help="Side of the image, a multiple of 16.")] = 256,
+    model: Annotated[str | None, typer.Option(help="Show only this architecture.")] = None,
+    fusion: Annotated[str | None, typer.Option(help="Show only this fusion.")] = None,
+    width: Annotated[int, typer.Option(help="Channels at the finest level.")] = 32,
+    input_px: Annotated[int, typer.Option(help="Side of the image in pixels, a multiple of 16.")] = 256,
 ) -> None:
-    """Show which networks there are, where each comes from, and what it costs with each way of guiding it.
+    """List the networks, their sources, and the parameters and FLOPs of each with each fusion.
 
-    Reads only: nothing is computed but the costs.
+    Reads only: nothing is written.
     """
     from nucseg.models import ACTIVATIONS, FUSIONS, MODELS
 
     names, fusions = [model] if model else list(MODELS), [fusion] if fusion else list(FUSIONS)
     alone = {name: _count(name, "none", width, input_px) for name in names}
-    # a fusion sees the encoder's maps, which all networks share: it is counted once, not once for each
-    added = {one: _count(names[0], one, width, input_px) for one in fusions}
+    # all networks share the encoder whose maps a fusion takes, so each fusion is counted once
+    added = {name: _count(names[0], name, width, input_px) for name in fusions}
     rows = [
         (
             name,
-            one,
-            f"{cost.parameters + added[one].parameters - alone[names[0]].parameters:,}",
-            f"{(cost.flops + added[one].flops - alone[names[0]].flops) / 1e9:.2f}",
+            fusion_name,
+            f"{cost.parameters + added[fusion_name].parameters - alone[names[0]].parameters:,}",
+            f"{(cost.flops + added[fusion_name].flops - alone[names[0]].flops) / 1e9:.2f}",
         )
         for name, cost in alone.items()
-        for one in fusions
+        for fusion_name in fusions
     ]
     shown = table("", ("model", "fusion", "parameters", "GFLOPs"), rows)
     shown.title, shown.columns[1].justify = None, "left"

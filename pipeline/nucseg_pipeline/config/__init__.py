@@ -1,4 +1,8 @@
-"""What each stage is told to do: one frozen dataclass a stage, checked when it is made."""
+"""Configurations: one frozen dataclass per stage, checked when it is created.
+
+The options of the command line are made from these dataclasses: name, type, default, and the docstring under each
+field, whose last sentence may describe a default that is not a plain value ("Default: ...").
+"""
 
 from nucseg_pipeline.config.ablate import AblateConfig
 from nucseg_pipeline.config.distill import DistillConfig, Record

@@ -1,9 +1,8 @@
-"""What a table is made of."""
+"""Configuration of `ablate`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nucseg.data import STAINS
 from nucseg.errors import ConfigError
 from nucseg_pipeline.config.checks import (
     check_at_least,
@@ -18,36 +17,37 @@ from nucseg_pipeline.config.places import default_cache
 
 @dataclass(frozen=True, kw_only=True)
 class AblateConfig:
-    """What is needed to make a table of the papers, or one of one's own, from the cache."""
+    """What is needed to make a table of the papers, or one of your own, from the cache."""
 
     recipe: str
-    """Name or file of the table's recipe."""
+    """Name or file of a table's recipe: models, activations, fusion, encoders, formats, instances, replay,
+    student-guidance."""
     quick: bool = False
-    """Small networks on one fold, an orientation: at most 4 minutes each on two cores, unless a row says otherwise."""
+    """Train small networks on one fold, at most 4 minutes each on two cores unless a row says otherwise."""
     datasets: tuple[str, ...] = ()
-    """Data sets of the table; empty takes the recipe's."""
+    """Data sets of the table. Default: those of the recipe."""
     stain: str | None = None
-    """Stain normalisation of the rows that name none; None takes none."""
+    """Stain normalisation of the rows that name none: none, macenko or reinhard. Default: none."""
     encoder: str | None = None
-    """Encoder of the rows that name none; None takes vit_b."""
+    """Encoder of the rows that name none: vit_b, vit_l, vit_h, student or onnx:FILE. Default: vit_b."""
     weights: Path | None = None
-    """Checkpoint of that encoder; None looks in the known places."""
+    """Checkpoint of that encoder. Default: looked for in $NUCSEG_WEIGHTS and the user's cache folder."""
     folds: int | None = None
-    """The first so many folds of each data set's protocol; None takes the recipe's, or one with quick."""
+    """Number of folds of each data set's protocol, the first ones. Default: as in the recipe; 1 with --quick."""
     seeds: tuple[int, ...] = ()
-    """Seeds; empty takes the recipe's."""
+    """Seeds to train each row with. Default: those of the recipe."""
     grid: str = "256"
-    """The grid of the metrics: 256 or native."""
+    """Grid of the metrics: 256 (the prepared images) or native (the data set's own masks at their size)."""
     cache: str = field(default_factory=default_cache)
-    """Folder or URL that holds the stores."""
+    """Folder or URL of the cache. Default: $NUCSEG_CACHE, or nucseg in the user's cache folder."""
     runs: Path = Path("runs")
-    """Folder of the runs' folders; runs of the same configuration are shared by all tables in it."""
+    """Folder of the runs; tables share the runs of the same configuration in it."""
     out: Path | None = None
-    """Folder of the table; None makes one in ./reports named after the recipe."""
+    """Folder of the table. Default: reports/RECIPE."""
     jobs: int = 1
-    """Trainings at once."""
+    """Number of trainings that run at the same time and share the cores."""
     threads: int | None = None
-    """CPU threads of each; None shares the cores among the jobs."""
+    """CPU threads of each training. Default: its share of the cores."""
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
 
@@ -59,6 +59,8 @@ class AblateConfig:
         check_at_least(self, 1, ("folds", "jobs", "threads"))
         check_filled(self, ("recipe", "encoder", "cache"))
         if self.stain is not None:
+            from nucseg.data import STAINS  # loads numpy, which the command line's help does without
+
             check_choice(self, "stain", STAINS)
         for seed in self.seeds:
             check_seed(seed)

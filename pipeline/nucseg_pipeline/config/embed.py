@@ -1,10 +1,8 @@
-"""What stage one is told to do."""
+"""Configuration of stage one, `embed`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nucseg.data import STAINS, dataset_names
-from nucseg.data.official_splits import plain_name, stain_of
 from nucseg.errors import ConfigError
 from nucseg_pipeline.config.checks import check_at_least, check_dataset, check_device, check_filled
 from nucseg_pipeline.config.places import default_cache
@@ -15,38 +13,45 @@ class EmbedConfig:
     """What stage one needs to turn a data set into cached embeddings."""
 
     dataset: str
-    """Name of the data set, with `@` and the stain where it is normalised; also the name of its store."""
+    """nuinsseg, cryonuseg, conic, dsb2018, synthetic, or a name of your choice for a folder of images/ and masks/. Also
+    the name of its store. DATASET@STAIN stands for --dataset DATASET --stain STAIN."""
     source: Path | None = None
-    """Folder the data set lies in; None takes the one that the store remembers."""
+    """Folder of the data set. Default: where the store was made from, $NUCSEG_DATA/DATASET or ./data/DATASET."""
     encoder: str = "vit_b"
-    """vit_b, vit_l, vit_h, student, student:FILE, onnx:FILE, random, or none for images and masks alone."""
+    """vit_b, vit_l, vit_h, student (small, comes with the package), student:FILE, onnx:FILE, random, or none to store
+    images and masks only."""
     weights: Path | None = None
-    """Checkpoint of the encoder; None looks in the known places."""
+    """Checkpoint of the encoder. Default: looked for in $NUCSEG_WEIGHTS and the user's cache folder."""
     format: str = "f16"
-    """How an embedding is stored."""
+    """Storage format of the embeddings: f16, f32 (exact), i8 (half the size of f16) or i6 (a third)."""
     views: str = "identity"
-    """What is embedded beside each image as it is: identity (nothing), d4 (its seven other orientations), or the name
-    or file of a photometric recipe (its variants)."""
+    """Further views of each image to embed: identity (none), d4 (the seven other orientations), crops, or the variants
+    of a photometric recipe: stain, papers or a file."""
     view_images: int | None = None
-    """Of how many images views are made, drawn by their ids; None makes them of all."""
+    """Number of images to embed these views of, chosen by their ids; 16 are enough for train --replay learned.
+    Default: all images."""
     stain: str | None = None
-    """Stain normalisation before anything else: none, macenko or reinhard; None takes what the name says."""
+    """Stain normalisation of the images before anything else: none, macenko or reinhard. The store is then called
+    DATASET@STAIN. Default: as in the data set's name."""
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     precision: str = "auto"
-    """Number format of the encoder's arithmetic."""
+    """Number format of the encoder's arithmetic: float32, bfloat16, float16, or auto (bfloat16 on CUDA, float32
+    elsewhere)."""
     batch_size: int | None = None
-    """Images a batch; None lets the encoder choose."""
+    """Images per batch. Default: chosen by device and free memory."""
     threads: int | None = None
-    """CPU threads; None leaves the choice to torch."""
+    """CPU threads, per worker where there are several. Default: chosen by PyTorch."""
     workers: int | None = None
-    """Processes on this machine that encode, each with its own GPU or share of the cores; None encodes in this one."""
+    """Encode in this many processes on this machine, each with its own GPU or share of the cores. Default: none, this
+    process encodes."""
     scheduler: str | None = None
-    """Address or scheduler file of a Dask cluster whose workers encode; None leaves it to this machine."""
+    """Encode on a Dask cluster, given by the address of its scheduler (tcp://HOST:PORT, tls://...) or a scheduler file.
+    Default: none, this machine encodes."""
     limit: int | None = None
-    """Stop after the first so many images; None takes all."""
+    """Embed only this many images, the first ones. Default: all images."""
     cache: str = field(default_factory=default_cache)
-    """Folder or URL that holds the stores."""
+    """Folder or URL of the cache. Default: $NUCSEG_CACHE, or nucseg in the user's cache folder."""
 
     def __post_init__(self) -> None:
         check_dataset(self.dataset)
@@ -58,23 +63,27 @@ class EmbedConfig:
         check_filled(self, ("encoder", "format", "precision", "views", "cache", "scheduler"))
         if self.workers is not None and self.scheduler is not None:
             raise ConfigError(
-                "workers are processes on this machine, and scheduler is a cluster elsewhere: ask for one of them. How "
-                "many workers a cluster has is said where it is started."
+                "workers starts processes on this machine and scheduler names a cluster elsewhere: give only one of "
+                "them. The number of workers of a cluster is set where the cluster is started."
             )
         if self.encoder == "none" and self.views != "identity":
             raise ConfigError(
-                f"views {self.views} are to be embedded, and encoder none embeds nothing. Name an encoder, or leave "
-                "the views out."
+                f"views {self.views} are to be embedded, but encoder none embeds nothing. Name an encoder, or leave "
+                "out views."
             )
 
 
 def _with_stain(dataset: str, stain: str | None) -> tuple[str, str]:
     """The data set's name with the stain, and the stain, from what either of them says."""
+    # loads numpy, which the command line's help does without
+    from nucseg.data import STAINS, dataset_names
+    from nucseg.data.official_splits import plain_name, stain_of
+
     plain, named = plain_name(dataset), stain_of(dataset)
     before, at, last = plain.rpartition("@")
     if at and (last in STAINS or before in dataset_names()):
         raise ConfigError(
-            f"What follows the @ in dataset {dataset!r} is one way to normalise its stain: "
+            f"What follows the @ in dataset {dataset!r} must be one stain normalisation: "
             f"{' or '.join(f'{before}@{known}' for known in STAINS[1:])}; {before} alone is not normalised."
         )
     wanted = named if stain is None else stain
@@ -82,7 +91,7 @@ def _with_stain(dataset: str, stain: str | None) -> tuple[str, str]:
         raise ConfigError(f"stain must be {', '.join(STAINS[:-1])} or {STAINS[-1]}, got {stain!r}.")
     if named not in ("none", wanted):
         raise ConfigError(
-            f"dataset {dataset} asks for the stain {named}, and stain is {wanted}. Take --dataset {plain} "
+            f"dataset {dataset} asks for the stain {named}, but stain is {wanted}. Use --dataset {plain} "
             f"--stain {wanted}, or --dataset {dataset} without --stain."
         )
     return (plain if wanted == "none" else f"{plain}@{wanted}"), wanted

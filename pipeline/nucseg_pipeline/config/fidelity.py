@@ -1,4 +1,4 @@
-"""What is measured of replay."""
+"""Configuration of `fidelity`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,40 +11,42 @@ from nucseg_pipeline.config.train import TrainConfig
 
 @dataclass(frozen=True, kw_only=True)
 class FidelityConfig:
-    """What is needed to measure how far replayed embeddings are from true ones."""
+    """What is needed to measure how far replayed embeddings are from exact ones."""
 
     dataset: str
-    """Name of the data set, that is of its store in the cache."""
+    """Name of the data set, as it was embedded."""
     source: Path | None = None
-    """Folder that the native images are read from; None takes the one that the store remembers."""
+    """Folder of the native images. Default: where the store was made from."""
     cache: str = field(default_factory=default_cache)
-    """Folder or URL that holds the stores."""
+    """Folder or URL of the cache. Default: $NUCSEG_CACHE, or nucseg in the user's cache folder."""
     encoder: str = "vit_b"
-    """The encoder of the embeddings: vit_b, vit_l, vit_h, student, onnx:FILE or random."""
+    """Encoder of the embeddings: vit_b, vit_l, vit_h, student, student:FILE, onnx:FILE or random."""
     weights: Path | None = None
-    """Its checkpoint; None looks in the known places."""
+    """Checkpoint of the encoder. Default: looked for in $NUCSEG_WEIGHTS and the user's cache folder."""
     precision: str = "auto"
-    """Precision the embeddings were computed in; auto takes any, and encodes in the same."""
+    """Precision of the embeddings and of the encoder; auto takes that of the embeddings."""
     format: str | None = None
-    """Storage format of the embeddings; None takes any."""
+    """Storage format that the embeddings must have: f16, f32, i8 or i6. Default: any."""
     split: str = "official"
-    """Protocol that divides the images: what replay learns comes from the training part, the test part is measured."""
+    """Protocol that divides the images: official, grouped, kfold or paper. Replay is fitted to the training set and
+    measured on the test set."""
     fold: int = 0
-    """Which fold of the protocol is the test part, counted from 0."""
+    """Fold of the protocol that is the test set, counted from 0."""
     seed: int = 0
-    """Seed of the split, of the images that are drawn, of how they move and of the bootstrap."""
+    """Seed of the split, the choice of images, their motions and the bootstrap."""
     images: int = 16
-    """Test images to measure; all of them where there are fewer."""
+    """Number of test images to measure; all if there are fewer."""
     calibration_images: int = 8
-    """Training images whose eight orientations show how turns mix the channels; 0 leaves learned replay out."""
+    """Number of training images to fit the channel mixing of learned replay to; 0 leaves learned replay out."""
     transforms: tuple[str, ...] = ()
-    """Names of motions, or files of transforms; empty takes those of `nucseg_pipeline.fidelity.motions`."""
+    """Motions to measure: d4, papers, the name of one motion, or a file of transforms. Default: D4, small affine and
+    elastic ones, and a few mild ones."""
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     threads: int | None = None
-    """CPU threads; None leaves the choice to torch."""
+    """CPU threads. Default: chosen by PyTorch."""
     out: Path | None = None
-    """Folder of the result; None makes one in ./fidelity named after the data set."""
+    """Folder of the result. Default: fidelity/DATASET."""
 
     def __post_init__(self) -> None:
         check_dataset(self.dataset)
@@ -59,7 +61,7 @@ class FidelityConfig:
 
     @property
     def training(self) -> TrainConfig:
-        """A training that learns its replay from the same images of the same store."""
+        """A training that fits its replay to the same images of the same store."""
         return TrainConfig(
             dataset=self.dataset, cache=self.cache, encoder=self.encoder, weights=self.weights,
             precision=self.precision, format=self.format, split=self.split, fold=self.fold, seed=self.seed,

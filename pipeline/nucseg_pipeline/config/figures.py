@@ -1,4 +1,4 @@
-"""What the figures are made of."""
+"""Configuration of `figures`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,28 +12,29 @@ class FiguresConfig:
     """What the figures are made of, and where they go."""
 
     runs: tuple[Path, ...]
-    """Folders of the runs; at least one."""
+    """Folders of finished runs."""
     names: tuple[str, ...] = ()
-    """What the runs are called in the figures, in their order; empty takes the names of their folders."""
+    """Names of the runs in the figures, one for each run, in their order. Default: the names of their folders."""
     images: tuple[str, ...] = ()
-    """Ids of the test images to show; empty chooses `n_images` by the Dice of the first run or configuration."""
+    """Ids of the test images to show. Default: chosen by the Dice of the first run or configuration."""
     n_images: int = 3
-    """How many are chosen: the median, the worst and the best, then others by chance."""
+    """Number of images to choose: the median, the worst and the best, then others at random."""
     dataset: str | None = None
-    """Data set whose images are shown; None takes the test part of the runs."""
+    """Data set in the cache whose images are shown; the runs need not be trained on it. Default: the test set of the
+    runs."""
     cache: str | None = None
-    """Where the stores are now, if they were moved; None takes the places the runs were trained from."""
+    """Folder or URL of the cache. Default: the one that each run was trained from."""
     out: Path | None = None
-    """Folder of the figures; None makes one in ./figures named after the runs."""
+    """Folder of the figures. Default: figures/NAMES."""
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     format: str = "png"
-    """png, pdf or svg."""
+    """File format: png, pdf or svg."""
 
     def __post_init__(self) -> None:
         if not self.runs or len({run.resolve() for run in self.runs}) < len(self.runs):
             named = ", ".join(map(str, self.runs)) or "none"
-            raise ConfigError(f"Figures are made of one or more runs, each named once, got {named}.")
+            raise ConfigError(f"Figures need at least one run, and each run only once; got {named}.")
         check_names(self.names, self.runs)
         if len(set(self.images)) < len(self.images):
             raise ConfigError(f"Each image is shown once, got {', '.join(self.images)}.")

@@ -1,4 +1,4 @@
-"""Where stores lie."""
+"""Where stores are."""
 
 import os
 
@@ -6,10 +6,10 @@ import platformdirs
 
 
 def default_cache() -> str:
-    """Where stores lie unless told otherwise: $NUCSEG_CACHE, or the user's cache directory."""
+    """Folder or URL of the cache unless a configuration names another: $NUCSEG_CACHE, or the user's cache folder."""
     return os.environ.get("NUCSEG_CACHE") or platformdirs.user_cache_dir("nucseg")
 
 
 def store_location(cache: str, dataset: str) -> str:
-    """The store of one data set inside a cache, which may be a folder or a URL."""
+    """The store of one data set in a cache, which may be a folder or a URL."""
     return f"{cache.rstrip('/')}/{dataset}.zarr"

@@ -1,4 +1,4 @@
-"""What a prediction of new images is told to do."""
+"""Configuration of `predict`."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from nucseg.errors import ConfigError
 from nucseg_pipeline.config.checks import check_at_least, check_device
 
 MPP_RANGE = (0.01, 100.0)
-"""Microns a pixel beyond which a number is in another unit."""
+"""Microns per pixel outside this range are taken for a mistake in the unit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,29 +16,30 @@ class PredictConfig:
     """What is needed to find nuclei in new images."""
 
     images: tuple[Path, ...]
-    """Image files, and folders whose images are meant; at least one."""
+    """Image files, or folders of images."""
     run: Path
     """Folder of the finished run whose network predicts."""
     out: Path
-    """Folder in which every image gets a folder of its own, named after it."""
+    """Folder of the results; each image gets a folder in it, named after the image."""
     weights: Path | None = None
-    """Weights of the run's encoder; None looks for them by their digest."""
+    """Weights of the run's encoder. Default: found by their digest."""
     mpp: float | None = None
-    """Microns a pixel of the images; None takes what each file says."""
+    """Microns per pixel of the images. Default: read from each file."""
     trained_mpp: float | None = None
-    """Microns a pixel of the images that the run was trained on; None takes what the run records."""
+    """Microns per pixel of the training images. Default: as recorded in the run."""
     tile_px: int | None = None
-    """Longest side of the images that the run was trained on, in pixels; None takes what the run records."""
+    """Longest side of the training images, in pixels. Default: as recorded in the run."""
     overlap: float = 0.5
-    """Share of its side that a tile has in common with each neighbour; less is faster, and depends more on the grid."""
+    """Overlap of neighbouring tiles, as a fraction of their side. Less is faster, but the result depends more on the
+    position of the tiles."""
     everything: bool = False
-    """Whether tiles without tissue are predicted too."""
+    """Predict tiles without tissue, too."""
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     threads: int | None = None
-    """CPU threads; None leaves the choice to torch."""
+    """CPU threads. Default: chosen by PyTorch."""
     batch_size: int | None = None
-    """Most tiles that the network sees at once; None takes 8 on a GPU and 2 on a CPU, which gains nothing by more."""
+    """Largest number of tiles per batch. Default: 8 on a GPU, 2 on a CPU."""
 
     def __post_init__(self) -> None:
         if not self.images:
@@ -47,9 +48,11 @@ class PredictConfig:
         check_at_least(self, 1, ("threads", "batch_size"))
         check_at_least(self, 16, ("tile_px",))
         if not 0 <= self.overlap <= 0.75:
-            raise ConfigError(f"overlap is a share of a tile's side from 0 to 0.75, got {self.overlap}.")
+            raise ConfigError(f"overlap is a fraction of a tile's side and must be from 0 to 0.75, got {self.overlap}.")
         low, high = MPP_RANGE
         for name in ("mpp", "trained_mpp"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and low <= value <= high):
-                raise ConfigError(f"{name} is microns a pixel, from {low} to {high:.0f}; 0.25 is usual. Got {value}.")
+                raise ConfigError(
+                    f"{name} is in microns per pixel and must be from {low} to {high:.0f}; 0.25 is usual. Got {value}."
+                )

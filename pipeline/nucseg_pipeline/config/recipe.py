@@ -1,18 +1,18 @@
-"""Configurations from and to TOML: recipes name only what differs, options beat them, defaults fill the rest."""
+"""Configurations from and to TOML: a recipe overrides the defaults, options override the recipe."""
 
 import json
+import reprlib
 import sys
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from nucseg.errors import ConfigError, known
 from nucseg.toml import parse_toml, read_toml
 from nucseg_pipeline.config import (
-    AblateConfig,
     DistillConfig,
     EmbedConfig,
     PredictConfig,
@@ -21,6 +21,9 @@ from nucseg_pipeline.config import (
     TrainConfig,
 )
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 STAGES: dict[str, type[Any]] = {
     "embed": EmbedConfig,
     "train": TrainConfig,
@@ -28,32 +31,32 @@ STAGES: dict[str, type[Any]] = {
     "predict": PredictConfig,
     "distill": DistillConfig,
 }
-"""The table of a recipe that speaks to a stage, and what the stage is configured by."""
+"""Table of a recipe -> the configuration of the stage of that name."""
 
 TABLES: dict[str, type[Any]] = {**STAGES, "record": Record}
-"""All tables that a recipe may have."""
+"""All tables that a recipe can have."""
 
-C = TypeVar("C", EmbedConfig, TrainConfig, ReportConfig, PredictConfig, AblateConfig, DistillConfig)
+C = TypeVar("C", bound="DataclassInstance")
 
 
 def recipe_names() -> tuple[str, ...]:
-    """The recipes that come with the package, as `load_recipe` takes them."""
+    """Names of the recipes that come with the package."""
     folder = resources.files("nucseg_pipeline") / "recipes"
     return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml")))
 
 
 def load_recipe(name_or_path: str | Path, stage: str) -> dict[str, object]:
-    """What a recipe says to one stage, checked; empty where it says nothing.
+    """Read the values that a recipe sets for one stage; empty if it sets none.
 
-    `name_or_path` is the name of a recipe of the package or a TOML file; the config.toml of a run is one too.
-    Raises ConfigError for an unknown recipe, broken TOML, an unknown table or key, a value of the wrong type.
+    `name_or_path` is the name of a recipe of the package or a TOML file, for example the config.toml of a run. Raises
+    ConfigError for an unknown recipe, broken TOML, an unknown table or key, or a value of the wrong type.
     """
     tables = read_recipe(name_or_path)
     if "ablation" in tables:
         raise ConfigError(f"{name_or_path} is the recipe of a table. Make it with `nucseg ablate {name_or_path}`.")
     for table, values in tables.items():
         if not isinstance(values, dict):
-            raise ConfigError(f"{name_or_path}: {table!r} stands outside a table. Put it under [train] or [embed].")
+            raise ConfigError(f"{name_or_path}: {table!r} is outside a table. Put it under [train] or [embed].")
         if table not in TABLES:
             raise ConfigError(f"{name_or_path}: unknown table [{table}]. {known(table, sorted(TABLES))}")
         checked(TABLES[table], values, f"{name_or_path}, [{table}]")
@@ -61,32 +64,32 @@ def load_recipe(name_or_path: str | Path, stage: str) -> dict[str, object]:
 
 
 def load_record(name_or_path: str | Path) -> str:
-    """The xxh128, hexadecimal, of the student that a recipe made for the package; empty where it records none."""
+    """xxh128, hexadecimal, of the student that a recipe produced for the package; empty if it records none."""
     return str(read_recipe(name_or_path).get("record", {}).get("weights", ""))
 
 
 def read_recipe(name_or_path: str | Path) -> dict[str, Any]:
-    """The tables of a recipe of the package or of a TOML file, as they stand there.
+    """Read the tables of a recipe of the package or of a TOML file, unchecked.
 
-    Raises ConfigError where there is no such recipe, or it is not TOML.
+    Raises ConfigError if there is no such recipe, or it is not TOML.
     """
     return parse_toml(_read(str(name_or_path)), f"The recipe {name_or_path}")
 
 
 def resolve(stage: type[C], recipe: Mapping[str, object], options: Mapping[str, object]) -> C:
-    """One stage's configuration: options that are not None beat the recipe, the recipe beats the defaults."""
+    """Make a stage's configuration: options that are not None override the recipe, which overrides the defaults."""
     given = {**recipe, **{name: value for name, value in options.items() if value is not None}}
     needed = [f.name for f in fields(stage) if f.default is MISSING and f.default_factory is MISSING]
     missing = [name for name in needed if name not in given]
     if missing:
-        raise ConfigError(f"Nothing says what {missing[0]} is: give --{missing[0]}, or a recipe that names it.")
+        raise ConfigError(f"{missing[0]} is missing: give --{missing[0]}, or a recipe that names it.")
     return stage(**checked(stage, given, "the options"))
 
 
 def to_toml(
     config: EmbedConfig | TrainConfig | ReportConfig | PredictConfig | DistillConfig, *, without: Iterable[str] = ()
 ) -> str:
-    """A configuration as the recipe that gives it: one table, one line a field, None left out."""
+    """Write a configuration as a recipe: one table, one line per field; fields that are None are left out."""
     table = next(name for name, stage in STAGES.items() if isinstance(config, stage))
     given = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in set(without)}
     lines = [f"{name} = {_literal(name, value)}" for name, value in given.items() if value is not None]
@@ -105,7 +108,11 @@ def _read(name: str) -> bytes:
 
 
 def checked(stage: type[Any], values: Mapping[str, object], where: str) -> dict[str, Any]:
-    """The values in the types of the stage's fields; ConfigError names the first that does not fit, and `where`."""
+    """Convert values from TOML or JSON to the types of a dataclass's fields.
+
+    Raises ConfigError for the first name that is no field and the first value that does not fit; `where` says where the
+    values come from, as in "mine.toml, [train]".
+    """
     hints = get_type_hints(stage)
     for name in values:
         if name not in hints:
@@ -114,30 +121,35 @@ def checked(stage: type[Any], values: Mapping[str, object], where: str) -> dict[
 
 
 def _convert(value: object, hint: Any, what: str) -> Any:
-    if get_origin(hint) in (Union, types.UnionType):
-        allowed = tuple(kind for kind in get_args(hint) if kind is not type(None))
-    else:
-        allowed = (hint,)
+    is_union = get_origin(hint) in (Union, types.UnionType)
+    allowed = [kind for kind in (get_args(hint) if is_union else (hint,)) if kind is not type(None)]
     for kind in allowed:
-        if get_origin(kind) is tuple and isinstance(value, list | tuple):
-            return tuple(_convert(item, get_args(kind)[0], what) for item in value)
-        if kind is Path and isinstance(value, Path):
-            return value
-        if kind is Path and isinstance(value, str) and "\0" not in value:
-            return Path(value).expanduser() if value.startswith("~/") else Path(value)
-        # a bool is an int in Python, but not in a recipe
-        if type(value) is kind and "\0" not in (value if isinstance(value, str) else ""):
-            return value
-        if kind is float and type(value) is int and abs(value) < sys.float_info.max:
-            return float(value)
-    raise ConfigError(f"{what} must be {' or '.join(map(_spoken, allowed))}, got {value!r}.")
+        origin, items = get_origin(kind), get_args(kind)
+        if origin in (tuple, Sequence) and isinstance(value, list | tuple):
+            converted = [_convert(item, items[0], what) for item in value]
+            return tuple(converted) if origin is tuple else converted
+        if origin is Mapping and isinstance(value, dict):
+            return {name: _convert(item, items[1], what) for name, item in value.items()}
+        if _fits(value, kind):
+            is_at_home = kind is Path and isinstance(value, str) and value.startswith("~/")
+            return Path(str(value)).expanduser() if is_at_home else kind(value)
+    raise ConfigError(f"{what} must be {' or '.join(map(_in_words, allowed))}, got {reprlib.repr(value)}.")
 
 
-def _spoken(kind: Any) -> str:
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a single value fits; a bool is an int in Python, but not in a recipe."""
+    if isinstance(value, str | Path):
+        return "\0" not in str(value) and (kind is Path or type(value) is kind)
+    if kind is float:
+        return isinstance(value, float | int) and type(value) is not bool and abs(value) <= sys.float_info.max
+    return type(value) is kind
+
+
+def _in_words(kind: Any) -> str:
     names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-    if kind in names:
-        return names[kind]
-    return f"a list of {'paths' if get_args(kind)[:1] == (Path,) else 'texts'}"
+    if get_origin(kind) is Mapping:
+        return "a table"
+    return names.get(kind) or f"a list of {'paths' if get_args(kind)[0] is Path else 'strings'}"
 
 
 def _literal(name: str, value: object) -> str:
@@ -147,11 +159,11 @@ def _literal(name: str, value: object) -> str:
         return repr(value)
     if isinstance(value, tuple):
         return f"[{', '.join(_literal(name, item) for item in value)}]"
-    # a folder that is really called ~ is not the home folder when it is read back
+    # a folder that is really called ~ must not be read back as the home folder
     text = f"./{value}" if isinstance(value, Path) and str(value).startswith("~/") else str(value)
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"{name} {text!r} is not valid UTF-8 and cannot be written down. Rename it.") from None
-    # JSON escapes what TOML wants escaped, but for the delete character
+        raise ConfigError(f"{name} {text!r} is not valid UTF-8 and cannot be written to a recipe. Rename it.") from None
+    # JSON escapes what TOML requires, except the delete character
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

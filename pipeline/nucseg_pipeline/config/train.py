@@ -1,6 +1,5 @@
-"""What stage two is told to do."""
+"""Configuration of stage two, `train`."""
 
-import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from nucseg_pipeline.config.checks import (
     check_dataset,
     check_device,
     check_filled,
+    check_learning_rate,
     check_seed,
 )
 from nucseg_pipeline.config.places import default_cache
@@ -25,73 +25,75 @@ class TrainConfig:
     """What stage two needs to turn a store into a trained run."""
 
     dataset: str
-    """Name of the data set, that is of its store in the cache."""
+    """Name of the data set, as it was embedded."""
     cache: str = field(default_factory=default_cache)
-    """Folder or URL that holds the stores."""
+    """Folder or URL of the cache. Default: $NUCSEG_CACHE, or nucseg in the user's cache folder."""
     encoder: str = "vit_b"
-    """Whose embeddings guide: vit_b, vit_l, vit_h, student, onnx:FILE or random. Unused with fusion none."""
+    """Encoder whose cached embeddings guide the network: vit_b, vit_l, vit_h, student, student:FILE, onnx:FILE or
+    random. Not used with --fusion none."""
     weights: Path | None = None
-    """Checkpoint of that encoder, asked for by its digest; None looks in the known places."""
+    """Checkpoint that the embeddings must come from. Default: any."""
     precision: str = "auto"
-    """Precision the embeddings were computed in; auto takes any."""
+    """Precision that the embeddings must have been computed in; auto takes any."""
     format: str | None = None
-    """Storage format of the embeddings; None takes any."""
+    """Storage format that the embeddings must have: f16, f32, i8 or i6. Default: any."""
     model: str = "eunet3plus"
-    """Architecture."""
+    """Architecture: unet, ddunet, unet3plus or eunet3plus."""
     fusion: str = "xgfb"
-    """How the embedding enters the network; none trains without guidance."""
+    """How the embedding enters the network: concat, xgfb, xgfb_reference, multiscale, or none to train without
+    guidance."""
     width: int = 32
     """Channels at the finest level."""
     activation: str | None = None
-    """relu, leaky_relu, swish or glu; None takes the architecture's own."""
+    """relu, leaky_relu, swish or glu. Default: glu for eunet3plus, relu for the others."""
     dropout: float = 0.3
     """Probability of dropping a channel at the bottleneck."""
     deep_supervision: bool = False
-    """Whether every decoder level has a loss of its own."""
+    """Add a loss at every decoder level."""
     classification_guided: bool = False
-    """Whether a branch that learns if there is any nucleus rules out maps of images without."""
+    """Add a branch that classifies whether an image contains nuclei, and suppress the output for images without."""
     instance_head: str = "none"
-    """none, or distance: the network also learns how deep inside its nucleus a pixel lies, to part those that touch."""
+    """Additional output that separates touching nuclei: none, or distance (to the border of the nucleus)."""
     split: str = "official"
-    """Protocol that divides the images into training, validation and test parts."""
+    """Protocol that divides the images into training, validation and test set: official, grouped, kfold or paper."""
     fold: int = 0
-    """Which fold of the protocol is the test part, counted from 0."""
+    """Fold of the protocol that is the test set, counted from 0."""
     seed: int = 0
-    """Seed of the split, the weights, the order, the augmentation and the dropout."""
+    """Seed of the split, the initial weights, the order of the images, the augmentation and the dropout."""
     epochs: int = 50
-    """Passes over the training part."""
+    """Passes over the training set."""
     epoch_images: int | None = None
-    """Most training images that an epoch shows, others each time; None shows all."""
+    """Largest number of training images per epoch, a new random choice each time. Default: all."""
     validation_images: int | None = None
-    """Most validation images that epochs are compared on, always the same; None takes all."""
+    """Largest number of validation images, the same in all epochs. Default: all."""
     batch_size: int = 16
-    """Images a step, counted over all processes."""
+    """Images per step, over all processes."""
     learning_rate: float = 1e-4
-    """Adam's learning rate; with schedule cosine the first one."""
+    """Learning rate of Adam; with --schedule cosine the initial one."""
     augmentation: str = "d4"
-    """How image, masks and embedding move together: d4 (flips and quarter turns), papers (then, for one in two, a small
-    affine or elastic one), none, or a file of transforms, see `nucseg.replay.transforms`."""
+    """How image, masks and embedding are transformed together: d4 (flips and quarter turns), papers (d4, then for every
+    other image a small affine or elastic transform), none, or a file of transforms."""
     replay: str = "corrected"
-    """How an embedding follows: corrected holds the positional pattern still, learned also mixes the channels as exact
-    views show, plain moves it as it is, none leaves it (for comparison only)."""
+    """How the embedding is transformed: corrected (the positional pattern stays in place), learned (corrected, and
+    channels are mixed as fitted to exact views), plain, or none (the embedding stays as it is; for comparison only)."""
     views: str = "identity"
-    """Which exact views are read: identity, d4 (orientations are read, not replayed), or the name of a photometric
-    recipe of `nucseg embed --views`, of which every epoch shows another variant."""
+    """Exact views to train on, as embedded by embed --views: identity, d4 (orientations are read instead of replayed),
+    or the name of a photometric recipe (each epoch reads another variant)."""
     schedule: str = "constant"
-    """constant, or cosine: from learning_rate down to 0 at the last step."""
+    """Learning rate schedule: constant, or cosine (down to 0 at the last step)."""
     mixed_precision: str = "no"
     """no, bf16 or fp16 (CUDA only)."""
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     threads: int | None = None
-    """CPU threads; None leaves the choice to torch."""
+    """CPU threads. Default: chosen by PyTorch."""
     preload: str = "auto"
-    """Whether rows stay in memory, in that of a CUDA device where they fit: on, off, or auto (on when they fit in half
-    of what is free)."""
+    """Keep the training data in memory, on the CUDA device where it fits: on, off, or auto (on where it fits in half of
+    the free memory)."""
     log: str = "none"
-    """none, or tensorboard: write event files to the run's folder for TensorBoard to show."""
+    """none, or tensorboard (writes event files into the run's folder)."""
     run: Path | None = None
-    """Folder of the run; None makes one in ./runs named after what is trained."""
+    """Folder of the run. Default: runs/DATASET-MODEL-FUSION-fFOLD-sSEED."""
     resume: bool = False
     """Continue a run that was interrupted."""
 
@@ -110,16 +112,15 @@ class TrainConfig:
         check_at_least(self, 1, ("width", "epochs", "epoch_images", "validation_images", "batch_size", "threads"))
         check_at_least(self, 0, ("fold",))
         check_seed(self.seed)
+        check_learning_rate(self.learning_rate)
         check_filled(self, ("encoder", "precision", "format", "model", "fusion", "split", "cache"))
         check_filled(self, ("activation", "instance_head"))
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must be at least 0 and below 1, got {self.dropout}.")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise ConfigError(f"learning_rate must be above 0 and finite, got {self.learning_rate}.")
 
     @property
     def name(self) -> str:
-        """Name of the run: its folder's, or one made of what is trained."""
+        """Name of the run: that of its folder, or one made from what is trained."""
         if self.run is not None:
             return self.run.resolve().name
         return f"{self.dataset}-{self.model}-{self.fusion}-f{self.fold}-s{self.seed}"
@@ -131,12 +132,12 @@ class TrainConfig:
 
 
 def _augmentation(name: str) -> str:
-    """An augmentation as it is written down: its name, or what stands in its file."""
+    """The augmentation as a run records it: its name, or the content of its file."""
     if name in GEOMETRIES:
         return name
     from nucseg.replay.transforms import Geometry, is_written_out  # loads torch, which those names need not
 
-    # what a run has written down is looked at again only where it is drawn
+    # what a run has recorded is checked again only where it is used
     return name if is_written_out(name) else Geometry.named(name).text
 
 
@@ -149,11 +150,11 @@ def _check_views(config: TrainConfig) -> None:
         )
     if config.fusion == "none":
         raise ConfigError(
-            f"views {config.views} are embeddings of other views of the images, and fusion none reads no embedding. "
-            "Take another --fusion, or --views identity."
+            f"views {config.views} are embeddings of other views of the images, but fusion none reads no embedding. "
+            "Choose another --fusion, or --views identity."
         )
     if config.views == "d4" and (config.augmentation == "none" or config.replay == "none"):
         raise ConfigError(
-            "views d4 are read for the orientations that the augmentation draws, and with augmentation none or replay "
-            "none there are none. Take --augmentation d4, or --views identity."
+            "views d4 are read for the orientations that the augmentation draws, but with augmentation none or replay "
+            "none there are none. Use --augmentation d4, or --views identity."
         )

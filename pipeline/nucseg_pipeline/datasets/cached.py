@@ -30,7 +30,7 @@ def holding(cache: str, name: str) -> CachedDataset | None:
     try:
         store = Store.open(location)
         source = store.source
-        n_embeddings = sum(len(store.embeddings(key, view).there()) for key, view in _views(store))
+        n_embeddings = sum(len(store.embeddings(key, view).embedded_rows()) for key, view in _views(store))
         return CachedDataset(location, source, sum(row.present for row in store.table), n_embeddings)
     except StoreNotFound:
         folder = local_path(location)

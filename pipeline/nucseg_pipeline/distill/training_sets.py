@@ -49,7 +49,7 @@ class Course:
     @cached_property
     def _there(self) -> Mapping[str, set[str]]:
         """View -> ids, as they were when first asked for: others may be embedding meanwhile."""
-        return {name: {info.id for info in view.there()} for name, view in self.views.items()}
+        return {name: {info.id for info in view.embedded_rows()} for name, view in self.views.items()}
 
     def shown(self, part: Sequence[str]) -> list[tuple[int, str]]:
         """Every view of every image of a part: place of the image in the part, and name of the view."""

@@ -104,7 +104,7 @@ class DaskBackend:
         """
         for target, rows in zip(targets, missing, strict=True):
             if rows:
-                target.embeddings.make_room()
+                target.embeddings.ensure_arrays()
         count = _Count(_blocks(targets, missing), self._n_workers, self._progress, tell)
         n_encoded: Counter[str] = Counter()
         for block, done in self._done(key, count):

@@ -68,7 +68,7 @@ def sync_samples(store: Store, dataset: DataSet, entries: Sequence[Entry], progr
         elif _differs(info, entry, digests[entry.id]):
             _replace(store, info.row, entry, result)
         elif not info.present:
-            store.mark(info.row, present=True)
+            store.set_present(info.row, present=True)
             result.returned += 1
     _append(store, new, result, progress)
     return result
@@ -86,7 +86,7 @@ def _readers() -> Iterator[ThreadPoolExecutor]:
 
 def _described(store: Store, damaged: Sequence[BadRow]) -> list[RowInfo]:
     bad = {row.row for row in damaged}
-    return [info for info in store.described() if info.row not in bad]
+    return [info for info in store.trusted_rows() if info.row not in bad]
 
 
 def _refuse_another(store: Store, dataset: DataSet, good: dict[str, RowInfo]) -> None:
@@ -124,7 +124,7 @@ def _mark_vanished(store: Store, dataset: DataSet, good: dict[str, RowInfo], res
     there = {entry.id for entry in dataset.entries} - set(result.failures)
     for info in good.values():
         if info.present and info.id not in there:
-            store.mark(info.row, present=False)
+            store.set_present(info.row, present=False)
             result.vanished += info.id not in result.failures
 
 
@@ -136,7 +136,7 @@ def _differs(info: RowInfo, entry: Entry, digests: tuple[bytes, bytes]) -> bool:
 def _replace(store: Store, row: int, entry: Entry, result: SyncResult) -> None:
     sample = _prepared_or_failed(entry, result)
     if sample is None:
-        store.mark(row, present=False)
+        store.set_present(row, present=False)
         return
     store.replace(row, sample)
     result.changed += 1

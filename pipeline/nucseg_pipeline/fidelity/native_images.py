@@ -1,4 +1,4 @@
-"""Native images: read as the store knows them, and moved on their own grid for the encoder to see."""
+"""Read native images, and move them on their own pixel grid before they are encoded."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ Image = NDArray[np.uint8]
 
 
 def read_natives(dataset: DataSet, store: Store, ids: Sequence[str]) -> dict[str, Image]:
-    """The native images of some ids, each (H, W, 3), the very ones that the store's embeddings were made from.
+    """Read native images (H, W, 3) by id and check that they are those that were embedded.
 
     Raises:
-        DataError: an image is not in the data set's folder any more, was changed, or cannot be read.
+        DataError: an image is no longer in the data set's folder, was changed, or cannot be read.
     """
     entries = {entry.id: entry for entry in dataset.entries}
-    gone = [one for one in ids if one not in entries]
+    gone = [image_id for image_id in ids if image_id not in entries]
     if gone:
         raise DataError(
             f"{len(gone)} of {len(ids)} images in {store.location} are not in {dataset.source or dataset.name}: "
             f"{some(gone)}. Name the folder they came from with --source, or run `nucseg embed` again."
         )
     images = {}
-    for one in ids:
-        images[one], digest = entries[one].read_image()
-        if digest != store.info(store.row_of(one)).image_digest:
+    for image_id in ids:
+        images[image_id], digest = entries[image_id].read_image()
+        expected = store.info(store.row_of(image_id)).image_digest
+        if digest != expected:
             raise DataError(
-                f"{one} in {dataset.source or dataset.name} is not the image that was embedded: its digest begins with "
-                f"{digest.hex()[:8]}, that in {store.location} with "
-                f"{store.info(store.row_of(one)).image_digest.hex()[:8]}. Name the folder it came from with --source, "
-                "or run `nucseg embed` again."
+                f"{image_id} in {dataset.source or dataset.name} is not the image that was embedded: its digest begins "
+                f"with {digest.hex()[:8]}, that in {store.location} with {expected.hex()[:8]}. Name the folder it came "
+                "from with --source, or run `nucseg embed` again."
             )
     return images
 
 
 def moved_native(image: Image, motions: Motions) -> Image:
-    """Pad (H, W, 3) at the bottom right to a square, and move it by the one motion; the rest is `PADDING`.
+    """Pad (H, W, 3) at the bottom right to a square and apply one motion; uncovered pixels become `PADDING`.
 
-    Flips and quarter turns move pixels and change none; all else is linear between pixels of the native grid.
+    Flips and quarter turns are exact; other motions interpolate linearly on the native grid.
     """
     square = squared(image)
     fill = torch.from_numpy(PADDING).float()[:, None, None]
@@ -59,7 +59,7 @@ def moved_native(image: Image, motions: Motions) -> Image:
 
 
 def cells_inside(size: tuple[int, int], motions: Motions, grid: int) -> Tensor:
-    """Which cells (grid, grid) come from inside an image of native (H, W): neither padding nor beyond the square."""
+    """A mask (grid, grid) of the cells that come from inside an image of native (H, W), not from padding."""
     h, w = content_size(size, grid)
     content = torch.zeros(1, 1, grid, grid, dtype=torch.bool)
     content[..., :h, :w] = True
@@ -68,7 +68,7 @@ def cells_inside(size: tuple[int, int], motions: Motions, grid: int) -> Tensor:
 
 
 def _on(side: int, motions: Motions) -> Motions:
-    """The same motions on a native grid."""
+    """The same motions on the native grid of that side."""
     if motions.maps is None or motions.maps.shape[1] == side:
         return motions
     return replace(motions, maps=enlarged(motions.maps, side))

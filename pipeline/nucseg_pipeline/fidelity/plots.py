@@ -1,4 +1,4 @@
-"""The figures: errors as bars, and one embedding as colours, true and replayed."""
+"""Figures: errors as bars, and true and replayed embeddings as colours."""
 
 from __future__ import annotations
 
@@ -10,38 +10,44 @@ from matplotlib.figure import Figure
 from nucseg.figures import FeaturePanel, PrincipalColours, feature_panels, fidelity_bars
 from nucseg.replay.fidelity import of_image
 from nucseg_pipeline.fidelity.native_images import Image, moved_native
-from nucseg_pipeline.fidelity.references import UNMOVED, VIEWS, ReplayParameters, Seen
-from nucseg_pipeline.fidelity.text import Told
+from nucseg_pipeline.fidelity.references import UNMOVED, VIEWS, MotionResult, ReplayParameters
+from nucseg_pipeline.fidelity.text import FidelityReport
 
 BARS_DPI, EXAMPLE_DPI = 120, 96
-"""Enough for a page of documentation, and small."""
+"""Sufficient for a page of documentation, with small files."""
 
 
-def bars(told: Told) -> bytes:
-    """The errors of every move and replay, as a PNG."""
-    errors = {line: {name: one["error"] for name, one in scores.items()} for line, scores in told.lines.items()}
-    return _png(fidelity_bars(errors, told.title), BARS_DPI)
+def bars(report: FidelityReport) -> bytes:
+    """The errors of all motions and replays as a PNG."""
+    errors = {
+        line: {replay: measures["error"] for replay, measures in scores.items()}
+        for line, scores in report.lines.items()
+    }
+    return _png(fidelity_bars(errors, report.title), BARS_DPI)
 
 
-def example(image: Image, seen: Seen, learned: ReplayParameters) -> bytes:
-    """An image, how it moves, and its embedding as colours of the true one's components, as a PNG."""
-    colours = PrincipalColours.fit([seen.true.numpy()])
-    errors = {name: of_image(one, "error") for name, one in seen.agreements(image.shape[:2], learned).items()}
-    replayed = {name: one for name, one in seen.replayed.items() if name not in (UNMOVED, VIEWS)}
-    shown = {"true": seen.true, **{f"{name}, error {errors[name]:.2f}": one for name, one in replayed.items()}}
+def example(image: Image, result: MotionResult, parameters: ReplayParameters) -> bytes:
+    """An image, the moved image, and its embeddings in the principal colours of the true one, as a PNG."""
+    colours = PrincipalColours.fit([result.true.numpy()])
+    agreements = result.agreements(image.shape[:2], parameters)
+    embeddings = {"true": result.true} | {
+        f"{name}, error {of_image(agreements[name], 'error'):.2f}": embedding
+        for name, embedding in result.replayed.items()
+        if name not in (UNMOVED, VIEWS)
+    }
     panels = [
         FeaturePanel(title="image", rgb=image),
-        FeaturePanel(title=seen.move.name, rgb=moved_native(image, seen.motions)),
+        FeaturePanel(title=result.spec.name, rgb=moved_native(image, result.motions)),
         *(
-            FeaturePanel(title=name, rgb=colours.paint(one.numpy()), explained=_shares(colours, one.numpy()))
-            for name, one in shown.items()
+            FeaturePanel(title=name, rgb=colours.paint(values.numpy()), explained=_shares(colours, values.numpy()))
+            for name, values in embeddings.items()
         ),
     ]
     return _png(feature_panels(panels), EXAMPLE_DPI)
 
 
 def _shares(colours: PrincipalColours, embedding: np.ndarray) -> np.ndarray:
-    """How much of the variance of an embedding the three colours show."""
+    """The share of the variance of an embedding that each of the three colours explains."""
     cells = embedding.reshape(len(embedding), -1).T - embedding.mean(axis=(1, 2))
     shares: np.ndarray = (cells @ colours.axes.T).var(axis=0) / cells.var(axis=0).sum()
     return shares

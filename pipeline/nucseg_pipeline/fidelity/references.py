@@ -1,4 +1,4 @@
-"""What moved images truly embed to, what each replay makes of them, and how these agree."""
+"""True embeddings of moved images, the embeddings that each replay computes, and how they agree."""
 
 from __future__ import annotations
 
@@ -15,114 +15,116 @@ from nucseg.encoders import Encoder
 from nucseg.encoders.base import MIN_BATCH
 from nucseg.replay import Motions, Replay, d4
 from nucseg.replay.fidelity import Agreement, agreement, channel_means
-from nucseg_pipeline.fidelity.motions import Move
+from nucseg_pipeline.fidelity.motions import MotionSpec
 from nucseg_pipeline.fidelity.native_images import Image, cells_inside, moved_native
 
 UNMOVED, PLAIN, CORRECTED, LEARNED, VIEWS = REPLAYS = ("unmoved", "plain", "corrected", "learned", "views")
-"""How an embedding can follow its image, from the cheapest to the dearest."""
+"""Ways to move an embedding with its image, from the cheapest to the most expensive."""
 
-Told = Callable[[int, float], None]
-"""Called with the number of images that were encoded, and the seconds they took."""
+OnEncoded = Callable[[int, float], None]
+"""Called after each batch with the number of encoded images and the seconds they took."""
 
 
 @dataclass(frozen=True, eq=False)
 class ReplayParameters:
-    """What replay knows from the training images."""
+    """What replay learns from the training images."""
 
     pattern: Tensor
-    """(C, G, G) of `nucseg.replay.position_pattern`."""
+    """(C, G, G), see `nucseg.replay.position_pattern`."""
     mixing: Tensor | None
-    """(8, C, C) of `nucseg.replay.fit_mixing`; None where no image was to calibrate it."""
+    """(8, C, C), see `nucseg.replay.fit_mixing`; None without calibration images."""
 
     @property
     def replays(self) -> tuple[str, ...]:
-        """What can be compared."""
+        """The replays that can be compared."""
         return tuple(name for name in REPLAYS if name != LEARNED or self.mixing is not None)
 
     def replayed(self, replay: str, embedding: Tensor, view: Tensor, motions: Motions) -> Tensor:
-        """The embedding (C, G, G) as it follows the one motion; `view` is the exact one of the motion's element."""
+        """Apply one motion to an embedding (C, G, G); `view` is the exact view of the motion's D4 element."""
         if replay == UNMOVED:
             return embedding.float()
         if replay == VIEWS:
             return Replay(self.pattern)(view[None], motions, views=True)[0]
-        made = {PLAIN: Replay(), CORRECTED: Replay(self.pattern), LEARNED: Replay(self.pattern, self.mixing)}
-        return made[replay](embedding[None], motions)[0]
+        replays = {PLAIN: Replay(), CORRECTED: Replay(self.pattern), LEARNED: Replay(self.pattern, self.mixing)}
+        return replays[replay](embedding[None], motions)[0]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """One image under one move: the motion, the true embedding, and what each replay makes of it."""
+class MotionResult:
+    """One image under one motion: the true embedding, and what each replay computes."""
 
-    move: Move
+    spec: MotionSpec
     motions: Motions
     true: Tensor
     """(C, G, G) float32."""
     replayed: Mapping[str, Tensor]
     """Replay -> (C, G, G) float32."""
 
-    def agreements(self, size: tuple[int, int], learned: ReplayParameters) -> dict[str, Agreement]:
-        """Replay -> how it agrees with the true embedding, over the cells of an image of native (H, W)."""
-        means, inside = channel_means(learned.pattern), cells_inside(size, self.motions, self.true.shape[-1])
-        return {name: agreement(self.true, one, means, inside) for name, one in self.replayed.items()}
+    def agreements(self, size: tuple[int, int], parameters: ReplayParameters) -> dict[str, Agreement]:
+        """Replay -> agreement with the true embedding over the cells inside an image of native (H, W)."""
+        means, inside = channel_means(parameters.pattern), cells_inside(size, self.motions, self.true.shape[-1])
+        return {name: agreement(self.true, embedding, means, inside) for name, embedding in self.replayed.items()}
 
 
 @dataclass(frozen=True, eq=False)
 class ImageEmbeddings:
-    """One image, and what is known of it without encoding anything."""
+    """A native image and its embeddings in the store."""
 
     native: Image
     exact: Mapping[int, Tensor]
-    """Element of D4 -> true embedding (C, G, G), of those that are in the store; the identity always is."""
+    """Element of D4 -> true embedding (C, G, G), as far as the store has it; the identity is always included."""
 
     def missing(self, elements: Iterable[int]) -> list[int]:
-        """The elements of which the embedding must be computed, each once."""
+        """The elements whose embedding must be computed, each once."""
         return sorted(set(elements) - set(self.exact))
 
 
-def n_to_encode(drawn: Sequence[tuple[Move, Motions]], known: Set[int]) -> int:
-    """How many images `look` encodes where the embeddings of some elements are known."""
+def count_encodings(drawn: Sequence[tuple[MotionSpec, Motions]], known: Set[int]) -> int:
+    """How many images `evaluate_motions` encodes if the embeddings of some elements are known."""
     needed = {element for _, motions in drawn for element in motions.elements} - known
     return len(needed) + sum(bool(motions.mapped) for _, motions in drawn)
 
 
-def look(
-    subject: ImageEmbeddings,
-    drawn: Sequence[tuple[Move, Motions]],
+def evaluate_motions(
+    image: ImageEmbeddings,
+    drawn: Sequence[tuple[MotionSpec, Motions]],
     encoder: Encoder,
-    learned: ReplayParameters,
-    told: Told,
-) -> Iterator[Seen]:
-    """See an image under every move: its true embedding, and its cached one as each replay moves it.
+    parameters: ReplayParameters,
+    on_encoded: OnEncoded,
+) -> Iterator[MotionResult]:
+    """Compare true and replayed embeddings of an image under each motion.
 
-    An exact view that a move begins with is encoded once, whether or not it is a move of its own.
+    The exact view that a motion begins with is encoded once, even if several motions begin with it.
     """
-    elements = subject.missing(element for _, motions in drawn for element in motions.elements)
-    bent = [number for number, (_, motions) in enumerate(drawn) if motions.mapped]
-    shown = [Motions.of_elements([element]) for element in elements] + [drawn[number][1] for number in bent]
-    embeddings = [torch.from_numpy(one) for one in encoded(encoder, subject.native, shown, told)]
-    exact = {**subject.exact, **dict(zip(elements, embeddings, strict=False))}
-    of_bent = dict(zip(bent, embeddings[len(elements) :], strict=True))
-    for number, (move, motions) in enumerate(drawn):
+    elements = image.missing(element for _, motions in drawn for element in motions.elements)
+    mapped = [number for number, (_, motions) in enumerate(drawn) if motions.mapped]
+    to_encode = [Motions.of_elements([element]) for element in elements] + [drawn[number][1] for number in mapped]
+    embeddings = [torch.from_numpy(array) for array in encode_moved(encoder, image.native, to_encode, on_encoded)]
+    exact = {**image.exact, **dict(zip(elements, embeddings, strict=False))}
+    of_mapped = dict(zip(mapped, embeddings[len(elements) :], strict=True))
+    for number, (spec, motions) in enumerate(drawn):
         view = exact[motions.elements[0]]
-        replayed = {name: learned.replayed(name, exact[0], view, motions) for name in learned.replays}
-        yield Seen(move, motions, of_bent.get(number, view), replayed)
+        replayed = {name: parameters.replayed(name, exact[0], view, motions) for name in parameters.replays}
+        yield MotionResult(spec, motions, of_mapped.get(number, view), replayed)
 
 
-def orbit(subject: ImageEmbeddings, encoder: Encoder, told: Told) -> Tensor:
-    """The true embeddings of all orientations of an image, (8, C, G, G), in the order of `d4.ELEMENTS`."""
-    elements = subject.missing(d4.ELEMENTS)
-    shown = [Motions.of_elements([element]) for element in elements]
-    computed = map(torch.from_numpy, encoded(encoder, subject.native, shown, told))
-    exact = {**subject.exact, **dict(zip(elements, computed, strict=True))}
+def orientations(image: ImageEmbeddings, encoder: Encoder, on_encoded: OnEncoded) -> Tensor:
+    """The true embeddings of the eight orientations of an image, (8, C, G, G), in the order of `d4.ELEMENTS`."""
+    elements = image.missing(d4.ELEMENTS)
+    to_encode = [Motions.of_elements([element]) for element in elements]
+    computed = map(torch.from_numpy, encode_moved(encoder, image.native, to_encode, on_encoded))
+    exact = {**image.exact, **dict(zip(elements, computed, strict=True))}
     return torch.stack([exact[element].float() for element in d4.ELEMENTS])
 
 
-def encoded(encoder: Encoder, image: Image, shown: Sequence[Motions], told: Told) -> Iterator[NDArray[np.float32]]:
-    """Encode an image under each of the motions, batch by batch."""
+def encode_moved(
+    encoder: Encoder, image: Image, to_encode: Sequence[Motions], on_encoded: OnEncoded
+) -> Iterator[NDArray[np.float32]]:
+    """Encode an image under each motion, in batches; yields (C, G, G)."""
     size = max(encoder.batch_size, MIN_BATCH)
-    for first in range(0, len(shown), size):
-        batch = [moved_native(image, motions) for motions in shown[first : first + size]]
+    for first in range(0, len(to_encode), size):
+        batch = [moved_native(image, motions) for motions in to_encode[first : first + size]]
         started = time.perf_counter()
         embeddings = encoder.encode(batch)
-        told(len(batch), time.perf_counter() - started)
+        on_encoded(len(batch), time.perf_counter() - started)
         yield from embeddings

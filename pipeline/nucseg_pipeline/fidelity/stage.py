@@ -1,4 +1,4 @@
-"""How far replayed embeddings are from true ones, for one encoder and one data set, and which replay to use."""
+"""Measure how far replayed embeddings are from true ones for an encoder and a data set, and recommend a replay."""
 
 from __future__ import annotations
 
@@ -15,77 +15,77 @@ from nucseg_cache import Key
 from nucseg_cache.formats import EMBEDDING_SHAPE, format_named
 from nucseg_cache.key import differences
 from nucseg_pipeline.config import FidelityConfig
-from nucseg_pipeline.fidelity.motions import Move, chosen_moves
+from nucseg_pipeline.fidelity.motions import MotionSpec, select_motions
 from nucseg_pipeline.fidelity.plots import bars, example
 from nucseg_pipeline.fidelity.recommendation import Costs, advise
-from nucseg_pipeline.fidelity.references import look
+from nucseg_pipeline.fidelity.references import evaluate_motions
 from nucseg_pipeline.fidelity.results import Measurements, Scores, choose
-from nucseg_pipeline.fidelity.setup import Bench
-from nucseg_pipeline.fidelity.text import Told, json_text, markdown_text
+from nucseg_pipeline.fidelity.setup import FidelitySetup
+from nucseg_pipeline.fidelity.text import FidelityReport, json_text, markdown_text
 from nucseg_pipeline.files.publish import check_writable, write_files
 from nucseg_pipeline.progress import Progress
 
 EXAMPLE_ELEMENT = 5
-"""The element of D4 that the example shows where it is measured: a quarter turn."""
+"""The element of D4 in the example figure, if it is measured: a quarter turn."""
 
 
 @dataclass(frozen=True)
 class FidelityResult:
-    """What was measured, and where it is written."""
+    """The result of `fidelity`, and where it was written."""
 
     folder: Path
     files: tuple[Path, ...]
     title: str
     """Data set, images, split and encoder, in one line."""
     lines: Mapping[str, Scores]
-    """Motion -> replay -> measure -> value with its interval; first the mean over the turns and flips."""
+    """Motion -> replay -> measure -> value with its interval; the mean over the turns and flips comes first."""
     advice: tuple[str, ...]
     """Which replay to use, what it costs, and the commands."""
     notes: tuple[str, ...]
-    """What a reader of the numbers has to know."""
+    """Remarks that apply to the results."""
 
 
 def fidelity(config: FidelityConfig, progress: Progress = lambda done, total, what: None) -> FidelityResult:
-    """Move native test images, encode them anew, and hold what each replay makes of the cached embedding against that.
+    """Move native test images, encode them, and compare the result with what each replay computes from the cache.
 
-    Pattern and mixing are learned from the training part as a training of the same split would. Reads the store, the
-    native images and the encoder's weights; writes fidelity.json, fidelity.md, fidelity.png and fidelity-example.png,
-    all of them or, when it is stopped, none. The store is only read.
+    Pattern and mixing are fitted to the training part, as a training with the same split would do. Reads the store, the
+    native images and the encoder's weights. Writes fidelity.json, fidelity.md, fidelity.png and fidelity-example.png,
+    all of them or, if interrupted, none.
 
     Raises:
-        ConfigError: too few test images, embeddings that are not there or of another encoder, an unknown motion, or a
-            folder that cannot be written.
-        DataError: a native image is gone or is not the one that was embedded.
+        ConfigError: too few test images, missing embeddings or those of another encoder, an unknown motion, or a folder
+            that cannot be written.
+        DataError: a native image is missing or is not the one that was embedded.
         nucseg_cache.CacheError: the store or its embeddings are missing, ambiguous or damaged.
     """
     check_writable(config.folder)
-    moves = chosen_moves(config.transforms)
-    bench = Bench.open(config)
-    encoder = _open_encoder(config, bench.key)
-    pace = _Pace(bench.n_encodings(moves), progress)
-    learned = bench.learn(encoder, pace)
-    found = Measurements(moves, learned.replays, bench.groups, config.seed)
+    specs = select_motions(config.transforms)
+    setup = FidelitySetup.open(config)
+    encoder = _open_encoder(config, setup.key)
+    timer = _EncodingTimer(setup.n_encodings(specs), progress)
+    parameters = setup.fit_replay(encoder, timer)
+    measurements = Measurements(specs, parameters.replays, setup.groups, config.seed)
     picture = b""
-    for one in bench.measured:
-        subject = bench.subject(one)
-        for seen in look(subject, bench.drawn(moves, one), encoder, learned, pace):
-            found.add(seen.move.name, one, seen.agreements(subject.native.shape[:2], learned))
-            if one == bench.measured[0] and seen.move is _example(moves):
-                picture = example(subject.native, seen, learned)
-    told = _told(config, bench, encoder, pace, found)
+    for image_id in setup.measured:
+        image = setup.image_embeddings(image_id)
+        for result in evaluate_motions(image, setup.draw_motions(specs, image_id), encoder, parameters, timer):
+            measurements.add(result.spec.name, image_id, result.agreements(image.native.shape[:2], parameters))
+            if image_id == setup.measured[0] and result.spec is _example_spec(specs):
+                picture = example(image.native, result, parameters)
+    report = _report(config, setup, encoder, timer, measurements)
     contents: dict[str, str | bytes] = {
-        "fidelity.json": json_text(told),
-        "fidelity.md": markdown_text(told),
-        "fidelity.png": bars(told),
+        "fidelity.json": json_text(report),
+        "fidelity.md": markdown_text(report),
+        "fidelity.png": bars(report),
         "fidelity-example.png": picture,
     }
     write_files(config.folder, contents)
     files = tuple(config.folder / name for name in contents)
-    return FidelityResult(config.folder, files, told.title, told.lines, told.advice, told.notes)
+    return FidelityResult(config.folder, files, report.title, report.lines, report.advice, report.notes)
 
 
-class _Pace:
-    """Counts encodings, times them, and tells progress."""
+class _EncodingTimer:
+    """Counts and times encodings, and reports progress."""
 
     def __init__(self, total: int, progress: Progress) -> None:
         self.n_encoded, self.seconds = 0, 0.0
@@ -93,47 +93,49 @@ class _Pace:
         progress(0, total, "encoding")
 
     def __call__(self, n_images: int, seconds: float) -> None:
-        """Take in one batch."""
+        """Add one batch."""
         self.n_encoded += n_images
         self.seconds += seconds
         self._progress(self.n_encoded, self._total, "encoding")
 
 
-def _told(config: FidelityConfig, bench: Bench, encoder: Encoder, pace: _Pace, found: Measurements) -> Told:
-    each = pace.seconds / pace.n_encoded if pace.n_encoded else None
-    mib = prod(EMBEDDING_SHAPE) * np.dtype(format_named(bench.key.fields["format"]).dtype).itemsize / 2**20
-    measured, calibrating = bench.n_exact(bench.measured), bench.n_exact(bench.calibration)
+def _report(
+    config: FidelityConfig, setup: FidelitySetup, encoder: Encoder, timer: _EncodingTimer, measurements: Measurements
+) -> FidelityReport:
+    seconds = timer.seconds / timer.n_encoded if timer.n_encoded else None
+    mib = prod(EMBEDDING_SHAPE) * np.dtype(format_named(setup.key.fields["format"]).dtype).itemsize / 2**20
+    measured, calibrating = setup.n_exact(setup.measured), setup.n_exact(setup.calibration)
     costs = Costs(
-        n_images=len(bench.present),
-        n_train=len(bench.parts.train),
-        n_exact=bench.n_exact(bench.present),
-        is_calibrated=calibrating == len(bench.calibration),
-        seconds=each,
+        n_images=len(setup.present),
+        n_train=len(setup.parts.train),
+        n_exact=setup.n_exact(setup.present),
+        is_calibrated=calibrating == len(setup.calibration),
+        seconds=seconds,
         mib=mib,
     )
-    choices = tuple(choose(found, family) for family in found.families())
-    return Told(
+    choices = tuple(choose(measurements, family) for family in measurements.families())
+    return FidelityReport(
         config=config,
-        location=bench.store.location,
-        key=bench.key.fields,
-        key_hash=bench.key.hash,
-        protocol=bench.parts.protocol,
-        notes=bench.notes,
-        n_train=len(bench.parts.train),
-        calibration=bench.calibration,
+        location=setup.store.location,
+        key=setup.key.fields,
+        key_hash=setup.key.hash,
+        protocol=setup.parts.protocol,
+        notes=setup.notes,
+        n_train=len(setup.parts.train),
+        calibration=setup.calibration,
         n_exact=(measured, calibrating),
         provenance=encoder.provenance,
-        n_encoded=pace.n_encoded,
-        seconds_per_encoding=each,
-        found=found,
-        lines=found.lines(),
+        n_encoded=timer.n_encoded,
+        seconds_per_encoding=seconds,
+        measurements=measurements,
+        lines=measurements.lines(),
         choices=choices,
         advice=tuple(line for choice in choices for line in advise(choice, config, costs)),
     )
 
 
 def _open_encoder(config: FidelityConfig, key: Key) -> Encoder:
-    """The encoder that made the embeddings; ConfigError where the one asked for is another."""
+    """Open the configured encoder; ConfigError if the embeddings were made by another one."""
     precision = key.fields.get("precision", config.precision)
     encoder = open_encoder(
         config.encoder, weights=config.weights, device=config.device, precision=precision, threads=config.threads
@@ -142,11 +144,11 @@ def _open_encoder(config: FidelityConfig, key: Key) -> Encoder:
     if lines:
         raise ConfigError(
             f"The embeddings {key.hash} were not made by this encoder:\n  " + "\n  ".join(lines) + "\n"
-            "Name the encoder and the checkpoint (--weights) that made them, or run `nucseg embed` with these."
+            "Name the encoder and checkpoint (--weights) that made them, or run `nucseg embed` with these."
         )
     return encoder
 
 
-def _example(moves: Sequence[Move]) -> Move:
-    """The move that is shown."""
-    return next((move for move in moves if move.element == EXAMPLE_ELEMENT), moves[0])
+def _example_spec(specs: Sequence[MotionSpec]) -> MotionSpec:
+    """The motion in the example figure."""
+    return next((spec for spec in specs if spec.element == EXAMPLE_ELEMENT), specs[0])

@@ -104,7 +104,7 @@ class EmbeddingDataset(Dataset[Row]):
 
         def seen(i: int) -> Row:
             view, row = self._views[views[i]], rows[i]
-            stored = view.read_stored([self._rows[indices[i]]], out=view.room(1, values=values[i : i + 1]))
+            stored = view.read_stored([self._rows[indices[i]]], out=view.allocate(1, values=values[i : i + 1]))
             sample = row.sample if stored.images is None else replace(row.sample, image=stored.images[0])
             scale = None if stored.scale is None else stored.scale[0]
             return replace(row, sample=sample, embedding=stored.values[0], scale=scale, block=block)

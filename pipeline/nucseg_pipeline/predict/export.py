@@ -1,4 +1,4 @@
-"""Nuclei as lines of a table and as features of GeoJSON, written one by one: a million of them take no memory."""
+"""Write nuclei to a table and to GeoJSON one at a time, so that memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from typing import TextIO
 from nucseg_pipeline.predict.nuclei import Nucleus
 
 COLOUR = (240, 228, 66)
-"""Of the class Nucleus in QuPath: seen on H&E with any kind of colour vision."""
+"""Colour of the class Nucleus in QuPath; visible on H&E with any kind of colour vision."""
 
 _NAMESPACE = uuid.UUID("b0a7e3a1-5d0f-5f3c-9a5e-6e7563736567")
 _DIGITS = 4
 
 
 def columns(nucleus: Nucleus, mpp: float | None) -> dict[str, float]:
-    """What is measured of a nucleus by name, units in the names; microns only where the resolution is known."""
-    it = nucleus.measurements
-    values = {"centroid_x_px": it.centroid_x, "centroid_y_px": it.centroid_y, "area_px2": it.area}
-    values["perimeter_px"] = it.perimeter
+    """The measurements of a nucleus by name, with units in the names; in microns only if the resolution is known."""
+    m = nucleus.measurements
+    values = {"centroid_x_px": m.centroid_x, "centroid_y_px": m.centroid_y, "area_px2": m.area}
+    values["perimeter_px"] = m.perimeter
     if mpp is not None:
-        values |= {"centroid_x_um": it.centroid_x * mpp, "centroid_y_um": it.centroid_y * mpp}
-        values |= {"area_um2": it.area * mpp**2, "perimeter_um": it.perimeter * mpp}
-    values |= {"eccentricity": it.eccentricity, "probability_mean": it.probability_mean}
-    values |= {"hematoxylin_od_mean": it.hematoxylin_od_mean, "eosin_od_mean": it.eosin_od_mean}
+        values |= {"centroid_x_um": m.centroid_x * mpp, "centroid_y_um": m.centroid_y * mpp}
+        values |= {"area_um2": m.area * mpp**2, "perimeter_um": m.perimeter * mpp}
+    values |= {"eccentricity": m.eccentricity, "probability_mean": m.probability_mean}
+    values |= {"hematoxylin_od_mean": m.hematoxylin_od_mean, "eosin_od_mean": m.eosin_od_mean}
     return {name: round(value, _DIGITS) for name, value in values.items()}
 
 
-class Tables:
-    """nuclei.csv and nuclei.geojson, for the time that nuclei come in."""
+class NucleusTables:
+    """Writes nuclei.csv and nuclei.geojson while nuclei are found; a context manager."""
 
     def __init__(self, folder: Path, image_digest: str, mpp: float | None) -> None:
-        """Begin both files in a folder."""
+        """Open both files in a folder."""
         self._image, self._mpp = image_digest, mpp
         self._csv: TextIO = (folder / "nuclei.csv").open("w", newline="")
         self._geojson: TextIO = (folder / "nuclei.geojson").open("w")
@@ -44,12 +44,12 @@ class Tables:
         self.n_nuclei = 0
         self.area_px2 = 0.0
 
-    def __enter__(self) -> Tables:
+    def __enter__(self) -> NucleusTables:
         self._geojson.write('{"type":"FeatureCollection","features":[')
         return self
 
     def add(self, nuclei: Sequence[tuple[int, Nucleus]]) -> None:
-        """Write nuclei with their numbers."""
+        """Append nuclei with their numbers."""
         for number, nucleus in nuclei:
             values = columns(nucleus, self._mpp)
             if not self.n_nuclei:
@@ -72,7 +72,7 @@ class Tables:
     def _feature(self, number: int, nucleus: Nucleus, values: Mapping[str, float]) -> str:
         feature = {
             "type": "Feature",
-            "id": str(uuid.uuid5(_NAMESPACE, f"{self._image}/{number}")),  # QuPath reads nothing else
+            "id": str(uuid.uuid5(_NAMESPACE, f"{self._image}/{number}")),  # QuPath accepts only UUIDs
             "geometry": {"type": "Polygon", "coordinates": nucleus.rings},
             "properties": {
                 "objectType": "detection",

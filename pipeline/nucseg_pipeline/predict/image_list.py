@@ -1,4 +1,4 @@
-"""Which images are asked for, and what their results are called."""
+"""The images to predict, and the names of their results."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _OME = ".ome"
 
 
 def named_images(places: Sequence[Path]) -> dict[str, Path]:
-    """Name -> file of all images: files as they are, and the images that lie in folders (not in folders in them).
+    """Name -> file of all images: the given files, and the images in given folders, without subfolders.
 
     Raises:
-        ConfigError: a place is not there, a folder holds no image, or two images would have one name.
+        ConfigError: a path does not exist, a folder has no image, or two images would get the same name.
         DataError: a folder cannot be listed.
     """
     named: dict[str, Path] = {}
@@ -24,8 +24,8 @@ def named_images(places: Sequence[Path]) -> dict[str, Path]:
         name = file.stem.removesuffix(_OME) or file.stem
         if name in named and named[name].resolve() != file.resolve():
             raise ConfigError(
-                f"{named[name]} and {file} would both be written to a folder {name}. Predict them one after the other, "
-                "with another --out each."
+                f"{named[name]} and {file} would both be written to a folder {name}. Predict them separately, each "
+                "with its own --out."
             )
         named[name] = file
     return named
@@ -37,9 +37,9 @@ def _files(place: Path) -> list[Path]:
         if not files:
             raise ConfigError(
                 f"There is no image in {place}: found {found_in(place)}, expected {', '.join(SLIDE_SUFFIXES)}. Name "
-                "another folder, or a file."
+                "another folder or a file."
             )
         return files
     if not place.exists():
-        raise ConfigError(f"There is no image {place}. Name an image, or a folder of images.")
+        raise ConfigError(f"There is no image {place}. Name an image or a folder of images.")
     return [place]

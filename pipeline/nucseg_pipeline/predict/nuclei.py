@@ -1,4 +1,4 @@
-"""From the maps of an image to its nuclei: separated in blocks, joined across them, outlined and measured."""
+"""Find the nuclei in the maps of an image: separate them in blocks, join blocks, outline and measure."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from nucseg.nuclei.polygons import Ring, outline
 from nucseg.nuclei.stitching import BlockWindow, NucleusMask, RowBand, WindowNuclei, block_windows, stitch
 from nucseg.tiling import Maps
 from nucseg_pipeline.loading.prefetch import prefetch
-from nucseg_pipeline.predict.probability_maps import Scene
+from nucseg_pipeline.predict.probability_maps import TiledSlide
 
 MARGIN = 64
-"""How far a window reaches beyond its block, in pixels of the network's grid: several nuclei."""
+"""How far a window extends beyond its block, in pixels of the network's grid; wider than any nucleus."""
 
 BLOCK_PX = (768, 1024)
-"""Least height and width of a block in pixels of the image."""
+"""Minimum height and width of a block in pixels of the image."""
 
 
 @dataclass(frozen=True, eq=False)
 class Nucleus:
-    """One nucleus, in pixels of its image."""
+    """A nucleus, in pixels of its image."""
 
     measurements: Measurements
     rings: list[Ring]
-    """Its outline: the outer ring, then those of holes, see `nucseg.nuclei.polygons`."""
+    """Its outline: the outer ring, then the holes; see `nucseg.nuclei.polygons`."""
 
 
-class _Held:
-    """Rows of the network's grid that are still needed."""
+class _RowBuffer:
+    """The rows of the maps that are still needed."""
 
     def __init__(self) -> None:
         self._parts: list[Maps] = []
@@ -46,79 +46,77 @@ class _Held:
         self.bottom += rows.shape[1]
 
     def drop(self, above: int) -> None:
-        """Let go of the rows above one."""
+        """Free the rows above a row."""
         while self._parts and self._first + self._parts[0].shape[1] <= above:
             self._first += self._parts.pop(0).shape[1]
 
     def cut(self, rows: slice, columns: slice) -> Maps:
-        """(C, h, w) of some rows and columns."""
+        """The maps (C, h, w) of some rows and columns."""
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts, axis=1)]
         return self._parts[0][:, rows.start - self._first : rows.stop - self._first, columns]
 
 
 def bands(
-    scene: Scene, rows: Iterable[Maps], rule: InstanceRule, shift: tuple[int, int] = (0, 0)
+    tiled: TiledSlide, rows: Iterable[Maps], rule: InstanceRule, shift: tuple[int, int] = (0, 0)
 ) -> Iterator[RowBand[Nucleus]]:
-    """Find the nuclei of an image while its maps come in, from above to below; in another thread than the network.
+    """Find the nuclei of an image from top to bottom while its maps are predicted; runs in a thread of its own.
 
     Args:
-        scene: the image.
-        rows: its maps, row by row, see `map_rows`.
-        rule: how a map becomes nuclei, for the network's grid.
-        shift: of the borders of the blocks, which must change nothing.
+        tiled: the image.
+        rows: its maps in consecutive bands of rows, from `map_rows`.
+        rule: how nuclei are separated, for the network's grid.
+        shift: moves the borders of the blocks, which must not change the result.
     """
-    network_px = scene.network_px
+    network_px = tiled.network_px
     across = sqrt(network_px[0] * network_px[1])
     scaled = rule.scaled(across)
     margin = ceil(MARGIN * across)
     block = max(BLOCK_PX[0], 2 * margin), max(BLOCK_PX[1], 2 * margin)
-    held = _Held()
+    buffer = _RowBuffer()
 
-    def look(down: BlockWindow, right: BlockWindow) -> WindowNuclei[Nucleus] | None:
-        return _window(scene, held, scaled, down, right)
+    def find(down: BlockWindow, right: BlockWindow) -> WindowNuclei[Nucleus] | None:
+        return _window(tiled, buffer, scaled, down, right)
 
-    assembled = stitch(scene.slide.size, look, block=block, margin=margin, min_area_px=scaled.min_area_px, shift=shift)
-    height = scene.grid.extent[0]
-    waiting = [
-        _needed(one, network_px[0], height) for one in block_windows(scene.slide.size[0], block[0], margin, shift[0])
-    ]
+    stitched = stitch(tiled.slide.size, find, block=block, margin=margin, min_area_px=scaled.min_area_px, shift=shift)
+    height = tiled.grid.extent[0]
+    windows = block_windows(tiled.slide.size[0], block[0], margin, shift[0])
+    pending = [_needed(window, network_px[0], height) for window in windows]
 
-    def found(new: Maps) -> list[RowBand[Nucleus]]:
-        held.add(new)
-        made = []
-        while waiting and waiting[0].stop <= held.bottom:
-            made.append(next(assembled))
-            waiting.pop(0)
-            held.drop(waiting[0].start if waiting else height)
-        return made
+    def complete_bands(new: Maps) -> list[RowBand[Nucleus]]:
+        buffer.add(new)
+        complete = []
+        while pending and pending[0].stop <= buffer.bottom:
+            complete.append(next(stitched))
+            pending.pop(0)
+            buffer.drop(pending[0].start if pending else height)
+        return complete
 
-    for several in prefetch(found, rows):
-        yield from several
+    for complete in prefetch(complete_bands, rows):
+        yield from complete
 
 
-def _needed(span: BlockWindow, network_px: float, extent: int) -> slice:
-    """What of the network's grid is needed to interpolate a window along an axis."""
-    return slice(
-        max(floor(span.window_start / network_px) - 1, 0), min(ceil(span.window_stop / network_px) + 2, extent)
-    )
+def _needed(window: BlockWindow, network_px: float, extent: int) -> slice:
+    """The rows or columns of the network's grid needed to interpolate a window along an axis."""
+    first, stop = floor(window.window_start / network_px) - 1, ceil(window.window_stop / network_px) + 2
+    return slice(max(first, 0), min(stop, extent))
 
 
 def _window(
-    scene: Scene, held: _Held, rule: InstanceRule, down: BlockWindow, right: BlockWindow
+    tiled: TiledSlide, buffer: _RowBuffer, rule: InstanceRule, down: BlockWindow, right: BlockWindow
 ) -> WindowNuclei[Nucleus] | None:
     rows, columns = (
-        _needed(span, scene.network_px[axis], scene.grid.extent[axis]) for axis, span in enumerate((down, right))
+        _needed(span, tiled.network_px[axis], tiled.grid.extent[axis]) for axis, span in enumerate((down, right))
     )
-    coarse = held.cut(rows, columns)
-    if not (coarse[0] >= rule.threshold).any():  # interpolation gives no larger values
+    coarse = buffer.cut(rows, columns)
+    if not (coarse[0] >= rule.threshold).any():  # interpolation cannot exceed the threshold
         return None
-    maps = _fine(_fine(coarse, down, rows.start, scene.network_px[0], 1), right, columns.start, scene.network_px[1], 2)
+    maps = _fine(_fine(coarse, down, rows.start, tiled.network_px[0], 1), right, columns.start, tiled.network_px[1], 2)
     probability: NDArray[np.float32] = maps[0]
     instances = separate(probability, rule, maps[1] if len(maps) > 1 else None)
     if not instances.any():
         return None
-    image = scene.slide.read(down.window_start, right.window_start, down.window_px, right.window_px)
+    image = tiled.slide.read(down.window_start, right.window_start, down.window_px, right.window_px)
 
     def describe(piece: NucleusMask) -> Nucleus:
         box = tuple(
@@ -132,6 +130,6 @@ def _window(
 
 
 def _fine(maps: Maps, span: BlockWindow, first: int, network_px: float, axis: int) -> Maps:
-    """Maps on the pixels of the image, along one axis."""
+    """Interpolate maps to the pixels of the image along one axis."""
     step = 1 / network_px
     return np.asarray(resampled(maps, span.window_start * step - first, step, span.window_px, axis), np.float32)

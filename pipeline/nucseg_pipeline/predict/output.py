@@ -1,4 +1,4 @@
-"""What is written of one image: files in a hidden folder until all of them are whole."""
+"""Write the results of an image: files stay in a hidden folder until all are complete."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from nucseg.data.slides import Slide
 from nucseg.errors import ConfigError
 from nucseg.nuclei.stitching import RowBand
 from nucseg_pipeline.files.locks import locked
-from nucseg_pipeline.predict.export import Tables
+from nucseg_pipeline.predict.export import NucleusTables
 from nucseg_pipeline.predict.nuclei import Nucleus
 from nucseg_pipeline.predict.overlay import Overlay
 
 INSTANCES, OVERLAY, SUMMARY, CONFIG = "instances.tif", "overlay.jpg", "summary.json", "config.toml"
 FILES = (INSTANCES, "nuclei.geojson", "nuclei.csv", OVERLAY, CONFIG, SUMMARY)
-"""The files of an image; the summary comes last, so what has one is whole."""
+"""The files of an image. The summary is moved last: a folder that has it is complete."""
 
 TILE_PX = 512
 """Side of the tiles of the instance map."""
@@ -34,8 +34,8 @@ _MICRONS_PER_CM = 10_000
 
 
 @dataclass(frozen=True)
-class Written:
-    """What was counted while files were written."""
+class Totals:
+    """Totals over all nuclei of an image."""
 
     n_nuclei: int
     area_px2: float
@@ -43,25 +43,25 @@ class Written:
 
 def write_bands(
     folder: Path, slide: Slide, bands: Iterable[RowBand[Nucleus]], *, image_digest: str, mpp: float | None
-) -> Written:
-    """Write instance map, table, GeoJSON and overlay while the nuclei come in."""
+) -> Totals:
+    """Write instance map, table, GeoJSON and overlay while nuclei are found."""
     import tifffile
 
     overlay = Overlay(slide.size)
     n_bytes = 4 * slide.size[0] * slide.size[1]
     with (
-        Tables(folder, image_digest, mpp) as tables,
+        NucleusTables(folder, image_digest, mpp) as tables,
         tifffile.TiffWriter(folder / INSTANCES, bigtiff=n_bytes > _CLASSIC_BYTES) as tiff,
     ):
 
-        def seen() -> Iterator[NDArray[np.int32]]:
+        def instance_rows() -> Iterator[NDArray[np.int32]]:
             for band in bands:
                 tables.add(band.nuclei)
                 overlay.add(band.instances)
                 yield band.instances
 
         tiff.write(
-            _tiles(seen(), slide.size[1]),
+            _tiles(instance_rows(), slide.size[1]),
             shape=slide.size,
             dtype=np.uint32,
             tile=(TILE_PX, TILE_PX),
@@ -72,11 +72,11 @@ def write_bands(
             **_resolution(mpp),
         )
     (folder / OVERLAY).write_bytes(overlay.picture(slide))
-    return Written(tables.n_nuclei, tables.area_px2)
+    return Totals(tables.n_nuclei, tables.area_px2)
 
 
-def finished(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The summary of a folder whose files are all there and answer what is asked; None where they do not."""
+def read_finished(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The summary of a complete folder made by the same request; None if files are missing or the request differs."""
     try:
         summary = json.loads((folder / SUMMARY).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -86,18 +86,18 @@ def finished(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 @contextmanager
-def drafted(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside this one, whose files take their places in it once the block is through.
+def draft_folder(folder: Path) -> Iterator[Path]:
+    """Yield a hidden folder whose files are moved to `folder` when the block ends without an error.
 
     Raises:
-        ConfigError: they cannot be written, or another process writes them.
+        ConfigError: the files cannot be written, or another process is writing them.
     """
     draft = folder.with_name(f".{folder.name}.part")
-    busy = ConfigError(f"Another process predicts into {folder}. Wait for it, or choose another folder with --out.")
+    busy = ConfigError(f"Another process is writing to {folder}. Wait for it, or choose another folder with --out.")
     try:
         draft.mkdir(parents=True, exist_ok=True)
         with locked(draft, busy):
-            for leftover in draft.iterdir():  # of a process that was killed
+            for leftover in draft.iterdir():  # left by a killed process
                 leftover.unlink()
             try:
                 yield draft
@@ -106,8 +106,8 @@ def drafted(folder: Path) -> Iterator[Path]:
                 shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         raise ConfigError(
-            f"The results cannot be written to {folder}: {error.strerror or error}. Make room, or choose another "
-            "folder with --out."
+            f"The results cannot be written to {folder}: {error.strerror or error}. Fix that, or choose another folder "
+            "with --out."
         ) from error
 
 
@@ -117,21 +117,21 @@ def _publish(draft: Path, folder: Path) -> None:
             os.fsync(file.fileno())
     folder.mkdir(exist_ok=True)
     with suppress(FileNotFoundError):
-        (folder / SUMMARY).unlink()  # what is replaced is not whole until the new summary is there
+        (folder / SUMMARY).unlink()  # without a summary the folder counts as incomplete while files are replaced
     for name in FILES:
         (draft / name).replace(folder / name)
 
 
 def _tiles(rows: Iterable[NDArray[np.int32]], width: int) -> Iterator[NDArray[np.uint32]]:
-    """The tiles of a TIFF, row by row, of rows as many as come at a time."""
-    waiting: NDArray[np.int32] = np.zeros((0, width), np.int32)
-    for more in rows:
-        waiting = np.concatenate([waiting, more])
-        while len(waiting) >= TILE_PX:
-            yield from _cut(waiting[:TILE_PX])
-            waiting = waiting[TILE_PX:]
-    if len(waiting):
-        yield from _cut(waiting)
+    """Cut bands of rows of any height into the tiles of a TIFF, in row order."""
+    pending: NDArray[np.int32] = np.zeros((0, width), np.int32)
+    for band in rows:
+        pending = np.concatenate([pending, band])
+        while len(pending) >= TILE_PX:
+            yield from _cut(pending[:TILE_PX])
+            pending = pending[TILE_PX:]
+    if len(pending):
+        yield from _cut(pending)
 
 
 def _cut(rows: NDArray[np.int32]) -> Iterator[NDArray[np.uint32]]:

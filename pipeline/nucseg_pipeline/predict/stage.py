@@ -1,4 +1,4 @@
-"""Nuclei in new images of any size: open the run, its encoder and an image, predict tiles, join nuclei, write.
+"""Find nuclei in new images of any size: open the run, its encoder and an image, predict tiles, join nuclei, write.
 
 From a notebook:
 
@@ -33,15 +33,14 @@ from nucseg.tiling import TileGrid
 from nucseg_cache import CacheError
 from nucseg_pipeline.config import PredictConfig
 from nucseg_pipeline.config.recipe import to_toml
-from nucseg_pipeline.files.atomic import write_whole
 from nucseg_pipeline.files.publish import check_writable
 from nucseg_pipeline.predict.export import columns
 from nucseg_pipeline.predict.image_list import named_images
 from nucseg_pipeline.predict.magnification import Scale, choose_scale
 from nucseg_pipeline.predict.nuclei import Nucleus, bands
-from nucseg_pipeline.predict.output import CONFIG, SUMMARY, Written, drafted, finished, write_bands
-from nucseg_pipeline.predict.probability_maps import LEAST_TISSUE, Scene, map_rows
-from nucseg_pipeline.predict.tile_model import Engine, Native, native_images
+from nucseg_pipeline.predict.output import CONFIG, SUMMARY, Totals, draft_folder, read_finished, write_bands
+from nucseg_pipeline.predict.probability_maps import MIN_TISSUE, TiledSlide, map_rows
+from nucseg_pipeline.predict.tile_model import TileModel, TrainingScale
 from nucseg_pipeline.progress import Progress
 from nucseg_pipeline.runs.run import TrainedRun
 
@@ -55,49 +54,49 @@ class Segmentation:
     """The nuclei of an image that fits into memory."""
 
     instances: NDArray[np.int32]
-    """(H, W), 0 = background, nuclei numbered by the row, then the column, of their centres."""
+    """(H, W), 0 = background; nuclei are numbered by row, then column, of their centres."""
     nuclei: Sequence[Nucleus]
-    """Nucleus n at n - 1: measurements, and outline in pixels of the image."""
+    """Measurements and outlines in pixels; nucleus n is at index n - 1."""
     mpp: float | None
-    """Microns a pixel of the image, where known."""
+    """Microns per pixel of the image; None if unknown."""
     notes: tuple[str, ...]
-    """What keeps the result from meaning what it seems to mean."""
+    """Warnings that limit the result, such as an unknown magnification."""
 
     @property
     def table(self) -> dict[str, list[float]]:
-        """Name of a measurement -> its values, one a nucleus; what pandas.DataFrame takes."""
+        """Name of a measurement -> values of all nuclei, as pandas.DataFrame accepts it."""
         rows = [columns(nucleus, self.mpp) for nucleus in self.nuclei]
         return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
 @dataclass(frozen=True, eq=False)
 class ImageResult:
-    """What was written of one image."""
+    """The result written for an image."""
 
     name: str
     folder: Path
     summary: Mapping[str, Any]
     """The content of summary.json."""
     was_there: bool
-    """Whether it was finished before, and left as it is."""
+    """Whether it was finished before and left unchanged."""
 
 
 @dataclass(frozen=True, eq=False)
 class PredictResult:
-    """What a prediction of several images came to."""
+    """The results of `predict`."""
 
     images: tuple[ImageResult, ...]
     failures: Mapping[str, str]
-    """Name of an image -> why nothing was written of it."""
+    """Name of an image -> why nothing was written for it."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """A trained network with its encoder, ready for images; the store that it was trained from is not needed."""
+    """A trained network with its encoder. It does not need the store that it was trained from."""
 
     run: TrainedRun
-    engine: Engine
-    native: Native
+    tile_model: TileModel
+    training: TrainingScale
     overlap: float = 0.5
     everything: bool = False
 
@@ -115,81 +114,83 @@ class Predictor:
         overlap: float = 0.5,
         everything: bool = False,
     ) -> Predictor:
-        """Open a finished run.
-
-        The arguments are those of `PredictConfig`.
+        """Open a finished run; the arguments are those of `PredictConfig`.
 
         Raises:
-            ConfigError: no finished run, a damaged one, or one that does not record how large its images were.
-            EncoderError: the weights of its encoder are not found, or are others.
+            ConfigError: the run is not finished or is damaged.
+            EncoderError: the weights of its encoder are not found, or are not those of the training.
         """
         trained = TrainedRun.opened(run)
-        native = native_images(trained, tile_px, trained_mpp)
-        engine = Engine.of(trained, weights=weights, device=device, threads=threads, batch_size=batch_size)
-        return cls(trained, engine, native, overlap, everything)
+        tile_model = TileModel.of(trained, weights=weights, device=device, threads=threads, batch_size=batch_size)
+        return cls(
+            trained, tile_model, TrainingScale.of(trained, tile_px=tile_px, mpp=trained_mpp), overlap, everything
+        )
 
     def segment(self, image: Image | Path | str, *, mpp: float | None = None) -> Segmentation:
-        """Find the nuclei of an image: an array (H, W, 3) uint8 RGB, or a file.
+        """Find the nuclei of an image that fits into memory.
 
         Args:
-            image: what to look at.
-            mpp: microns a pixel; None takes what the file says.
+            image: an array (H, W, 3) uint8 RGB, or a file.
+            mpp: microns per pixel; None uses what the file records.
 
         Raises:
-            DataError: no image, or one that cannot be read.
+            DataError: the image cannot be read.
             ConfigError: its resolution is too far from that of the training images.
         """
         slide = ArraySlide(image) if isinstance(image, np.ndarray) else open_slide(Path(image))
         try:
-            seen = self.looking(slide, mpp)
-            found = list(seen.bands(lambda done: None))
+            prediction = self.prediction_for(slide, mpp)
+            found = list(prediction.bands(lambda done: None))
         finally:
             slide.close()
         nuclei = [nucleus for band in found for _, nucleus in band.nuclei]
-        return Segmentation(np.concatenate([band.instances for band in found]), nuclei, seen.mpp, seen.notes())
+        instances = np.concatenate([band.instances for band in found])
+        return Segmentation(instances, nuclei, prediction.mpp, prediction.notes())
 
-    def looking(self, slide: Slide, mpp: float | None = None, shift: tuple[int, int] = (0, 0)) -> Look:
-        """How an image is looked at; `shift` moves the tiles, which must change next to nothing."""
+    def prediction_for(
+        self, slide: Slide, mpp: float | None = None, shift: tuple[int, int] = (0, 0)
+    ) -> ImagePrediction:
+        """Prepare the prediction of an image; `shift` moves the tiles, which must hardly change the result."""
         resolution = slide.mpp if mpp is None else mpp
-        scale = choose_scale(resolution, self.native.mpp)
+        scale = choose_scale(resolution, self.training.mpp)
         size = tuple(max(round(extent * scale.ratio), 1) for extent in slide.size)
         grid = TileGrid(
-            size=(size[0], size[1]), tile_px=self.native.tile_px, side_px=self.engine.side_px, overlap=self.overlap,
-            shift=shift,
+            size=(size[0], size[1]), tile_px=self.training.tile_px, side_px=self.tile_model.side_px,
+            overlap=self.overlap, shift=shift,
         )  # fmt: skip
-        return Look(self, Scene(slide, grid), scale, resolution)
+        return ImagePrediction(self, TiledSlide(slide, grid), scale, resolution)
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
-    """One image under one network."""
+class ImagePrediction:
+    """The prediction of one image, computed as `bands` is iterated."""
 
-    by: Predictor
-    scene: Scene
+    predictor: Predictor
+    tiled: TiledSlide
     scale: Scale
     mpp: float | None
 
     def bands(self, progress: Callable[[int], None]) -> Iterator[RowBand[Nucleus]]:
-        """The instance map and the nuclei from above to below; `progress` is called with the tiles done."""
-        rows = map_rows(self.scene, self.by.engine, everything=self.by.everything, progress=progress)
-        return bands(self.scene, rows, self.by.run.rule)
+        """Yield instance map and nuclei in bands from top to bottom; calls `progress` with the number of tiles done."""
+        rows = map_rows(self.tiled, self.predictor.tile_model, everything=self.predictor.everything, progress=progress)
+        return bands(self.tiled, rows, self.predictor.run.rule)
 
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the result has to know; complete once the bands are through."""
-        encoder, unchanged = self.by.engine.encoder, self.scene.counts.stain_unchanged
-        stain = f"The stain was not normalised, though the network expects it: {unchanged}." if unchanged else ""
-        return tuple(note for note in (self.scale.caution, encoder.note if encoder else "", stain) if note)
+        """Warnings that limit the result; complete after `bands` was exhausted."""
+        encoder, unchanged = self.predictor.tile_model.encoder, self.tiled.counts.stain_unchanged
+        stain = f"The stain was not normalised although the network expects it: {unchanged}." if unchanged else ""
+        return tuple(note for note in (self.scale.warning, encoder.note if encoder else "", stain) if note)
 
 
 def predict(config: PredictConfig, progress: Progress = lambda done, total, what: None) -> PredictResult:
-    """Find the nuclei of images and write a folder for each; an image that fails does not keep others from being done.
+    """Find the nuclei of images and write a folder for each. If an image fails, the others are still processed.
 
-    In `config.out / NAME` lie instances.tif, nuclei.geojson, nuclei.csv, overlay.jpg, summary.json and config.toml,
-    all of them or none. Results of the same image, run and options that are there already are kept.
+    `config.out / NAME` gets instances.tif, nuclei.geojson, nuclei.csv, overlay.jpg, summary.json and config.toml, all
+    of them or none. Existing results of the same image, run and options are kept.
 
     Raises:
         ConfigError: no image, no finished run, or a folder that cannot be written.
-        EncoderError: the weights of the run's encoder are not found, or are others.
+        EncoderError: the weights of the run's encoder are not found, or are not those of the training.
     """
     images = named_images(config.images)
     check_writable(config.out)
@@ -200,40 +201,42 @@ def predict(config: PredictConfig, progress: Progress = lambda done, total, what
     done, failures = [], {}
     for name, file in images.items():
         try:
-            done.append(_predicted(predictor, config, name, file, progress))
+            done.append(_predict_image(predictor, config, name, file, progress))
         except (NucsegError, CacheError) as error:
             failures[name] = str(error)
     return PredictResult(tuple(done), failures)
 
 
-def _predicted(predictor: Predictor, config: PredictConfig, name: str, file: Path, progress: Progress) -> ImageResult:
-    """Predict one image, unless that is done."""
+def _predict_image(
+    predictor: Predictor, config: PredictConfig, name: str, file: Path, progress: Progress
+) -> ImageResult:
+    """Predict one image, unless its results exist."""
     began = time.perf_counter()
     folder = config.out / name
     slide = open_slide(file)
     try:
-        look = predictor.looking(slide, config.mpp)
+        prediction = predictor.prediction_for(slide, config.mpp)
         digest = _file_digest(file)
-        asked = _asked(look, digest)
-        before = finished(folder, asked)
+        asked = _request(prediction, digest)
+        before = read_finished(folder, asked)
         if before is not None:
             return ImageResult(name, folder, before, was_there=True)
-        n_tiles = look.scene.grid.n_tiles
+        n_tiles = prediction.tiled.grid.n_tiles
         progress(0, n_tiles, name)
-        with drafted(folder) as draft:
-            made = look.bands(lambda n_done: progress(n_done, n_tiles, name))
-            written = write_bands(draft, slide, made, image_digest=digest, mpp=look.mpp)
-            summary = _summary(look, file, written, asked, time.perf_counter() - began, _command(config))
-            write_whole(draft / CONFIG, to_toml(config).encode())
-            write_whole(draft / SUMMARY, _json(summary))
+        with draft_folder(folder) as draft:
+            found = prediction.bands(lambda n_done: progress(n_done, n_tiles, name))
+            totals = write_bands(draft, slide, found, image_digest=digest, mpp=prediction.mpp)
+            summary = _summary(prediction, file, totals, asked, time.perf_counter() - began, _command(config))
+            (draft / CONFIG).write_text(to_toml(config), encoding="utf-8")
+            (draft / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
     finally:
         slide.close()
     return ImageResult(name, folder, summary, was_there=False)
 
 
-def _asked(look: Look, image_digest: str) -> dict[str, Any]:
-    """What decides the result: the image, the run, and how they are brought together."""
-    predictor, grid = look.by, look.scene.grid
+def _request(prediction: ImagePrediction, image_digest: str) -> dict[str, Any]:
+    """Everything that determines the result: the image, the run and the options."""
+    predictor, grid = prediction.predictor, prediction.tiled.grid
     run = predictor.run
     return {
         "image": image_digest,
@@ -246,42 +249,42 @@ def _asked(look: Look, image_digest: str) -> dict[str, Any]:
         "tile_px": grid.tile_px,
         "overlap": grid.overlap,
         "everything": predictor.everything,
-        "mpp": look.mpp,
+        "mpp": prediction.mpp,
     }
 
 
 def _summary(
-    look: Look, file: Path, written: Written, asked: Mapping[str, Any], seconds: float, command: str
+    prediction: ImagePrediction, file: Path, totals: Totals, asked: Mapping[str, Any], seconds: float, command: str
 ) -> dict[str, Any]:
-    scene, run = look.scene, look.by.run
-    height, width = scene.slide.size
-    area_mm2 = None if look.mpp is None else height * width * (look.mpp / 1000) ** 2
-    encoder = look.by.engine.encoder
+    tiled, predictor = prediction.tiled, prediction.predictor
+    run, encoder = predictor.run, predictor.tile_model.encoder
+    height, width = tiled.slide.size
+    area_mm2 = None if prediction.mpp is None else height * width * (prediction.mpp / 1000) ** 2
     return {
         "image": str(file),
         "width_px": width,
         "height_px": height,
-        "reader": scene.slide.reader,
-        "levels": [list(level) for level in scene.slide.levels],
-        "n_nuclei": written.n_nuclei,
-        "mean_area_px2": written.area_px2 / written.n_nuclei if written.n_nuclei else None,
-        "area_share": written.area_px2 / (height * width),
+        "reader": tiled.slide.reader,
+        "levels": [list(level) for level in tiled.slide.levels],
+        "n_nuclei": totals.n_nuclei,
+        "mean_area_px2": totals.area_px2 / totals.n_nuclei if totals.n_nuclei else None,
+        "area_share": totals.area_px2 / (height * width),
         "area_mm2": area_mm2,
-        "nuclei_per_mm2": None if area_mm2 is None else written.n_nuclei / area_mm2,
-        "mpp": look.mpp,
-        "mpp_of_file": scene.slide.mpp,
-        "trained_mpp": look.by.native.mpp,
-        "scale": look.scale.ratio,
-        "tiles": scene.counts.done,
-        "tiles_without_tissue": scene.counts.skipped,
-        "tissue_rule": f"a tile is passed over where less than {LEAST_TISSUE:.1%} of it is denser than glass"
-        if not look.by.everything
+        "nuclei_per_mm2": None if area_mm2 is None else totals.n_nuclei / area_mm2,
+        "mpp": prediction.mpp,
+        "mpp_of_file": tiled.slide.mpp,
+        "trained_mpp": predictor.training.mpp,
+        "scale": prediction.scale.ratio,
+        "tiles": tiled.counts.done,
+        "tiles_without_tissue": tiled.counts.skipped,
+        "tissue_rule": f"a tile is skipped if less than {MIN_TISSUE:.1%} of it is denser than glass"
+        if not predictor.everything
         else "every tile was predicted",
         "run": run.name,
         "rule": vars(run.rule),
         "encoder": dict(encoder.identity) if encoder else {},
         "encoder_made_by": dict(encoder.provenance) if encoder else {},
-        "notes": list(look.notes()),
+        "notes": list(prediction.notes()),
         "command": command,
         "seconds": round(seconds, 1),
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
@@ -300,7 +303,3 @@ def _command(config: PredictConfig) -> str:
 def _file_digest(file: Path) -> str:
     with opened_file(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, indent=1).encode()

@@ -1,4 +1,4 @@
-"""The network of a run with its encoder: tiles in, maps out, without any store."""
+"""Predict tiles with the network of a run and its encoder, without a store."""
 
 from __future__ import annotations
 
@@ -19,49 +19,33 @@ from nucseg.encoders.preprocess import PIXEL_MEAN
 from nucseg.errors import ConfigError
 from nucseg.models import SegmentationModel
 from nucseg.tiling import Maps, Tile
-from nucseg_cache import CacheError, Store
 from nucseg_cache.formats import checked, format_named
 from nucseg_pipeline.modelling.device import choose_device
-from nucseg_pipeline.runs.provenance import native_mpp, native_px
 from nucseg_pipeline.runs.run import TrainedRun, encoder_files
 
 CPU_BATCH, GPU_BATCH = 2, 8
-"""Tiles at once, where nobody says how many: an encoder's guard compares two at least."""
+"""Default batch sizes; the encoder's check for constant embeddings needs at least two images."""
 
 Image = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Native:
-    """What the images were like that a run was trained on."""
+class TrainingScale:
+    """Size and resolution of the images that a run was trained on."""
 
     tile_px: int
-    """Their longest side."""
+    """Longest side in pixels."""
     mpp: float | None
-    """Microns a pixel."""
+    """Microns per pixel; None if unknown."""
+
+    @classmethod
+    def of(cls, run: TrainedRun, *, tile_px: int | None = None, mpp: float | None = None) -> TrainingScale:
+        """The given values, or else those that the run records."""
+        return cls(tile_px or run.inputs.native_px, mpp or run.inputs.mpp or None)
 
 
-def native_images(run: TrainedRun, tile_px: int | None, mpp: float | None) -> Native:
-    """What the training images were like: as told, else as the run records it, else as its store shows it.
-
-    Raises:
-        ConfigError: nobody knows how large they were.
-    """
-    recorded = Native(run.inputs.native_px, run.inputs.mpp or None)
-    if not recorded.tile_px and tile_px is None:  # a run of an older version
-        try:
-            store = Store.open(run.inputs.store)
-        except CacheError as error:
-            raise ConfigError(
-                f"The run {run.name} does not record how large its training images were, and its store cannot tell "
-                f"({error}) Say it with --tile-px (512 for NuInsSeg and CryoNuSeg, 256 for CoNIC), or train anew."
-            ) from None
-        recorded = Native(native_px(store, run.split.train), native_mpp(store, run.split.train) or None)
-    return Native(tile_px or recorded.tile_px, mpp or recorded.mpp)
-
-
-class Engine:
-    """Says of tiles what `Run.predict` says of the rows of a store: the same preparation, rounding and network."""
+class TileModel:
+    """Predicts tiles as `Run.predict` predicts rows of a store: same preparation, same rounding, same network."""
 
     def __init__(self, run: TrainedRun, model: SegmentationModel, encoder: Encoder | None, batch_size: int) -> None:
         self.side_px = int(run.inputs.preparation["side_px"])
@@ -69,7 +53,7 @@ class Engine:
         self.encoder = encoder
         self.n_maps = 1 if run.config.instance_head == "none" else 2
         self.batch_size = batch_size
-        self._at_once = AdaptiveBatcher(batch_size)
+        self._batcher = AdaptiveBatcher(batch_size)
         self._model = model
         self._device = next(model.parameters()).device
         self._format = format_named(run.inputs.embedding["format"]) if encoder is not None else None
@@ -77,12 +61,12 @@ class Engine:
     @classmethod
     def of(
         cls, run: TrainedRun, *, weights: Path | None, device: str, threads: int | None, batch_size: int | None
-    ) -> Engine:
-        """Load the network and find the encoder.
+    ) -> TileModel:
+        """Load the network and the encoder.
 
         Raises:
-            ConfigError: the checkpoint cannot be read; weights for a network that was trained without guidance.
-            EncoderError: the encoder's weights are not found, or are others.
+            ConfigError: the checkpoint cannot be read, or weights are given for a network trained without guidance.
+            EncoderError: the encoder's weights are not found, or are not those of the training.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -94,40 +78,40 @@ class Engine:
                 device=_encoder_device(identity["architecture"], device), threads=threads,
             )  # fmt: skip
         elif weights is not None:
-            raise ConfigError(f"{run.name} was trained without guidance: it has no encoder, and takes no --weights.")
-        at_once = batch_size or (CPU_BATCH if chosen.type == "cpu" else GPU_BATCH)
-        return cls(run, run.network().to(chosen), encoder, at_once)
+            raise ConfigError(f"{run.name} was trained without guidance and has no encoder. Leave out --weights.")
+        batch_size = batch_size or (CPU_BATCH if chosen.type == "cpu" else GPU_BATCH)
+        return cls(run, run.network().to(chosen), encoder, batch_size)
 
     def maps(self, tiles: Sequence[Tile], regions: Sequence[Image], tile_px: int) -> list[Maps]:
-        """What the network says of tiles, (C, to_h, to_w) each, without padding.
+        """Predict the maps of tiles, (C, to_h, to_w) each, without padding.
 
         Args:
-            tiles: where they are.
-            regions: their pixels on the reading grid, (h, w, 3).
-            tile_px: side of a tile there.
+            tiles: their positions.
+            regions: their pixels (h, w, 3) on the reading grid.
+            tile_px: side of a tile on the reading grid.
         """
         images = np.zeros((len(tiles), self.side_px, self.side_px, 3), np.uint8)
         for square, tile, region in zip(images, tiles, regions, strict=True):
             square[: tile.to_h, : tile.to_w] = resized(region, tile.to_h, tile.to_w)
-        embeddings = self._embedded([_widened(region, tile_px) for region in regions])
-        parts = self._at_once.batches(range(len(tiles)), lambda part: self._said(images, embeddings, part))
-        made = [maps for _, part in parts for maps in part]
-        return [maps[:, : tile.to_h, : tile.to_w] for tile, maps in zip(tiles, made, strict=True)]
+        embeddings = self._embed([_padded(region, tile_px) for region in regions])
+        parts = self._batcher.batches(range(len(tiles)), lambda part: self._forward(images, embeddings, part))
+        predicted = [maps for _, part in parts for maps in part]
+        return [maps[:, : tile.to_h, : tile.to_w] for tile, maps in zip(tiles, predicted, strict=True)]
 
-    def _embedded(self, images: Sequence[Image]) -> npt.NDArray[np.float32] | None:
-        """(B, 256, 64, 64), rounded as the store of the training rounded them."""
+    def _embed(self, images: Sequence[Image]) -> npt.NDArray[np.float32] | None:
+        """(B, 256, 64, 64), rounded as in the store that the network was trained from."""
         if self.encoder is None or self._format is None:
             return None
         stored = self._format.encode(checked(self.encoder.encode(images)))
         return np.asarray(self._format.decode(stored), np.float32)
 
     @torch.no_grad()
-    def _said(self, images: Image, embeddings: npt.NDArray[np.float32] | None, part: Sequence[int]) -> Maps:
-        """(B, C, side, side) of consecutive tiles."""
-        some = slice(part[0], part[-1] + 1)
-        shown = torch.from_numpy(images[some]).to(self._device).permute(0, 3, 1, 2).contiguous().float() / 255
-        guide = None if embeddings is None else torch.from_numpy(embeddings[some]).to(self._device)
-        outputs = self._model.outputs(shown, guide)
+    def _forward(self, images: Image, embeddings: npt.NDArray[np.float32] | None, part: Sequence[int]) -> Maps:
+        """Maps (B, C, side, side) of consecutive tiles."""
+        batch = slice(part[0], part[-1] + 1)
+        image = torch.from_numpy(images[batch]).to(self._device).permute(0, 3, 1, 2).contiguous().float() / 255
+        embedding = None if embeddings is None else torch.from_numpy(embeddings[batch]).to(self._device)
+        outputs = self._model.outputs(image, embedding)
         maps: list[Tensor] = [outputs.sides[0].float().softmax(1)[:, 1]]
         if outputs.distance is not None:
             maps.append(outputs.distance.float())
@@ -140,25 +124,25 @@ def _known_stain(run: TrainedRun) -> str:
     differing = {name for name, value in stain_identity(stain).items() if preparation.get(name, "none") != value}
     if differing:
         raise ConfigError(
-            f"{run.name} was trained on images normalised by {stain} in another way than this version does it "
-            f"({', '.join(sorted(differing))}). Use the version that embedded them, or embed and train anew."
+            f"{run.name} was trained on images normalised by {stain} with other settings than this version's "
+            f"({', '.join(sorted(differing))}). Use the version that embedded them, or embed and train again."
         )
     return stain
 
 
 def _encoder_device(architecture: str, device: str) -> str:
-    """An ONNX file runs on the CPU or on CUDA; where the network runs elsewhere, it chooses for itself."""
+    """The device for the encoder. ONNX runs on CPU or CUDA only; on other devices it chooses automatically."""
     return device if architecture != "onnx" or device in ("auto", "cpu", "cuda") else "auto"
 
 
-def _widened(region: Image, tile_px: int) -> Image:
-    """A region as wide as a tile, so that an encoder, which scales by the longest side, sees it at the same scale.
+def _padded(region: Image, tile_px: int) -> Image:
+    """Pad a region to the width of a tile, because the encoder rescales images by their longest side.
 
-    Only an image that is smaller than a tile has such regions. The encoder's own padding is its mean colour.
+    Only images smaller than a tile have such regions. The padding is the encoder's mean colour, as in its own padding.
     """
     if max(region.shape[:2]) >= tile_px:
         return region
-    wide = np.empty((region.shape[0], tile_px, 3), np.uint8)
-    wide[:] = np.rint(PIXEL_MEAN).astype(np.uint8)
-    wide[:, : region.shape[1]] = region
-    return wide
+    padded = np.empty((region.shape[0], tile_px, 3), np.uint8)
+    padded[:] = np.rint(PIXEL_MEAN).astype(np.uint8)
+    padded[:, : region.shape[1]] = region
+    return padded

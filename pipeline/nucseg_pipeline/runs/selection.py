@@ -174,5 +174,5 @@ def rows_with_all_views(store: Store, key: Key, ids: Sequence[str]) -> list[int]
     """The rows of those ids that have all eight orientations; at most so many as are needed, spread evenly."""
     complete = set(row_numbers(store, ids))
     for view in D4_VIEWS:
-        complete &= {info.row for info in store.embeddings(key, view).there()}
+        complete &= {info.row for info in store.embeddings(key, view).embedded_rows()}
     return spread_evenly(sorted(complete), MOST_EXACT_IMAGES)

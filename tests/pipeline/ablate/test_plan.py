@@ -50,9 +50,9 @@ def test_a_run_on_other_images_is_another_run(cache: Path) -> None:
     store = Store.open(cache / "synthetic.zarr", mode="r+")
     before = contents_digest(store)
 
-    store.mark(0, present=False)
+    store.set_present(0, present=False)
     without = contents_digest(Store.open(cache / "synthetic.zarr"))
-    store.mark(0, present=True)
+    store.set_present(0, present=True)
 
     assert without != before
     assert contents_digest(Store.open(cache / "synthetic.zarr")) == before

@@ -1,4 +1,4 @@
-"""`nucseg ablate` as a person meets it."""
+"""`nucseg ablate` on the command line."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: help, exit statuses, messages without tracebacks."""
+"""The command line: help, exit statuses, messages without tracebacks."""
 
 import errno
 import json
@@ -76,7 +76,7 @@ def embed(slides: Path, tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_every_help_says_what_the_command_reads_and_writes(command: list[str]) -> None:
-    text = nucseg(*command, "--help").stdout
+    text = " ".join(nucseg(*command, "--help").stdout.split())
 
     assert "Read" in text
     assert any(word in text for word in ("Writes", "Reads only", "Clears", "Delete"))
@@ -105,7 +105,20 @@ def test_memory_that_runs_out_anywhere_is_an_error_with_a_way_out(
 
     monkeypatch.setattr("nucseg_pipeline.embed.stage.sync_samples", full)
 
-    assert f"error: there is not enough memory ({error}). Take a smaller --batch-size or --width" in failed(embed())
+    assert f"error: there is not enough memory ({error}). Lower --batch-size or --workers, or close" in failed(embed())
+
+
+def test_the_way_out_of_too_little_memory_names_only_options_that_the_command_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("nucseg_pipeline.report.stage.report", full)
+    text = failed(nucseg("report", tmp_path))
+
+    assert "Close other programs" in text
+    assert "--" not in text
 
 
 def test_wrong_usage_exits_with_2() -> None:
@@ -124,7 +137,7 @@ def test_embed_takes_its_data_set_from_a_recipe(slides: Path, tmp_path: Path) ->
     assert "give --dataset, or a recipe" in failed(nucseg("embed", "--encoder", "random"))
 
 
-def test_embed_tells_what_it_did_and_where(embed: Any, tmp_path: Path) -> None:
+def test_embed_says_what_it_did_and_where(embed: Any, tmp_path: Path) -> None:
     first, second = embed(), embed()
 
     assert first.exit_code == second.exit_code == 0, first.output
@@ -135,9 +148,11 @@ def test_embed_tells_what_it_did_and_where(embed: Any, tmp_path: Path) -> None:
     assert "random weights" in first.stderr
 
 
-@pytest.mark.parametrize(("sent", "told"), [(signal.SIGINT, "Interrupted."), (signal.SIGTERM, "Stopped by SIGTERM.")])
+@pytest.mark.parametrize(
+    ("sent", "message"), [(signal.SIGINT, "Interrupted."), (signal.SIGTERM, "Stopped by SIGTERM.")]
+)
 def test_an_interrupt_exits_with_130(
-    embed: Any, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals, told: str
+    embed: Any, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals, message: str
 ) -> None:
     def interrupt(*args: Any, **options: Any) -> None:
         os.kill(os.getpid(), sent)
@@ -148,11 +163,13 @@ def test_an_interrupt_exits_with_130(
     result = embed()
 
     assert result.exit_code == 130
-    assert result.stderr == f"{told} Everything finished so far is kept; the same command goes on from there.\n"
+    assert result.stderr == f"{message} Everything finished so far is kept; run the same command again to continue.\n"
     assert signal.getsignal(sent) is before
 
 
-def test_a_second_sigterm_does_not_keep_the_first_from_tidying_up(embed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_sigterm_does_not_interrupt_the_cleaning_up_of_the_first(
+    embed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tidied = []
 
     def interrupt(*args: Any, **options: Any) -> None:
@@ -169,7 +186,7 @@ def test_a_second_sigterm_does_not_keep_the_first_from_tidying_up(embed: Any, mo
     assert tidied == [True]
 
 
-def test_whoever_ignores_sigterm_or_handles_it_goes_on_doing_so(embed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sigterm_that_is_ignored_or_handled_stays_so(embed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def look(*args: Any, **options: Any) -> None:
@@ -186,7 +203,7 @@ def test_whoever_ignores_sigterm_or_handles_it_goes_on_doing_so(embed: Any, monk
     assert seen == [signal.SIG_IGN]
 
 
-def test_an_interrupt_that_comes_out_as_another_error_is_told_as_an_interrupt(
+def test_an_interrupt_that_is_raised_as_another_error_is_reported_as_an_interrupt(
     embed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*args: Any, **options: Any) -> None:
@@ -205,7 +222,7 @@ def test_an_interrupt_that_comes_out_as_another_error_is_told_as_an_interrupt(
     assert result.stderr.startswith("Interrupted.")
 
 
-def test_a_training_that_is_interrupted_tells_how_to_go_on_with_it(
+def test_a_training_that_is_interrupted_says_how_to_continue_it(
     embed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*args: Any, **options: Any) -> None:
@@ -217,7 +234,7 @@ def test_a_training_that_is_interrupted_tells_how_to_go_on_with_it(
     result = nucseg("train", *given)
 
     assert result.exit_code == 130
-    assert "the same command with --resume goes on from there" in result.stderr
+    assert "run the same command with --resume to continue" in result.stderr
 
 
 def test_cache_commands_show_check_and_prune_a_store(embed: Any, tmp_path: Path) -> None:
@@ -298,7 +315,7 @@ def test_a_truncated_checkpoint(embed: Any, tmp_path: Path) -> None:
     assert "cut.pth" in failed(embed("--weights", file, encoder="vit_b"))
 
 
-def test_no_checkpoint_tells_where_it_was_looked_for_and_where_to_get_it(
+def test_without_a_checkpoint_the_message_says_where_it_was_looked_for_and_where_to_get_it(
     embed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NUCSEG_WEIGHTS", str(tmp_path / "weights"))
@@ -369,15 +386,15 @@ def test_an_unknown_recipe_names_the_known_ones(tmp_path: Path) -> None:
     assert "nuinsseg-cpu" in failed(nucseg("train", "--dataset", "mine", "--recipe", "nuinsseg-cpo"))
 
 
-def test_the_demonstration_does_what_the_commands_that_it_prints_do(tmp_path: Path) -> None:
+def test_the_demonstration_runs_the_commands_that_it_prints(tmp_path: Path) -> None:
     """The long one: the whole pipeline, as the README has it, on fewer images."""
-    shown = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--quick"])
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--quick"])
 
-    assert shown.exit_code == 0, shown.output
-    commands = [line[2:] for line in shown.stdout.splitlines() if line.startswith("$ ")]
+    assert result.exit_code == 0, result.output
+    commands = [line[2:] for line in result.stdout.splitlines() if line.startswith("$ ")]
     assert [command.split()[1] for command in commands] == ["embed", "train", "train", "report"]
     page = tmp_path / "demo" / "report" / "report.html"
-    assert shown.stdout.rstrip().endswith(str(page))
+    assert result.stdout.rstrip().endswith(str(page))
     summary = json.loads((tmp_path / "demo" / "report" / "summary.json").read_text())
     assert set(summary["runs"]) == {"guided", "unguided"}
     shutil.rmtree(tmp_path / "demo" / "report")

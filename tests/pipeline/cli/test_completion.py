@@ -1,4 +1,4 @@
-"""What the Tab key offers, asked for as a shell asks."""
+"""Shell completion, requested as a shell does it."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_names_that_begin_so_are_offered(typed: str, expected: list[str]) -> Non
     assert offered(typed) == expected
 
 
-def test_stores_of_ones_own_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stores_in_the_cache_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my-slides.zarr").mkdir()
     (tmp_path / "my notes").mkdir()
     monkeypatch.setenv("NUCSEG_CACHE", str(tmp_path))

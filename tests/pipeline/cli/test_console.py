@@ -5,12 +5,12 @@ import pytest
 from nucseg_pipeline.cli.console import err, out, printable, table
 
 
-def test_nothing_that_is_printed_steers_a_terminal() -> None:
+def test_nothing_that_is_printed_controls_the_terminal() -> None:
     hostile = "a\x1b[2J\x07\r\x9b\x7f\u202eb\udcffc"
 
-    shown = printable(hostile)
+    escaped = printable(hostile)
 
-    assert shown == r"a\x1b[2J\x07\r\x9b\x7f\u202eb\udcffc"
+    assert escaped == r"a\x1b[2J\x07\r\x9b\x7f\u202eb\udcffc"
     assert printable("Größe [red]\n\t切") == "Größe [red]\n\t切"
 
 

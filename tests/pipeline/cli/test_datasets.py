@@ -1,4 +1,4 @@
-"""`nucseg datasets` as a person meets it."""
+"""`nucseg datasets` on the command line."""
 
 from pathlib import Path
 
@@ -45,12 +45,12 @@ def nucseg(*arguments: object) -> Result:
 
 
 def words(text: str) -> str:
-    """As if it were not wrapped."""
+    """The text without its line breaks."""
     return " ".join(text.split())
 
 
 def cells(text: str) -> list[str]:
-    """The cells of a table, each as if it were not wrapped."""
+    """The cells of a table, without their line breaks."""
     found: list[str] = []
     for rule in text.split("├"):
         lines = [line.strip("│").split("│") for line in rule.splitlines() if line.startswith("│")]
@@ -66,37 +66,39 @@ def test_help_says_what_is_read_and_that_nothing_is_written() -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_table_fits_the_terminal_and_tells_all(tmp_path: Path, width: int, monkeypatch, slides: Path) -> None:
+def test_the_table_fits_the_terminal_and_has_all_data_sets(
+    tmp_path: Path, width: int, monkeypatch, slides: Path
+) -> None:
     monkeypatch.setattr(out, "width", width)
     Store.create(tmp_path / "cache" / "mine.zarr", dataset="mine", source=str(slides), preparation={"side_px": "32"})
     (tmp_path / "cache" / "bad.zarr").mkdir()
     (tmp_path / "data [sets]" / "nuinsseg").mkdir(parents=True)
 
-    shown = nucseg()
+    result = nucseg()
 
-    assert shown.exit_code == 0, shown.output
-    table = [line for line in shown.stdout.splitlines() if line[0] in "┏┃┡│├└"]
+    assert result.exit_code == 0, result.output
+    table = [line for line in result.stdout.splitlines() if line[0] in "┏┃┡│├└"]
     assert len({len(line) for line in table}) == 1
     assert len(table[0]) <= width
-    told = cells(shown.stdout)
-    assert {*dataset_names(), "mine", "bad"} - {"folder"} <= set(told)
+    printed = cells(result.stdout)
+    assert {*dataset_names(), "mine", "bad"} - {"folder"} <= set(printed)
     for wanted in ("31 human and mouse organs", "CC BY-NC-SA 4.0", "665", "4981", "not found", "complete", "wrong: "):
-        assert any(wanted in cell for cell in told), wanted
+        assert any(wanted in cell for cell in printed), wanted
     for wanted in ("12 images", "0 images, 0 embeddings", "drawn, not read"):
-        assert any(wanted in cell for cell in told), wanted
-    assert f"$NUCSEG_DATA ({tmp_path / 'data [sets]'}), in ./data" in shown.stdout
-    assert "`nucseg fetch` gets one. `nucseg datasets NAME` tells how" in shown.stdout
+        assert any(wanted in cell for cell in printed), wanted
+    assert f"$NUCSEG_DATA ({tmp_path / 'data [sets]'}), in ./data" in result.stdout
+    assert "`nucseg fetch` downloads one. `nucseg datasets NAME` says how" in result.stdout
 
 
-def test_one_data_set_is_told_with_how_to_get_it(tmp_path: Path) -> None:
-    shown = nucseg("cryonuseg")
+def test_a_data_set_is_described_with_how_to_get_it(tmp_path: Path) -> None:
+    result = nucseg("cryonuseg")
 
-    assert shown.exit_code == 0, shown.output
-    text = words(shown.stdout)
-    for told in ("10 human organs", "CC BY-NC-SA 4.0", "kaggle.com/datasets/ipateam", "Annotator 1 (biologist)/"):
-        assert told in text
-    for told in ("leave one organ out, 10 folds", "1.7 MiB an image", "0.050 GiB for 30", "found nothing:"):
-        assert told in text
+    assert result.exit_code == 0, result.output
+    text = words(result.stdout)
+    for fact in ("10 human organs", "CC BY-NC-SA 4.0", "kaggle.com/datasets/ipateam", "Annotator 1 (biologist)/"):
+        assert fact in text
+    for fact in ("leave one organ out, 10 folds", "1.7 MiB an image", "0.050 GiB for 30", "found nothing:"):
+        assert fact in text
     assert f"looked in {tmp_path / 'data [sets]' / 'cryonuseg'} {tmp_path / 'empty' / 'data' / 'cryonuseg'}" in text
     assert "reading" not in text
 
@@ -112,30 +114,30 @@ def test_addresses_and_paths_are_never_broken(tmp_path: Path, monkeypatch: pytes
 
 
 def test_every_image_is_read_and_its_nuclei_counted(slides: Path) -> None:
-    shown = nucseg("mine", "--source", slides)
+    result = nucseg("mine", "--source", slides)
 
-    assert shown.exit_code == 0, shown.output
-    assert "reading: 12 of 12" in shown.stdout
-    assert "12 images, all can be read: 36 nuclei" in shown.stdout
-    assert str(slides) in shown.stdout
-    assert "With these images: 5 folds" in words(shown.stdout)
-    assert "read as binary" in words(shown.stderr)
+    assert result.exit_code == 0, result.output
+    assert "reading: 12 of 12" in result.stdout
+    assert "12 images, all can be read: 36 nuclei" in result.stdout
+    assert str(slides) in result.stdout
+    assert "With these images: 5 folds" in words(result.stdout)
+    assert "read as binary" in words(result.stderr)
 
 
 def test_bad_images_are_named_and_counted(slides: Path) -> None:
     for number in range(10):
         (slides / "images" / f"patient {number}" / "a.png").write_bytes(b"no image")
 
-    shown = nucseg("mine", "--source", slides)
+    result = nucseg("mine", "--source", slides)
 
-    assert shown.exit_code == 1
-    assert "10 of 12 images cannot be read; 6 nuclei in the others" in shown.stdout
-    named = [line for line in shown.stderr.splitlines() if line.startswith("patient ")]
+    assert result.exit_code == 1
+    assert "10 of 12 images cannot be read; 6 nuclei in the others" in result.stdout
+    named = [line for line in result.stderr.splitlines() if line.startswith("patient ")]
     assert len(named) == 8
     assert named[0].startswith("patient 0/a: ")
     assert "a.png" in named[0]
-    assert "and 2 more" in shown.stderr
-    assert "Traceback" not in shown.output
+    assert "and 2 more" in result.stderr
+    assert "Traceback" not in result.output
 
 
 def test_nothing_is_read_where_that_is_asked_for(slides: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,59 +146,59 @@ def test_nothing_is_read_where_that_is_asked_for(slides: Path, monkeypatch: pyte
 
     entries = stand("mine", "", slides).dataset.entries
     monkeypatch.setattr(type(entries[0]), "read", read)
-    shown = nucseg("mine", "--source", slides, "--no-read")
+    result = nucseg("mine", "--source", slides, "--no-read")
 
-    assert shown.exit_code == 0, shown.output
-    assert "12 images listed (12 images), none read" in shown.stdout
+    assert result.exit_code == 0, result.output
+    assert "12 images listed (12 images), none read" in result.stdout
 
 
 def test_the_synthetic_data_set_is_complete() -> None:
-    shown = nucseg("synthetic", "--no-read")
+    result = nucseg("synthetic", "--no-read")
 
-    assert "60 images listed (complete), none read" in shown.stdout
-    assert words(protocol_here(stand("synthetic", ""))) in words(shown.stdout)
+    assert "60 images listed (complete), none read" in result.stdout
+    assert words(protocol_here(stand("synthetic", ""))) in words(result.stdout)
 
 
 def test_a_folder_that_is_something_else_is_an_error_after_what_is_known(slides: Path) -> None:
-    shown = nucseg("nuinsseg", "--source", slides)
+    result = nucseg("nuinsseg", "--source", slides)
 
-    assert shown.exit_code == 1
-    assert "zenodo.org" in shown.stdout
-    assert shown.stderr.startswith(f"error: {slides} is not NuInsSeg")
-    assert "Traceback" not in shown.output
+    assert result.exit_code == 1
+    assert "zenodo.org" in result.stdout
+    assert result.stderr.startswith(f"error: {slides} is not NuInsSeg")
+    assert "Traceback" not in result.output
 
 
 def test_an_unknown_name_is_an_error_that_names_the_known_ones() -> None:
-    shown = nucseg("nuinseg")
+    result = nucseg("nuinseg")
 
-    assert shown.exit_code == 1
-    assert "'nuinseg': known are nuinsseg, " in shown.stderr
+    assert result.exit_code == 1
+    assert "'nuinseg': known are nuinsseg, " in result.stderr
 
 
 @pytest.mark.parametrize("option", [("--source", "x"), ("--no-read",)])
 def test_options_of_one_data_set_need_its_name(option: tuple[str, ...]) -> None:
-    shown = nucseg(*option)
+    result = nucseg(*option)
 
-    assert shown.exit_code == 2
-    assert "NAME" in shown.output
+    assert result.exit_code == 2
+    assert "NAME" in result.output
 
 
-def test_a_damaged_store_is_told_beside_its_data_set(tmp_path: Path) -> None:
+def test_a_damaged_store_is_reported_with_its_data_set(tmp_path: Path) -> None:
     (tmp_path / "cache" / "synthetic.zarr").mkdir(parents=True)
     (tmp_path / "cache" / "synthetic.zarr" / "zarr.json").write_text("{")
 
-    shown = nucseg("synthetic", "--no-read")
+    result = nucseg("synthetic", "--no-read")
 
-    assert shown.exit_code == 0
-    assert "in the cache  zarr.json of" in shown.stdout
+    assert result.exit_code == 0
+    assert "in the cache  zarr.json of" in result.stdout
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize(("name", "count", "least"), [("cryonuseg", "5 of 30 images", 500), ("conic", "1 of 4981", 10)])
 def test_the_real_images_can_be_read(shared: Path, name: str, count: str, least: int) -> None:
-    shown = nucseg(name, "--source", shared / "data" / name)
+    result = nucseg(name, "--source", shared / "data" / name)
 
-    assert shown.exit_code == 0, shown.output
-    last = shown.stdout.splitlines()[-1]
+    assert result.exit_code == 0, result.output
+    last = result.stdout.splitlines()[-1]
     assert last.startswith(count)
     assert int(last.split()[-2]) >= least

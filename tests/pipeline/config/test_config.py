@@ -1,13 +1,15 @@
-"""The stages' configurations refuse what cannot be."""
+"""Configurations refuse values that cannot work."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nucseg.encoders.student import SIZES as STUDENT_SIZES
 from nucseg.errors import ConfigError
 from nucseg.replay import geometry_names
 from nucseg_pipeline.config import AblateConfig, EmbedConfig, ReportConfig, TrainConfig, default_cache, store_location
+from nucseg_pipeline.config.distill import SIZES
 from nucseg_pipeline.config.train import GEOMETRIES
 
 
@@ -38,7 +40,7 @@ from nucseg_pipeline.config.train import GEOMETRIES
         ("dataset", ""),
     ],
 )
-def test_a_training_that_cannot_be_is_refused_by_the_name_of_its_field(field: str, value: object) -> None:
+def test_an_impossible_training_is_refused_by_the_name_of_its_field(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):
         TrainConfig(**{"dataset": "synthetic", field: value})
 
@@ -47,7 +49,7 @@ def test_the_augmentations_that_are_known_by_name_are_those_of_the_package() -> 
     assert geometry_names() == GEOMETRIES
 
 
-def test_an_augmentation_from_a_file_is_written_down_in_full(tmp_path: Path) -> None:
+def test_an_augmentation_from_a_file_is_recorded_in_full(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('[[transform]]\nname = "Affine"\nrotate = [-5, 5]\n')
 
@@ -76,7 +78,7 @@ def test_a_run_is_named_after_what_is_trained_or_after_its_folder() -> None:
 
 
 @pytest.mark.parametrize(("field", "value"), [("limit", 0), ("batch_size", 0), ("stain", "vahadane"), ("encoder", "")])
-def test_an_embedding_that_cannot_be_is_refused_by_the_name_of_its_field(field: str, value: object) -> None:
+def test_an_impossible_embedding_is_refused_by_the_name_of_its_field(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):
         EmbedConfig(**{"dataset": "synthetic", field: value})
 
@@ -100,7 +102,7 @@ def test_the_stain_stands_in_the_name_of_the_store(wanted: dict[str, Any], name:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "told"),
+    ("wanted", "message"),
     [
         ({"dataset": "nuinsseg@reinhard", "stain": "macenko"}, "--dataset nuinsseg --stain macenko, or --dataset"),
         ({"dataset": "nuinsseg@macenko", "stain": "none"}, "--dataset nuinsseg --stain none, or"),
@@ -110,8 +112,8 @@ def test_the_stain_stands_in_the_name_of_the_store(wanted: dict[str, Any], name:
         ({"dataset": "mine", "stain": ""}, "none, macenko or reinhard, got ''"),
     ],
 )
-def test_a_stain_that_contradicts_the_name_is_refused_with_a_way_out(wanted: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_a_stain_that_contradicts_the_name_is_refused_with_a_way_out(wanted: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         EmbedConfig(**wanted)
 
 
@@ -159,3 +161,7 @@ def test_a_store_lies_in_its_cache_be_it_a_folder_or_a_url() -> None:
 def test_a_table_takes_each_seed_and_data_set_once(field: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="takes each seed and each data set once"):
         AblateConfig(recipe="fusion", **field)
+
+
+def test_the_sizes_of_a_student_are_those_of_the_package() -> None:
+    assert tuple(STUDENT_SIZES) == SIZES

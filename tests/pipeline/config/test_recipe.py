@@ -1,4 +1,4 @@
-"""Recipes say what differs, options beat them, and what was resolved can be written and read back."""
+"""Recipes override defaults, options override recipes, and a configuration survives being written and read."""
 
 import contextlib
 import os
@@ -74,19 +74,19 @@ def test_the_package_has_the_recipes_of_the_demonstration_and_of_the_data_sets()
     assert {"demo", "nuinsseg-cpu", "nuinsseg", "cryonuseg", "conic"} <= set(recipe_names())
 
 
-def test_options_beat_the_recipe_and_the_recipe_beats_the_defaults(recipe: Path) -> None:
+def test_options_override_the_recipe_and_the_recipe_overrides_the_defaults(recipe: Path) -> None:
     recipe.write_text("[train]\nepochs = 3\nwidth = 8\n[embed]\nencoder = 'random'\n")
     config = resolve(TrainConfig, load_recipe(recipe, "train"), {"dataset": "nuinsseg", "epochs": 5, "fold": None})
     assert (config.epochs, config.width, config.fold, config.dropout) == (5, 8, 0, 0.3)
 
 
-def test_a_recipe_is_silent_on_a_stage_that_it_does_not_name(recipe: Path) -> None:
+def test_a_recipe_sets_nothing_for_a_stage_that_it_does_not_name(recipe: Path) -> None:
     recipe.write_text("[train]\nepochs = 3\n")
     assert load_recipe(recipe, "embed") == {}
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("[train]\nepoch = 3\n", "'epochs'"),
         ("[trian]\nepochs = 3\n", "'train'"),
@@ -105,9 +105,9 @@ def test_a_recipe_is_silent_on_a_stage_that_it_does_not_name(recipe: Path) -> No
         ("[train]\nx = " + "[" * 5000, "not TOML"),
     ],
 )
-def test_a_recipe_that_says_nonsense_is_refused_with_the_way_out(recipe: Path, content: str, told: str) -> None:
+def test_a_wrong_recipe_is_refused_with_the_way_out(recipe: Path, content: str, message: str) -> None:
     recipe.write_text(content)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         load_recipe(recipe, "train")
 
 
@@ -134,7 +134,7 @@ def test_a_photometric_augmentation_in_a_recipe_is_refused_with_the_reason(recip
         resolve(TrainConfig, load_recipe(recipe, "train"), {"dataset": "synthetic"})
 
 
-def test_what_nobody_named_is_asked_for() -> None:
+def test_a_field_without_a_default_must_be_given() -> None:
     with pytest.raises(ConfigError, match="--dataset"):
         resolve(TrainConfig, {}, {"dataset": None})
 

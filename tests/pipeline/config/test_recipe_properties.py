@@ -1,4 +1,4 @@
-"""Configurations of any content: written and read back they are equal; changed, they are another or a mistake."""
+"""Any configuration is equal after being written and read; any value in any field is accepted or refused."""
 
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -71,8 +71,8 @@ def test_any_value_in_any_field_is_taken_as_it_is_or_refused(config: Any, data: 
     try:
         changed = resolve(type(config), {**given_, name: value}, {})
     except ConfigError as error:
-        told = str(error)
-        assert told
+        message = str(error)
+        assert message
         return
     found = getattr(changed, name)
     assert (

@@ -132,7 +132,7 @@ def store_of_nothing(cache: Path, name: str, source: Path) -> Store:
 
 
 def test_the_cache_tells_how_many_images_and_embeddings_it_holds(cache: Path) -> None:
-    Store.open(cache / "synthetic.zarr", mode="r+").mark(3, present=False)
+    Store.open(cache / "synthetic.zarr", mode="r+").set_present(3, present=False)
     shutil.copytree(cache / "synthetic.zarr", cache / "my [slides].zarr")
     (cache / ".half.zarr").mkdir()
     (cache / "file.zarr").touch()
@@ -154,7 +154,7 @@ def test_the_cache_tells_how_many_images_and_embeddings_it_holds(cache: Path) ->
         ("zarr.json", b"{", "zarr.json of .* is unreadable"),
         ("zarr.json", b"\xff\x00", "zarr.json of .* is unreadable"),
         ("samples/image/zarr.json", b"[]", "array metadata"),
-        ("samples/image_digest/c/0/0", None, "row.s. of the samples in .* are not what was written"),
+        ("samples/image_digest/c/0/0", None, "row.s. of the samples in .* are damaged or missing"),
         ("embeddings/*/identity/record/zarr.json", b"{}", "array metadata"),
     ],
 )
@@ -177,7 +177,7 @@ def test_a_folder_that_is_no_store_says_so(tmp_path: Path) -> None:
     (tmp_path / "mine.zarr").mkdir()
     (tmp_path / "mine.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
 
-    assert "no finished store" in by_name(survey(str(tmp_path)))["mine"].holding.problem
+    assert "not a finished store" in by_name(survey(str(tmp_path)))["mine"].holding.problem
 
 
 def test_a_cache_that_cannot_be_opened_hides_no_data_set(data: Path) -> None:

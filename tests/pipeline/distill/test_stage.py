@@ -335,11 +335,11 @@ def test_data_sets_of_two_teachers_are_not_mixed(distilling: Configure, tmp_path
 @pytest.mark.parametrize(
     ("wanted", "told"),
     [
-        ({"dataset": ()}, "at least one; got"),
-        ({"dataset": ("a", "a")}, "names each data set once"),
+        ({"dataset": ()}, "must name at least one data set"),
+        ({"dataset": ("a", "a")}, "must name at least one data set, and each once"),
         ({"size": "tiny"}, "size must be small or medium or large, got 'tiny'"),
         ({"mixed_precision": "fp16"}, "mixed_precision must be no or bf16"),
-        ({"views": ("d4", "d4")}, "views names each kind of view once"),
+        ({"views": ("d4", "d4")}, "views must name each kind of view once"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"epochs": 0}, "epochs must be at least 1"),
     ],

@@ -240,7 +240,7 @@ def test_a_run_that_is_interrupted_frees_the_cluster(
     store = Store.open(tmp_path / "mine.zarr", mode="r+")
     embeddings = store.embeddings(store.keys()[0])
     with embeddings.claim(embeddings.blocks()[0], wait=True):
-        n_kept = len(embeddings.there())
+        n_kept = len(embeddings.embedded_rows())
 
     assert 10 <= n_kept < N_IMAGES
     assert embed(on_cluster(), silent).n_encoded == N_IMAGES - n_kept
@@ -319,7 +319,7 @@ def test_a_command_that_is_stopped_leaves_no_worker_and_keeps_what_is_finished(
         assert "Everything finished so far is kept" in errors
         assert "Traceback" not in errors
     store = Store.open(tmp_path / "mine.zarr")
-    n_kept = len(store.embeddings(store.keys()[0]).there())
+    n_kept = len(store.embeddings(store.keys()[0]).embedded_rows())
     last = subprocess.run(command, check=True, capture_output=True, text=True)
     assert f"{N_IMAGES - n_kept} encoded" in last.stdout
     assert files_of(tmp_path / "mine.zarr") == files_of(alone)
@@ -340,7 +340,7 @@ def test_the_script_of_the_documentation_runs(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(tmp_path / "script.py")], check=True, env=environment, timeout=PATIENCE_S)
 
     store = Store.open(tmp_path / "synthetic.zarr")
-    assert len(store.embeddings(store.keys()[0]).there()) == 4
+    assert len(store.embeddings(store.keys()[0]).embedded_rows()) == 4
 
 
 # ---- who gets what
@@ -428,7 +428,7 @@ def test_a_source_folder_that_is_another_where_a_worker_runs_is_told_by_the_imag
         next(iter(sorted((source / kind).iterdir()))).unlink()
     work = tasks.Work.of("another run", config, location, str(source))
     key = Key({**tasks.open_tools(work).identity, "format": "f16"})
-    Store.open(location, mode="r+").embeddings(key).make_room()
+    Store.open(location, mode="r+").embeddings(key).ensure_arrays()
     block = tasks.Block(range(64), (tasks.Part(None, frozenset({0, 1, 2})),))
 
     refused = tasks.encode_block(work, key, block, lambda *told: None)

@@ -102,7 +102,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 def rows_there(source: Path) -> int:
     store = Store.open(source.parent / "cache" / "mine.zarr")
-    return sum(len(store.embeddings(key).there()) for key in store.keys())  # noqa: SIM118
+    return sum(len(store.embeddings(key).embedded_rows()) for key in store.keys())  # noqa: SIM118
 
 
 def test_the_next_images_are_read_while_a_batch_is_encoded(

@@ -103,7 +103,7 @@ def test_each_orientation_is_the_true_embedding_of_the_moved_square(source: Path
     assert counts(result) == dict.fromkeys(("identity", *(f"d4-{k}" for k in range(1, 8))), (3, 3))
     assert (result.n_encoded, result.n_embedded) == (24, 3)
     for view in views_named("d4"):
-        values, images = store.embeddings(result.key, view.name).read_shown(range(N_IMAGES))
+        values, images = store.embeddings(result.key, view.name).read_with_images(range(N_IMAGES))
         assert images is None
         for info, value in zip(store.table, values, strict=True):
             assert np.array_equal(value, expected(view.apply(pixels(source, info.id), info.id)))
@@ -117,9 +117,9 @@ def test_a_variant_keeps_the_prepared_image_that_its_embedding_belongs_to(
     store = Store.open(result.location)
     assert list(counts(result)) == ["identity", "soft-1", "soft-2"]
     for view in views_named(str(soft)):
-        values, images = store.embeddings(result.key, view.name, described=view.described, images=True).read_shown(
-            range(N_IMAGES)
-        )
+        values, images = store.embeddings(
+            result.key, view.name, described=view.described, images=True
+        ).read_with_images(range(N_IMAGES))
         for info, value, image in zip(store.table, values, images, strict=True):
             shown = view.apply(pixels(source, info.id), info.id)
             assert np.array_equal(value, expected(shown))

@@ -1,4 +1,4 @@
-"""Which motions are measured, and how the images of a data set follow them."""
+"""Which motions are measured, and how they depend on seed and image."""
 
 from pathlib import Path
 
@@ -7,15 +7,15 @@ import torch
 
 from nucseg.errors import ConfigError
 from nucseg.replay import Motions
-from nucseg_pipeline.fidelity.motions import BENDS, TURNS, chosen_moves, known_moves
+from nucseg_pipeline.fidelity.motions import BENDS, TURNS, known_motions, select_motions
 
 SIDE = 64
 
 
-def test_by_default_all_turns_the_bends_of_the_papers_alone_and_turned_and_mild_others() -> None:
-    families = {name: move.family for name, move in known_moves().items()}
+def test_the_default_motions_are_all_turns_the_bends_of_papers_with_and_without_d4_and_mild_others() -> None:
+    families = {name: spec.family for name, spec in known_motions().items()}
 
-    assert [move.name for move in chosen_moves([])] == list(families)
+    assert [spec.name for spec in select_motions([])] == list(families)
     assert list(families.values()).count(TURNS) == 7
     assert [name for name, family in families.items() if family == BENDS] == [
         *("affine", "d4, then affine", "elastic", "d4, then elastic"),
@@ -23,35 +23,35 @@ def test_by_default_all_turns_the_bends_of_the_papers_alone_and_turned_and_mild_
     assert len(families) == 14
 
 
-def test_d4_stands_for_its_seven_elements_each_once() -> None:
-    moves = chosen_moves(["half turn", "d4"])
+def test_d4_means_its_seven_elements_each_once() -> None:
+    specs = select_motions(["half turn", "d4"])
 
-    assert sorted(move.element for move in moves) == list(range(1, 8))
-    assert moves[0].name == "half turn"
+    assert sorted(spec.element for spec in specs) == list(range(1, 8))
+    assert specs[0].name == "half turn"
 
 
-def test_a_file_of_transforms_is_a_line_of_its_own(tmp_path: Path) -> None:
+def test_a_file_of_transforms_is_a_motion_of_its_own(tmp_path: Path) -> None:
     file = tmp_path / "mine [1].toml"
     file.write_text('[[transform]]\nname = "Affine"\ntranslate_percent = [0.25, 0.25]\n')
 
-    (move,) = chosen_moves([str(file)])
-    motions = move.motions(0, "image", side=SIDE)
+    (spec,) = select_motions([str(file)])
+    motions = spec.motions(0, "image", side=SIDE)
 
-    assert (move.name, move.family) == (str(file), str(file))
+    assert (spec.name, spec.family) == (str(file), str(file))
     assert motions.elements == (0,)
     assert motions.maps is not None
     # a quarter to the right: the right edge came from three quarters, in coordinates of a square from -1 to 1
     assert motions.maps[0, 32, -1, 0] == pytest.approx(1 - 1 / SIDE - 0.5, abs=1e-4)
 
 
-@pytest.mark.parametrize(("name", "told"), [("halfturn", "No motion is called"), ("none", "nothing to measure")])
-def test_what_is_no_motion_is_refused(name: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
-        chosen_moves([name])
+@pytest.mark.parametrize(("name", "message"), [("halfturn", "No motion is called"), ("none", "nothing to measure")])
+def test_an_unknown_motion_is_refused(name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        select_motions([name])
 
 
-def test_a_motion_is_a_function_of_seed_image_and_move() -> None:
-    affine, turned = (known_moves()[name] for name in ("affine", "d4, then affine"))
+def test_a_motion_is_a_function_of_seed_image_and_spec() -> None:
+    affine, turned = (known_motions()[name] for name in ("affine", "d4, then affine"))
 
     def drawn(motions: Motions) -> torch.Tensor:
         assert motions.maps is not None

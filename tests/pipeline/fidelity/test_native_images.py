@@ -1,4 +1,4 @@
-"""Images moved on their own grid, against hand-made ones."""
+"""Images moved on their native grid, against images moved by slicing."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def image(height: int, width: int) -> np.ndarray:
 
 
 def shifted(pixels: int, side: int) -> Motions:
-    """To the right by so many pixels of a map of that side."""
+    """A shift to the right by that many pixels of a map of that side."""
     moved = identity_map(side)
     moved[..., 0] -= 2 * pixels / side
     moved[..., 2] = (moved[..., 0] > -1).float()
@@ -31,7 +31,7 @@ def test_a_turned_square_keeps_every_pixel() -> None:
     assert np.array_equal(moved_native(native, Motions.of_elements([HALF_TURN])), native[::-1, ::-1])
 
 
-def test_an_oblong_image_is_padded_below_before_it_is_turned() -> None:
+def test_an_oblong_image_is_padded_at_the_bottom_before_it_is_turned() -> None:
     native = image(30, 50)
 
     turned = moved_native(native, Motions.of_elements([HALF_TURN]))
@@ -40,7 +40,7 @@ def test_an_oblong_image_is_padded_below_before_it_is_turned() -> None:
     assert (turned[:20] == PADDING).all()
 
 
-def test_a_bend_is_followed_on_the_native_grid_and_the_rest_is_filled() -> None:
+def test_a_map_is_applied_on_the_native_grid_and_the_rest_is_filled() -> None:
     native = image(128, 128)
 
     moved = moved_native(native, shifted(16, 64))
@@ -49,7 +49,7 @@ def test_a_bend_is_followed_on_the_native_grid_and_the_rest_is_filled() -> None:
     assert (moved[:, :30] == PADDING).all()
 
 
-def test_an_image_of_another_size_than_the_map_moves_by_the_same_share() -> None:
+def test_a_map_of_another_size_moves_the_image_by_the_same_share() -> None:
     ramp = np.broadcast_to(np.arange(100, dtype=np.uint8)[:, None], (100, 100, 3))  # rises to the right
 
     moved = moved_native(ramp, shifted(16, 64))
@@ -58,7 +58,7 @@ def test_an_image_of_another_size_than_the_map_moves_by_the_same_share() -> None
     assert np.abs(moved[:, 30:, 0].astype(int) - np.arange(5, 75)).max() <= 1
 
 
-def test_cells_of_padding_and_from_beyond_the_square_are_outside() -> None:
+def test_cells_from_padding_and_from_outside_the_square_are_excluded() -> None:
     whole = torch.ones(8, 8, dtype=torch.bool)
     upper = whole.clone()
     upper[4:] = False

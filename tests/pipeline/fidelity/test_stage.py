@@ -1,4 +1,4 @@
-"""The stage from files to advice, with encoders of which the right answer is known."""
+"""The stage from files to advice, with encoders for which the right answer is known."""
 
 import json
 import shutil
@@ -26,14 +26,14 @@ from nucseg_pipeline.fidelity.stage import FidelityResult, fidelity
 
 SIDE, N_GROUPS = 64, 10
 PATTERN = np.random.default_rng(7).normal(size=(256, 64, 64)).astype(np.float32)
-"""What the encoders below add at every place of the grid, whatever the image."""
+"""Added by the encoders below at every cell, independent of the image."""
 
 TURNS = ("half turn", "transpose")
-MOVES = (*TURNS, "d4, then affine")
+MOTIONS = (*TURNS, "d4, then affine")
 
 
-class Known(Encoder):
-    """Content of each cell, which is a pixel here, plus the pattern; padding has no content."""
+class KnownEncoder(Encoder):
+    """The content of each cell, which is one pixel, plus the pattern; the content of padding is zero."""
 
     identity = {"architecture": "random", "seed": "0", "precision": "float32"}  # noqa: RUF012
     provenance = {"device": "cpu"}  # noqa: RUF012
@@ -54,15 +54,15 @@ class Known(Encoder):
         raise AssertionError("run is overridden")
 
 
-class Following(Known):
-    """Its content moves as the image does."""
+class Equivariant(KnownEncoder):
+    """The content moves with the image."""
 
     def _content(self, grey: Any) -> Any:
         return np.linspace(-3, 3, 256, dtype=np.float32)[:, None, None] * grey
 
 
-class Turning(Known):
-    """One channel for each direction: that of the turned image is another channel of the image, turned."""
+class Directional(KnownEncoder):
+    """One channel per direction: turning the image also permutes the channels."""
 
     def _content(self, grey: Any) -> Any:
         content = torch.zeros(256, *grey.shape)
@@ -80,7 +80,7 @@ def _grey(image: Any) -> Any:
 
 
 def draw(folder: Path, *, height: int = SIDE, coarse: int = 1, n_groups: int = N_GROUPS) -> Path:
-    """Groups of an image and its negative: over whole groups, the mean content of every cell is none."""
+    """Groups of an image and its negative, so that the mean content of every cell over whole groups is zero."""
     random = np.random.default_rng(0)
     for group in range(n_groups):
         size = (SIDE // coarse, height // coarse)
@@ -95,19 +95,19 @@ def draw(folder: Path, *, height: int = SIDE, coarse: int = 1, n_groups: int = N
 
 
 @contextmanager
-def opened_as(known: Known) -> Iterator[Known]:
-    """Puts an encoder in the place of the one that is opened by name, and counts what it encodes from now on."""
-    known.n_encoded = 0
+def opened_as(encoder: KnownEncoder) -> Iterator[KnownEncoder]:
+    """Use this encoder for every name, and count what it encodes from now on."""
+    encoder.n_encoded = 0
     with pytest.MonkeyPatch.context() as patch:
         for module in (embedding_stage, stage):
-            patch.setattr(module, "open_encoder", lambda *args, **options: known)
-        yield known
+            patch.setattr(module, "open_encoder", lambda *args, **options: encoder)
+        yield encoder
 
 
-def prepared(place: Path, known: Known, **drawn: int) -> Path:
-    """A folder of images with the store of their embeddings beside it."""
+def prepared(place: Path, encoder: KnownEncoder, **drawn: int) -> Path:
+    """A folder with images and a cache of their embeddings."""
     source = draw(place / "slides", **drawn)
-    with opened_as(known):
+    with opened_as(encoder):
         embed_silently(dataset="mine", source=source, encoder="random", format="f32", cache=str(place / "cache"))
     return place
 
@@ -118,33 +118,33 @@ def embed_silently(**options: Any) -> None:
 
 @pytest.fixture(scope="module")
 def following_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images and store of the encoder whose content follows the image; not to be changed."""
-    return prepared(tmp_path_factory.mktemp("following"), Following())
+    """Images and cache of the equivariant encoder; tests must not change them."""
+    return prepared(tmp_path_factory.mktemp("following"), Equivariant())
 
 
 @pytest.fixture(scope="module")
 def turning_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images and store of the encoder whose channels turn; not to be changed."""
-    return prepared(tmp_path_factory.mktemp("turning"), Turning())
+    """Images and cache of the directional encoder; tests must not change them."""
+    return prepared(tmp_path_factory.mktemp("turning"), Directional())
 
 
 @pytest.fixture(scope="module")
 def turned(turning_place: Path, tmp_path_factory: pytest.TempPathFactory) -> FidelityResult:
-    """What is measured of that encoder, without exact views in the store."""
-    with opened_as(Turning()):
-        return measure(turning_place, tmp_path_factory.mktemp("turned"), transforms=MOVES, calibration_images=1)
+    """The result for the directional encoder, without exact views in the store."""
+    with opened_as(Directional()):
+        return measure(turning_place, tmp_path_factory.mktemp("turned"), transforms=MOTIONS, calibration_images=1)
 
 
 @pytest.fixture
-def following() -> Iterator[Known]:
-    with opened_as(Following()) as known:
-        yield known
+def following() -> Iterator[KnownEncoder]:
+    with opened_as(Equivariant()) as encoder:
+        yield encoder
 
 
 @pytest.fixture
-def turning() -> Iterator[Known]:
-    with opened_as(Turning()) as known:
-        yield known
+def turning() -> Iterator[KnownEncoder]:
+    with opened_as(Directional()) as encoder:
+        yield encoder
 
 
 def measure(place: Path, out: Path, **wanted: Any) -> FidelityResult:
@@ -152,8 +152,8 @@ def measure(place: Path, out: Path, **wanted: Any) -> FidelityResult:
     return fidelity(FidelityConfig(dataset="mine", **{**given, "calibration_images": 0, **wanted}))
 
 
-def error(result: FidelityResult, move: str, replay: str) -> float:
-    return result.lines[move][replay]["error"].value
+def error(result: FidelityResult, motion: str, replay: str) -> float:
+    return result.lines[motion][replay]["error"].value
 
 
 def content(result: FidelityResult) -> dict[str, Any]:
@@ -161,25 +161,25 @@ def content(result: FidelityResult) -> dict[str, Any]:
     return loaded
 
 
-def test_content_that_follows_the_image_is_replayed_without_error_once_the_pattern_stays(
-    following_place: Path, following: Known, tmp_path: Path
+def test_corrected_replay_is_exact_for_an_equivariant_encoder_with_a_pattern(
+    following_place: Path, following: KnownEncoder, tmp_path: Path
 ) -> None:
     result = measure(following_place, tmp_path, calibration_images=1)
 
-    for move in TURNS:
-        assert error(result, move, "corrected") < 1e-9
-        assert error(result, move, "views") == 0
-        assert error(result, move, "plain") > 0.1
-        assert error(result, move, "unmoved") > 0.1
+    for motion in TURNS:
+        assert error(result, motion, "corrected") < 1e-9
+        assert error(result, motion, "views") == 0
+        assert error(result, motion, "plain") > 0.1
+        assert error(result, motion, "unmoved") > 0.1
     assert "use replay corrected" in result.advice[0]
     assert "not clearly better" in result.advice[0]
     assert following.n_encoded == 7 + 2 * len(TURNS) == content(result)["encodings"]["n"]
 
 
-def test_channels_that_turn_with_the_image_are_learned_and_then_recommended(turned: FidelityResult) -> None:
-    for move in TURNS:
-        assert error(turned, move, "learned") < 1e-5
-        assert error(turned, move, "corrected") > 0.05
+def test_learned_replay_is_recommended_for_directional_channels(turned: FidelityResult) -> None:
+    for motion in TURNS:
+        assert error(turned, motion, "learned") < 1e-5
+        assert error(turned, motion, "corrected") > 0.05
     assert error(turned, "d4, then affine", "learned") == pytest.approx(
         error(turned, "d4, then affine", "views"), rel=1e-3
     )
@@ -187,7 +187,7 @@ def test_channels_that_turn_with_the_image_are_learned_and_then_recommended(turn
     choice = content(turned)["choices"][0]
     assert (choice["replay"], choice["augmentation"]) == ("learned", "d4")
     assert choice["against"]["high"] < 0
-    # what decides which store and which embeddings are meant is in the commands too
+    # the commands name the same store and embeddings
     trained = next(line for line in turned.advice if line.startswith("    nucseg train"))
     assert trained.endswith("--augmentation d4 --replay learned")
     embedded = next(line for line in turned.advice if line.startswith("    nucseg embed"))
@@ -197,19 +197,19 @@ def test_channels_that_turn_with_the_image_are_learned_and_then_recommended(turn
         assert f"--cache {content(turned)['config']['cache']}" in line
 
 
-def test_every_default_motion_is_a_line_and_every_file_is_there(following: Known, tmp_path: Path) -> None:
+def test_every_default_motion_is_reported_and_all_files_are_written(following: KnownEncoder, tmp_path: Path) -> None:
     result = measure(prepared(tmp_path, following, coarse=16), tmp_path, transforms=())
 
     written = content(result)
     assert len(result.lines) == 15
     assert set(written["lines"]) == set(result.lines)
     assert "learned" not in next(iter(result.lines.values()))
-    for move in ("affine", "elastic", "perspective", "resized crop", "grid distortion", "d4, then affine"):
-        assert error(result, move, "corrected") < 0.01 < error(result, move, "plain")
-        assert error(result, move, "views") == pytest.approx(error(result, move, "corrected"), abs=1e-6)
+    for motion in ("affine", "elastic", "perspective", "resized crop", "grid distortion", "d4, then affine"):
+        assert error(result, motion, "corrected") < 0.01 < error(result, motion, "plain")
+        assert error(result, motion, "views") == pytest.approx(error(result, motion, "corrected"), abs=1e-6)
     first = "mean of the 7 turns and flips"
     turns = [line for line in result.lines if "flip" in line or "turn" in line or "transpose" in line][1:]
-    assert error(result, first, "plain") == pytest.approx(np.mean([error(result, one, "plain") for one in turns]))
+    assert error(result, first, "plain") == pytest.approx(np.mean([error(result, turn, "plain") for turn in turns]))
     assert {file.name for file in result.folder.iterdir()} == {file.name for file in result.files}
     for name in ("fidelity.png", "fidelity-example.png"):
         with Image.open(result.folder / name) as picture:
@@ -220,46 +220,47 @@ def test_every_default_motion_is_a_line_and_every_file_is_there(following: Known
     assert str(tmp_path / "cache" / "mine.zarr") in text
 
 
-def test_the_same_seed_gives_the_same_numbers(following_place: Path, following: Known, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_numbers(following_place: Path, following: KnownEncoder, tmp_path: Path) -> None:
     first, again = (content(measure(following_place, tmp_path, transforms=("affine",))) for _ in range(2))
 
     assert first["lines"] == again["lines"]
-    assert {one["image"] for one in first["per_image"]} == set(first["images"])
+    assert {row["image"] for row in first["per_image"]} == set(first["images"])
 
 
-def test_images_that_are_not_square_are_measured_where_they_are(following: Known, tmp_path: Path) -> None:
+def test_padding_of_images_that_are_not_square_is_not_measured(following: KnownEncoder, tmp_path: Path) -> None:
     result = measure(prepared(tmp_path, following, height=48), tmp_path)
 
     assert error(result, "half turn", "corrected") < 1e-9
-    assert {one["n_cells"] for one in content(result)["per_image"]} == {48 * 64}
+    assert {row["n_cells"] for row in content(result)["per_image"]} == {48 * 64}
     assert any("2 of 2 images are not square" in note for note in result.notes)
 
 
 def test_exact_views_in_the_store_save_encodings(
-    turned: FidelityResult, turning_place: Path, turning: Known, tmp_path: Path
+    turned: FidelityResult, turning_place: Path, turning: KnownEncoder, tmp_path: Path
 ) -> None:
     without = content(turned)
     shutil.copytree(turning_place / "cache", tmp_path / "cache")
     store = Store.open(tmp_path / "cache" / "mine.zarr", mode="r+")
     (key,) = store.keys()
     used = [*without["images"], *without["calibration_images"]]
-    natives = [np.array(Image.open(turning_place / "slides" / "images" / f"{one}.png")) for one in used]
+    natives = [np.array(Image.open(turning_place / "slides" / "images" / f"{image_id}.png")) for image_id in used]
+    rows = [store.row_of(image_id) for image_id in used]
     for element in d4.ELEMENTS[1:]:
-        turned = [d4.apply(torch.from_numpy(one).movedim(-1, 0), element).movedim(0, -1).numpy() for one in natives]
-        store.embeddings(key, f"d4-{element}").write([store.row_of(one) for one in used], turning.encode(turned))
+        moved = [d4.apply(torch.from_numpy(image).movedim(-1, 0), element).movedim(0, -1).numpy() for image in natives]
+        store.embeddings(key, f"d4-{element}").write(rows, turning.encode(moved))
     turning.n_encoded = 0
 
-    result = measure(tmp_path, tmp_path, transforms=MOVES, calibration_images=1)
+    result = measure(tmp_path, tmp_path, transforms=MOTIONS, calibration_images=1)
     found = content(result)
 
-    assert not any("--view-images" in line for line in result.advice)  # what is learned from is there
+    assert not any("--view-images" in line for line in result.advice)  # the fit needs no further views
     assert any("cost once 119 encodings" in line for line in result.advice)  # of the 17 other images
     assert turning.n_encoded == 2  # the bent ones
     assert found["exact_views_in_store"] == {"images": 2, "calibration_images": 1}
     assert found["lines"] == without["lines"]
 
 
-def test_a_stopped_measurement_leaves_nothing(following_place: Path, following: Known, tmp_path: Path) -> None:
+def test_a_stopped_measurement_leaves_nothing(following_place: Path, following: KnownEncoder, tmp_path: Path) -> None:
     def stop(done: int, total: int, what: str) -> None:
         if done:
             raise KeyboardInterrupt
@@ -271,29 +272,31 @@ def test_a_stopped_measurement_leaves_nothing(following_place: Path, following: 
     assert not list(tmp_path.iterdir())
 
 
-def test_more_images_than_there_are_is_told(following_place: Path, following: Known, tmp_path: Path) -> None:
+def test_more_images_than_available_is_noted(following_place: Path, following: KnownEncoder, tmp_path: Path) -> None:
     result = measure(following_place, tmp_path, images=16, transforms=("transpose",))
 
     assert len(content(result)["images"]) == 4
-    assert "The test part holds 4 images, 16 were asked for." in result.notes
+    assert "The test part has 4 images, 16 were requested." in result.notes
 
 
-def test_the_command_prints_errors_advice_and_where_they_lie(
-    following_place: Path, following: Known, tmp_path: Path
+def test_the_command_prints_errors_advice_and_the_folder(
+    following_place: Path, following: KnownEncoder, tmp_path: Path
 ) -> None:
     options = [
-        "--cache",
-        following_place / "cache",
-        "--out",
-        tmp_path / "out",
+        "--dataset",
+        "mine",
+        "--encoder",
+        "random",
         "--images",
-        2,
+        "2",
         "--calibration-images",
-        0,
+        "0",
+        "--transform",
+        "transpose",
     ]
-    options += ["--transform", "transpose", "--encoder", "random"]
+    folders = ["--cache", str(following_place / "cache"), "--out", str(tmp_path / "out")]
 
-    result = CliRunner().invoke(app, ["fidelity", "--dataset", "mine", *map(str, options)])
+    result = CliRunner().invoke(app, ["fidelity", *options, *folders])
 
     assert result.exit_code == 0, result.output
     assert "transpose: unmoved " in result.stdout
@@ -301,8 +304,8 @@ def test_the_command_prints_errors_advice_and_where_they_lie(
     assert f"fidelity: {tmp_path / 'out'}" in result.stdout
 
 
-def test_what_cannot_be_measured_is_told_before_anything_is_encoded(
-    following_place: Path, following: Known, tmp_path: Path
+def test_missing_stores_embeddings_and_motions_are_errors_before_anything_is_encoded(
+    following_place: Path, following: KnownEncoder, tmp_path: Path
 ) -> None:
     with pytest.raises(StoreNotFound):
         measure(tmp_path, tmp_path)
@@ -314,16 +317,16 @@ def test_what_cannot_be_measured_is_told_before_anything_is_encoded(
     assert not list(tmp_path.iterdir())
 
 
-def test_images_that_were_changed_or_taken_away_are_told(
-    following_place: Path, following: Known, tmp_path: Path
+def test_changed_or_missing_native_images_are_errors(
+    following_place: Path, following: KnownEncoder, tmp_path: Path
 ) -> None:
     changed, gone = tmp_path / "changed", tmp_path / "gone"
     for folder in (changed, gone):
         shutil.copytree(following_place / "slides", folder)
-    for one in (changed / "images").glob("*/*.png"):
-        Image.new("RGB", (SIDE, SIDE)).save(one)
-    for one in gone.glob("*/*/a.png"):
-        one.unlink()
+    for file in (changed / "images").glob("*/*.png"):
+        Image.new("RGB", (SIDE, SIDE)).save(file)
+    for file in gone.glob("*/*/a.png"):
+        file.unlink()
 
     with pytest.raises(DataError, match="is not the image that was embedded"):
         measure(following_place, tmp_path, source=changed)
@@ -333,7 +336,7 @@ def test_images_that_were_changed_or_taken_away_are_told(
 
 
 def test_another_encoder_than_that_of_the_embeddings_is_refused(
-    following_place: Path, following: Known, tmp_path: Path
+    following_place: Path, following: KnownEncoder, tmp_path: Path
 ) -> None:
     following.identity = {**following.identity, "weights": "0123456789abcdef0123"}
 
@@ -341,28 +344,28 @@ def test_another_encoder_than_that_of_the_embeddings_is_refused(
         measure(following_place, tmp_path)
 
 
-def test_a_test_part_of_one_image_is_too_few(following: Known, tmp_path: Path) -> None:
+def test_a_test_part_of_one_image_is_too_few(following: KnownEncoder, tmp_path: Path) -> None:
     source = draw(tmp_path / "slides", n_groups=5)
-    for one in source.glob("*/*/b.png"):
-        one.unlink()
+    for file in source.glob("*/*/b.png"):
+        file.unlink()
     embed_silently(dataset="mine", source=source, encoder="random", cache=str(tmp_path / "cache"))
 
-    with pytest.raises(ConfigError, match="holds 1 of the 5 images"):
+    with pytest.raises(ConfigError, match="has 1 of the 5 images"):
         measure(tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [({"images": 1}, "at least 2"), ({"calibration_images": -1}, "at least 0"), ({"transforms": ("d4", "d4")}, "once"),
      ({"device": "gpu"}, "device"), ({"dataset": "a/b"}, "dataset")],
 )  # fmt: skip
-def test_a_configuration_that_means_nothing_is_refused(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_an_invalid_configuration_is_refused(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         FidelityConfig(**{"dataset": "mine", **wrong})
 
 
 @pytest.mark.shared
-def test_on_real_images_the_pattern_of_the_real_encoder_must_stay(shared: Path, tmp_path: Path) -> None:
+def test_on_real_images_corrected_replay_is_better_than_plain(shared: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     source, weights = shared / "data" / "nuinsseg", shared / "weights" / "mobile_sam_encoder.onnx"
     named = {"dataset": "nuinsseg", "encoder": f"onnx:{weights}", "cache": str(tmp_path), "threads": 1}

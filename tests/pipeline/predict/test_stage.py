@@ -1,9 +1,9 @@
-"""Nuclei of new images: what a prediction writes, and what it must not depend on."""
+"""Predict new images: what is written, and what the result must not depend on."""
 
 import csv
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +36,7 @@ from nucseg_pipeline.train.stage import train
 shapely = pytest.importorskip("shapely")
 
 NATIVE_PX, SIDE_PX = 128, 64
-"""Sides of the images that the networks learn from, before and after preparation."""
+"""Sides of the training images before and after preparation."""
 
 
 def silent(*progress: object) -> None:
@@ -45,7 +45,7 @@ def silent(*progress: object) -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, instant_encoder: str) -> Path:
-    """Drawn images in stores of a small grid, and a guided, an unguided and a stained run; not to be changed."""
+    """Stores of small drawn images with a guided, an unguided and a stained run; tests must not change them."""
     place = tmp_path_factory.mktemp("predict")
     samples = [entry.read()[0] for entry in synthetic_dataset(8, side_px=NATIVE_PX).entries]
     encoder = open_encoder(instant_encoder, threads=1)
@@ -71,26 +71,26 @@ def place(tmp_path_factory: pytest.TempPathFactory, instant_encoder: str) -> Pat
 
 
 def row(number: int, sample: Sample, image: np.ndarray) -> SampleRow:
-    made = prepare(image, sample.instances, sample.ignore, side_px=SIDE_PX)
+    prepared = prepare(image, sample.instances, sample.ignore, side_px=SIDE_PX)
     return SampleRow(
-        id=str(number), group=str(number), stratum="drawn", mpp=None, size=made.size, image=made.image,
-        instances=made.instances, ignore=made.ignore, image_digest=bytes([number] * 32), mask_digest=bytes(32),
+        id=str(number), group=str(number), stratum="drawn", mpp=None, size=prepared.size, image=prepared.image,
+        instances=prepared.instances, ignore=prepared.ignore, image_digest=bytes([number] * 32), mask_digest=bytes(32),
     )  # fmt: skip
 
 
 def native(number: str) -> np.ndarray:
-    """The image of an id as it was before it was prepared."""
+    """The image of an id before preparation."""
     return synthetic_dataset(8, side_px=NATIVE_PX).entries[int(number)].read_image()[0]
 
 
 @pytest.fixture(scope="module")
 def drawing() -> np.ndarray:
-    """An image of many tiles: (420, 512, 3)."""
+    """An image of several tiles: (420, 512, 3)."""
     return synthetic_dataset(1, side_px=512).entries[0].read_image()[0][:420]
 
 
 class Darkness(torch.nn.Module):
-    """A network that knows what nuclei look like: dark in red, and in dark surroundings, which its tile cuts off."""
+    """Finds nuclei: pixels that are dark in red and have dark surroundings, which the border of a tile cuts off."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,8 +104,8 @@ class Darkness(torch.nn.Module):
 
 
 @pytest.fixture
-def knowing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every run have that network: those of this file were trained for too short a time to find anything."""
+def darkness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the network of every run, because those of this file were trained too briefly to find nuclei."""
     monkeypatch.setattr(TrainedRun, "network", lambda self: Darkness())
     monkeypatch.setattr(RunFolder, "rule", lambda self: InstanceRule())
 
@@ -130,17 +130,17 @@ def pyramid(drawing: np.ndarray, tmp_path: Path) -> Path:
     return file
 
 
-# ---- what the network says
+# ---- maps
 
 
 @pytest.mark.parametrize(("name", "tolerance"), [("guided", 2e-5), ("unguided", 2e-5), ("stained", 2e-5)])
-def test_a_training_image_gets_the_maps_that_a_report_has_of_it(place: Path, name: str, tolerance: float) -> None:
+def test_a_training_image_gets_the_maps_of_a_report(place: Path, name: str, tolerance: float) -> None:
     run = Run.open(place / name)
     predictor = Predictor.open(place / name, device="cpu", threads=1)
     for expected in run.predict(run.split.test[:2], device="cpu"):
-        look = predictor.looking(ArraySlide(native(expected.sample.id)))
+        tiled = predictor.prediction_for(ArraySlide(native(expected.sample.id))).tiled
 
-        (maps,) = map_rows(look.scene, predictor.engine, everything=True, progress=silent)
+        (maps,) = map_rows(tiled, predictor.tile_model, everything=True, progress=silent)
 
         np.testing.assert_allclose(maps[0], expected.probability, atol=tolerance)
         if expected.distance is not None:
@@ -148,13 +148,13 @@ def test_a_training_image_gets_the_maps_that_a_report_has_of_it(place: Path, nam
 
 
 @pytest.mark.parametrize("name", ["guided", "unguided"])
-def test_a_training_image_gets_the_nuclei_that_a_native_report_scores(place: Path, name: str) -> None:
+def test_a_training_image_gets_the_nuclei_of_a_report_on_native_images(place: Path, name: str) -> None:
     run = Run.open(place / name)
     predictor = Predictor.open(place / name, device="cpu", threads=1, everything=True)
     (expected,) = run.predict(run.split.test[:1], device="cpu")
     maps = [
-        None if one is None else restore(one, (NATIVE_PX, NATIVE_PX))
-        for one in (expected.probability, expected.distance)
+        None if values is None else restore(values, (NATIVE_PX, NATIVE_PX))
+        for values in (expected.probability, expected.distance)
     ]
     wanted = separate(maps[0], run.rule.scaled(NATIVE_PX / SIDE_PX), maps[1])
 
@@ -175,7 +175,7 @@ def test_neither_store_nor_training_images_are_needed(place: Path, tmp_path: Pat
     np.testing.assert_array_equal(after.instances, before.instances)
 
 
-def test_weights_that_are_others_are_refused(place: Path, tmp_path: Path) -> None:
+def test_other_weights_are_refused(place: Path, tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(b"another encoder")
     with pytest.raises(EncoderError, match="is not the encoder that the network was trained with"):
         Predictor.open(place / "guided", weights=tmp_path / "other.onnx", device="cpu")
@@ -183,38 +183,24 @@ def test_weights_that_are_others_are_refused(place: Path, tmp_path: Path) -> Non
         Predictor.open(place / "unguided", weights=tmp_path / "other.onnx", device="cpu")
 
 
-@pytest.fixture
-def older(place: Path, tmp_path: Path) -> Path:
-    """A run that does not record how large its images were, and whose store is gone."""
-    shutil.copytree(place / "unguided", tmp_path / "older")
-    inputs = json.loads((tmp_path / "older" / "inputs.json").read_text())
-    del inputs["native_px"], inputs["mpp"]
-    (tmp_path / "older" / "inputs.json").write_text(json.dumps(inputs))
-    return tmp_path / "older"
+def test_tiles_have_the_size_of_the_training_images_unless_given(place: Path) -> None:
+    assert Predictor.open(place / "unguided", device="cpu").training.tile_px == NATIVE_PX
+    given = Predictor.open(place / "unguided", device="cpu", tile_px=2 * NATIVE_PX, trained_mpp=0.5).training
+    assert (given.tile_px, given.mpp) == (2 * NATIVE_PX, 0.5)
 
 
-def test_an_older_run_asks_its_store_how_large_its_images_were(older: Path) -> None:
-    assert Predictor.open(older, device="cpu").native.tile_px == NATIVE_PX
-
-    inputs = json.loads((older / "inputs.json").read_text())
-    (older / "inputs.json").write_text(json.dumps({**inputs, "store": str(older / "gone.zarr")}))
-    with pytest.raises(ConfigError, match="--tile-px"):
-        Predictor.open(older, device="cpu")
-    assert Predictor.open(older, device="cpu", tile_px=NATIVE_PX).native.tile_px == NATIVE_PX
-
-
-# ---- what it must not depend on
+# ---- what the result must not depend on
 
 
 @pytest.fixture
-def predictor(place: Path, knowing: None) -> Predictor:
+def predictor(place: Path, darkness: None) -> Predictor:
     return Predictor.open(place / "unguided", device="cpu", threads=1)
 
 
 def counted(predictor: Predictor, image: np.ndarray, tiles: tuple[int, int], blocks: tuple[int, int]) -> int:
-    look = predictor.looking(ArraySlide(image), shift=tiles)
-    rows = map_rows(look.scene, predictor.engine, everything=False, progress=silent)
-    return sum(len(band.nuclei) for band in nuclei.bands(look.scene, rows, predictor.run.rule, blocks))
+    tiled = predictor.prediction_for(ArraySlide(image), shift=tiles).tiled
+    rows = map_rows(tiled, predictor.tile_model, everything=False, progress=silent)
+    return sum(len(band.nuclei) for band in nuclei.bands(tiled, rows, predictor.run.rule, blocks))
 
 
 def test_counts_agree_within_one_percent_wherever_tiles_and_blocks_begin(
@@ -235,9 +221,9 @@ def test_one_block_and_many_give_the_same_instance_map(
     np.testing.assert_array_equal(predictor.segment(drawing).instances, whole.instances)
 
 
-def test_the_pixels_behind_a_resolution_do_not_change_what_is_seen(predictor: Predictor, drawing: np.ndarray) -> None:
-    """The same tissue, scanned at twice the resolution: as many nuclei, four times the pixels each."""
-    native = Predictor(predictor.run, predictor.engine, type(predictor.native)(NATIVE_PX, 0.25))
+def test_the_resolution_of_a_scan_does_not_change_the_result(predictor: Predictor, drawing: np.ndarray) -> None:
+    """The same tissue scanned at twice the resolution has as many nuclei, each with four times the pixels."""
+    native = Predictor(predictor.run, predictor.tile_model, type(predictor.training)(NATIVE_PX, 0.25))
     once = native.segment(drawing, mpp=0.25)
     twice = native.segment(np.kron(drawing, np.ones((2, 2, 1), np.uint8)), mpp=0.125)
 
@@ -247,8 +233,10 @@ def test_the_pixels_behind_a_resolution_do_not_change_what_is_seen(predictor: Pr
 
 
 @pytest.mark.parametrize("mpp", [4.0, 0.02])
-def test_a_resolution_that_is_far_off_is_refused(predictor: Predictor, drawing: np.ndarray, mpp: float) -> None:
-    native = Predictor(predictor.run, predictor.engine, type(predictor.native)(NATIVE_PX, 0.25))
+def test_a_resolution_far_from_that_of_the_training_is_refused(
+    predictor: Predictor, drawing: np.ndarray, mpp: float
+) -> None:
+    native = Predictor(predictor.run, predictor.tile_model, type(predictor.training)(NATIVE_PX, 0.25))
     with pytest.raises(ConfigError, match=r"more than a factor of 8 apart.*--mpp"):
         native.segment(drawing, mpp=mpp)
 
@@ -260,35 +248,35 @@ def test_images_smaller_than_a_tile_are_predicted(
     assert predictor.segment(drawing[: size[0], : size[1]]).instances.shape == size
 
 
-def test_glass_is_passed_over_unless_everything_is_asked_for(predictor: Predictor, drawing: np.ndarray) -> None:
+def test_glass_is_skipped_unless_everything_is_requested(predictor: Predictor, drawing: np.ndarray) -> None:
     slide = np.full((420, 1200, 3), 244, np.uint8)
     slide[:, :300] = drawing[:, :300]
-    look = predictor.looking(ArraySlide(slide))
-    list(look.bands(silent))
-    counts = look.scene.counts
-    assert counts.done == look.scene.grid.n_tiles
+    prediction = predictor.prediction_for(ArraySlide(slide))
+    list(prediction.bands(silent))
+    counts = prediction.tiled.counts
+    assert counts.done == prediction.tiled.grid.n_tiles
     assert 0.5 < counts.skipped / counts.done < 0.8
 
-    everything = Predictor(predictor.run, predictor.engine, predictor.native, everything=True).looking(
+    everything = Predictor(predictor.run, predictor.tile_model, predictor.training, everything=True).prediction_for(
         ArraySlide(slide)
     )
     list(everything.bands(silent))
-    assert everything.scene.counts.skipped == 0
+    assert everything.tiled.counts.skipped == 0
 
 
-def test_a_stain_is_normalised_alike_over_all_tiles(place: Path, drawing: np.ndarray) -> None:
-    """Fitted tile by tile, tiles of one colour would come out in others."""
+def test_all_tiles_get_the_same_stain_normalisation(place: Path, drawing: np.ndarray) -> None:
+    """Fitted tile by tile, overlapping tiles would differ in colour."""
     predictor = Predictor.open(place / "stained", device="cpu", threads=1)
-    look = predictor.looking(ArraySlide(drawing))
+    prediction = predictor.prediction_for(ArraySlide(drawing))
     seen: list[Any] = []
-    maps = predictor.engine.maps
+    maps = predictor.tile_model.maps
 
-    def noted(tiles: Any, regions: Any, tile_px: int) -> Any:
+    def recorded(tiles: Any, regions: Any, tile_px: int) -> Any:
         seen.extend(zip(tiles, regions, strict=True))
         return maps(tiles, regions, tile_px)
 
-    predictor.engine.maps = noted  # type: ignore[method-assign]
-    list(look.bands(silent))
+    predictor.tile_model.maps = recorded  # type: ignore[method-assign]
+    list(prediction.bands(silent))
 
     canvas = np.zeros_like(drawing)
     for tile, region in seen:
@@ -299,10 +287,12 @@ def test_a_stain_is_normalised_alike_over_all_tiles(place: Path, drawing: np.nda
     assert (canvas != drawing).any()
 
 
-def test_a_stain_that_was_normalised_in_another_way_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_with_other_settings_of_its_stain_normalisation_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("nucseg.data.stain._VERSION", "0")
 
-    with pytest.raises(ConfigError, match=r"normalised by macenko in another way .*\(stain_version\)"):
+    with pytest.raises(ConfigError, match=r"normalised by macenko with other settings .*\(stain_version\)"):
         Predictor.open(place / "stained", device="cpu", threads=1)
 
 
@@ -310,13 +300,13 @@ def test_a_stain_that_was_normalised_in_another_way_is_refused(place: Path, monk
 
 
 @pytest.fixture
-def written(configure: Callable[..., PredictConfig], pyramid: Path, knowing: None) -> Path:
+def written(configure: Callable[..., PredictConfig], pyramid: Path, darkness: None) -> Path:
     result = predict(configure(pyramid))
     assert not result.failures, result.failures
     return result.images[0].folder
 
 
-def test_everything_that_is_written_says_the_same(written: Path, drawing: np.ndarray) -> None:
+def test_all_files_agree(written: Path, drawing: np.ndarray) -> None:
     assert sorted(file.name for file in written.iterdir()) == sorted(results.FILES)
     with tifffile.TiffFile(written / "instances.tif") as tiff:
         instances, page = tiff.asarray(), tiff.pages.first
@@ -348,21 +338,21 @@ def test_everything_that_is_written_says_the_same(written: Path, drawing: np.nda
 
 
 def test_the_overlay_is_the_image_with_white_outlines(written: Path, drawing: np.ndarray) -> None:
-    shown = np.asarray(Image.open(written / "overlay.jpg")).astype(int)
+    overlay = np.asarray(Image.open(written / "overlay.jpg")).astype(int)
     instances = tifffile.imread(written / "instances.tif")
     inside = ndimage.grey_erosion(instances, 5) == ndimage.grey_dilation(instances, 5)
     edge = (instances > 0) & (ndimage.grey_erosion(instances, footprint=[[0, 1, 0], [1, 1, 1], [0, 1, 0]]) != instances)
-    assert np.abs(shown - drawing)[inside].mean() < 6
-    assert shown[edge].mean() > 225
+    assert np.abs(overlay - drawing)[inside].mean() < 6
+    assert overlay[edge].mean() > 225
 
 
-def test_the_configuration_lies_beside_as_a_recipe(written: Path, pyramid: Path) -> None:
+def test_the_configuration_is_written_as_a_recipe(written: Path, pyramid: Path) -> None:
     from nucseg_pipeline.config.recipe import load_recipe
 
     assert load_recipe(written / "config.toml", "predict")["images"] == [str(pyramid)]
 
 
-def test_what_is_done_is_kept_and_what_is_asked_otherwise_is_done_anew(
+def test_results_are_kept_unless_files_are_missing_or_options_differ(
     written: Path, configure: Callable[..., PredictConfig], pyramid: Path
 ) -> None:
     stamp = (written / "instances.tif").stat().st_mtime_ns
@@ -385,7 +375,7 @@ def test_an_image_without_nuclei_has_all_files(configure: Callable[..., PredictC
     assert tifffile.imread(image.folder / "instances.tif").max() == 0
 
 
-def test_an_image_that_fails_does_not_keep_others_from_being_done(
+def test_if_an_image_fails_the_others_are_still_predicted(
     configure: Callable[..., PredictConfig], tmp_path: Path, drawing: np.ndarray
 ) -> None:
     folder = tmp_path / "images"
@@ -404,53 +394,56 @@ def test_images_of_one_name_and_places_without_images_are_refused(
     (tmp_path / "empty").mkdir()
     for name in ("a.png", "a.tif"):
         Image.fromarray(drawing[:50, :50]).save(tmp_path / name)
-    for images, told in {
+    for images, message in {
         (tmp_path / "a.png", tmp_path / "a.tif"): "would both be written to a folder a",
         (tmp_path / "empty",): "There is no image in .*empty: found nothing",
         (tmp_path / "none.png",): "There is no image .*none.png",
     }.items():
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             predict(configure(*images))
 
 
-def test_a_disk_that_is_full_leaves_nothing_by_halves(
-    configure: Callable[..., PredictConfig], pyramid: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["overlay.jpg", "summary.json"])
+def test_a_file_that_cannot_be_written_leaves_no_partial_result(
+    configure: Callable[..., PredictConfig], pyramid: Path, name: str
 ) -> None:
-    def full(*arguments: object) -> Iterator[None]:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(results.Overlay, "picture", full)
     config = configure(pyramid)
-    (told,) = predict(config).failures.values()
-    assert "No space left on device" in told
-    assert "--out" in told
+
+    def obstruct(done: int, total: int, image: str) -> None:
+        (config.out / f".{image}.part" / name).mkdir(parents=True, exist_ok=True)
+
+    (message,) = predict(config, lambda *progress: obstruct(*progress) if progress[0] else None).failures.values()
+
+    assert "Is a directory" in message
+    assert "choose another folder with --out" in message
+    assert "checkpoint" not in message
     assert list(config.out.iterdir()) == []
 
 
-def test_another_process_at_the_same_image_is_told(tmp_path: Path) -> None:
-    (tmp_path / ".a.part").mkdir()
-    with (
-        locked(tmp_path / ".a.part"),
-        pytest.raises(ConfigError, match="Another process predicts into"),
-        results.drafted(tmp_path / "a"),
-    ):
-        pass
+def test_two_processes_cannot_write_the_same_result(configure: Callable[..., PredictConfig], pyramid: Path) -> None:
+    config = configure(pyramid)
+    draft = config.out / ".a [slide].part"
+    draft.mkdir(parents=True)
+    with locked(draft):
+        (message,) = predict(config).failures.values()
+
+    assert "Another process is writing to" in message
 
 
 @pytest.mark.parametrize(
-    ("wanted", "told"),
+    ("wanted", "message"),
     [
-        ({"mpp": 250.0}, "mpp is microns a pixel"),
-        ({"trained_mpp": 0.0}, "trained_mpp is microns a pixel"),
-        ({"overlap": 0.9}, "overlap is a share"),
+        ({"mpp": 250.0}, "mpp is in microns per pixel"),
+        ({"trained_mpp": 0.0}, "trained_mpp is in microns per pixel"),
+        ({"overlap": 0.9}, "overlap is a fraction"),
         ({"tile_px": 2}, "tile_px must be at least 16"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
     ],
 )
-def test_options_that_cannot_be_are_refused(
-    configure: Callable[..., PredictConfig], wanted: dict[str, Any], told: str
+def test_invalid_options_are_refused(
+    configure: Callable[..., PredictConfig], wanted: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         configure(Path("a.png"), **wanted)
 
 
@@ -466,19 +459,19 @@ def command(*arguments: object) -> Any:
     return CliRunner().invoke(app, ["predict", *map(str, arguments), "--device", "cpu", "--threads", "1"])
 
 
-def test_the_command_tells_what_it_found_and_what_it_left(
-    place: Path, pyramid: Path, tmp_path: Path, knowing: None
+def test_the_command_prints_what_it_found_and_what_it_kept(
+    place: Path, pyramid: Path, tmp_path: Path, darkness: None
 ) -> None:
     given = (pyramid, "--run", place / "unguided", "--out", tmp_path / "out")
     first, second = command(*given), command(*given)
     assert first.exit_code == second.exit_code == 0, first.output
     n = json.loads((tmp_path / "out" / "a [slide]" / "summary.json").read_text())["n_nuclei"]
     assert f"a [slide]: {n} nuclei (" in first.stdout
-    assert "The microns a pixel of the training images are not known" in " ".join(first.stderr.split())
+    assert "The microns per pixel of the training images are not known" in " ".join(first.stderr.split())
     assert f"a [slide]: already there, {n} nuclei" in second.stdout
 
 
-def test_the_command_fails_once_all_others_are_done(place: Path, pyramid: Path, tmp_path: Path) -> None:
+def test_the_command_fails_after_predicting_all_other_images(place: Path, pyramid: Path, tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"nothing")
     result = command(tmp_path / "b.png", pyramid, "--run", place / "unguided", "--out", tmp_path / "out")
     assert result.exit_code == 1

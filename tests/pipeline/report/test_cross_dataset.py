@@ -75,7 +75,7 @@ def test_an_unguided_run_needs_no_embeddings_and_a_guided_one_says_which_it_need
     assert report(alone).findings[0].n_images == N_AWAY
 
     both = replace(alone, runs=(place / "unguided", place / "guided"), out=tmp_path / "both")
-    with pytest.raises(EmbeddingNotFound, match=r"bare\.zarr holds no embeddings yet, asked for .*random"):
+    with pytest.raises(EmbeddingNotFound, match=r"bare\.zarr has no embeddings yet, asked for .*random"):
         report(both, lambda *_: pytest.fail("predicted before everything needed was there"))
     assert not (tmp_path / "both").exists()
 

@@ -54,11 +54,7 @@ def test_a_value_that_its_field_cannot_hold_is_named(name: str, value: object) -
     hints = {key: hint for key, hint in Some.__annotations__.items() if key != "digests"}
     kind = dataclass(type("Plain", (), {"__annotations__": hints}))
 
-    assert misfit({name: value}, kind).startswith(f"{name} holds")
-
-
-def test_numbers_too_long_to_be_written_are_named_too() -> None:
-    assert "too many digits" in misfit({"threshold": 10**5000}, InstanceRule)
+    assert misfit({name: value}, kind).startswith(f"{name} in the file must be ")
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_test_image_that_has_changed_since_is_named(place: Path, change: Calla
 def test_a_test_image_that_has_vanished_since_is_named(place: Path) -> None:
     sample_id = Run.open(place / NAME).split.test[0]
     store = Store.open(place / "cache" / "synthetic.zarr", mode="r+")
-    store.mark(store.row_of(sample_id), present=False)
+    store.set_present(store.row_of(sample_id), present=False)
     with pytest.raises(ConfigError, match="vanished") as refused:
         Run.open(place / NAME)
     assert sample_id in str(refused.value)

@@ -284,7 +284,7 @@ def test_nuinsseg_is_divided_in_the_order_of_its_protocol(shared: Path) -> None:
 
 
 def test_a_vanished_image_is_never_trained_on(training: Configure, cache: Path) -> None:
-    Store.open(cache / "synthetic.zarr", mode="r+").mark(4, present=False)
+    Store.open(cache / "synthetic.zarr", mode="r+").set_present(4, present=False)
     config = training(cache=str(cache), epochs=1)
     train(config)
     parts = RunFolder(config.folder).split()

@@ -85,8 +85,8 @@ class Contents:
         groups = {(key.hash, view): store.embeddings(key, view) for key in keys.values() for view in store.views(key)}
         embeddings = {}
         for (key, view), group in groups.items():
-            infos = group.there()
-            values, images = group.read_shown([info.row for info in infos])
+            infos = group.embedded_rows()
+            values, images = group.read_with_images([info.row for info in infos])
             for i, info in enumerate(infos):
                 embeddings[key, view, info.image_digest] = values[i], None if images is None else images[i]
         return cls(
@@ -256,7 +256,7 @@ class StoreReader:
         same(attributes_of(store), self.contents.attributes, "attributes")
 
     def _descriptions(self, store: Store) -> dict[int, RowInfo]:
-        described = {info.row: info for info in store.described()}
+        described = {info.row: info for info in store.trusted_rows()}
         for row, info in described.items():
             if info not in self.contents.rows or info.row != row or store.info(row) != info:
                 raise Mismatch(f"row {row} has the wrong description {info}")
@@ -321,7 +321,7 @@ class StoreReader:
         found = self._try(lambda: embeddings.described)
         if found:
             same(found, self.contents.described[group], "the description of a view")
-        there = self._try(embeddings.there)
+        there = self._try(embeddings.embedded_rows)
         missing = self._try(embeddings.missing)
         by_size = self._try(lambda: embeddings.missing(sizes=True))
         values, bad = self._read_rows(embeddings, rows)
@@ -346,7 +346,7 @@ class StoreReader:
             if values[damaged.row].any() or (damaged.id and f"({damaged.id})" not in str(damaged)):
                 raise Mismatch(f"a damaged row is not named or has values: {damaged}")
         good = [row for row in rows if row not in bad_rows][-1:]
-        for read in (embeddings.read, embeddings.read_stored, embeddings.read_shown):
+        for read in (embeddings.read, embeddings.read_stored, embeddings.read_with_images):
             if good and self._try(lambda read=read: read(good)) is None:
                 raise Mismatch(f"row {good} can be read, but not by {read}")
             if bad_rows and self._try(lambda read=read: read([*good, max(bad_rows)])) is not None:

@@ -231,7 +231,7 @@ class Workspace:
         except StoreNotFound:
             return -1
         groups = [store.embeddings(key, view) for key in store.keys() for view in store.views(key)]  # noqa: SIM118
-        return sum(len(group.there()) for group in groups)
+        return sum(len(group.embedded_rows()) for group in groups)
 
     def damage(self) -> str:
         """The findings of `cache verify`; empty if there is no store yet."""

@@ -38,13 +38,13 @@ def expected(filled: Any, new_workspace: NewWorkspace) -> Contents:
 
 def contents(store: Store) -> Iterator[tuple[tuple[str, str], Any]]:
     """Everything that a reader gets from a store, without the rows that it cannot read."""
-    good, _ = store.try_read_samples([info.row for info in store.described()])
+    good, _ = store.try_read_samples([info.row for info in store.trusted_rows()])
     for sample in good:
         yield ("sample", sample.image_digest.hex()), sample.image
     for key in store.keys():  # noqa: SIM118 - a method of Store, which is no dictionary
         embeddings = store.embeddings(key)
         try:
-            infos = embeddings.there()
+            infos = embeddings.embedded_rows()
             values, bad = embeddings.try_read([info.row for info in infos])
         except EmbeddingNotFound:  # deleted meanwhile
             continue

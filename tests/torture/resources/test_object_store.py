@@ -110,4 +110,4 @@ def test_an_s3_server_that_fails_one_request_in_ten(
     for never in trials[n_trials:]:
         assert never["refused"]
         assert not never["wrong"]
-        assert "Look at the network" in never["said"]
+        assert "Check the network" in never["said"]
