@@ -32,17 +32,9 @@ EXPECTED = "builtins.len"
 """What audit_pipeline.py unpickles itself, to show that the audit works."""
 
 IDS = (
-    f"={MARK}",
-    "<script>alert(1)<script>",
-    "@SUM(1)",
-    "-2+3",
-    "+1",
-    "'\"><img src=x onerror=alert(1)>",
-    "{{ 7*7 }}",
-    "[x](javascript:alert(1))",
-    "a|b",
-    "plain",
-)
+    f"={MARK}", "<script>alert(1)<script>", "@SUM(1)", "-2+3", "+1", "'\"><img src=x onerror=alert(1)>",
+    "{{ 7*7 }}", "[x](javascript:alert(1))", "a|b", "plain",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -175,22 +167,9 @@ def nucseg(*words: object) -> Result:
 
 
 NAMES = (
-    "../x",
-    "..",
-    ".",
-    "/etc/x",
-    "a/b",
-    "a\\b",
-    "~x",
-    "",
-    "a\nb",
-    "C:\\x",
-    "a/../../b",
-    "-x",
-    ".hidden",
-    "a\0b",
+    "../x", "..", ".", "/etc/x", "a/b", "a\\b", "~x", "", "a\nb", "C:\\x", "a/../../b", "-x", ".hidden", "a\0b",
     "x@../y",
-)
+)  # fmt: skip
 
 
 def test_names_cannot_leave_their_folder(

@@ -9,45 +9,13 @@ from typer.models import OptionInfo
 from nucseg_pipeline.cli import app
 
 NUMBERS = (
-    "0",
-    "-1",
-    "nan",
-    "inf",
-    "-inf",
-    "1e400",
-    "9" * 30,
-    "three",
-    "",
-    " ",
-    "1.5",
-    "0x10",
-    "1_000",
-    "\u0661",
-    "1\n",
-)
+    "0", "-1", "nan", "inf", "-inf", "1e400", "9" * 30, "three", "", " ", "1.5", "0x10", "1_000", "\u0661", "1\n",
+)  # fmt: skip
 TEXTS = (
-    "",
-    " ",
-    "no-such-name",
-    "../../x",
-    "~",
-    "~nobody-of-that-name/x",
-    "$HOME/x",
-    "a\nb",
-    "[red]x[/red]",
-    "é" * 300,
-    "x" * 5000,
-    "http://",
-    "s3://",
-    "file://",
-    "memory://",
-    "://",
-    "nosuchscheme://x/y",
-    "\udcff",
-    "-",
-    "--",
-    "%s%n",
-)
+    "", " ", "no-such-name", "../../x", "~", "~nobody-of-that-name/x", "$HOME/x", "a\nb", "[red]x[/red]",
+    "é" * 300, "x" * 5000, "http://", "s3://", "file://", "memory://", "://", "nosuchscheme://x/y", "\udcff", "-",
+    "--", "%s%n",
+)  # fmt: skip
 
 NEEDED: dict[str, list[object]] = {
     "embed": ["--dataset", "mine", "--encoder", "none"],
