@@ -12,6 +12,13 @@ class ConfigError(NucsegError):
     """An option or a recipe asks for something impossible."""
 
 
+class RunBusy(ConfigError):
+    """Another process is training in the run's folder."""
+
+    exit_status = 75
+    """Exit status of the command, for a caller that tries again later (EX_TEMPFAIL of sysexits.h)."""
+
+
 class DataError(NucsegError):
     """A data set on disk does not have the expected layout or content."""
 

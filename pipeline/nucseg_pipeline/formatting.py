@@ -1,10 +1,17 @@
-"""Numbers, intervals and sizes as text."""
+"""Numbers, intervals, tables and commands as text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
-from nucseg.metrics import Interval, SizeBin, Spread
+from nucseg.metrics import Interval, PairedDifference, SizeBin, Spread
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def number(value: float, metric: str = "") -> str:
@@ -28,9 +35,23 @@ def bounds(interval: Interval, metric: str = "", write: Callable[[float, str], s
     return f"{write(interval.low, metric)} to {write(interval.high, metric)}"
 
 
+def with_bounds(interval: Interval, metric: str = "") -> str:
+    """Write a score and its interval, if it has one, as `0.812 (0.790 to 0.834)`."""
+    value = number(interval.value, metric)
+    return value if interval.low is None else f"{value} ({bounds(interval, metric)})"
+
+
 def p_value(p: float) -> str:
-    """Write a p value no more precisely than it is worth."""
+    """Write a p value with three decimals, or that it is smaller."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def difference(paired: PairedDifference) -> str:
+    """Write a paired difference with its interval, its test, and on how many images it is better or worse."""
+    return (
+        f"{signed(paired.difference.value)} ({bounds(paired.difference, write=signed)}), "
+        f"{p_value(paired.wilcoxon_p)}, better on {paired.n_better}, worse on {paired.n_worse}"
+    )
 
 
 def spread_cells(over_runs: Spread, metric: str = "") -> list[str]:
@@ -40,5 +61,52 @@ def spread_cells(over_runs: Spread, metric: str = "") -> list[str]:
 
 
 def size_words(size: SizeBin) -> str:
-    """Say which nuclei a bin holds."""
+    """Write the area range and the number of nuclei of a bin."""
     return f"{size.low_px:.0f} to {size.high_px:.0f} px ({size.n_nuclei:,} nuclei)"
+
+
+def plain_line(text: str) -> str:
+    """A text in one line of Markdown, in which names cannot act as HTML."""
+    return " ".join(text.split()).replace("<", "\\<")
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], n_words: int = 1) -> Iterator[str]:
+    """The lines of a Markdown table and an empty line; nothing without rows.
+
+    Args:
+        head: column headings.
+        rows: the cells.
+        n_words: leading columns that hold words; the others hold numbers and are aligned to the right.
+    """
+    if rows:
+        alignment = ["---"] * n_words + ["---:"] * (len(head) - n_words)
+        for cells in (head, alignment, *rows):
+            yield "| " + " | ".join(plain_line(cell).replace("|", "\\|") for cell in cells) + " |"
+        yield ""
+
+
+def file_name(name: str) -> str:
+    """A name without characters that are special to file systems or shells."""
+    return re.sub(r"[^\w.+]+", "-", name).strip("-.")[:100] or "unnamed"
+
+
+def command_line(command: str, config: DataclassInstance, arguments: str, options: Mapping[str, str]) -> str:
+    """The command that runs a stage with a configuration; options at their default are left out.
+
+    Args:
+        command: name of the command.
+        config: its configuration.
+        arguments: name of the field that is given without an option.
+        options: field -> option, where the option is not --FIELD; a field without an option maps to an empty string.
+    """
+    words = ["nucseg", command, *_words(getattr(config, arguments))]
+    for field in fields(config):
+        value, option = getattr(config, field.name), options.get(field.name, f"--{field.name}")
+        if not option or field.name == arguments or value == field.default or value is None or value is False:
+            continue
+        words += [option] if value is True else [word for text in _words(value) for word in (option, text)]
+    return shlex.join(words)
+
+
+def _words(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, tuple) else [str(value)]

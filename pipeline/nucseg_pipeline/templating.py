@@ -1,4 +1,4 @@
-"""The Jinja environment that every HTML page is rendered with."""
+"""HTML pages from the Jinja templates of the package."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import shlex
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -14,8 +15,12 @@ from markupsafe import Markup
 from nucseg_pipeline.formatting import bounds, number, p_value, signed, size_words, spread_cells
 
 
-def environment() -> Environment:
-    """Templates of the package with the filters that write numbers."""
+def render(template: str, **values: Any) -> str:
+    """Fill in a template of the package."""
+    return _environment().get_template(template).render(values)
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("nucseg_pipeline"),
         autoescape=True,
@@ -40,11 +45,11 @@ def environment() -> Environment:
 
 
 def _sources(environment: Environment, names: Sequence[str]) -> Markup:
-    """The style sheets or scripts of these names, one after the other, as they are."""
+    """The style sheets or scripts of these names, concatenated verbatim."""
     assert environment.loader is not None  # noqa: S101 - set where the environment is made
     return Markup("\n".join(environment.loader.get_source(environment, name)[0] for name in names))  # noqa: S704
 
 
 def _digest(script: str) -> str:
-    """What a Content-Security-Policy calls a script by: only a script of this very text is run."""
+    """Digest of a script for the Content-Security-Policy, which lets the browser run only this script."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

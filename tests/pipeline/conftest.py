@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from zarr.core.sync import sync as zarr_sync
 
 from nucseg.encoders import asked_identity
 from nucseg_cache import Key, SampleRow, Store
-from nucseg_pipeline.ablate.jobs import Told
+from nucseg_pipeline.ablate.jobs import OnOutput
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.loading.batch import Batch
 from nucseg_pipeline.train.stage import train
@@ -112,21 +113,51 @@ def training(pristine_cache: Path, tmp_path: Path) -> Callable[..., TrainConfig]
     return configure
 
 
+@pytest.fixture(scope="session")
+def trained(pristine_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of that cache and finished runs on it, never to be changed.
+
+    guided and multiscale are guided by the embeddings, plain-f0 and plain-f1 are two folds without guidance.
+    """
+    place = tmp_path_factory.mktemp("trained")
+    shutil.copytree(pristine_cache, place / "cache")
+    guided = TrainConfig(
+        dataset="synthetic", cache=str(place / "cache"), encoder="random", width=2, epochs=1, batch_size=4,
+        learning_rate=3e-3, device="cpu", threads=1, split="kfold", run=place / "guided",
+    )  # fmt: skip
+    plain = replace(guided, fusion="none", run=place / "plain-f0")
+    train(guided)
+    train(replace(guided, fusion="multiscale", run=place / "multiscale"))
+    train(plain)
+    train(replace(plain, fold=1, run=place / "plain-f1"))
+    return place
+
+
+def export_encoder(folder: Path) -> str:
+    """The name of an exported encoder; the content of its file does not matter to embeddings that are cached."""
+    (folder / "encoder.onnx").write_bytes(b"weights of an encoder")
+    return f"onnx:{folder / 'encoder.onnx'}"
+
+
+def add_embeddings(cache: Path, encoder: str) -> None:
+    """Store the embeddings of the random encoder under the name of another one as well."""
+    store = Store.open(cache / "synthetic.zarr", mode="r+")
+    key = Key({**asked_identity(encoder), "precision": "float32", "format": "f16"})
+    random = store.embeddings(store.find({"architecture": "random"}))
+    rows = range(store.n_rows)
+    store.embeddings(key, recorded={}).write(rows, np.asarray(random.read(rows)))
+
+
 @pytest.fixture
 def exported_encoder(tmp_path: Path) -> str:
-    """The name of an exported encoder; what is in the file does not matter to embeddings that are there already."""
-    (tmp_path / "encoder.onnx").write_bytes(b"weights of an encoder")
-    return f"onnx:{tmp_path / 'encoder.onnx'}"
+    """The name of an exported encoder."""
+    return export_encoder(tmp_path)
 
 
 @pytest.fixture
 def real_cache(cache: Path, exported_encoder: str) -> Path:
-    """The cache with embeddings of that encoder beside those of random weights."""
-    store = Store.open(cache / "synthetic.zarr", mode="r+")
-    key = Key({**asked_identity(exported_encoder), "precision": "float32", "format": "f16"})
-    random = store.embeddings(store.find({"architecture": "random"}))
-    rows = range(store.n_rows)
-    store.embeddings(key, recorded={}).write(rows, np.asarray(random.read(rows)))
+    """The cache with embeddings of that encoder in addition to those of random weights."""
+    add_embeddings(cache, exported_encoder)
     return cache
 
 
@@ -180,16 +211,16 @@ def forget_connections(file_system: Any) -> None:
 
 
 class InThisProcess:
-    """Trains here, which saves the seconds of starting an interpreter; crashes where it is told to."""
+    """Trains in this process, which saves starting an interpreter; reports a crash where `crash` says so."""
 
     def __init__(self, crash: Callable[[TrainConfig], bool] = lambda run: False) -> None:
         self.crash, self.trained = crash, []
 
-    def train(self, run: TrainConfig, log: Path, told: Told) -> str:
+    def train(self, run: TrainConfig, log: Path, on_output: OnOutput) -> str:
         self.trained.append(run.name)
         if self.crash(run):
             return "it was killed by SIGKILL"
-        told(run, "epoch 1/1")
+        on_output(run, "epoch 1/1")
         train(run)
         return ""
 
@@ -199,5 +230,5 @@ class InThisProcess:
 
 @pytest.fixture
 def in_this_process() -> type[InThisProcess]:
-    """A trainer for tables that starts no interpreters."""
+    """A training runner for tables that starts no interpreters."""
     return InThisProcess

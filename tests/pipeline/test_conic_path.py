@@ -1,4 +1,4 @@
-"""CoNIC from its npy files to a report, on real nuclei: a set in its layout, cut from the shared dsb2018 images."""
+"""CoNIC from its npy files to a report: a data set of its layout, cut from the shared dsb2018 images."""
 
 import json
 from pathlib import Path
@@ -39,23 +39,23 @@ def nucseg(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_a_set_in_the_layout_of_conic_goes_from_files_to_report(
+def test_a_data_set_of_the_layout_of_conic_goes_from_files_to_report(
     conic: Path, instant_encoder: str, tmp_path: Path
 ) -> None:
     cache, run, out = tmp_path / "cache", tmp_path / "run", tmp_path / "report"
     embed = ("embed", "--dataset", "conic", "--source", conic, "--cache", cache, "--encoder", instant_encoder)
-    options = ("--encoder", instant_encoder, "--width", 2, "--epochs", 1, "--batch-size", 8, "--threads", 2)
+    options = ("--encoder", instant_encoder, "--width", 2, "--epochs", 1, "--batch-size", 8, "--threads", 1)
     for command in (
         embed,
         ("train", "--dataset", "conic", "--cache", cache, "--run", run, *options),
         ("report", run, "--grid", "native", "--out", out),
     ):
-        shown = nucseg(*command)
-        assert shown.exit_code == 0, shown.output
+        done = nucseg(*command)
+        assert done.exit_code == 0, done.output
     summary = json.loads((out / "summary.json").read_text())
     split = json.loads((run / "split.json").read_text())
 
-    parts = {part: {one.split("-")[0] for one in split[part]} for part in ("train", "validation", "test")}
+    parts = {part: {image_id.split("-")[0] for image_id in split[part]} for part in ("train", "validation", "test")}
     assert sum(len(split[part]) for part in parts) == 2 * N_IMAGES
     assert not parts["train"] & parts["test"]
     assert not parts["validation"] & (parts["train"] | parts["test"])
@@ -70,7 +70,7 @@ def test_a_set_in_the_layout_of_conic_goes_from_files_to_report(
 
 
 def test_the_native_masks_of_a_patch_are_those_of_the_file(conic: Path, tmp_path: Path) -> None:
-    nucseg("embed", "--dataset", "conic", "--source", conic, "--cache", tmp_path, "--encoder", "random", "--limit", 3)
+    nucseg("embed", "--dataset", "conic", "--source", conic, "--cache", tmp_path, "--encoder", "none", "--limit", 3)
     store = Store.open(tmp_path / "conic.zarr")
     (row,) = store.read_samples([store.row_of("dpath_1-0000")])
 
@@ -80,12 +80,12 @@ def test_the_native_masks_of_a_patch_are_those_of_the_file(conic: Path, tmp_path
     assert (row.group, row.stratum, row.mpp) == ("dpath_1", "dpath", 0.5)
 
 
-def test_the_one_patch_of_the_shared_set_cannot_be_trained_on(shared: Path, tmp_path: Path) -> None:
-    source = shared / "data" / "conic"
-    embedded = nucseg("embed", "--dataset", "conic", "--source", source, "--cache", tmp_path, "--encoder", "random")
-    refused = nucseg(
-        "train", "--dataset", "conic", "--cache", tmp_path, "--encoder", "random", "--run", tmp_path / "run"
-    )
+def test_the_single_patch_of_the_shared_data_set_cannot_be_trained_on(
+    shared: Path, instant_encoder: str, tmp_path: Path
+) -> None:
+    options = ("--dataset", "conic", "--cache", tmp_path, "--encoder", instant_encoder)
+    embedded = nucseg("embed", *options, "--source", shared / "data" / "conic")
+    refused = nucseg("train", *options, "--run", tmp_path / "run")
 
     assert embedded.exit_code == 0, embedded.output
     assert refused.exit_code == 1

@@ -1,4 +1,4 @@
-"""The stages on an S3 server: the same store, object by object, the same training, and errors that say what to do."""
+"""The stages on an S3 server: the same store, object by object, the same training, and messages that name the fix."""
 
 import sys
 import zlib
@@ -26,7 +26,7 @@ N_IMAGES = 3
 
 
 class NoiseEncoder(Encoder):
-    """Noise that the image alone decides, at once."""
+    """Noise that depends on the image alone; takes no time."""
 
     identity = {"architecture": "noise", "precision": "float32"}  # noqa: RUF012
     provenance = {"device": "cpu"}  # noqa: RUF012
@@ -41,7 +41,7 @@ class NoiseEncoder(Encoder):
 
 
 @pytest.fixture(autouse=True)
-def drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def noise_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding_stage, "open_encoder", lambda *args, **options: NoiseEncoder())
 
 
@@ -51,7 +51,7 @@ def run(cache: str, **options: Any) -> EmbedResult:
 
 
 def objects(location: str) -> dict[str, bytes]:
-    """What lies below a place, folder or bucket, by its name there."""
+    """The content below a folder or a URL, by relative name."""
     files, root = fsspec.core.url_to_fs(location, use_listings_cache=False)
     return {name.removeprefix(f"{root}/"): files.cat_file(name) for name in files.find(root)}
 
@@ -65,7 +65,7 @@ def test_a_store_in_a_bucket_is_that_of_a_folder_object_by_object(s3: str, tmp_p
     assert verify(in_bucket.location).findings == ()
 
 
-def test_what_is_missing_in_a_bucket_is_found_and_encoded_alone(s3: str) -> None:
+def test_only_what_is_missing_in_a_bucket_is_encoded(s3: str) -> None:
     result = run(s3)
     undisturbed = objects(result.location)
     files, root = fsspec.core.url_to_fs(result.location)
@@ -98,7 +98,7 @@ def test_a_training_from_a_bucket_is_that_from_a_folder(
 
 
 @pytest.mark.parametrize(
-    ("place", "environment", "told"),
+    ("place", "environment", "message"),
     [
         ("s3://nowhere/cache", {}, r"bucket does not exist\. Create the bucket"),
         ("s3://bucket/cache", {"AWS_SECRET_ACCESS_KEY": None, "AWS_ACCESS_KEY_ID": None}, r"credentials\. .*AWS_ACC"),
@@ -106,13 +106,13 @@ def test_a_training_from_a_bucket_is_that_from_a_folder(
         ("s4://bucket/cache", {}, r"Protocol not known: s4.*--cache"),
     ],
 )
-def test_what_keeps_us_from_a_bucket_is_told_with_the_way_out(
-    s3: str, place: str, environment: dict[str, str | None], told: str, monkeypatch: pytest.MonkeyPatch
+def test_a_bucket_that_cannot_be_used_is_reported_with_the_fix(
+    s3: str, place: str, environment: dict[str, str | None], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
         monkeypatch.delenv(name) if value is None else monkeypatch.setenv(name, value)
 
-    with pytest.raises(StoreAccessError, match=told):
+    with pytest.raises(StoreAccessError, match=message):
         run(place)
 
 
@@ -133,7 +133,7 @@ def test_a_bucket_that_cannot_be_reached_is_never_called_damaged(s3: str, monkey
             reads()
 
 
-def test_without_s3fs_it_is_told_what_to_install(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_s3fs_the_message_says_what_to_install(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)  # as if s3fs was never loaded
 

@@ -21,8 +21,8 @@ from nucseg_pipeline.config import EmbedConfig, TrainConfig, store_location
 from nucseg_pipeline.embed import stage as embed_stage
 from nucseg_pipeline.embed.stage import EmbedResult, embed
 from nucseg_pipeline.evaluation import test_sets
-from nucseg_pipeline.evaluation.experiments import configurations
-from nucseg_pipeline.report.warnings import cautions
+from nucseg_pipeline.evaluation.experiments import group_runs
+from nucseg_pipeline.report.warnings import report_warnings
 from nucseg_pipeline.runs.folder import RunFolder
 from nucseg_pipeline.runs.run import Run
 from nucseg_pipeline.train.events import EpochDone, Event
@@ -220,7 +220,7 @@ def test_exactly_the_changed_images_are_embedded_again(fault: str, here: Any, le
     change(here)
     result = here.embed()
     here.assert_right_embeddings(result)
-    assert (result.n_encoded, result.synchronised.changed) == (n_encoded, n_changed)
+    assert (result.n_encoded, result.sync.changed) == (n_encoded, n_changed)
     (ledger.detected if n_encoded or n_changed else ledger.survived)(fault)
 
 
@@ -310,14 +310,14 @@ def test_an_image_that_changes_while_it_is_embedded_is_reported(
     here: Any, ledger: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here.fields["layer"] = "12"
-    forecast = embed_stage.forecast
+    estimate_disk = embed_stage.estimate_disk
 
-    def change_then_forecast(*args: Any) -> Any:
+    def change_then_estimate(*args: Any) -> Any:
         repaint(here)
-        return forecast(*args)
+        return estimate_disk(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr("nucseg_pipeline.embed.stage.forecast", change_then_forecast)
+        patch.setattr("nucseg_pipeline.embed.stage.estimate_disk", change_then_estimate)
         with pytest.raises(NucsegError, match="3 was changed while it was being embedded"):
             here.embed()
     here.assert_right_embeddings(here.embed())
@@ -416,16 +416,14 @@ def test_changes_that_do_not_prevent_a_report_are_warnings_in_it(
     monkeypatch.setattr("nucseg_pipeline.report.warnings.code_digest", lambda: "f" * 64)
 
     again = Run.open(here.folder / "finished")
-    warnings = "\n".join(
-        cautions(test_sets.TestSet(again.store, {"a": again.split.test}, "", ()), configurations({"a": again}))
-    )
+    test_set = test_sets.TestSet(again.store, {"a": again.split.test}, "", ())
+    warnings = "\n".join(report_warnings(test_set, group_runs({"a": again})))
 
-    first = run.split.train[0]
     assert (
-        f"1 of the images that were learned from have changed in the cache or vanished since (such as {first})"
-        in warnings
+        "1 training or validation images have changed in the cache, or are gone, since the run was trained" in warnings
     )
-    assert f"The code of nucseg that trained ({run.inputs.code[:8]}) is not the one that makes" in warnings
+    assert f"(such as {run.split.train[0]})" in warnings
+    assert f"trained by other code of nucseg ({run.inputs.code[:8]}) than makes" in warnings
     ledger.detected("run: training image changed before the report")
     ledger.detected("run: reported by another version of the code")
 

@@ -1,4 +1,4 @@
-"""Trainings one by one or side by side, each in a process of its own: one that crashes takes no other along."""
+"""Run trainings, several at a time if wanted, each in its own process: a crashed run does not stop the others."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, RunBusy
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.config.recipe import to_toml
 from nucseg_pipeline.runs.folder import RunFolder
 
-HELD = "Another process is training in"
-"""How a training begins to say that its folder is held."""
-
-HELD_SECONDS = 5.0
-"""How long a held run is left alone before it is looked at again."""
+RETRY_SECONDS = 5.0
+"""Time until a run that another process is training is tried again."""
 
 
 @dataclass(frozen=True)
@@ -34,24 +32,27 @@ class JobResult:
 
     run: Path
     seconds: float
-    """Wall time of this call; 0 where the run was finished before."""
+    """Wall time of this call; 0 if the run was finished before, or by another process."""
     error: str = ""
     """Why it failed; empty if it is finished."""
 
 
-Started = Callable[[TrainConfig], None]
-Told = Callable[[TrainConfig, str], None]
+OnOutput = Callable[[TrainConfig, str], None]
 """Called with a training and a line that it printed."""
 
 
 class TrainingRunner(Protocol):
-    """Runs trainings to their end."""
+    """Runs a training to its end."""
 
-    def train(self, run: TrainConfig, log: Path, told: Told) -> str:
-        """Train and log to a file; return why it failed, empty if it did not. Called from several threads."""
+    def train(self, run: TrainConfig, log: Path, on_output: OnOutput) -> str:
+        """Train and log to a file; return why it failed, empty if it did not. Called from several threads.
+
+        Raises:
+            RunBusy: another process is training in the run's folder.
+        """
 
     def stop(self) -> None:
-        """Interrupt what is running; what it has finished is kept."""
+        """Interrupt what is running; finished epochs are kept."""
 
 
 def is_finished(run: TrainConfig) -> bool:
@@ -68,67 +69,76 @@ def train_all(
     *,
     jobs: int,
     logs: Path,
-    started: Started,
-    told: Told,
-    ended: Callable[[TrainConfig, JobResult], None],
-    trainer: TrainingRunner | None = None,
+    on_start: Callable[[TrainConfig], None],
+    on_output: OnOutput,
+    on_finish: Callable[[TrainConfig, JobResult], None],
+    runner: TrainingRunner | None = None,
 ) -> dict[Path, JobResult]:
-    """Train what is not finished yet; what was begun is gone on with.
+    """Train the runs that are not finished yet; interrupted ones are resumed.
+
+    A run that another process is training is tried again after the others.
 
     Args:
         runs: each once, in order.
         jobs: how many at a time.
         logs: folder of one log for each run.
-        started: called before a training.
-        told: called with every line that a training prints, from several threads.
-        ended: called after it.
-        trainer: how one is run; None takes `Processes`.
+        on_start: called before a training.
+        on_output: called with every line that a training prints, from several threads.
+        on_finish: called after a training.
+        runner: how one training is run; None takes `SubprocessRunner`.
 
     Returns:
         Folder of the run -> how it ended.
     """
-    outcomes = {run.folder: JobResult(run.folder, 0.0) for run in runs if is_finished(run)}
-    left = [run for run in runs if run.folder not in outcomes]
-    threads = max(1, n_cores() // jobs)
-    trainer = trainer or Processes()
+    results = {run.folder: JobResult(run.folder, 0.0) for run in runs if is_finished(run)}
+    waiting = deque(run for run in runs if run.folder not in results)
+    runner = runner or SubprocessRunner()
     pool = ThreadPoolExecutor(jobs)
-    running: dict[Future[JobResult], TrainConfig] = {}
+    running: dict[Future[JobResult | None], TrainConfig] = {}
     try:
-        while left or running:
-            while left and len(running) < jobs:
-                run = left.pop(0)
-                shared = run if run.threads is not None or jobs == 1 else replace(run, threads=threads)
-                started(run)
-                running[pool.submit(_one, shared, logs / f"{run.name}.log", told, trainer)] = run
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                run = waiting.popleft()
+                on_start(run)
+                log = logs / f"{run.name}.log"
+                running[pool.submit(_train, _with_threads(run, jobs), log, on_output, runner)] = run
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                run, outcome = running.pop(future), future.result()
-                if HELD in outcome.error and not is_finished(run):
-                    time.sleep(HELD_SECONDS)
-                    left.append(run)  # another table trains it, or an orphan of an earlier one: it is waited for
-                    continue
-                outcomes[run.folder] = replace(outcome, error="") if HELD in outcome.error else outcome
-                ended(run, outcomes[run.folder])
+                run, result = running.pop(future), future.result()
+                if result is None:
+                    time.sleep(RETRY_SECONDS)
+                    waiting.append(run)
+                else:
+                    results[run.folder] = result
+                    on_finish(run, result)
     finally:
-        if running:  # interrupted: they end with what they have finished on the disk
-            trainer.stop()
+        if running:  # interrupted: each training ends with its finished epochs on disk
+            runner.stop()
         pool.shutdown(wait=True, cancel_futures=True)
-    return outcomes
+    return results
 
 
-def _one(run: TrainConfig, log: Path, told: Told, trainer: TrainingRunner) -> JobResult:
-    began = time.monotonic()
+def _with_threads(run: TrainConfig, jobs: int) -> TrainConfig:
+    """The run with its share of the cores, unless its threads are given."""
+    return run if run.threads is not None or jobs == 1 else replace(run, threads=max(1, n_cores() // jobs))
+
+
+def _train(run: TrainConfig, log: Path, on_output: OnOutput, runner: TrainingRunner) -> JobResult | None:
+    """Train one run; None if another process is still training it."""
+    start = time.monotonic()
     try:
-        error = trainer.train(run, log, told)
+        error = runner.train(run, log, on_output)
+    except RunBusy:
+        return JobResult(run.folder, 0.0) if is_finished(run) else None
     except OSError as problem:
         error = f"it could not be started: {problem}"
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - start
     if not error and not is_finished(run):
         error = f"it ended, but {run.folder} holds no finished run"
     return JobResult(run.folder, seconds, error)
 
 
-class Processes:
+class SubprocessRunner:
     """Runs `nucseg train` in a process for each training."""
 
     def __init__(self) -> None:
@@ -136,30 +146,33 @@ class Processes:
         self._stopped = False
         self._lock = threading.Lock()
 
-    def train(self, run: TrainConfig, log: Path, told: Told) -> str:
+    def train(self, run: TrainConfig, log: Path, on_output: OnOutput) -> str:
         """See `TrainingRunner`."""
         lines: list[str] = []
-        write = _log(log)
+        write = _log_writer(log)
         with tempfile.TemporaryDirectory(prefix="nucseg-") as folder:
             recipe = Path(folder) / "train.toml"
             recipe.write_text(to_toml(run, without=("run", "resume")), encoding="utf-8")
             command = [sys.executable, "-m", "nucseg_pipeline", "train", "--recipe", str(recipe)]
             process = self._start([*command, "--run", str(run.folder.absolute()), "--resume"])
             if process is None:
-                return "it was interrupted before it began"
+                return "it was interrupted before it started"
             with process:
                 try:
                     for line in process.stdout or ():
                         lines.append(line.rstrip())
                         write(line)
-                        told(run, line.rstrip())
+                        on_output(run, line.rstrip())
                 except BaseException:
                     process.send_signal(signal.SIGINT)
                     raise
                 finally:
                     process.wait()
                     self._running.discard(process)
-        return _why(process.returncode, lines, log)
+        error = _error(process.returncode, lines, log)
+        if process.returncode == RunBusy.exit_status:
+            raise RunBusy(error)
+        return error
 
     def stop(self) -> None:
         """See `TrainingRunner`."""
@@ -169,8 +182,8 @@ class Processes:
                 process.send_signal(signal.SIGINT)
 
     def _start(self, command: Sequence[str]) -> subprocess.Popen[str] | None:
-        """Start a process that is known to `stop`; None after it was called."""
-        # a terminal's colours would hide what a line begins with
+        """Start a process that `stop` can interrupt; None once `stop` was called."""
+        # colours would hide what a line begins with
         environment = {
             name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")
         }
@@ -190,8 +203,8 @@ class Processes:
             return process
 
 
-def _log(path: Path) -> Callable[[str], None]:
-    """What adds lines to a new file; where it cannot be written, nothing is lost but the log."""
+def _log_writer(path: Path) -> Callable[[str], None]:
+    """A function that appends lines to a new file; if the file cannot be written, the training goes on without it."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
@@ -210,16 +223,16 @@ def n_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _why(status: int, lines: Sequence[str], log: Path) -> str:
-    """Why a training failed, from how its process ended and what it printed; empty if it did not fail."""
+def _error(status: int, lines: Sequence[str], log: Path) -> str:
+    """Why a training failed, from the exit status and the output of its process; empty if it did not fail."""
     if status == 0:
         return ""
     if status < 0:
         name = str(-status)
         with contextlib.suppress(ValueError):
             name = signal.Signals(-status).name
-        memory = ", which is what happens when memory runs out" if name == "SIGKILL" else ""
+        memory = ", which happens when memory runs out" if name == "SIGKILL" else ""
         return f"it was killed by {name}{memory}; its output is in {log}"
     errors = [position for position, line in enumerate(lines) if line.startswith("error:")]
-    told = " ".join(lines[errors[-1] :]).removeprefix("error:").strip() if errors else f"exit status {status}"
-    return f"{told} (all of its output is in {log})"
+    message = " ".join(lines[errors[-1] :]).removeprefix("error:").strip() if errors else f"exit status {status}"
+    return f"{message} (all of its output is in {log})"

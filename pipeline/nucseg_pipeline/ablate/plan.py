@@ -1,4 +1,4 @@
-"""Which runs a table needs, what they wait for, and what stands in their way."""
+"""Plan the runs of a table: embed what they read, name their folders, and find out which rows cannot be run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nucseg.data.splits import n_folds
 from nucseg.encoders.factory import EncoderSpec
 from nucseg.errors import ConfigError, NucsegError
 from nucseg_cache import CacheError, Key, Store
-from nucseg_pipeline.ablate.prerequisites import embed_what_is_missing, synchronise_images
+from nucseg_pipeline.ablate.prerequisites import embed_missing, sync_images
 from nucseg_pipeline.ablate.table_recipe import Ablation, Row
 from nucseg_pipeline.config import AblateConfig, TrainConfig
 from nucseg_pipeline.config.recipe import resolve
@@ -35,27 +35,27 @@ QUICK: Mapping[str, Any] = {
     "schedule": "cosine",
     "mixed_precision": "bf16",
 }
-"""What `--quick` trains with, unless a row itself says otherwise; batch and learning rate are for few steps."""
+"""Settings of `--quick`, unless a row overrides them; batch size and learning rate suit few training steps."""
 
 QUICK_IMAGES, QUICK_VALIDATION, MOST_QUICK_EPOCHS = 100, 30, 100
-"""Training images an epoch and validation images that `--quick` looks at, and its epochs where there are few images."""
+"""With `--quick`: training images per epoch, validation images, and most epochs where there are few images."""
 
 
 @dataclass(frozen=True)
 class PlannedRow:
-    """A row of the table for one data set."""
+    """A row of the table for one data set, with its runs."""
 
     row: Row
     dataset: str
     """Name of its store."""
     training: TrainConfig | None = None
-    """What its runs share; None if the row cannot be run."""
+    """Settings that its runs share; None if the row cannot be run."""
     runs: tuple[TrainConfig, ...] = ()
     """One for each fold and seed; empty if the row cannot be run."""
     why_not: str = ""
     """Why it cannot be run; empty if it can."""
     n_encoded: int = 0
-    """Images that went through the encoder for this row."""
+    """Images that were encoded for this row."""
     n_parameters: int = 0
 
 
@@ -64,50 +64,52 @@ def plan_rows(
     dataset: str,
     config: AblateConfig,
     progress: Progress,
-    planned: Callable[[PlannedRow], None] = lambda row: None,
+    on_plan: Callable[[PlannedRow], None] = lambda row: None,
 ) -> tuple[PlannedRow, ...]:
     """Find out what every row needs for one data set, embed what is missing, and name the runs.
 
     A row that cannot be run (no such data, no weights, random weights, no such network, other test images than the
-    rows before it) says why, and stops no other. Runs are planned once everything is embedded: a store that grows on
-    the way is the same for all rows.
+    rows before it) states the reason and does not stop the others. Runs are planned once everything is embedded, so
+    that all rows see the same store.
 
     Args:
         ablation: the recipe.
         dataset: name of the data set, with a stain after an "@" or without.
-        config: what was asked for.
-        progress: told of the embedding.
-        planned: called with each row, in order, at the end.
+        config: options of the table.
+        progress: progress of the embedding.
+        on_plan: called with each row, in order, at the end.
     """
-    synchronised: set[str] = set()
-    drafts = [_draft(ablation, row, dataset, config, progress, synchronised) for row in ablation.rows]
+    synced: set[str] = set()
+    drafts = [_draft(ablation, row, dataset, config, progress, synced) for row in ablation.rows]
     rows: list[PlannedRow] = []
     for draft in drafts:
         row = _attempt(draft, partial(_with_runs, ablation, draft, config, rows))
         rows.append(row)
-        planned(row)
+        on_plan(row)
     return tuple(rows)
 
 
 def run_folder_name(training: TrainConfig, key: Key | None, contents: str) -> str:
-    """Name a run after what decides its result, so that every table finds the runs that another one has made.
+    """Name a run after everything that affects its result, so that tables share runs.
 
-    What stands at its default is left out of the digest: new options of later versions change no name. `contents` is
-    the digest of the images and masks (`contents_digest`): a run on other images is another run.
+    Settings at their default are left out of the digest, so that options of later versions do not change names.
+    `contents` is the digest of images and masks (`contents_digest`): a run on other images has another name.
     """
-    told = {
+    settings = {
         field.name: str(value)
         for field in fields(training)
         if (value := getattr(training, field.name)) != field.default
         and field.name not in {*FREE_FIELDS, "fold", "seed"}
     }
-    digest = hashlib.sha256(json.dumps([told, key.hash if key else "", contents], sort_keys=True).encode()).hexdigest()
-    what = f"{training.dataset}-{training.model}-{training.fusion}"
-    return f"{what}-{digest[:8]}-f{training.fold}-s{training.seed}"
+    digest = hashlib.sha256(
+        json.dumps([settings, key.hash if key else "", contents], sort_keys=True).encode()
+    ).hexdigest()
+    prefix = f"{training.dataset}-{training.model}-{training.fusion}"
+    return f"{prefix}-{digest[:8]}-f{training.fold}-s{training.seed}"
 
 
 def contents_digest(store: Store) -> str:
-    """Hexadecimal digest of what a store holds: images, masks, what splits them, and how they were prepared."""
+    """Hexadecimal digest of a store's images, masks, groups and strata, and of their preparation."""
     rows = sorted(
         (info.id, info.group, info.stratum, info.image_digest.hex(), info.mask_digest.hex())
         for info in store.table
@@ -117,7 +119,7 @@ def contents_digest(store: Store) -> str:
 
 
 def _attempt(planned: PlannedRow, step: Callable[[], PlannedRow]) -> PlannedRow:
-    """The row one step further, or with the reason why it gets no further."""
+    """The row after the next step of planning, or with the reason why it cannot be run."""
     if planned.why_not:
         return planned
     try:
@@ -127,7 +129,7 @@ def _attempt(planned: PlannedRow, step: Callable[[], PlannedRow]) -> PlannedRow:
 
 
 def _draft(
-    ablation: Ablation, row: Row, dataset: str, config: AblateConfig, progress: Progress, synchronised: set[str]
+    ablation: Ablation, row: Row, dataset: str, config: AblateConfig, progress: Progress, synced: set[str]
 ) -> PlannedRow:
     stain = row.stain or config.stain or stain_of(dataset)
     plain = plain_name(dataset)
@@ -137,10 +139,10 @@ def _draft(
         training = _training(ablation, row, planned.dataset, config)
         with torch.device("meta"):
             n_parameters = sum(parameter.numel() for parameter in build_network(training).parameters())
-        if training.dataset not in synchronised:
-            synchronise_images(training, progress)
-            synchronised.add(training.dataset)
-        n_encoded = embed_what_is_missing(training, progress)
+        if training.dataset not in synced:
+            sync_images(training, progress)
+            synced.add(training.dataset)
+        n_encoded = embed_missing(training, progress)
         return replace(planned, training=training, n_parameters=n_parameters, n_encoded=n_encoded)
 
     return _attempt(planned, embedded)
@@ -148,7 +150,7 @@ def _draft(
 
 def _training(ablation: Ablation, row: Row, dataset: str, config: AblateConfig) -> TrainConfig:
     if row.only_with and not getattr(config, row.only_with, None):
-        raise ConfigError(f"This row is of the encoder given with --{row.only_with}, and none was given.")
+        raise ConfigError(f"This row needs the option --{row.only_with}, which was not given.")
     own = row.settings.get("encoder")
     encoder = own or config.encoder or TrainConfig.encoder
     settings = {**ablation.train, **(QUICK if config.quick else {}), **row.settings}
@@ -156,7 +158,7 @@ def _training(ablation: Ablation, row: Row, dataset: str, config: AblateConfig) 
     weights = None if own else config.weights
     training = resolve(TrainConfig, {}, {**settings, **places, "weights": weights, "threads": config.threads})
     if training.fusion != "none" and EncoderSpec.parse(encoder, weights).architecture == "random":
-        raise ConfigError(f"The encoder {encoder} has random weights: a score under its guidance would say nothing.")
+        raise ConfigError(f"The encoder {encoder} has random weights: a score with its guidance would be meaningless.")
     return training
 
 
@@ -164,14 +166,14 @@ def _with_runs(
     ablation: Ablation, planned: PlannedRow, config: AblateConfig, before: Sequence[PlannedRow]
 ) -> PlannedRow:
     training = planned.training
-    if training is None:  # the draft has said why
+    if training is None:  # why_not says why
         return planned
     store = open_store(training.cache, training.dataset)
     most = n_folds(split_rows(store), dataset=training.dataset, protocol=training.split)
     folds = config.folds or (1 if config.quick else ablation.folds_of(plain_name(training.dataset)))
     shared = _quick(training, store) if config.quick else training
     key, contents = find_key(store, training), contents_digest(store)
-    if training.views not in ("identity", "d4"):  # of these the name says all there is to say
+    if training.views not in ("identity", "d4"):  # these are defined by their name
         variants = {name: view.described for name, view in open_views(store, key, training, ()).items()}
         contents = hashlib.sha256(json.dumps([contents, variants], sort_keys=True).encode()).hexdigest()
     present = [info.id for info in store.table if info.present]
@@ -183,27 +185,28 @@ def _with_runs(
         for fold in range(min(folds, most))
         for seed in config.seeds or ablation.seeds
     ]
-    runs = tuple(replace(one, run=config.runs / run_folder_name(one, key, contents)) for one in repeats)
+    runs = tuple(replace(run, run=config.runs / run_folder_name(run, key, contents)) for run in repeats)
     _check_same_tests(store, runs, next((row for row in before if row.runs), None))
     return replace(planned, runs=runs)
 
 
 def _check_same_tests(store: Store, runs: Sequence[TrainConfig], first: PlannedRow | None) -> None:
-    """Refuse a row that is tested on other images than the first one, before hours go into it."""
+    """Refuse a row that is tested on other images than the first row, before hours are spent on it."""
     if first is None:
         return
     other = open_store(first.runs[0].cache, first.dataset)
-    for one, its in zip(runs, first.runs, strict=False):
-        if set(make_split(store, one).test) != set(make_split(other, its).test):
+    for run, reference in zip(runs, first.runs, strict=False):
+        if set(make_split(store, run).test) != set(make_split(other, reference).test):
             raise ConfigError(
-                f"In fold {one.fold} this row would be tested on other images than the row {first.row.name!r}: its "
-                f"protocol is {one.split!r}, that row's {its.split!r}, its store {store.location}, that row's "
-                f"{other.location}. Rows of one table share their test images; make a table of its own."
+                f"In fold {run.fold} this row would be tested on other images than the row {first.row.name!r}: its "
+                f"protocol is {run.split!r} and its store {store.location}, those of the other row are "
+                f"{reference.split!r} and {other.location}. All rows of a table have the same test images; put this "
+                "row into another table."
             )
 
 
 def _quick(training: TrainConfig, store: Store) -> TrainConfig:
-    """Bound what a run looks at: as many images in all, however many the data set has; the same for all folds."""
+    """Bound the number of images that a run sees, whatever the size of the data set; the same for all folds."""
     parts = make_split(store, training)
     n_train, n_validation = len(parts.train), len(parts.validation)
     epochs = min(max(training.epochs, training.epochs * QUICK_IMAGES // n_train // 2), MOST_QUICK_EPOCHS)
@@ -216,7 +219,7 @@ def _quick(training: TrainConfig, store: Store) -> TrainConfig:
 
 
 def all_runs(rows: Sequence[PlannedRow]) -> list[TrainConfig]:
-    """Every run once, the first fold of all rows first: what is stopped early leaves rows that can be compared."""
+    """Every run once, fold by fold over all rows: if training is stopped early, the rows can still be compared."""
     by_folder: dict[Path, TrainConfig] = {}
     for run in sorted((run for row in rows for run in row.runs), key=lambda run: (run.fold, run.seed)):
         by_folder.setdefault(run.folder, run)

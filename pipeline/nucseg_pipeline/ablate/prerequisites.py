@@ -1,4 +1,4 @@
-"""What the trainings of a row read of a store, and bringing in what is not there yet."""
+"""Embed what the trainings of a row read and the store does not have yet."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from nucseg_pipeline.runs.selection import (
 )
 
 
-def synchronise_images(training: TrainConfig, progress: Progress) -> None:
-    """Bring the images of a store to what its data set is now, where that is at hand; else the store must do.
+def sync_images(training: TrainConfig, progress: Progress) -> None:
+    """Bring the images of a store up to date with its data set, if that is available; else use the store as it is.
 
-    An `embed` that was interrupted has left some of the images: a table on these would look like one on all.
+    An interrupted `embed` leaves a part of the images: a table on these would look like one on all of them.
     """
     try:
         store = open_store(training.cache, training.dataset)
     except StoreNotFound:
-        embed(_embedding(training, encoder=NO_ENCODER), progress)
+        embed(_embed_config(training, encoder=NO_ENCODER), progress)
         return
     is_drawn = layout_name(training.dataset) == SYNTHETIC
     if not is_drawn and find_folder(training.dataset, store.source) is not None:
-        embed(_embedding(training, encoder=NO_ENCODER), progress)
+        embed(_embed_config(training, encoder=NO_ENCODER), progress)
 
 
-def embed_what_is_missing(training: TrainConfig, progress: Progress) -> int:
-    """Embed what a training reads and the store has not, images and exact views; how many embeddings were made.
+def embed_missing(training: TrainConfig, progress: Progress) -> int:
+    """Embed what a training reads and the store lacks, images and exact views; return the number of new embeddings.
 
-    No encoder need be at hand for what is there.
+    The encoder is needed only if something is missing.
     """
-    needed = [_embedding(training)]
+    needed = [_embed_config(training)]
     if training.views != "identity":
         needed.append(replace(needed[0], views=training.views))
     elif needs_channel_mixing(training):
         needed.append(replace(needed[0], views="d4", view_images=ENOUGH_EXACT_IMAGES))
-    return sum(0 if _is_there(training, one.views) else embed(one, progress).n_encoded for one in needed)
+    return sum(0 if _is_cached(training, config.views) else embed(config, progress).n_encoded for config in needed)
 
 
-def _embedding(training: TrainConfig, encoder: str | None = None) -> EmbedConfig:
-    """What stage one is asked for, so that a training has what it reads."""
+def _embed_config(training: TrainConfig, encoder: str | None = None) -> EmbedConfig:
+    """The configuration of stage one that makes what a training reads."""
     return EmbedConfig(
         dataset=training.dataset,
         encoder=encoder or training.encoder,
@@ -63,13 +63,16 @@ def _embedding(training: TrainConfig, encoder: str | None = None) -> EmbedConfig
     )
 
 
-def _is_there(training: TrainConfig, views: str) -> bool:
+def _is_cached(training: TrainConfig, views: str) -> bool:
     store = open_store(training.cache, training.dataset)
     present = tuple(info.id for info in store.table if info.present)
     try:
         key = find_key(store, training)
         open_embeddings(store, key, present)
-        if key is not None and views not in ("identity", training.views):  # not read, but learned from
+        if key is not None and views not in (
+            "identity",
+            training.views,
+        ):  # not read by the training, but mixing is learned from them
             return len(rows_with_all_views(store, key, present)) >= min(ENOUGH_EXACT_IMAGES, len(present))
         if views != "identity":
             open_views(store, key, training, present)

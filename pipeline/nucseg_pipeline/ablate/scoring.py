@@ -23,60 +23,60 @@ from nucseg_pipeline.runs.folder import RunFolder
 def score_table(
     dataset: str,
     rows: Sequence[PlannedRow],
-    outcomes: Mapping[Path, JobResult],
+    results: Mapping[Path, JobResult],
     ablation: Ablation,
     config: AblateConfig,
     progress: Progress,
 ) -> Table:
-    """Score what is finished of one data set and put it beside what is published.
+    """Score the finished runs of one data set and add the published scores.
 
-    All rows are scored on the folds and seeds that each of them has finished. Writes the report behind the table into a
-    folder of the table's, named after the data set. What cannot be scored is told in its rows: hours of training must
-    not end without a table.
+    All rows are scored on the folds and seeds that every row has finished. Writes the report on these runs into a
+    folder named after the data set. If scoring fails, the rows state the reason: hours of training must not end without
+    a table.
     """
     try:
-        return _scored(dataset, rows, outcomes, ablation, config, progress)
+        return _score(dataset, rows, results, ablation, config, progress)
     except (NucsegError, CacheError) as error:
-        why = f"its runs are finished, and cannot be scored: {error}"
-        told = [_without_scores(row, dataset, outcomes) for row in rows]
+        why = f"its runs are finished but cannot be scored: {error}"
+        unscored = [_without_scores(row, dataset, results) for row in rows]
         return Table(
-            dataset=dataset, rows=tuple(replace(row, why=why) if row.status == FAILED else row for row in told)
+            dataset=dataset, rows=tuple(replace(row, why=why) if row.status == FAILED else row for row in unscored)
         )
 
 
-def _scored(
+def _score(
     dataset: str,
     rows: Sequence[PlannedRow],
-    outcomes: Mapping[Path, JobResult],
+    results: Mapping[Path, JobResult],
     ablation: Ablation,
     config: AblateConfig,
     progress: Progress,
 ) -> Table:
-    finished = {row.row.name: [run for run in row.runs if not outcomes[run.folder].error] for row in rows}
+    finished = {row.row.name: [run for run in row.runs if not results[run.folder].error] for row in rows}
     finished = {name: runs for name, runs in finished.items() if runs}
     repeats = common_repeats([frozenset((run.fold, run.seed) for run in runs) for runs in finished.values()])
     scored = {name: [run for run in runs if (run.fold, run.seed) in repeats] for name, runs in finished.items()}
     own, same_as = _own_runs({name: runs for name, runs in scored.items() if runs})
-    findings = _findings(dataset, own, same_as, ablation.baseline, config, progress) if own else None
+    if not own:
+        unscored = tuple(_without_scores(row, dataset, results) for row in rows)
+        return Table(dataset=dataset, rows=unscored, notes=_excluded_repeats(finished, repeats))
+    baseline = _baseline(own, same_as, ablation.baseline)
+    summary = _report(dataset, own, baseline, config, progress)
     return Table(
         dataset=dataset,
-        protocol=findings.protocol if findings else "",
-        n_images=findings.n_images if findings else 0,
-        n_groups=findings.n_groups if findings else 0,
-        baseline=_baseline(own, same_as, ablation.baseline),
-        rows=tuple(_row(row, dataset, scored, same_as, outcomes, findings) for row in rows),
-        all_background=findings.all_background if findings else {},
-        notes=(
-            *_left_out(finished, repeats),
-            *(findings.warnings if findings else ()),
-            *(findings.notes if findings else ()),
-        ),
-        report=f"{dataset}/report.html" if findings else "",
+        protocol=summary.protocol,
+        n_images=summary.n_images,
+        n_groups=summary.n_groups,
+        baseline=baseline,
+        rows=tuple(_row(row, dataset, scored, same_as, results, summary) for row in rows),
+        all_background=summary.all_background,
+        notes=(*_excluded_repeats(finished, repeats), *summary.warnings, *summary.notes),
+        report=f"{dataset}/report.html",
     )
 
 
 def _own_runs(scored: Mapping[str, list[TrainConfig]]) -> tuple[dict[str, list[TrainConfig]], dict[str, str]]:
-    """Rows with runs of their own, and the others: row -> row with the very same runs."""
+    """Rows with runs of their own, and row -> earlier row for rows with the same runs."""
     own: dict[str, list[TrainConfig]] = {}
     same_as: dict[str, str] = {}
     for name, runs in scored.items():
@@ -91,37 +91,35 @@ def _own_runs(scored: Mapping[str, list[TrainConfig]]) -> tuple[dict[str, list[T
 
 def _baseline(own: Mapping[str, object], same_as: Mapping[str, str], wanted: str) -> str:
     name = same_as.get(wanted, wanted)
-    return name if name in own else next(iter(own), "")
+    return name if name in own else next(iter(own))
 
 
-def _findings(
-    dataset: str,
-    own: Mapping[str, Sequence[TrainConfig]],
-    same_as: Mapping[str, str],
-    baseline: str,
-    config: AblateConfig,
-    progress: Progress,
+def _report(
+    dataset: str, own: Mapping[str, Sequence[TrainConfig]], baseline: str, config: AblateConfig, progress: Progress
 ) -> ReportSummary:
     named = {_run_name(name, run, runs): run for name, runs in own.items() for run in runs}
-    chosen = _baseline(own, same_as, baseline)
     result = report(
         ReportConfig(
             runs=tuple(run.folder for run in named.values()),
             names=tuple(named),
-            baseline=_run_name(chosen, own[chosen][0], own[chosen]),
+            baseline=_run_name(baseline, own[baseline][0], own[baseline]),
             grid=config.grid,
             cache=config.cache,
             out=config.folder / dataset,
+            device=config.device,
         ),
         progress,
     )
-    return result.findings[0]
+    return result.summaries[0]
 
 
 def _run_name(row: str, run: TrainConfig, runs: Sequence[TrainConfig]) -> str:
-    """Name a run of a row in the report: repeats end in what they differ in, which the row's own name then loses."""
-    differ = [field for field in ("fold", "seed") if len({getattr(one, field) for one in runs}) > 1]
-    return " ".join([row, *(f"{field} {getattr(run, field)}" for field in differ)])
+    """Name a run in the report: the row's name, and fold and seed if the row's runs differ in them.
+
+    The report drops fold and seed again when it names the configuration.
+    """
+    differing = [field for field in ("fold", "seed") if len({getattr(other, field) for other in runs}) > 1]
+    return " ".join([row, *(f"{field} {getattr(run, field)}" for field in differing)])
 
 
 def _row(
@@ -129,33 +127,33 @@ def _row(
     dataset: str,
     scored: Mapping[str, Sequence[TrainConfig]],
     same_as: Mapping[str, str],
-    outcomes: Mapping[Path, JobResult],
-    findings: ReportSummary | None,
+    results: Mapping[Path, JobResult],
+    summary: ReportSummary,
 ) -> TableRow:
-    made, name = _without_scores(planned, dataset, outcomes), planned.row.name
+    row, name = _without_scores(planned, dataset, results), planned.row.name
     runs = scored.get(name, ())
-    if not runs or findings is None:
-        return made
-    theirs = same_as.get(name, name)
-    found = _of_runs(findings, [_run_name(theirs, run, runs) for run in runs])
-    compared = next((one for one in findings.comparisons if one.name == found.name), None)
+    if not runs:
+        return row
+    reported_as = same_as.get(name, name)
+    configuration = _with_runs(summary, [_run_name(reported_as, run, runs) for run in runs])
+    comparison = next((item for item in summary.comparisons if item.name == configuration.name), None)
     return replace(
-        made,
+        row,
         status=DONE,
-        why=_partly(planned, outcomes, made.why),
+        why=_partly_failed(planned, results, row.why),
         same_as=same_as.get(name, ""),
         runs=tuple(str(run.folder) for run in runs),
-        repeats=found.repeats,
-        metrics=found.metrics,
-        spreads=found.spreads,
-        spread_over=found.spread_over,
-        differences=compared.differences if compared else {},
+        repeats=configuration.repeats,
+        metrics=configuration.metrics,
+        spreads=configuration.spreads,
+        spread_over=configuration.spread_over,
+        differences=comparison.differences if comparison else {},
     )
 
 
-def _without_scores(planned: PlannedRow, dataset: str, outcomes: Mapping[Path, JobResult]) -> TableRow:
-    """What can be said of a row before it is scored: of one that failed, why."""
-    errors = [f"{run.name}: {outcomes[run.folder].error}" for run in planned.runs if outcomes[run.folder].error]
+def _without_scores(planned: PlannedRow, dataset: str, results: Mapping[Path, JobResult]) -> TableRow:
+    """The row before it is scored, with the errors of its runs."""
+    errors = [f"{run.name}: {results[run.folder].error}" for run in planned.runs if results[run.folder].error]
     no_common = "its finished runs are of other folds or seeds than those of the other rows"
     return TableRow(
         name=planned.row.name,
@@ -168,23 +166,26 @@ def _without_scores(planned: PlannedRow, dataset: str, outcomes: Mapping[Path, J
     )
 
 
-def _partly(planned: PlannedRow, outcomes: Mapping[Path, JobResult], why: str) -> str:
-    n_failed = sum(bool(outcomes[run.folder].error) for run in planned.runs)
+def _partly_failed(planned: PlannedRow, results: Mapping[Path, JobResult], why: str) -> str:
+    n_failed = sum(bool(results[run.folder].error) for run in planned.runs)
     return f"{n_failed} of {len(planned.runs)} runs failed: {why}" if n_failed else ""
 
 
-def _left_out(finished: Mapping[str, Sequence[TrainConfig]], repeats: frozenset[tuple[int, int]]) -> tuple[str, ...]:
-    """Say which folds and seeds are scored, where some rows have finished more."""
+def _excluded_repeats(
+    finished: Mapping[str, Sequence[TrainConfig]], repeats: frozenset[tuple[int, int]]
+) -> tuple[str, ...]:
+    """Say which folds and seeds are scored, if some rows have finished more."""
     most = {(run.fold, run.seed) for runs in finished.values() for run in runs}
     if most == repeats:
         return ()
     kept = ", ".join(f"fold {fold} seed {seed}" for fold, seed in sorted(repeats)) or "none"
-    return (f"Of {len(most)} repeats that were finished, the rows are scored on those that all of them have: {kept}.",)
+    return (f"Of {len(most)} finished repeats, the rows are scored on those that all of them have: {kept}.",)
 
 
-def _of_runs(findings: ReportSummary, names: Iterable[str]) -> ConfigurationSummary:
+def _with_runs(summary: ReportSummary, names: Iterable[str]) -> ConfigurationSummary:
+    """The configuration of a report that has the runs of these names."""
     wanted = set(names)
-    return next(one for one in findings.configurations if wanted & set(one.runs))
+    return next(configuration for configuration in summary.configurations if wanted & set(configuration.runs))
 
 
 def _training_seconds(run: TrainConfig) -> float:

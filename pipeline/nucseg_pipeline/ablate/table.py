@@ -1,4 +1,4 @@
-"""The table: what each row scores, against the baseline and beside what was published."""
+"""The table: scores of each row, differences from the baseline, and published scores."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from nucseg_pipeline.ablate.table_recipe import Ablation
 FORMAT = 1
 """Number of the format of ablation.json."""
 
-SHOWN = ("dice", "aji", "pq", "miou", "dice_weighted", "iou_weighted")
-"""Metrics of the table; the reports behind it have all."""
+TABLE_METRICS = ("dice", "aji", "pq", "miou", "dice_weighted", "iou_weighted")
+"""Metrics of the table; the reports on its runs have all."""
 
 DIFFERENCES = ("dice", "aji", "pq")
 """Metrics whose paired differences from the baseline are shown."""
 
-PUBLISHED_BESIDE = {"dice": "dice_weighted", "miou": "iou_weighted"}
-"""What a published number is to be held against: the published code weighs scores by class."""
+PUBLISHED_AS = {"dice": "dice_weighted", "miou": "iou_weighted"}
+"""Published metric -> our metric to compare it with: the published code weights scores by class."""
 
 NOT_RUN, FAILED, DONE = "not run", "failed", "done"
 
@@ -34,7 +34,7 @@ class TableRow:
     why: str = ""
     """Why there are no scores, or not all."""
     same_as: str = ""
-    """Name of the row that the very same runs stand in; empty if they are its own."""
+    """Name of an earlier row with the same runs; empty if there is none."""
     runs: tuple[str, ...] = ()
     """Folders of the runs that are scored."""
     repeats: str = ""
@@ -46,9 +46,9 @@ class TableRow:
     published: Mapping[str, float] = field(default_factory=dict)
     n_parameters: int = 0
     n_encoded: int = 0
-    """Images that went through the encoder for this row."""
+    """Images that were encoded for this row."""
     seconds: float = 0.0
-    """Wall time of the training of all of its runs, whenever they were trained."""
+    """Wall time of training, summed over all of its runs, also those trained earlier."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +64,22 @@ class Table:
     all_background: Mapping[str, Interval] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     report: str = ""
-    """The report behind the table, from the table's folder; empty if no row was run."""
+    """Path of the report on the runs, relative to the table's folder; empty if no row was run."""
 
     @property
     def done(self) -> tuple[TableRow, ...]:
-        """The rows that have scores."""
+        """The rows with scores."""
         return tuple(row for row in self.rows if row.status == DONE)
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The table for every data set, and how it was made."""
+    """The table of every data set, and its provenance."""
 
     ablation: Ablation
     tables: tuple[Table, ...]
     settings: Mapping[str, Any]
-    """What all rows were trained with."""
+    """Settings that all rows were trained with."""
     quick: bool
     grid: str
     command: str
@@ -109,7 +109,7 @@ class Tables:
 
 
 def common_repeats(finished: Sequence[frozenset[tuple[int, int]]]) -> frozenset[tuple[int, int]]:
-    """The (fold, seed) pairs that every row has, so that all are scored on the same images; empty without rows."""
+    """The (fold, seed) pairs that every row has: all rows are scored on the same images. Empty without rows."""
     if not finished:
         return frozenset()
     return frozenset.intersection(*finished)

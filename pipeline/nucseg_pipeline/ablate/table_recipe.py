@@ -1,4 +1,4 @@
-"""The recipe of a table: its rows, what they have in common, and what was published."""
+"""The recipe of a table: its rows, their shared settings, and published scores."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ from nucseg_pipeline.config.checks import check_dataset, check_seed
 from nucseg_pipeline.config.recipe import checked, read_recipe
 
 PLANNED = frozenset({"dataset", "fold", "seed", "cache", "run", "resume", "threads", "device", "weights"})
-"""Fields of a training that the plan of a table sets; its recipe may not."""
+"""Training fields that the table sets itself; its recipe may not."""
 
 MOST_ROWS = 1000
 
 PUBLISHED_METRICS = ("dice", "miou")
-"""What the papers report."""
+"""Metrics that the papers report."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the table, that is one configuration and its repeats."""
+    """One row of the table: a configuration and its repeats."""
 
     name: str
     settings: Mapping[str, Any]
-    """Fields of `TrainConfig` in which it differs from the others."""
+    """Fields of `TrainConfig` that differ from the other rows."""
     stain: str = ""
     """Stain normalisation of the images; empty takes that of the table."""
     only_with: str = ""
-    """Name of an option without which the row is left out; empty if it always stands."""
+    """Name of an option that the row needs; empty if it needs none."""
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Data set -> metric -> what the paper reports."""
+    """Data set -> metric -> published score."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """What a recipe says of its table."""
+    """The content of a table's recipe."""
 
     name: str
     title: str
     source: str = ""
-    """Where the table was published; empty if it is our own."""
+    """Where the table was published; empty if it was not."""
     published_note: str = ""
     """Metric and protocol of the published numbers."""
     datasets: tuple[str, ...]
     baseline: str
     """Name of the row that the others are compared with."""
     folds: Mapping[str, int] = field(default_factory=dict)
-    """Data set -> the first so many folds of its protocol; of one that is not named all."""
+    """Data set -> number of folds of its protocol; all folds if it is not listed."""
     seeds: tuple[int, ...] = (0,)
     rows: tuple[Row, ...]
     train: Mapping[str, Any]
     """Fields of `TrainConfig` that all rows share."""
 
     def folds_of(self, dataset: str) -> int:
-        """How many folds of a data set's protocol, at most."""
+        """Most folds of a data set's protocol to run."""
         return self.folds.get(dataset, sys.maxsize)
 
 
@@ -70,12 +70,13 @@ def load_ablation(name_or_path: str) -> Ablation:
     A [grid] names fields of a training with a list of values each; every combination is a row.
 
     Raises:
-        ConfigError: no such recipe, or something in it that no table can be made of.
+        ConfigError: there is no such recipe, or it is invalid.
     """
     tables = read_recipe(name_or_path)
     if "ablation" not in tables:
         raise ConfigError(
-            f"{name_or_path} is not the recipe of a table: it has no [ablation]. It may be one for `nucseg train`."
+            f"{name_or_path} is not the recipe of a table: it has no [ablation]. Recipes without [ablation] are for "
+            "`nucseg train`."
         )
     _check_names(tables, ("ablation", "train", "row", "grid"), str(name_or_path))
     about = _table(tables, "ablation", str(name_or_path))
@@ -87,10 +88,10 @@ def load_ablation(name_or_path: str) -> Ablation:
     names = [row.name for row in rows]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
-        raise ConfigError(f"{name_or_path}: two rows are called {doubled[0]!r}. Give each a name of its own.")
+        raise ConfigError(f"{name_or_path}: two rows are called {doubled[0]!r}. Give each row its own name.")
     baseline = str(about.get("baseline", names[0]))
     if baseline not in names:
-        raise ConfigError(f"{where}: the baseline {baseline!r} is no row. {known(baseline, names)}")
+        raise ConfigError(f"{where}: the baseline {baseline!r} is not a row. {known(baseline, names)}")
     return Ablation(
         name=str(name_or_path).rpartition("/")[2].removesuffix(".toml"),
         title=_text(about, "title", where) or names[0],
@@ -107,7 +108,7 @@ def load_ablation(name_or_path: str) -> Ablation:
 
 def _rows(tables: object, where: str) -> Iterator[Row]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        raise ConfigError(f"{where}: rows are written as [[row]], each with a name.")
+        raise ConfigError(f"{where}: rows must be written as [[row]], each with a name.")
     for position, table in enumerate(tables, start=1):
         given = dict(table)
         name = given.pop("name", "")
@@ -129,8 +130,8 @@ def _grid(axes: object, where: str) -> Iterator[Row]:
     n_rows = math.prod(map(len, axes.values()))
     if n_rows > MOST_ROWS:
         raise ConfigError(
-            f"{where}, [grid]: its values make {n_rows:,} rows, more than the {MOST_ROWS:,} of a table that anybody "
-            "reads. Leave some of them out."
+            f"{where}, [grid]: its values make {n_rows:,} rows, more than the {MOST_ROWS:,} that a "
+            "table may have. Leave some of them out."
         )
     for values in product(*axes.values()) if axes else ():
         given = dict(zip(axes, values, strict=True))
@@ -143,8 +144,8 @@ def _settings(values: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     planned = sorted(set(values) & PLANNED)
     if planned:
         raise ConfigError(
-            f"{planned[0]!r} in {where}: a table sets it itself. Data sets, folds and seeds stand in [ablation]; the "
-            "rest are options of `nucseg ablate`."
+            f"{planned[0]!r} in {where}: a table sets it itself. Data sets, folds and seeds go into [ablation]; the "
+            "others are options of `nucseg ablate`."
         )
     return checked(TrainConfig, values, where)
 
@@ -177,7 +178,7 @@ def _folds(about: Mapping[str, Any], where: str) -> Mapping[str, int]:
 
 
 def _each(values: Sequence[Any], check: Callable[[Any], None], where: str) -> tuple[Any, ...]:
-    """The values, without repetition. ConfigError if one does not pass the check."""
+    """The values, without duplicates. ConfigError if a value does not pass the check."""
     for value in values:
         try:
             check(value)

@@ -51,20 +51,22 @@ def run_ablate(config: AblateConfig) -> None:
     from nucseg_pipeline.ablate.stage import ablate as ablate_stage
 
     with progress_bar() as embedding:
-        result = ablate_stage(config, _watcher(embedding))
+        result = ablate_stage(config, _callbacks(embedding))
     for dataset_table in result.tables.tables:
         _print_table(dataset_table)
     notes(list(dict.fromkeys(note for dataset_table in result.tables.tables for note in dataset_table.notes)))
     out.print(f"{result.n_trained} trained, {result.n_skipped} finished before, {result.n_failed} failed")
     out.print(f"table: {result.page}")
-    if not result.is_whole:
+    if not result.is_complete:
         raise typer.Exit(FAILED)
 
 
-def _watcher(bar: Progress) -> AblateCallbacks:
+def _callbacks(bar: Progress) -> AblateCallbacks:
     from nucseg_pipeline.ablate.stage import AblateCallbacks
 
-    return AblateCallbacks(embedding=bar, planned=_planned, started=_started, told=_told, ended=_ended, scoring=bar)
+    return AblateCallbacks(
+        on_embed=bar, on_plan=_planned, on_start=_started, on_output=_printed, on_finish=_ended, on_score=bar
+    )
 
 
 def _planned(row: PlannedRow) -> None:
@@ -79,20 +81,20 @@ def _started(run: TrainConfig, position: str) -> None:
     out.print(f"run {position}: {run.name}")
 
 
-def _told(run: TrainConfig, line: str) -> None:
+def _printed(run: TrainConfig, line: str) -> None:
     if line.startswith("epoch "):
         out.print(f"  {run.name}: {line}")
 
 
-def _ended(run: TrainConfig, outcome: JobResult) -> None:
-    how = f"failed: {outcome.error}" if outcome.error else "finished"
-    out.print(f"  {run.name}: {how}, {clock(outcome.seconds)}")
+def _ended(run: TrainConfig, result: JobResult) -> None:
+    how = f"failed: {result.error}" if result.error else "finished"
+    out.print(f"  {run.name}: {how}, {clock(result.seconds)}")
 
 
 def _print_table(found: Table) -> None:
-    from nucseg_pipeline.ablate.markdown import HEADINGS, difference, published
+    from nucseg_pipeline.ablate.output import HEADINGS, published
     from nucseg_pipeline.ablate.table import DONE
-    from nucseg_pipeline.formatting import number
+    from nucseg_pipeline.formatting import difference, number
 
     rows = []
     for row in found.rows:

@@ -70,7 +70,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class Commands(TyperGroup):
-    """The commands; every error that the user can act on becomes one message and exit status 1."""
+    """The commands; every error that the user can act on becomes one message and exit status 1, or its own."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; see the class."""
@@ -86,7 +86,7 @@ class Commands(TyperGroup):
             if not _is_for_the_user(error):
                 raise
             err.print(Text.assemble(("error: ", "bold red"), self._message(error, ctx.invoked_subcommand)))
-            raise typer.Exit(FAILED) from None
+            raise typer.Exit(getattr(error, "exit_status", FAILED)) from None
 
     def _message(self, error: BaseException, command: str) -> str:
         from nucseg.adaptive_batch import lacks_memory, reason

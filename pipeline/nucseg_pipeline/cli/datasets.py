@@ -68,9 +68,9 @@ def datasets(
 
 
 def _show_all(cache: str) -> None:
-    from nucseg_pipeline.datasets.status import survey
+    from nucseg_pipeline.datasets.status import dataset_statuses
 
-    statuses = survey(cache)
+    statuses = dataset_statuses(cache)
     listing = _wide_table(statuses) if out.width >= _WIDE else _narrow_table(statuses)
     listing.title, listing.show_lines = None, True
     for column in listing.columns:
@@ -128,7 +128,7 @@ def _state(status: DatasetStatus) -> str:
 def _in_cache(status: DatasetStatus) -> str:
     from nucseg_pipeline.datasets.status import first_sentence
 
-    cached = status.holding
+    cached = status.cached
     if cached is None:
         return "-"
     if cached.problem:
@@ -138,9 +138,9 @@ def _in_cache(status: DatasetStatus) -> str:
 
 def _show(name: str, source: Path | None, cache: str, *, read: bool) -> None:
     from nucseg.errors import DataError
-    from nucseg_pipeline.datasets.status import check, find
+    from nucseg_pipeline.datasets.status import check, find_dataset
 
-    status = find(name, cache, source)
+    status = find_dataset(name, cache, source)
     out.print(status.release.title if status.name == status.release.name else name)
     for label, text in _known_facts(status):
         out.print(_labelled(label, _wrapped(text)))
@@ -160,7 +160,7 @@ def _show(name: str, source: Path | None, cache: str, *, read: bool) -> None:
 
 
 def _known_facts(status: DatasetStatus) -> list[tuple[str, str]]:
-    from nucseg_pipeline.datasets.status import cost, protocol_here
+    from nucseg_pipeline.datasets.status import protocol_with_folds, size_summary
 
     release = status.release
     return [
@@ -169,8 +169,8 @@ def _known_facts(status: DatasetStatus) -> list[tuple[str, str]]:
         ("licence", release.licence),
         ("to get it", "\n".join(f"{number}. {step}" for number, step in enumerate(release.instructions, 1))),
         ("layout", "\n".join(release.layout)),
-        ("protocol", protocol_here(status)),
-        ("cost", cost(status)),
+        ("protocol", protocol_with_folds(status)),
+        ("cost", size_summary(status)),
     ]
 
 
@@ -179,7 +179,7 @@ def _place_facts(status: DatasetStatus, source: Path | None) -> list[tuple[str, 
     from nucseg_pipeline.datasets.locate import FOLDER, SYNTHETIC, places
     from nucseg_pipeline.datasets.status import NOT_FOUND
 
-    cached, release = status.holding, status.release
+    cached, release = status.cached, status.release
     looked = [source] if source else places(status.name, cached.source if cached else "")
     own = release.name == FOLDER
     by = "put" if own else f"`nucseg fetch {release.name}` gets it; or put"

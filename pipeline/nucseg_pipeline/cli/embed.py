@@ -9,8 +9,7 @@ from nucseg_pipeline.cli.options import options_from
 from nucseg_pipeline.config import EmbedConfig
 
 if TYPE_CHECKING:
-    from nucseg_pipeline.embed.encode import Duration
-    from nucseg_pipeline.embed.estimate import Storage
+    from nucseg_pipeline.embed.estimate import DiskEstimate, TimeEstimate
     from nucseg_pipeline.embed.stage import EmbedResult
 
 
@@ -40,10 +39,10 @@ def run_embed(config: EmbedConfig) -> None:
     with progress_bar() as progress:
         result = embed_stage(config, progress, _print_estimate)
     notes(result.notes)
-    changes = result.synchronised
+    changes = result.sync
     out.print(
         f"{changes.n_images} images: {changes.new} new, {changes.changed} changed, {changes.vanished} vanished, "
-        f"{changes.returned} returned, {changes.mended} mended"
+        f"{changes.returned} returned, {changes.repaired} repaired"
     )
     rate = f" in {result.seconds:.1f} s, {result.n_encoded / result.seconds:.2f} images/s" if result.n_encoded else ""
     if result.key is None:
@@ -60,12 +59,12 @@ def _print_views(result: EmbedResult) -> None:
         out.print(f"  {view.name}: {view.n_encoded} encoded, {view.n_embedded} embedded")
 
 
-def _print_estimate(estimate: Storage | Duration) -> None:
+def _print_estimate(estimate: DiskEstimate | TimeEstimate) -> None:
     """Print the disk space or the time that the missing embeddings will take."""
-    from nucseg_pipeline.embed.estimate import Storage, shown_size
+    from nucseg_pipeline.embed.estimate import DiskEstimate, format_size
 
-    if isinstance(estimate, Storage):
-        free = "" if estimate.free_bytes is None else f"; {shown_size(estimate.free_bytes)} are free"
-        out.print(f"{estimate.n_embeddings} embeddings to make, about {shown_size(estimate.n_bytes)} on disk{free}")
+    if isinstance(estimate, DiskEstimate):
+        free = "" if estimate.free_bytes is None else f"; {format_size(estimate.free_bytes)} are free"
+        out.print(f"{estimate.n_embeddings} embeddings to make, about {format_size(estimate.n_bytes)} on disk{free}")
     else:
         out.print(f"about {clock(estimate.seconds)} for the {estimate.n_left} that are left")

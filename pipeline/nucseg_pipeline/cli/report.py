@@ -52,8 +52,8 @@ def run_report(config: ReportConfig) -> None:
 
     with progress_bar() as progress:
         result = report_stage(config, progress)
-    notes(list(dict.fromkeys(line for found in result.findings for line in (*found.warnings, *found.notes))))
-    for found in result.findings:
+    notes(list(dict.fromkeys(line for found in result.summaries for line in (*found.warnings, *found.notes))))
+    for found in result.summaries:
         _print_scores(found)
     if result.matrix:
         _print_matrix(result.matrix)
@@ -93,13 +93,11 @@ def _print_scores(found: ReportSummary) -> None:
 
 
 def _print_matrix(matrix: Matrix) -> None:
-    from nucseg_pipeline.report.text import at_home
-
     rows = [
         [
             row.name,
             *(
-                _cell(cell["dice"]) + (" *" if at_home(row, column) else "")
+                _cell(cell["dice"]) + (" *" if row.is_own(column) else "")
                 for column, cell in zip(matrix.columns, row.cells, strict=True)
             ),
         ]

@@ -1,1 +1,1 @@
-"""Where data sets and stores are, and what the cache holds of them."""
+"""Where data sets and stores are, and what the cache holds."""

@@ -1,4 +1,4 @@
-"""What a cache holds of a data set, told without reading a sample or an embedding."""
+"""What a cache holds of a data set, found without reading a sample or an embedding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nucseg_pipeline.config import store_location
 
 @dataclass(frozen=True)
 class CachedDataset:
-    """One store."""
+    """The store of a data set."""
 
     location: str
     source: str = ""
@@ -21,11 +21,11 @@ class CachedDataset:
     n_embeddings: int = 0
     """Of all keys and views together."""
     problem: str = ""
-    """Why it cannot be read; empty where it can."""
+    """Why it cannot be read; empty if it can."""
 
 
-def holding(cache: str, name: str) -> CachedDataset | None:
-    """The store of that name in a cache, damaged or not; None where there is none."""
+def cached_dataset(cache: str, name: str) -> CachedDataset | None:
+    """The store of that name in a cache, damaged or not; None if there is none."""
     location, source = store_location(cache, name), ""
     try:
         store = Store.open(location)
@@ -44,7 +44,7 @@ def holding(cache: str, name: str) -> CachedDataset | None:
 
 
 def store_names(cache: str) -> tuple[str, ...]:
-    """Names of the stores in a local cache, sorted; none where it is a URL or cannot be listed."""
+    """Sorted names of the stores in a local cache; none if it is a URL or cannot be listed."""
     folder = local_path(cache)
     try:
         found = [child for child in folder.iterdir() if child.is_dir()] if folder else []

@@ -1,4 +1,4 @@
-"""Where a data set lies: given, remembered by its store, or in one of the known places."""
+"""Where the folder of a data set is: given, recorded in its store, or in one of the known places."""
 
 from __future__ import annotations
 
@@ -9,52 +9,52 @@ from pathlib import Path
 from nucseg.data import DataSet, dataset_names, open_dataset
 from nucseg.data.official_splits import plain_name, stain_of
 from nucseg.errors import ConfigError
-from nucseg_pipeline.datasets.normalised import stained
+from nucseg_pipeline.datasets.normalised import stain_normalised
 
 FOLDER, SYNTHETIC = "folder", "synthetic"
 
 
 def layout_name(dataset: str) -> str:
-    """The known data set that a name is laid out as, `folder` for a name of one's own."""
+    """The known data set whose folder layout a name has; `folder` for any other name."""
     plain = plain_name(dataset)
     return plain if plain in dataset_names() else FOLDER
 
 
 def known_places(dataset: str) -> tuple[Path, ...]:
-    """The folders in which a data set is looked for when none is given."""
+    """The folders that are searched for a data set if none is given."""
     data, plain = os.environ.get("NUCSEG_DATA"), plain_name(dataset)
     return (*((Path(data) / plain,) if data else ()), Path("data") / plain)
 
 
 def places(dataset: str, remembered: str = "") -> tuple[Path, ...]:
-    """The folders in which a data set is looked for, the one that its store remembers first."""
+    """The folders that are searched for a data set, the one recorded in its store first."""
     first = (Path(remembered),) if remembered else ()
     return tuple(dict.fromkeys((*first, *known_places(dataset))))
 
 
 def find_folder(dataset: str, remembered: str = "") -> Path | None:
-    """The first of its places that is there."""
+    """The first of these folders that exists."""
     return next((place for place in places(dataset, remembered) if place.is_dir()), None)
 
 
 def open_source(dataset: str, given: Path | None, remembered: str = "") -> DataSet:
     """List the images of a data set.
 
-    A name that is none of the known data sets is the user's own name for a folder of images and masks. A stain after an
-    "@", as in `nuinsseg@macenko`, changes nothing about where they lie: images are normalised when they are read.
+    A name that is not a known data set stands for a folder of images and masks. A stain after an "@", as in
+    `nuinsseg@macenko`, does not change where the images are: they are normalised when they are read.
 
     Args:
-        dataset: `nuinsseg`, `synthetic`, ..., or any name for a folder of one's own.
+        dataset: `nuinsseg`, `synthetic`, ..., or any name for a folder of images and masks.
         given: the folder that was asked for, if any.
-        remembered: the folder that the store was made from, if any.
+        remembered: the folder recorded in the store, if any.
 
     Raises:
-        ConfigError: no folder is known for the data set, or one was given that it does not need.
-        DataError: the folder is not what the layout says.
+        ConfigError: no folder was found, or one was given for a data set that needs none.
+        DataError: the folder does not have the layout of the data set.
     """
     layout = layout_name(dataset)
     source = given if layout == SYNTHETIC else given or _folder(dataset, remembered)
-    return replace(stained(open_dataset(layout, source), stain_of(dataset)), name=dataset)
+    return replace(stain_normalised(open_dataset(layout, source), stain_of(dataset)), name=dataset)
 
 
 def _folder(dataset: str, remembered: str) -> Path:
@@ -64,7 +64,7 @@ def _folder(dataset: str, remembered: str) -> Path:
     names = dataset_names()
     plain = plain_name(dataset)
     known = "" if plain in names else f" It is none of the known data sets ({', '.join(names)})."
-    fetched = f"`nucseg fetch {plain}` gets it. Or name" if plain in names and plain != FOLDER else "Name"
+    fetched = f"`nucseg fetch {plain}` downloads it. Or name" if plain in names and plain != FOLDER else "Name"
     raise ConfigError(
         f"No folder is known for the data set {dataset!r}; looked in "
         f"{', '.join(map(str, places(dataset, remembered)))}.{known} "

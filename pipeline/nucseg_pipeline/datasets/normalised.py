@@ -1,4 +1,4 @@
-"""Images whose stain is normalised whenever they are read, and the note that names those that could not be."""
+"""Images that are stain-normalised when they are read, and the note that lists those that could not be."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _NOTE = re.compile(r"\d+ images? (?:is|are) left in (?:its|their) own colours, .
 
 
 @dataclass(frozen=True, kw_only=True)
-class StainedEntry(Entry):
-    """An image in the colours of the reference. Masks are those of the original, digests those of the files."""
+class NormalisedEntry(Entry):
+    """An image in the colours of the reference. Its masks and digests are those of the original files."""
 
     original: Entry
     stain: str
     """macenko or reinhard."""
     outcomes: dict[str, str] = field(compare=False, repr=False)
-    """Id -> why the image was left as it is, "" if it was not; of those read so far. Shared by a data set's entries."""
+    """Id -> why the image was not normalised, "" if it was; of those read so far. Shared by a data set's entries."""
 
     def digests(self) -> tuple[bytes, bytes]:
-        """Digests of the original."""
+        """The digests of the original."""
         return self.original.digests()
 
     def read_image(self) -> tuple[NDArray[np.uint8], bytes]:
@@ -42,26 +42,26 @@ class StainedEntry(Entry):
         return replace(sample, image=self._normalised(sample.image)), image_digest, mask_digest
 
     def _normalised(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        found = normalise(image, self.stain)
-        self.outcomes[self.id] = found.unchanged
-        return found.image
+        normalised = normalise(image, self.stain)
+        self.outcomes[self.id] = normalised.unchanged
+        return normalised.image
 
 
-def stained(dataset: DataSet, stain: str) -> DataSet:
-    """The data set with every image normalised when it is read; itself where the stain is none."""
+def stain_normalised(dataset: DataSet, stain: str) -> DataSet:
+    """The data set with every image normalised when it is read; unchanged if the stain is none."""
     if stain == "none":
         return dataset
     outcomes: dict[str, str] = {}
 
-    def entry(original: Entry) -> StainedEntry:
+    def entry(original: Entry) -> NormalisedEntry:
         known: dict[str, Any] = {name: getattr(original, name) for name in ("id", "group", "stratum", "mpp")}
-        return StainedEntry(**known, original=original, stain=stain, outcomes=outcomes)
+        return NormalisedEntry(**known, original=original, stain=stain, outcomes=outcomes)
 
     return replace(dataset, entries=tuple(entry(original) for original in dataset.entries))
 
 
 def note_of(unchanged: Mapping[str, str]) -> tuple[str, ...]:
-    """What a reader has to know of images that could not be normalised, given their ids and the reasons."""
+    """The note on images that could not be normalised, given id -> reason; none if there are none."""
     if not unchanged:
         return ()
     subject = "1 image is left in its" if len(unchanged) == 1 else f"{len(unchanged)} images are left in their"
@@ -70,17 +70,17 @@ def note_of(unchanged: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def unchanged_in(notes: Sequence[str]) -> dict[str, str]:
-    """Id -> reason, from the note of `note_of` among others; empty where there is none."""
+    """Id -> reason, from the note made by `note_of`; empty if it is not among the notes."""
     found = [json.loads(match[1]) for match in map(_NOTE.fullmatch, notes) if match]
     return found[0] if found else {}
 
 
 def remember_unchanged(store: Store, entries: Sequence[Entry]) -> None:
-    """Bring the store's note up to what reading these entries has shown so far."""
+    """Add to the store's note which of these entries could not be normalised when they were read."""
     outcomes = {
         entry.id: entry.outcomes[entry.id]
         for entry in entries
-        if isinstance(entry, StainedEntry) and entry.id in entry.outcomes
+        if isinstance(entry, NormalisedEntry) and entry.id in entry.outcomes
     }
 
     def unchanged() -> dict[str, str]:
@@ -88,6 +88,6 @@ def remember_unchanged(store: Store, entries: Sequence[Entry]) -> None:
 
     if unchanged() == unchanged_in(store.notes):
         return
-    with store.exclusive():  # which reads the notes anew: another process may have added to them
+    with store.exclusive():  # it reads the notes again: another process may have added to them
         others = [note for note in store.notes if not unchanged_in([note])]
         store.remember_source(store.source, (*others, *note_of(unchanged())))

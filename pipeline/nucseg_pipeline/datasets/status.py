@@ -1,4 +1,4 @@
-"""What is known of data sets, where they lie, and whether they are whole."""
+"""What is known about data sets, where they are, and whether they are complete."""
 
 from __future__ import annotations
 
@@ -12,38 +12,39 @@ from nucseg.data import DataSet, Entry, Release, SplitRow, n_folds, protocol_sum
 from nucseg.data.official_splits import plain_name
 from nucseg.errors import ConfigError, DataError, NucsegError
 from nucseg.paths import home_expanded
-from nucseg_pipeline.datasets.cached import CachedDataset, holding, store_names
+from nucseg_pipeline.datasets.cached import CachedDataset, cached_dataset, store_names
 from nucseg_pipeline.datasets.locate import FOLDER, SYNTHETIC, find_folder, layout_name, open_source
 from nucseg_pipeline.progress import Progress
 
 EMBEDDING_MIB = 1.7
-"""What an embedding takes on disk in the default format, measured on H&E images."""
+"""Size of an embedding on disk in the default format, measured on H&E images."""
 
 COMPLETE, NOT_FOUND = "complete", "not found"
 
 _READERS = 4
+"""Threads that read images."""
 
 
 @dataclass(frozen=True)
 class DatasetStatus:
-    """One data set: what is known of it, and what of it is here."""
+    """One data set: its release, its folder on this machine, and its store in the cache."""
 
     name: str
-    """As its store in the cache is called."""
+    """Also the name of its store in the cache."""
     release: Release
-    """Of the data set whose layout it has."""
+    """The release whose folder layout it has."""
     folder: str
-    """Where it lies; empty where it was not found, or is drawn."""
+    """Where it is; empty if it was not found, or is drawn."""
     dataset: DataSet | None
-    """The listed images; None where there are none, or something is wrong."""
+    """The listed images; None if there are none, or something is wrong."""
     problem: str
     """What is wrong with the folder."""
-    holding: CachedDataset | None
+    cached: CachedDataset | None
     """What the cache holds of it."""
 
     @property
     def state(self) -> str:
-        """Whether it is there and whole."""
+        """Whether it is there and complete, in a few words."""
         if self.problem:
             return f"wrong: {first_sentence(self.problem)}"
         if self.dataset is None:
@@ -57,84 +58,84 @@ class DatasetStatus:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all images of the release are there, those included that are left out."""
+        """Whether all images of the release are there, including those that are not used."""
         return self.dataset is not None and len(self.dataset.entries) + self.dataset.n_left_out == self.release.n_images
 
 
 @dataclass(frozen=True)
 class Check:
-    """What reading every image found."""
+    """Result of reading every image."""
 
     n_images: int
     n_nuclei: int
-    """In the images that could be read."""
+    """In the readable images."""
     bad: tuple[tuple[str, str], ...]
-    """Id and reason of each image that could not."""
+    """Id and reason of each unreadable image."""
 
 
-def survey(cache: str) -> tuple[DatasetStatus, ...]:
-    """Every known data set, then the others that a local cache holds under names of their own.
+def dataset_statuses(cache: str) -> tuple[DatasetStatus, ...]:
+    """Every known data set, then the others in a local cache.
 
-    Lists folders and reads what describes the stores; whatever is wrong with one of them stands in its place. `folder`,
-    which is everybody's own, has a place only where there is one of that very name.
+    Folders are listed and the stores' metadata is read; what is wrong with a data set is reported in its status.
+    `folder` is left out unless a folder or a store has that name.
     """
-    known = [stand(one.name, cache) for one in releases()]
-    names = {one.name for one in known}
-    others = [stand(name, cache) for name in store_names(cache) if name not in names]
-    return (*(one for one in known if one.name != FOLDER or one.folder or one.holding), *others)
+    known = [dataset_status(release.name, cache) for release in releases()]
+    names = {status.name for status in known}
+    others = [dataset_status(name, cache) for name in store_names(cache) if name not in names]
+    return (*(status for status in known if status.name != FOLDER or status.folder or status.cached), *others)
 
 
-def find(name: str, cache: str, given: Path | None = None) -> DatasetStatus:
-    """One data set by name, known or one's own; in the folder `given`, if any.
+def find_dataset(name: str, cache: str, given: Path | None = None) -> DatasetStatus:
+    """The status of a data set by name, in the folder `given` if there is one.
 
-    Raises ConfigError for a name that is not known, has no store and no folder.
+    Raises ConfigError for an unknown name that has no store and no folder.
     """
-    found = stand(name, cache, given)
-    if layout_name(name) == FOLDER != name and not (found.folder or found.holding):
+    status = dataset_status(name, cache, given)
+    if layout_name(name) == FOLDER != name and not (status.folder or status.cached):
         raise ConfigError(
-            f"No data set is called {name!r}: known are {', '.join(one.name for one in releases())}, and there is no "
-            f"store of that name in {cache}. If it is a folder of your own, name it with --source DIR; stores in "
-            "another place are found with --cache."
+            f"No data set is called {name!r}: known are {', '.join(release.name for release in releases())}, and "
+            f"{cache} has no store of that name. If it is a folder of your own, name it with --source DIR; if its "
+            "store is elsewhere, name its folder with --cache."
         )
-    return found
+    return status
 
 
-def stand(name: str, cache: str, given: Path | None = None) -> DatasetStatus:
-    """Look up a data set, in the folder `given` or where it is looked for, and its store; never fails over damage."""
-    held, layout = holding(cache, name), layout_name(name)
+def dataset_status(name: str, cache: str, given: Path | None = None) -> DatasetStatus:
+    """Look up a data set in the folder `given` or in the known places, and its store; damage raises no error."""
+    cached, layout = cached_dataset(cache, name), layout_name(name)
     folder, dataset, problem = "", None, ""
     try:
-        place = given or (None if layout == SYNTHETIC else find_folder(name, held.source if held else ""))
+        place = given or (None if layout == SYNTHETIC else find_folder(name, cached.source if cached else ""))
         folder = str(home_expanded(place).absolute()) if place else ""
         if place or layout == SYNTHETIC:
-            # as the files are: whether they can be read does not depend on their stain
+            # not normalised: whether the files can be read does not depend on their stain
             dataset = replace(open_source(plain_name(name), place), name=name)
     except NucsegError as error:
         problem = str(error)
     except OSError as error:
         problem = f"{error.strerror}: {error.filename}."
-    return DatasetStatus(name, release_named(layout), folder, dataset, problem, held)
+    return DatasetStatus(name, release_named(layout), folder, dataset, problem, cached)
 
 
-def protocol_here(standing: DatasetStatus) -> str:
-    """What the official protocol is, and how many folds it has with the images that are here."""
-    summary = protocol_summary(standing.name, "official")
-    if standing.dataset is None:
+def protocol_with_folds(status: DatasetStatus) -> str:
+    """The official protocol, and its number of folds with the images that were found."""
+    summary = protocol_summary(status.name, "official")
+    if status.dataset is None:
         return summary
-    rows = [SplitRow(id=one.id, group=one.group, stratum=one.stratum) for one in standing.dataset.entries]
+    rows = [SplitRow(id=entry.id, group=entry.group, stratum=entry.stratum) for entry in status.dataset.entries]
     try:
-        return f"{summary}. With these images: {n_folds(rows, dataset=standing.name, protocol='official')} folds"
+        return f"{summary}. With these images: {n_folds(rows, dataset=status.name, protocol='official')} folds"
     except ConfigError as error:
-        return f"{summary}. These images cannot be divided: {error}"
+        return f"{summary}. These images cannot be split: {error}"
 
 
-def cost(standing: DatasetStatus) -> str:
-    """What is downloaded, and what the embeddings of the images, those here or else those of the release, take."""
-    known = standing.release
-    download = "download of unknown size" if known.home else "nothing to download"
-    if known.download_gb is not None:
-        download = f"download of {known.download_gb:g} GB"
-    n_images = len(standing.dataset.entries) if standing.dataset else known.n_images
+def size_summary(status: DatasetStatus) -> str:
+    """The size of the download, and of the embeddings of the images that were found, else of the release."""
+    release = status.release
+    download = "download of unknown size" if release.home else "nothing to download"
+    if release.download_gb is not None:
+        download = f"download of {release.download_gb:g} GB"
+    n_images = len(status.dataset.entries) if status.dataset else release.n_images
     embeddings = f"embeddings {EMBEDDING_MIB} MiB an image in the format f16"
     total = "" if n_images is None else f", {EMBEDDING_MIB * n_images / 1024:.3f} GiB for {n_images}"
     return f"{download}; {embeddings}{total}"
@@ -155,7 +156,7 @@ def check(dataset: DataSet, progress: Progress) -> Check:
 
 
 def first_sentence(message: str) -> str:
-    """A message up to its first full stop."""
+    """A message up to its first full stop, without it."""
     return message.partition(". ")[0].rstrip(".")
 
 

@@ -1,4 +1,4 @@
-"""The store of a data set, opened by the data set's name."""
+"""Open the store of a data set by the data set's name."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ def open_store(cache: str, dataset: str) -> Store:
 
     Args:
         cache: the folder or URL that holds it.
-        dataset: name of the data set, with `@` and the stain where it is normalised.
+        dataset: name of the data set, followed by `@` and the stain if its images are normalised.
 
     Raises:
-        ConfigError: what lies under that name is of another data set, or in other colours.
+        ConfigError: the store of that name holds another data set, or images of another stain normalisation.
         nucseg_cache.CacheError: see `Store.open`.
     """
     return of_dataset(Store.open(store_location(cache, dataset)), dataset)
 
 
 def of_dataset(store: Store, dataset: str) -> Store:
-    """The store itself, if it is one of this data set; ConfigError where it was copied or renamed from another."""
+    """The store itself if it holds this data set; ConfigError if it was copied or renamed from another one."""
     stain = store.preparation.get("stain", "none")
     if is_same_dataset(store.dataset, dataset) and stain == stain_of(dataset):
         return store
     holds = store.dataset if stain == stain_of(store.dataset) else f"{store.dataset}, prepared with the stain {stain}"
     raise ConfigError(
-        f"{store.location} holds {holds}, and not {dataset}: it was copied or renamed. Give it the name of what it "
-        f"holds, or move it away and run `nucseg embed --dataset {dataset}`."
+        f"{store.location} holds {holds}, not {dataset}: it was copied or renamed. Rename it to match its content, or "
+        f"move it away and run `nucseg embed --dataset {dataset}`."
     )

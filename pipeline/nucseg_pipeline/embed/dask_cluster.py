@@ -1,7 +1,7 @@
-"""Dask clusters: processes on this machine, reachable from nowhere else, or the user's own cluster.
+"""Dask clusters: processes on this machine, which no other machine can reach, or an existing cluster.
 
-Dask is loaded by whoever opens one. Workers that we start take one task at a time, so a worker is a process with one
-encoder, and on a machine with GPUs a GPU.
+Dask is imported when a cluster is opened. Workers that are started here run one task at a time: each is a process with
+one encoder and, on a machine with GPUs, one GPU.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ if TYPE_CHECKING:
 LOOPBACK = "127.0.0.1"
 
 CONNECT_S = 20
-"""Until an address that does not answer is given up."""
+"""Time that a scheduler has to answer."""
 
 START_S = 120
-"""Until processes on this machine, which load torch and the encoder later, must have come up."""
+"""Time that processes on this machine have to start; they import torch and open the encoder later."""
 
-THREADS_OF = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class ClusterError(NucsegError):
-    """A cluster cannot be reached, or its workers cannot do the work."""
+    """A cluster cannot be reached, or its workers cannot encode."""
 
 
 @contextmanager
 def local_cluster(config: EmbedConfig) -> Iterator[Client]:
-    """Start `config.workers` processes on this machine; they end with the block, or with this process.
+    """Start `config.workers` processes on this machine; they end with the `with` block, or with this process.
 
-    They speak with this process alone: through the loopback interface, encrypted, with a certificate that nobody else
-    on the machine has.
+    They communicate with this process only: through the loopback interface, encrypted, with a certificate that no
+    other user of the machine has.
 
     Raises:
-        ConfigError: there is not a GPU for each.
-        ClusterError: they do not come up.
+        ConfigError: there are fewer GPUs than workers.
+        ClusterError: the processes do not start.
     """
     environments = worker_environments(config)
     from distributed import Client, Security, SpecCluster
 
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nucseg-workers-"))
-        stack.enter_context(_quiet())
+        stack.enter_context(_without_dask_logs())
         security = Security.temporary()
         try:
             cluster = stack.enter_context(
                 SpecCluster(
-                    workers={i: _nanny(env, security, folder) for i, env in enumerate(environments)},
+                    workers={i: _nanny(variables, security, folder) for i, variables in enumerate(environments)},
                     scheduler=_scheduler(security),
                     security=security,
                     silence_logs=logging.CRITICAL,
@@ -68,42 +68,42 @@ def local_cluster(config: EmbedConfig) -> Iterator[Client]:
             )
             client = stack.enter_context(Client(cluster, timeout=START_S))
             client.wait_for_workers(len(environments), timeout=START_S)
-        except (OSError, RuntimeError) as error:  # what dask makes of processes that do not start
+        except (OSError, RuntimeError) as error:  # what Dask raises for processes that do not start
             raise ClusterError(
                 f"the {len(environments)} worker processes did not start: {error}. Start fewer (--workers), or none. A "
-                "script that calls `embed` itself must do so under `if __name__ == '__main__':`."
+                "script that calls `embed` must do so under `if __name__ == '__main__':`."
             ) from error
         yield client
 
 
 def worker_environments(config: EmbedConfig) -> list[dict[str, str]]:
-    """The variables of each process on this machine: its GPU, or its share of the cores.
+    """The environment variables of each process on this machine: its GPU, or its share of the cores.
 
-    Raises ConfigError where workers outnumber the GPUs, or all would take the same one.
+    Raises ConfigError if there are fewer GPUs than workers, or if one GPU is named for all of them.
     """
     n_workers = config.workers or 1
     threads = str(threads_per_worker(config))
-    common = dict.fromkeys(THREADS_OF, threads)
+    common = dict.fromkeys(THREAD_VARIABLES, threads)
     if config.device in ("cpu", "mps"):
         return [common] * n_workers
     if ":" in config.device:
         raise ConfigError(
-            f"device {config.device} is one GPU, and {n_workers} workers have one each. Ask for cuda, and name "
-            "the GPUs with CUDA_VISIBLE_DEVICES."
+            f"{n_workers} workers need a GPU each, but --device {config.device} is one GPU. Use --device cuda, and "
+            "choose the GPUs with CUDA_VISIBLE_DEVICES."
         )
     gpus = visible_gpus()
     if not gpus and config.device == "auto":
         return [common] * n_workers
     if len(gpus) < n_workers:
         raise ConfigError(
-            f"{n_workers} workers want a GPU each, and torch sees {len(gpus)} here. Ask for --workers "
-            f"{max(len(gpus), 1)}, or for --device cpu."
+            f"{n_workers} workers need a GPU each, but torch sees {len(gpus)}. Use --workers {max(len(gpus), 1)}, or "
+            "--device cpu."
         )
     return [{**common, "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:n_workers]]
 
 
 def threads_per_worker(config: EmbedConfig) -> int:
-    """What was asked for, or a share of the cores that this process may use."""
+    """`config.threads`, or an equal share of the cores that this process may use."""
     return config.threads or max(1, _n_cores() // (config.workers or 1))
 
 
@@ -120,63 +120,64 @@ def visible_gpus() -> list[str]:
 
 
 @contextmanager
-def users_cluster(address: str) -> Iterator[Client]:
-    """Connect to the user's scheduler, by its address or its scheduler file.
+def existing_cluster(address: str) -> Iterator[Client]:
+    """Connect to a running scheduler, by its address or its scheduler file.
 
     Raises:
-        ClusterError: nothing answers there.
+        ClusterError: no scheduler answers.
     """
     from distributed import Client
 
     is_file = "://" not in address and home_expanded(address).suffix == ".json"
-    where: dict[str, Any] = {"scheduler_file": str(home_expanded(address))} if is_file else {"address": address}
+    target: dict[str, Any] = {"scheduler_file": str(home_expanded(address))} if is_file else {"address": address}
     if is_file and not home_expanded(address).is_file():
         raise ClusterError(
-            f"there is no scheduler file {address}. `dask scheduler --scheduler-file FILE` writes it; take a "
+            f"there is no scheduler file {address}. `dask scheduler --scheduler-file FILE` writes one; put it into a "
             "folder that all machines share."
         )
-    with _quiet():
+    with _without_dask_logs():
         try:
-            client = Client(**where, timeout=CONNECT_S, set_as_default=False)
+            client = Client(**target, timeout=CONNECT_S, set_as_default=False)
         except (OSError, ValueError, TypeError, ImportError) as error:
             raise ClusterError(
-                f"no scheduler answers at {address} ({_first_line(error)}). Start one with `dask scheduler`, and give "
-                "the address that it prints, tcp://HOST:PORT, or its scheduler file; tls:// wants certificates too, in "
+                f"no scheduler answers at {address} ({_first_line(error)}). Start one with `dask scheduler`, and use "
+                "the address that it prints, tcp://HOST:PORT, or its scheduler file; tls:// also needs certificates in "
                 "Dask's configuration (distributed.comm.tls)."
             ) from error
         with client:
             yield client
 
 
-def our_version() -> str:
+def local_version() -> str:
     """The version of nucseg that runs here."""
     return version("nucseg")
 
 
-def refuse_other_versions(client: Client, workers: Sequence[str]) -> None:
-    """Raise ClusterError unless every worker has the nucseg that runs here, by name."""
-    ours = our_version()
-    # a function of the standard library: one of ours could not even be sent to a worker that has no nucseg
-    asked = {w: client.submit(version, "nucseg", workers=[w], pure=False) for w in workers}
+def check_versions(client: Client, workers: Sequence[str]) -> None:
+    """Raise ClusterError, naming the workers, unless all have the version of nucseg that runs here."""
+    expected = local_version()
+    # a function of the standard library, because a worker without nucseg could not unpickle one of nucseg
+    futures = {worker: client.submit(version, "nucseg", workers=[worker], pure=False) for worker in workers}
     wrong = []
-    for worker, future in asked.items():
+    for worker, future in futures.items():
         try:
             found = future.result()
         except PackageNotFoundError:
             found = "none"
-        if found != ours:
+        if found != expected:
             wrong.append(f"{worker}: {found}")
     if wrong:
         raise ClusterError(
-            f"the workers must have nucseg {ours}, as here; found are\n  " + "\n  ".join(wrong) + "\nInstall it where "
-            "they run, from the same source and constraints, and start them again."
+            f"the workers must have nucseg {expected}, as this machine has, but some have another version:\n  "
+            + "\n  ".join(wrong)
+            + "\nInstall it there, from the same source and constraints, and start them again."
         )
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """What Dask logs of workers that come and go is not for the user; what they have to know is told by us."""
-    # one by one: Dask gives some of its loggers a level of their own
+def _without_dask_logs() -> Iterator[None]:
+    """Silence what Dask logs about workers that come and go; what the user must know is in our errors."""
+    # each logger, because Dask sets the levels of some of them
     names = [name for name in logging.root.manager.loggerDict if name.startswith(("distributed", "tornado"))]
     loggers = [logging.getLogger(name) for name in names]
     before = [logger.level for logger in loggers]
@@ -202,9 +203,9 @@ def _scheduler(security: Any) -> dict[str, Any]:
 
 
 def _nanny(environment: dict[str, str], security: Any, folder: str) -> dict[str, Any]:
-    """A worker whose process is started again where it dies; Dask does not bound its memory, encoding does."""
+    """A worker that is restarted if it dies. Dask does not limit its memory; the encoder adapts its batches to it."""
     return {
-        "cls": _deaf_nanny,
+        "cls": _nanny_without_ctrl_c,
         "options": {
             "host": LOOPBACK, "protocol": "tls://", "security": security, "dashboard": False,
             "dashboard_address": f"{LOOPBACK}:0", "nthreads": 1, "memory_limit": 0, "env": environment,
@@ -213,14 +214,14 @@ def _nanny(environment: dict[str, str], security: Any, folder: str) -> dict[str,
     }  # fmt: skip
 
 
-def _deaf_nanny(*args: Any, **options: Any) -> Any:
-    """A nanny whose processes do not hear Ctrl-C, which a terminal sends to them too: ending them is our business.
+def _nanny_without_ctrl_c(*args: Any, **options: Any) -> Any:
+    """A nanny whose processes ignore Ctrl-C, which a terminal sends to them too; this process ends them.
 
-    Dask calls this in the thread of its event loop, and processes that this thread starts inherit what it has blocked.
+    Dask calls this in the thread of its event loop, and processes started by that thread inherit its blocked signals.
     """
     from distributed import Nanny
 
-    resource_tracker.ensure_running()  # first: whoever starts it hears Ctrl-C again afterwards
+    resource_tracker.ensure_running()  # first, because starting it unblocks Ctrl-C
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     return Nanny(*args, **options)
 

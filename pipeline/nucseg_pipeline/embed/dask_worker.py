@@ -1,6 +1,6 @@
-"""What a worker does: it opens encoder, store and data set once, and encodes one block after another.
+"""The worker's side: open encoder, store and data set once, then encode one block of rows after another.
 
-A worker is a process of a Dask cluster. What goes to it and what comes back is small: the rows of a block, and counts.
+A worker is a process of a Dask cluster. Little is sent to it and back: the rows of a block, and counts.
 """
 
 from __future__ import annotations
@@ -21,27 +21,30 @@ from nucseg.views import View
 from nucseg_cache import CacheError, EmbeddingNotFound, Key, Store
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.datasets.locate import open_source
-from nucseg_pipeline.embed.encode import Encoding
-from nucseg_pipeline.embed.view_target import Target
+from nucseg_pipeline.embed.encode import EncodingRun
+from nucseg_pipeline.embed.view_target import ViewTarget
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+OnBlockProgress = Callable[[int, str], None]
+"""Called with the number of embeddings that the block has now, and what is being done."""
+
 
 @dataclass(frozen=True)
-class Work:
+class EncodeJob:
     """What all tasks of one run have in common."""
 
     run: str
-    """Unlike that of any other run: what a worker keeps open is kept for one run."""
+    """Different for every run; a worker keeps its store and encoder open for one run."""
     config: EmbedConfig
-    """Every path in it absolute."""
+    """With absolute paths only."""
     location: str
     """Of the store."""
 
     @classmethod
-    def of(cls, run: str, config: EmbedConfig, location: str, source: str) -> Work:
-        """The work of a configuration, whose places do not depend on where a worker was started."""
+    def of(cls, run: str, config: EmbedConfig, location: str, source: str) -> EncodeJob:
+        """The job of a configuration, its paths made absolute: workers may run in another folder."""
         name, file = config.encoder.partition(":")[0], named_file(config.encoder)
         return cls(
             run,
@@ -54,31 +57,36 @@ class Work:
             location if "://" in location else _absolute(location),
         )
 
-    def with_threads(self, threads: int) -> Work:
-        """The same with so many threads a worker."""
+    def with_threads(self, threads: int) -> EncodeJob:
+        """The same job with another number of threads per worker."""
         return replace(self, config=replace(self.config, threads=threads))
 
 
 @dataclass(frozen=True)
-class Part:
-    """The rows of one view in a block that are to have an embedding."""
+class ViewRows:
+    """The rows of a block that need an embedding in one view."""
 
     view: View | None
-    """None for the images as they are."""
+    """None for the unchanged images."""
     rows: frozenset[int]
 
 
 @dataclass(frozen=True)
-class Block:
-    """What one task owns."""
+class RowBlock:
+    """The rows that one task owns."""
 
     rows: range
-    parts: tuple[Part, ...]
+    views: tuple[ViewRows, ...]
+
+    @property
+    def n_embeddings(self) -> int:
+        """Embeddings that the block has when it is finished, of those that were missing at first."""
+        return sum(len(part.rows) for part in self.views)
 
 
 @dataclass(frozen=True)
-class Opened:
-    """What an encoder is, as a worker has opened it."""
+class WorkerEncoder:
+    """What a worker's encoder is."""
 
     identity: Mapping[str, str]
     provenance: Mapping[str, str]
@@ -86,7 +94,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Done:
+class BlockResult:
     """What one task did."""
 
     n_encoded: Mapping[str, int]
@@ -96,26 +104,26 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Failed:
-    """An error that the user can act on. As an exception it might not survive the way back: constructors differ."""
+class WorkerError:
+    """An error that the user can act on, in a form that can be pickled whatever the exception's constructor takes."""
 
     kind: type[NucsegError] | type[CacheError]
     message: str
 
     def error(self) -> NucsegError | CacheError:
-        """The exception that it was."""
+        """The exception."""
         error = self.kind.__new__(self.kind)
         error.args = (self.message,)
         return error
 
 
-class _Tools:
+class _WorkerState:
     """What a worker keeps open between the tasks of one run."""
 
-    def __init__(self, work: Work) -> None:
-        config = work.config
-        self.work = work
-        self.store = Store.open(work.location, mode="r+")
+    def __init__(self, job: EncodeJob) -> None:
+        config = job.config
+        self.job = job
+        self.store = Store.open(job.location, mode="r+")
         entries = open_source(config.dataset, config.source).entries[: config.limit]
         self.wanted: dict[int, Entry] = {self.store.row_of(e.id): e for e in entries if self.store.has(e.id)}
         self.encoder: Encoder = open_encoder(
@@ -124,58 +132,63 @@ class _Tools:
         )  # fmt: skip
 
 
-_one_at_a_time = threading.Lock()
-_open: list[_Tools] = []
+_state_lock = threading.Lock()
+_states: list[_WorkerState] = []
+"""The state of the run that this worker served last; empty before the first."""
 
 
-def _with_tools(do: Callable[Concatenate[_Tools, P], R], work: Work, *args: P.args, **kwargs: P.kwargs) -> R | Failed:
-    """Call with the tools of a run, those of another put away; by one thread at a time, since they are shared."""
-    with _one_at_a_time:
+def _with_state(
+    function: Callable[Concatenate[_WorkerState, P], R], job: EncodeJob, *args: P.args, **kwargs: P.kwargs
+) -> R | WorkerError:
+    """Call a function with the state of a run, opened if it is another run's; one thread at a time may use it."""
+    with _state_lock:
         try:
-            if not _open or _open[0].work.run != work.run:
-                _open.clear()
-                _open.append(_Tools(work))
-            return do(_open[0], *args, **kwargs)
+            if not _states or _states[0].job.run != job.run:
+                _states.clear()
+                _states.append(_WorkerState(job))
+            return function(_states[0], *args, **kwargs)
         except (NucsegError, CacheError) as error:
-            return Failed(type(error), str(error))
+            return WorkerError(type(error), str(error))
 
 
-def open_tools(work: Work) -> Opened | Failed:
-    """Open everything, and say what the encoder is."""
-    return _with_tools(
-        lambda tools: Opened(dict(tools.encoder.identity), dict(tools.encoder.provenance), tools.encoder.note), work
-    )
+def open_worker(job: EncodeJob) -> WorkerEncoder | WorkerError:
+    """Open store, data set and encoder, and return what the encoder is."""
+
+    def describe(state: _WorkerState) -> WorkerEncoder:
+        return WorkerEncoder(dict(state.encoder.identity), dict(state.encoder.provenance), state.encoder.note)
+
+    return _with_state(describe, job)
 
 
-def encode_block(work: Work, key: Key, block: Block, told: Callable[[Block, int, str], None]) -> Done | Failed:
-    """Encode what is missing in a block now: a block that another worker was lost with is done again from there.
+def encode_block(job: EncodeJob, key: Key, block: RowBlock, on_progress: OnBlockProgress) -> BlockResult | WorkerError:
+    """Encode what is missing in a block now; a block whose worker was lost is continued, not repeated.
 
     Args:
-        work: the run that the block is of.
-        key: of the embeddings, whose arrays are there and have room.
-        block: the rows, and which of them are wanted in which view.
-        told: called with the block, how many of its embeddings there are by now, and what is being done.
+        job: the run that the block belongs to.
+        key: of the embeddings; their arrays exist and have room.
+        block: the rows, and in which views they need embeddings.
+        on_progress: called after each batch.
     """
-    return _with_tools(_encode_block, work, key, block, told)
+    return _with_state(_encode_block, job, key, block, on_progress)
 
 
-def _encode_block(tools: _Tools, key: Key, block: Block, told: Callable[[Block, int, str], None]) -> Done:
-    refuse_another_encoder(key.fields, tools.encoder.identity, socket.gethostname())
-    targets = [_target(tools.store, key, part) for part in block.parts]
+def _encode_block(state: _WorkerState, key: Key, block: RowBlock, on_progress: OnBlockProgress) -> BlockResult:
+    check_encoder(key.fields, state.encoder.identity, socket.gethostname())
+    targets = [_target(state.store, key, part) for part in block.views]
     missing = [target.missing(block.rows) for target in targets]
-    _refuse_other_images(tools, {row for rows in missing for row in rows})
-    planned = sum(len(part.rows) for part in block.parts)
-    before = planned - sum(map(len, missing))
+    _check_source(state, {row for rows in missing for row in rows})
+    n_missing = sum(map(len, missing))
+    n_before = block.n_embeddings - n_missing
     failures: dict[str, str] = {}
-    encoding = Encoding(
-        tools.encoder, tools.store, tools.wanted, failures, planned - before,
-        lambda done, total, what: told(block, before + done, what), lambda duration: None,
+    run = EncodingRun(
+        state.encoder, state.store, state.wanted, failures, n_missing,
+        lambda done, total, what: on_progress(n_before + done, what),
     )  # fmt: skip
-    encoding.run(targets, missing)
-    return Done(dict(encoding.n_encoded), failures)
+    run.run(targets, missing)
+    return BlockResult(dict(run.n_encoded), failures)
 
 
-def _target(store: Store, key: Key, part: Part) -> Target:
+def _target(store: Store, key: Key, part: ViewRows) -> ViewTarget:
     view = part.view
     if view is None:
         embeddings = store.embeddings(key)
@@ -183,24 +196,25 @@ def _target(store: Store, key: Key, part: Part) -> Target:
         embeddings = store.embeddings(key, view.name, described=view.described, images=view.has_own_image)
     if embeddings.view not in store.views(key):
         raise EmbeddingNotFound(
-            f"{store.location} has no embeddings {key.hash}/{embeddings.view} here, where a worker runs, and they were "
-            "begun by the process that sent the work: this is another folder of the same name. Name a folder that all "
-            "machines share, or a URL, with --cache."
+            f"{store.location} on {socket.gethostname()}, where a worker runs, has no embeddings "
+            f"{key.hash}/{embeddings.view}, although the process that sent the job created them: it is another folder "
+            "of the same name. Name a folder that all machines share, or a URL, with --cache."
         )
-    return Target(embeddings, part.rows, view)
+    return ViewTarget(embeddings, part.rows, view)
 
 
-def _refuse_other_images(tools: _Tools, rows: set[int]) -> None:
-    ids = [tools.store.info(row).id for row in sorted(rows - set(tools.wanted))]
+def _check_source(state: _WorkerState, rows: set[int]) -> None:
+    """Raise DataError if the worker's source folder lacks images that are to be embedded."""
+    ids = [state.store.info(row).id for row in sorted(rows - set(state.wanted))]
     if ids:
         raise DataError(
-            f"{len(ids)} images that are to be embedded are not in {tools.work.config.source} here, where a worker "
-            f"runs: {some(ids)}. Give every machine the same source folder under the same path."
+            f"{state.job.config.source} on {socket.gethostname()}, where a worker runs, lacks {len(ids)} images that "
+            f"are to be embedded: {some(ids)}. Give every machine the same source folder under the same path."
         )
 
 
-def refuse_another_encoder(expected: Mapping[str, str], identity: Mapping[str, str], worker: str) -> None:
-    """Raise EncoderError where a worker's encoder is not the one that the embeddings are to be of."""
+def check_encoder(expected: Mapping[str, str], identity: Mapping[str, str], worker: str) -> None:
+    """Raise EncoderError unless a worker's encoder has the expected identity."""
     lines = [
         f"{name}: expected {value}, on {worker} {identity[name]}"
         for name, value in expected.items()
@@ -208,10 +222,8 @@ def refuse_another_encoder(expected: Mapping[str, str], identity: Mapping[str, s
     ]
     if lines:
         raise EncoderError(
-            "a worker has another encoder:\n  "
-            + "\n  ".join(lines)
-            + "\nGive every machine the same weights file, and "
-            "say --precision where some have a GPU and some have none."
+            "a worker has another encoder:\n  " + "\n  ".join(lines) + "\nGive every machine the same weights file, "
+            "and set --precision if some machines have a GPU and some have none."
         )
 
 

@@ -1,4 +1,4 @@
-"""What an embedding run will take: space before it starts, time once the encoder's pace is known."""
+"""Estimates of an embedding run: disk space before it starts, time once the encoder's speed is known."""
 
 from __future__ import annotations
 
@@ -9,33 +9,40 @@ from dataclasses import dataclass
 from nucseg_cache import Store, StoreAccessError
 from nucseg_cache.formats import format_named
 from nucseg_cache.location import local_path
-from nucseg_pipeline.embed.encode import Duration
-from nucseg_pipeline.embed.view_target import SIDE_PX, Target
+from nucseg_pipeline.embed.view_target import SIDE_PX, ViewTarget
 
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Storage:
-    """What the embeddings still to make will take on disk."""
+class DiskEstimate:
+    """Disk space of the missing embeddings."""
 
     n_embeddings: int
-    """Each view of an image counted."""
+    """Each view of an image counts as one."""
     n_bytes: int
-    """About, by those that are there, else by what is usual for the format."""
+    """Estimated from the embeddings that are stored, else from the usual size in the format."""
     free_bytes: int | None
-    """Where the store lies; None for an object store, which does not say."""
+    """Free where the store is; None for an object store, which does not report it."""
 
 
-Tell = Callable[[Storage | Duration], None]
-"""Told what is foreseen."""
+@dataclass(frozen=True)
+class TimeEstimate:
+    """Time that the missing embeddings take, measured without the first batch, which warms up."""
+
+    n_left: int
+    seconds: float
 
 
-def forecast(store: Store, targets: Sequence[Target], missing: Sequence[Sequence[int]]) -> Storage:
-    """What the missing rows of each target will take.
+OnEstimate = Callable[[DiskEstimate | TimeEstimate], None]
+"""Called with each estimate as soon as it is known."""
+
+
+def estimate_disk(store: Store, targets: Sequence[ViewTarget], missing: Sequence[Sequence[int]]) -> DiskEstimate:
+    """Estimate the disk space of the missing rows of each target.
 
     Raises:
-        StoreAccessError: more than is free where the store lies.
+        StoreAccessError: it is more than what is free where the store is.
     """
     usual = _mean_bytes(targets[0]) or format_named(targets[0].embeddings.key.fields["format"]).row_bytes
     n_bytes = sum(
@@ -44,24 +51,24 @@ def forecast(store: Store, targets: Sequence[Target], missing: Sequence[Sequence
     )
     folder = local_path(store.location)
     free_bytes = shutil.disk_usage(folder).free if folder is not None else None
-    needed = Storage(sum(map(len, missing)), round(n_bytes), free_bytes)
-    if free_bytes is not None and needed.n_bytes > free_bytes:
+    estimate = DiskEstimate(sum(map(len, missing)), round(n_bytes), free_bytes)
+    if free_bytes is not None and estimate.n_bytes > free_bytes:
         raise StoreAccessError(
-            f"the {needed.n_embeddings} embeddings still to make need about {shown_size(needed.n_bytes)}, and "
-            f"{shown_size(free_bytes)} are free where {store.location} lies. Free some space there, choose another "
-            "place with --cache, or ask for less: --format i8 takes half of f16 and i6 a third, "
-            "--limit takes the first images alone."
+            f"The {estimate.n_embeddings} missing embeddings need about {format_size(estimate.n_bytes)}, but only "
+            f"{format_size(free_bytes)} are free at {store.location}. Free some space, choose another disk with "
+            "--cache, or store less: --format i8 needs half the space of f16, i6 a third, and --limit embeds only the "
+            "first images."
         )
-    return needed
+    return estimate
 
 
-def shown_size(n_bytes: int) -> str:
-    """A size for a person: MiB, from a thousand on GiB."""
+def format_size(n_bytes: int) -> str:
+    """A size in MiB, or in GiB from 1000 MiB on."""
     mib = n_bytes / _MIB
     return f"{mib:.1f} MiB" if mib < 1000 else f"{mib / 1024:.1f} GiB"
 
 
-def _mean_bytes(target: Target) -> float:
-    """Of a row of the target on disk; 0 where there is none."""
+def _mean_bytes(target: ViewTarget) -> float:
+    """Mean size of a stored row of the target; 0 if there is none."""
     n_rows, n_bytes = target.embeddings.file_bytes()
     return n_bytes / n_rows if n_rows else 0.0

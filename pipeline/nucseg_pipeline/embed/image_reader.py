@@ -1,4 +1,4 @@
-"""Native images, read ahead of the encoder by threads: decoded, shown as their view, brought to its input's size."""
+"""Threads that read native images ahead of the encoder, apply the view, and resize to the encoder's input."""
 
 from __future__ import annotations
 
@@ -13,52 +13,54 @@ from numpy.typing import NDArray
 from nucseg.data import Entry, prepare_image
 from nucseg.errors import DataError
 from nucseg_cache import Store
+from nucseg_pipeline.embed.decoded_images import DecodedImages
 from nucseg_pipeline.embed.sync import READERS
-from nucseg_pipeline.embed.view_target import SIDE_PX, Target
+from nucseg_pipeline.embed.view_target import SIDE_PX, ViewTarget
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
-    """One embedding to make."""
+class ImageRequest:
+    """An image to encode in one view."""
 
     row: int
-    target: Target
+    target: ViewTarget
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """What the encoder is to see for one job."""
+class EncoderInput:
+    """The image that the encoder gets for one request."""
 
-    job: Job
+    request: ImageRequest
     image: NDArray[np.uint8]
-    """(H, W, 3), the longest side as long as the encoder's input: a fraction of the memory of a large native image."""
+    """(H, W, 3), its longest side that of the encoder's input, so that large native images do not fill the memory."""
     prepared: NDArray[np.uint8] | None
-    """(S, S, 3), the prepared image where the view keeps one."""
+    """(S, S, 3), the prepared image if the view keeps one."""
 
 
 @dataclass(frozen=True)
-class Unusable:
-    """An image that broke or changed since it was prepared."""
+class UnreadableImage:
+    """An image that was damaged or changed after its sample was prepared."""
 
     id: str
     reason: str
 
 
-class Reader:
-    """Threads that read what is asked for, each native image once for all views that follow one another."""
+class ImageReader:
+    """Reads requested images in threads; consecutive requests for one row share the native image."""
 
     def __init__(
         self,
         store: Store,
         wanted: Mapping[int, Entry],
         resize: Callable[[NDArray[np.uint8]], NDArray[np.uint8]],
+        decoded: DecodedImages,
     ) -> None:
-        """Read the wanted rows of a store, and bring their images to the encoder's size by `resize`."""
-        self._store, self._wanted, self._resize = store, wanted, resize
+        """Read the `wanted` rows (row -> entry) of a store unless they are in `decoded`, and `resize` them."""
+        self._store, self._wanted, self._resize, self._decoded = store, wanted, resize, decoded
         self._threads = ThreadPoolExecutor(READERS, "read")
         self._last: tuple[int, Future[NDArray[np.uint8]]] = (-1, Future())
 
-    def __enter__(self) -> Reader:
+    def __enter__(self) -> ImageReader:
         return self
 
     def __exit__(
@@ -66,25 +68,28 @@ class Reader:
     ) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def begin(self, job: Job) -> Future[Shown | Unusable]:
-        """Have a job's image read; ask for the jobs of a row one after the other."""
-        if self._last[0] != job.row:
-            self._last = job.row, self._threads.submit(self._native, job.row)
-        # behind the native image in the same queue, so a thread that waits for it never keeps it from being read
-        return self._threads.submit(self._shown, job, self._last[1])
+    def submit(self, request: ImageRequest) -> Future[EncoderInput | UnreadableImage]:
+        """Start to read an image; submit the requests for one row one after the other."""
+        if self._last[0] != request.row:
+            self._last = request.row, self._threads.submit(self._native, request.row)
+        # queued behind the native image, so a thread that waits for it cannot keep it from being read
+        return self._threads.submit(self._input, request, self._last[1])
 
     def _native(self, row: int) -> NDArray[np.uint8]:
-        entry = self._wanted[row]
+        entry, expected_digest = self._wanted[row], self._store.info(row).image_digest
+        kept = self._decoded.get(entry.id, expected_digest)
+        if kept is not None:
+            return kept
         image, digest = entry.read_image()
-        if digest != self._store.info(row).image_digest:
-            raise DataError(f"{entry.id} was changed while it was being embedded; run the command again.")
+        if digest != expected_digest:
+            raise DataError(f"{entry.id} was changed while it was being embedded. Run the command again.")
         return image
 
-    def _shown(self, job: Job, native: Future[NDArray[np.uint8]]) -> Shown | Unusable:
-        sample_id = self._wanted[job.row].id
+    def _input(self, request: ImageRequest, native: Future[NDArray[np.uint8]]) -> EncoderInput | UnreadableImage:
+        sample_id = self._wanted[request.row].id
         try:
-            image = job.target.shown(native.result(), sample_id)
+            image = request.target.apply(native.result(), sample_id)
         except DataError as error:
-            return Unusable(sample_id, str(error))
-        prepared = prepare_image(image, side_px=SIDE_PX) if job.target.keeps_images else None
-        return Shown(job, self._resize(image), prepared)
+            return UnreadableImage(sample_id, str(error))
+        prepared = prepare_image(image, side_px=SIDE_PX) if request.target.keeps_images else None
+        return EncoderInput(request, self._resize(image), prepared)

@@ -1,4 +1,4 @@
-"""Bring the samples of a store to what the data set is now: new, changed, damaged, vanished, returned."""
+"""Bring the samples of a store up to date with its data set: new, changed, damaged, vanished and returned images."""
 
 from __future__ import annotations
 
@@ -10,73 +10,104 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nucseg.data import DataSet, Entry, Prepared, prepare
+from nucseg.data import DataSet, Entry, prepare
 from nucseg.errors import DataError
 from nucseg_cache import BLOCK_ROWS, BadRow, RowInfo, SampleRow, Store
+from nucseg_pipeline.embed.decoded_images import DecodedImages
 from nucseg_pipeline.progress import Progress
 
 READERS = max(4, min(16, os.cpu_count() or 1))
-"""Threads that read and decode; hashing, decoding and resizing let go of the interpreter lock."""
+"""Threads that read images; hashing, decoding and resizing release the interpreter lock."""
 
 
 @dataclass
 class SyncResult:
-    """What the data set and the store differed in. Failures are told at the end; they stop nothing else."""
+    """How the data set differed from the store. An image that cannot be used does not stop the others."""
 
     n_images: int = 0
-    """Images of the data set, as far as they were asked for."""
+    """Images of the data set, up to the limit that was asked for."""
     new: int = 0
     changed: int = 0
-    mended: int = 0
-    """Rows that were damaged and were written again."""
+    repaired: int = 0
+    """Damaged rows that were written again."""
     vanished: int = 0
     returned: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     """Id -> why its image or its masks cannot be used."""
 
 
-def sync_samples(store: Store, dataset: DataSet, entries: Sequence[Entry], progress: Progress) -> SyncResult:
+def sync_samples(
+    store: Store, dataset: DataSet, entries: Sequence[Entry], progress: Progress, decoded: DecodedImages | None = None
+) -> SyncResult:
     """Make the store's samples those of the data set; call it inside `store.exclusive()`.
 
-    Rows are only ever added or written again in place. Digests of file contents decide what has changed.
+    Rows are only added, or written again in place. Digests of file contents decide what has changed. A new image is
+    read and decoded once: its digest is of the bytes that its sample was made from.
 
     Args:
         store: opened for writing.
         dataset: as it is on disk now.
         entries: those of its entries that were asked for, in order.
         progress: called after each image.
+        decoded: keeps the native images that were decoded.
 
     Raises:
-        DataError: the store is of quite another data set.
+        DataError: the store belongs to another data set.
         StoreAccessError: the store cannot be written.
     """
     damaged = store.damaged()
-    good = {info.id: info for info in _described(store, damaged)}
+    bad_rows = {row.row for row in damaged}
+    good = {info.id: info for info in store.trusted_rows() if info.row not in bad_rows}
     _refuse_another(store, dataset, good)
     result = SyncResult(n_images=len(entries))
-    digests = _digests(entries, result, progress)
+    samples = _SampleReader(result, decoded or DecodedImages(0))
+    digests = _digests([entry for entry in entries if entry.id in good], result, progress)
     _mark_vanished(store, dataset, good, result)
-    candidates = [entry for entry in entries if entry.id in digests and entry.id not in good]
-    to_mend = _rewrite_damaged(store, damaged, candidates, result, give_up=len(entries) == len(dataset.entries))
-    new: list[Entry] = []
+    unknown = [entry for entry in entries if entry.id not in good]
+    rewritten = _rewrite_damaged(store, damaged, unknown, samples, give_up=len(entries) == len(dataset.entries))
     for entry in entries:
-        info = good.get(entry.id)
-        if entry.id not in digests or entry.id in to_mend:
-            continue
-        if info is None:
-            new.append(entry)
-        elif _differs(info, entry, digests[entry.id]):
-            _replace(store, info.row, entry, result)
-        elif not info.present:
-            store.set_present(info.row, present=True)
-            result.returned += 1
-    _append(store, new, result, progress)
+        if entry.id in digests:
+            _update(store, good[entry.id], entry, digests[entry.id], samples)
+    _append(store, [entry for entry in unknown if entry.id not in rewritten], samples, progress)
     return result
 
 
+class _SampleReader:
+    """Reads and prepares samples, keeps their decoded images, and records which cannot be used."""
+
+    def __init__(self, result: SyncResult, decoded: DecodedImages) -> None:
+        self.result, self._decoded = result, decoded
+
+    def read(self, entry: Entry) -> SampleRow | None:
+        """The prepared sample; None if its image or its masks cannot be used. Threads may call it."""
+        try:
+            sample, image_digest, mask_digest = entry.read()
+        except DataError as error:
+            self.result.failures[entry.id] = str(error)
+            return None
+        try:
+            prepared = prepare(sample.image, sample.instances, sample.ignore)
+        except DataError as error:  # it knows the arrays, but not which image they are from
+            self.result.failures[entry.id] = f"{entry.id}: {error}"
+            return None
+        self._decoded.keep(entry.id, image_digest, sample.image)
+        return SampleRow(
+            id=entry.id,
+            group=entry.group,
+            stratum=entry.stratum,
+            mpp=entry.mpp,
+            size=prepared.size,
+            image=prepared.image,
+            instances=prepared.instances,
+            ignore=prepared.ignore,
+            image_digest=image_digest,
+            mask_digest=mask_digest,
+        )
+
+
 @contextmanager
-def _readers() -> Iterator[ThreadPoolExecutor]:
-    """Threads that, where the block is left by an interrupt or an error, end what they have begun and begin no more."""
+def _reader_threads() -> Iterator[ThreadPoolExecutor]:
+    """Threads that finish what they have begun, and begin nothing more, after an interrupt or an error."""
     pool = ThreadPoolExecutor(READERS)
     try:
         yield pool
@@ -84,18 +115,13 @@ def _readers() -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _described(store: Store, damaged: Sequence[BadRow]) -> list[RowInfo]:
-    bad = {row.row for row in damaged}
-    return [info for info in store.trusted_rows() if info.row not in bad]
-
-
 def _refuse_another(store: Store, dataset: DataSet, good: dict[str, RowInfo]) -> None:
-    """A store filled from another folder must not be emptied because someone mixed up two names."""
+    """A wrong folder must not mark every image of a store as vanished."""
     if good and not any(entry.id in good for entry in dataset.entries):
         raise DataError(
             f"{store.location} holds {len(good)} images of {store.source or store.dataset}, and none of them is among "
             f"the {len(dataset.entries)} images of {dataset.source or dataset.name}. If this is another data set, give "
-            "it a name of its own with --dataset; if the old one is no longer wanted, delete its store."
+            "it a name of its own with --dataset; if the old one is no longer needed, delete its store."
         )
 
 
@@ -109,7 +135,7 @@ def _digests(entries: Sequence[Entry], result: SyncResult, progress: Progress) -
             return error
 
     found: dict[str, tuple[bytes, bytes]] = {}
-    with _readers() as pool:
+    with _reader_threads() as pool:
         for done, (entry, outcome) in enumerate(zip(entries, pool.map(digests, entries), strict=True), 1):
             if isinstance(outcome, DataError):
                 result.failures[entry.id] = str(outcome)
@@ -120,70 +146,70 @@ def _digests(entries: Sequence[Entry], result: SyncResult, progress: Progress) -
 
 
 def _mark_vanished(store: Store, dataset: DataSet, good: dict[str, RowInfo], result: SyncResult) -> None:
-    """Mark rows whose image is gone, or can no longer be read: they must not be trained on."""
-    there = {entry.id for entry in dataset.entries} - set(result.failures)
+    """Mark rows whose image is gone or can no longer be read, so that nothing is trained on them."""
+    readable = {entry.id for entry in dataset.entries} - set(result.failures)
     for info in good.values():
-        if info.present and info.id not in there:
+        if info.present and info.id not in readable:
             store.set_present(info.row, present=False)
             result.vanished += info.id not in result.failures
 
 
-def _differs(info: RowInfo, entry: Entry, digests: tuple[bytes, bytes]) -> bool:
-    described = (info.image_digest, info.mask_digest, info.group, info.stratum, info.mpp)
-    return described != (*digests, entry.group, entry.stratum, entry.mpp)
-
-
-def _replace(store: Store, row: int, entry: Entry, result: SyncResult) -> None:
-    sample = _prepared_or_failed(entry, result)
-    if sample is None:
-        store.set_present(row, present=False)
-        return
-    store.replace(row, sample)
-    result.changed += 1
+def _update(store: Store, info: RowInfo, entry: Entry, digests: tuple[bytes, bytes], samples: _SampleReader) -> None:
+    """Bring the row of a known image up to date."""
+    stored = (info.image_digest, info.mask_digest, info.group, info.stratum, info.mpp)
+    if stored != (*digests, entry.group, entry.stratum, entry.mpp):
+        sample = samples.read(entry)
+        if sample is None:
+            store.set_present(info.row, present=False)
+        else:
+            store.replace(info.row, sample)
+            samples.result.changed += 1
+    elif not info.present:
+        store.set_present(info.row, present=True)
+        samples.result.returned += 1
 
 
 def _rewrite_damaged(
-    store: Store, damaged: Sequence[BadRow], entries: Sequence[Entry], result: SyncResult, *, give_up: bool
+    store: Store, damaged: Sequence[BadRow], entries: Sequence[Entry], samples: _SampleReader, *, give_up: bool
 ) -> set[str]:
-    """Write damaged rows again, each from the image it was made from; returns the ids that were used.
+    """Write damaged rows again, each from the image that it was made from; returns the ids of these images.
 
-    A row is recognised by its record, else by the id that is still legible. One that is neither is given up: it stays,
-    marked absent, and its image is added anew at the end. Without `give_up`, where only some of the images were asked
-    for, it is left as it is: its image may be among the others.
+    A row is recognised by its record, else by its id if that is legible. A row that is not recognised becomes a
+    placeholder, marked absent, and its image is added at the end. Without `give_up`, where only some of the images were
+    asked for, it is left as it is: its image may be among the others.
     """
     if not damaged:
         return set()
-    samples = {s.id: s for s in (_prepared_or_failed(entry, result) for entry in entries) if s is not None}
+    found = {sample.id: sample for sample in map(samples.read, entries) if sample is not None}
     used: set[str] = set()
     for bad in {bad.row: bad for bad in damaged}.values():
-        candidates = [s for s in samples.values() if s.id not in used]
-        sample = next((s for s in candidates if store.matches_record(bad.row, s)), None)
-        sample = sample or next((s for s in candidates if s.id == bad.id), None)
+        candidates = [sample for sample in found.values() if sample.id not in used]
+        sample = next((sample for sample in candidates if store.matches_record(bad.row, sample)), None)
+        sample = sample or next((sample for sample in candidates if sample.id == bad.id), None)
         if sample is None and not give_up:
             continue
         store.replace(bad.row, sample or _placeholder(store, bad.row), present=sample is not None)
         used |= {sample.id} if sample else set()
-        result.mended += 1
+        samples.result.repaired += 1
     return used
 
 
-def _append(store: Store, entries: Sequence[Entry], result: SyncResult, progress: Progress) -> None:
-    """Add new samples, a block of rows at a time: what a killed run has added stays."""
+def _append(store: Store, entries: Sequence[Entry], samples: _SampleReader, progress: Progress) -> None:
+    """Add new samples one block of rows at a time, so that a killed run keeps what it has added."""
     done = 0
-    with _readers() as pool:
+    with _reader_threads() as pool:
         for block in _blocks(entries, store.n_rows):
-            rows = pool.map(lambda entry: _prepared_or_failed(entry, result), block)
-            samples = []
-            for sample in rows:
-                samples += [sample] if sample is not None else []
+            rows = []
+            for sample in pool.map(samples.read, block):
+                rows += [sample] if sample is not None else []
                 done += 1
                 progress(done, len(entries), "preparing new images")
-            store.append(samples)
-            result.new += len(samples)
+            store.append(rows)
+            samples.result.new += len(rows)
 
 
 def _blocks(entries: Sequence[Entry], n_rows: int) -> Iterator[Sequence[Entry]]:
-    """Cut where the store's blocks end, so that no chunk file is written twice."""
+    """Split where the store's blocks end, so that no chunk file is written twice."""
     first = 0
     while first < len(entries):
         room = BLOCK_ROWS - (n_rows + first) % BLOCK_ROWS
@@ -191,37 +217,8 @@ def _blocks(entries: Sequence[Entry], n_rows: int) -> Iterator[Sequence[Entry]]:
         first += room
 
 
-def _prepared_or_failed(entry: Entry, result: SyncResult) -> SampleRow | None:
-    try:
-        sample, image_digest, mask_digest = entry.read()
-    except DataError as error:
-        result.failures[entry.id] = str(error)
-        return None
-    try:
-        prepared = prepare(sample.image, sample.instances, sample.ignore)
-    except DataError as error:  # knows arrays, and not whose they are
-        result.failures[entry.id] = f"{entry.id}: {error}"
-        return None
-    return _row(entry, prepared, image_digest, mask_digest)
-
-
-def _row(entry: Entry, prepared: Prepared, image_digest: bytes, mask_digest: bytes) -> SampleRow:
-    return SampleRow(
-        id=entry.id,
-        group=entry.group,
-        stratum=entry.stratum,
-        mpp=entry.mpp,
-        size=prepared.size,
-        image=prepared.image,
-        instances=prepared.instances,
-        ignore=prepared.ignore,
-        image_digest=image_digest,
-        mask_digest=mask_digest,
-    )
-
-
 def _placeholder(store: Store, row: int) -> SampleRow:
-    """What stands in a row that nobody can recognise any more; never present."""
+    """The content of a row that nothing recognises any more; never present."""
     side_px = int(store.preparation["side_px"])
     return SampleRow(
         id=f"(lost row {row})",

@@ -1,4 +1,4 @@
-"""What the scores of several configurations say side by side: against a baseline, and by stratum."""
+"""Scores of several configurations compared: with a baseline, image by image, and by stratum."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from nucseg_pipeline.evaluation.scores import IMAGE_METRICS, LOWER_IS_BETTER, Ru
 
 @dataclass(frozen=True)
 class Comparison:
-    """A configuration against the baseline on the same images."""
+    """A configuration compared with the baseline on the same images."""
 
     name: str
     baseline: str
     differences: Mapping[str, PairedDifference]
     """Configuration minus baseline, for each of `IMAGE_METRICS`."""
     holm_p: Mapping[str, float] = field(default_factory=dict)
-    """Metric -> p after Holm's correction for the number of configurations that are compared with the baseline."""
+    """Metric -> p value after Holm's correction for the number of configurations compared with the baseline."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,16 @@ def compare(baseline: RunScores, other: RunScores, draws: Resampling) -> Compari
 
 
 def compare_all(baseline: RunScores, others: Sequence[RunScores], draws: Resampling) -> tuple[Comparison, ...]:
-    """Compare several configurations with the baseline; p is corrected, metric by metric, for their number.
+    """Compare several configurations with the baseline; p values are Holm-corrected for their number, per metric.
 
     Raises:
         ConfigError: their images, or the true masks of an image, differ.
     """
-    alone = [compare(baseline, other, draws) for other in others]
-    corrected = {name: holm([one.differences[name].wilcoxon_p for one in alone]) for name in IMAGE_METRICS}
+    comparisons = [compare(baseline, other, draws) for other in others]
+    corrected = {name: holm([c.differences[name].wilcoxon_p for c in comparisons]) for name in IMAGE_METRICS}
     return tuple(
-        replace(one, holm_p={name: p_values[position] for name, p_values in corrected.items()})
-        for position, one in enumerate(alone)
+        replace(comparison, holm_p={name: p_values[position] for name, p_values in corrected.items()})
+        for position, comparison in enumerate(comparisons)
     )
 
 
@@ -65,21 +65,24 @@ def check_same_truth(first: RunScores, second: RunScores) -> None:
     """Refuse two runs that were scored on different images, or against different masks, under the same id.
 
     Raises:
-        ConfigError: with how many differ.
+        ConfigError: how many images differ.
     """
-    files = {image.id: (image.image_digest, image.mask_digest) for image in first.images}
-    then_now = [(files.get(image.id), (image.image_digest, image.mask_digest), image.id) for image in second.images]
-    changed = [one for then, now, one in then_now if then is not None and then != now]
+    digests = {image.id: (image.image_digest, image.mask_digest) for image in first.images}
+    changed = [
+        image.id
+        for image in second.images
+        if image.id in digests and digests[image.id] != (image.image_digest, image.mask_digest)
+    ]
     if changed:
         raise ConfigError(
             f"{first.name} and {second.name} were scored on different images or masks under the same id, "
-            f"{len(changed)} of {len(files)} (such as {changed[0]}): their stores differ. "
-            "Run `nucseg embed` on both from one copy of the data set, or report on each of them alone."
+            f"{len(changed)} of {len(digests)} (such as {changed[0]}): their stores differ. "
+            "Run `nucseg embed` for both from the same copy of the data set, or make a report on each of them."
         )
 
 
 def by_stratum(runs: Sequence[RunScores], metrics: Sequence[str] = ("dice", "aji", "pq")) -> tuple[Stratum, ...]:
-    """Average over the images of each stratum, in the order of their names."""
+    """Average over the images of each stratum, sorted by name."""
     ids = defaultdict(list)
     for image in runs[0].images:
         ids[image.stratum].append(image.id)
@@ -89,7 +92,10 @@ def by_stratum(runs: Sequence[RunScores], metrics: Sequence[str] = ("dice", "aji
             name=stratum,
             n_images=len(members),
             means={
-                name: {metric: float(np.mean([column[one] for one in members])) for metric, column in columns.items()}
+                name: {
+                    metric: float(np.mean([column[image_id] for image_id in members]))
+                    for metric, column in columns.items()
+                }
                 for name, columns in values.items()
             },
         )

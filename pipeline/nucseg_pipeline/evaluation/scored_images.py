@@ -1,4 +1,4 @@
-"""An image on the grid that it is scored on: what is true there, and what a run says of it."""
+"""An image with its true nuclei and a prediction, all on the pixel grid that scores are computed on."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from nucseg_pipeline.datasets.locate import open_source
 from nucseg_pipeline.modelling.inference import Prediction
 
 NATIVE = "native"
-"""Name of the grid that the source's own masks are on."""
+"""Name of the grid of the source's own masks."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ScoredImage:
-    """An image, its truth and the prediction of one run, all on one grid of (H, W) pixels."""
+    """An image, its true nuclei and the prediction of one run, on one grid of (H, W) pixels."""
 
     id: str
     group: str
@@ -35,25 +35,25 @@ class ScoredImage:
     image: NDArray[np.uint8]
     """(H, W, 3), RGB."""
     instances: NDArray[np.int32]
-    """(H, W), true nuclei, 0 = background."""
+    """(H, W), true nuclei; 0 is background."""
     ignore: NDArray[np.bool_]
-    """(H, W), pixels that count in nothing, such as vague areas."""
+    """(H, W), pixels that no metric counts, such as vague areas."""
     probability: NDArray[np.float32]
-    """(H, W) of nucleus."""
+    """(H, W), probability of nucleus."""
     distance: NDArray[np.float32] | None = None
-    """(H, W) how far inside its nucleus a pixel lies; None if the network does not say."""
+    """(H, W), predicted relative distance to the border of the nucleus; None if the network has no such output."""
     scale: float
-    """Pixels of this grid to one pixel of the grid that the run was trained on, a side."""
+    """Side of a pixel of the grid that the run was trained on, in pixels of this grid."""
     diagonal_px: float
-    """Diagonal of the image on this grid."""
+    """Diagonal of the image in pixels of this grid."""
 
 
 Grid = Callable[[Prediction], ScoredImage]
-"""Brings a prediction and its truth to the grid that they are scored on."""
+"""Resamples a prediction to the grid that scores are computed on, and adds the true nuclei."""
 
 
 def prepared_grid(prediction: Prediction) -> ScoredImage:
-    """The grid of the prepared images, which the run was trained on, without their padding."""
+    """Score on the prepared image that the run was trained on, without its padding."""
     sample, content = prediction.sample, prediction.content
     instances = sample.instances[content]
     return ScoredImage(
@@ -74,23 +74,23 @@ def prepared_grid(prediction: Prediction) -> ScoredImage:
 
 @dataclass(frozen=True, eq=False)
 class NativeGrid:
-    """The grid of the images as they are found: probabilities are brought there, the truth is read from the source."""
+    """Score at the size of the source images: predictions are resampled, masks are read from the source."""
 
     entries: Mapping[str, Entry]
 
     def __call__(self, prediction: Prediction) -> ScoredImage:
-        """Read an image and its masks, and bring the prediction to their size.
+        """Read an image and its masks, and resample the prediction to their size.
 
         Raises:
-            ConfigError: they are not what the store was made from.
-            DataError: they cannot be read.
+            ConfigError: image or masks are not those that the store was made from.
+            DataError: a file cannot be read.
         """
         prepared = prediction.sample
         sample, *digests = self.entries[prepared.id].read()
         if digests != [prepared.image_digest, prepared.mask_digest]:
             raise ConfigError(
-                f"{prepared.id} has changed since it was embedded: the image or its masks are others than those of the "
-                "store. Put the old ones back, or run `nucseg embed` and train anew."
+                f"{prepared.id} has changed since it was embedded: its image or masks differ from those in the store. "
+                "Restore the old files, or run `nucseg embed` and train again."
             )
         return ScoredImage(
             id=prepared.id,
@@ -109,19 +109,19 @@ class NativeGrid:
 
 
 def native_grid(store: Store, ids: tuple[str, ...], source: Path | None) -> NativeGrid:
-    """Find the images of a store where they were embedded from, or in `source`; nothing is decoded yet.
+    """Locate the images of a store in the folder they were embedded from, or in `source`; nothing is decoded yet.
 
     Raises:
-        ConfigError: the folder is not there any more, or some of the images are not in it.
-        DataError: it is not what the data set's layout says.
+        ConfigError: the folder is gone, or some of the images are not in it.
+        DataError: the folder does not have the data set's layout.
     """
     dataset = open_source(store.dataset, source, store.source)
     entries = {entry.id: entry for entry in dataset.entries}
-    missing = [one for one in ids if one not in entries]
+    missing = [image_id for image_id in ids if image_id not in entries]
     if missing:
         raise ConfigError(
             f"{len(missing)} of {len(ids)} images are not in {dataset.source or dataset.name}: {some(missing)}. "
-            "The native grid needs the images and masks that were embedded: name their folder with --source DIR, or "
+            "The native grid needs the images and masks that were embedded. Give their folder with --source DIR, or "
             "score on the 256 px grid."
         )
     return NativeGrid(entries)

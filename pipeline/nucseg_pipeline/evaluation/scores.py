@@ -1,8 +1,8 @@
-"""Scores of a run, or of several repeats of one, image by image and over all images."""
+"""Scores of a run, or of repeated runs, per image and over all images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from functools import reduce
 from operator import add
@@ -53,7 +53,7 @@ INSTANCE_SCORES = ("aji", "pq", "dq", "sq")
 BOUNDARY_SCORES = ("hd95", "boundary_f1")
 
 IMAGE_METRICS = (*PIXEL_SCORES, *INSTANCE_SCORES, *BOUNDARY_SCORES, "brier")
-"""Metrics that every image has a value of."""
+"""Metrics that are computed for each image."""
 METRICS = (
     *("dice", "iou", "miou", "dice_pooled", "iou_pooled"),
     *INSTANCE_SCORES,
@@ -61,27 +61,27 @@ METRICS = (
     *("brier", "ece"),
     *("dice_weighted", "iou_weighted"),
 )
-"""All metrics in the order of the tables; those that flatter come last."""
+"""All metrics in the order of the tables; the class-weighted ones, which reward background, come last."""
 LOWER_IS_BETTER = frozenset({"hd95", "brier", "ece"})
-"""Metrics of which less is better; of all others more is."""
+"""Metrics for which lower is better; for all others higher is better."""
 
 ALL_BACKGROUND = "all background"
-"""Name of the prediction that finds nothing."""
+"""Name of the empty prediction, which has no nuclei."""
 
 
 @dataclass(frozen=True, eq=False)
 class Nuclei:
-    """The true nuclei of one image; those wholly in ignored pixels are left out."""
+    """The true nuclei of one image, without those that lie completely in ignored pixels."""
 
     area_px: NDArray[np.float64]
-    """(T,) pixels of the evaluated grid."""
+    """(T,) area in pixels of the evaluated grid."""
     found: NDArray[np.float64]
-    """(T,) 1 where a predicted nucleus matches at IoU > 0.5, else 0; over repeats, the share that found it."""
+    """(T,) 1 where a predicted nucleus matches at IoU > 0.5, else 0; over repeats, the fraction that found it."""
 
 
 @dataclass(frozen=True)
 class ImageScores:
-    """One image and what a prediction of it is worth."""
+    """Scores of the prediction for one image."""
 
     id: str
     group: str
@@ -91,52 +91,52 @@ class ImageScores:
     mask_digest: str
     """Hexadecimal digest of the masks' file content."""
     diagonal_px: float
-    """Of the image on the evaluated grid: its 95 % Hausdorff distance where one of the masks is empty."""
+    """Diagonal of the image on the evaluated grid: the 95 % Hausdorff distance where one of the masks is empty."""
     counts: PixelCounts
-    """Of an average over repeats, those of the first."""
+    """Over repeats, those of the first."""
     n_true: int
-    """True nuclei, those wholly in ignored pixels left out."""
+    """True nuclei, without those that lie completely in ignored pixels."""
     n_predicted: float
-    """Predicted nuclei, likewise; over repeats, their mean."""
+    """Predicted nuclei, counted likewise; over repeats, the mean."""
     values: Mapping[str, float]
-    """Score by name, one for each of `IMAGE_METRICS`."""
+    """One value for each of `IMAGE_METRICS`."""
     reliability: Reliability = field(compare=False)
     nuclei: Nuclei = field(compare=False)
 
     @property
     def is_one_empty(self) -> bool:
-        """Whether one of truth and prediction has no nucleus pixel and the other has some."""
+        """Whether exactly one of truth and prediction has no nucleus pixel."""
         return (self.counts.tp + self.counts.fn == 0) != (self.counts.tp + self.counts.fp == 0)
 
 
 @dataclass(frozen=True)
 class RunScores:
-    """Scores on a number of images: of a run, of several repeats of one, or of finding nothing."""
+    """Scores on some images of one run, of averaged repeats, or of the empty prediction."""
 
     name: str
     images: tuple[ImageScores, ...]
-    """Each image once; over repeats, its average."""
+    """Each image once; over repeats, averaged."""
     repeats: tuple[RunScores, ...] = field(default=(), repr=False)
-    """What was averaged; empty for a single run."""
+    """The runs that were averaged; empty for a single run."""
 
     @property
     def groups(self) -> dict[str, str]:
-        """Group by image id; an image without one is a group of its own."""
+        """Group of each image id; an image without a group is a group of its own."""
         return {image.id: image.group or image.id for image in self.images}
 
     @property
     def n_groups(self) -> int:
-        """How many groups the images come from."""
+        """Number of groups that the images come from."""
         return len(set(self.groups.values()))
 
     @property
     def predictions(self) -> tuple[ImageScores, ...]:
-        """Every prediction: over repeats, an image as often as it was predicted."""
+        """Every prediction; over repeats, an image appears as often as it was predicted."""
         return tuple(image for run in self.repeats or (self,) for image in run.images)
 
     @property
     def n_one_empty(self) -> int:
-        """Predictions where one mask is empty and the other is not: they count the image's diagonal in hd95."""
+        """Predictions where exactly one mask is empty: hd95 is the image's diagonal there."""
         return sum(image.is_one_empty for image in self.predictions)
 
     @property
@@ -148,8 +148,8 @@ class RunScores:
     def layers(self) -> tuple[tuple[ImageScores, ...], ...]:
         """Sets of predictions that cover every image once, in the order of `images`.
 
-        As many as the image that was predicted most often; of one that was predicted less often, its predictions take
-        turns. So every image counts alike in scores of all pixels, however often it was predicted.
+        There are as many sets as predictions of the image that was predicted most often. Predictions of other images
+        are repeated in turn, so that every image has the same weight in pooled scores.
         """
         by_id: dict[str, list[ImageScores]] = {}
         for image in self.predictions:
@@ -160,17 +160,17 @@ class RunScores:
         )
 
     def values(self, metric: str) -> dict[str, float]:
-        """One of `IMAGE_METRICS` by image id."""
+        """The values of one of `IMAGE_METRICS` by image id."""
         return {image.id: image.values[metric] for image in self.images}
 
-    def finding_nothing(self) -> RunScores:
-        """What a prediction of pure background would score on the same images."""
-        return RunScores(ALL_BACKGROUND, tuple(map(_without_prediction, self.images)))
+    def all_background(self) -> RunScores:
+        """Scores of an empty prediction on the same images."""
+        return RunScores(ALL_BACKGROUND, tuple(map(_empty_prediction, self.images)))
 
     def intervals(self, draws: Resampling) -> dict[str, Interval]:
-        """Every one of `METRICS` over the images, with its interval; one drawing serves all.
+        """Every one of `METRICS` over the images, with its bootstrap interval; all share one resampling.
 
-        Scores of all pixels are made layer by layer and averaged: over repeats, the mean of what each of them scores.
+        Pooled scores are computed for each of `layers` and averaged: over repeats, the mean of their pooled scores.
         """
         layers = self.layers
         tables = [
@@ -185,55 +185,55 @@ class RunScores:
         return {name: percentile_interval(float(own[name][0]), others[name], n_images, n_groups) for name in METRICS}
 
     def recall_by_size(self, draws: Resampling) -> tuple[SizeBin, ...]:
-        """Share of the true nuclei that are found, by quarters of their size; empty without nuclei."""
+        """Recall of true nuclei by quartiles of their area; empty without nuclei."""
         areas = [image.nuclei.area_px for image in self.images]
         found = [image.nuclei.found for image in self.images]
         return recall_by_size(areas, found, size_edges(areas), list(self.groups.values()), draws)
 
 
-def score_image(case: ScoredImage, rule: InstanceRule) -> ImageScores:
-    """Score a map of nucleus probability: overlap after the threshold, instances after the separation.
+def score_image(image: ScoredImage, rule: InstanceRule) -> ImageScores:
+    """Score a prediction: pixels after the threshold, nuclei after touching ones are separated.
 
-    Lengths and areas of the rule are in pixels of the grid that the run was trained on, and are scaled to the case's.
+    Lengths and areas of the rule are in pixels of the grid that the run was trained on; they are scaled to the image's.
 
     Raises:
-        DataError: the map, or the distances beside it, hold something else than numbers.
+        DataError: probability or distance is not finite.
     """
-    if not all(np.isfinite(said).all() for said in (case.probability, case.distance) if said is not None):
+    if not all(np.isfinite(values).all() for values in (image.probability, image.distance) if values is not None):
         raise DataError(
-            f"The prediction of {case.id} is not finite: the training diverged or its precision overflowed. "
+            f"The prediction of {image.id} is not finite: the training diverged or its precision overflowed. "
             "Train again with a lower learning rate or without mixed precision."
         )
-    rule = rule.scaled(case.scale)
-    truth, predicted = case.instances > 0, foreground(case.probability, rule)
-    counts = count_pixels(truth, predicted, case.ignore)
-    found = overlaps(case.instances, separate(case.probability, rule, case.distance), case.ignore)
-    quality = panoptic_quality(found)
-    reliability = count_reliability(case.probability, truth, case.ignore)
+    rule = rule.scaled(image.scale)
+    truth, predicted = image.instances > 0, foreground(image.probability, rule)
+    counts = count_pixels(truth, predicted, image.ignore)
+    pairs = overlaps(image.instances, separate(image.probability, rule, image.distance), image.ignore)
+    quality = panoptic_quality(pairs)
+    reliability = count_reliability(image.probability, truth, image.ignore)
     return ImageScores(
-        id=case.id,
-        group=case.group,
-        stratum=case.stratum,
-        image_digest=case.image_digest.hex(),
-        mask_digest=case.mask_digest.hex(),
-        diagonal_px=case.diagonal_px,
+        id=image.id,
+        group=image.group,
+        stratum=image.stratum,
+        image_digest=image.image_digest.hex(),
+        mask_digest=image.mask_digest.hex(),
+        diagonal_px=image.diagonal_px,
         counts=counts,
-        n_true=found.true_area.size,
-        n_predicted=found.predicted_area.size,
+        n_true=pairs.true_area.size,
+        n_predicted=pairs.predicted_area.size,
         values={
             **_pixel_scores(counts),
-            **{"aji": aji(found), "pq": quality.pq, "dq": quality.dq, "sq": quality.sq},
-            "hd95": hausdorff95(truth, predicted, case.ignore, diagonal_px=case.diagonal_px),
-            "boundary_f1": boundary_f1(truth, predicted, case.ignore),
+            **{"aji": aji(pairs), "pq": quality.pq, "dq": quality.dq, "sq": quality.sq},
+            "hd95": hausdorff95(truth, predicted, image.ignore, diagonal_px=image.diagonal_px),
+            "boundary_f1": boundary_f1(truth, predicted, image.ignore),
             "brier": brier(reliability),
         },
         reliability=reliability,
-        nuclei=Nuclei(found.true_area, matched(found).astype(np.float64)),
+        nuclei=Nuclei(pairs.true_area, matched(pairs).astype(np.float64)),
     )
 
 
 def averaged(name: str, repeats: Sequence[RunScores]) -> RunScores:
-    """Average repeats image by image: each score is its mean over the runs that were scored on the image."""
+    """Average repeats per image: each score is the mean over the runs that were scored on the image."""
     by_id: dict[str, list[ImageScores]] = {}
     for image in (image for run in repeats for image in run.images):
         by_id.setdefault(image.id, []).append(image)
@@ -247,13 +247,13 @@ def _average(images: Sequence[ImageScores]) -> ImageScores:
     return replace(
         first,
         n_predicted=float(np.mean([image.n_predicted for image in images])),
-        values={name: _mean(image.values[name] for image in images) for name in first.values},
+        values={name: float(np.mean([image.values[name] for image in images])) for name in first.values},
         nuclei=Nuclei(first.nuclei.area_px, np.mean([image.nuclei.found for image in images], axis=0)),
     )
 
 
 def _scores(sums: NDArray[np.float64], n_layers: int) -> dict[str, NDArray[np.float64]]:
-    """Every one of `METRICS`, (R,), from R sums over images of what `RunScores.intervals` puts side by side."""
+    """Every one of `METRICS`, (R,), from R sums over images of the columns in `RunScores.intervals`."""
     widths = [len(IMAGE_METRICS), 1, *[4] * n_layers]
     means, n_images, *counts, bins = np.split(sums, np.cumsum(widths), axis=1)
     scores = dict(zip(IMAGE_METRICS, (means / n_images).T, strict=True))
@@ -263,16 +263,12 @@ def _scores(sums: NDArray[np.float64], n_layers: int) -> dict[str, NDArray[np.fl
     return scores
 
 
-def _mean(values: Iterable[float]) -> float:
-    return float(np.mean(list(values)))
-
-
-def _without_prediction(image: ImageScores) -> ImageScores:
-    """Derive the scores of a prediction that finds nothing from those of any other prediction."""
+def _empty_prediction(image: ImageScores) -> ImageScores:
+    """Derive the scores of an empty prediction from those of any other prediction."""
     true = image.counts
     counts = PixelCounts(tp=0, fp=0, fn=true.tp + true.fn, tn=true.fp + true.tn)
     reliability = Reliability.of_nothing(counts.fn + counts.tn, counts.fn)
-    # of two empty maps every score is 1 and their distance 0; of an empty and another one 0, and the diagonal
+    # two empty masks: every score is 1 and hd95 is 0; one empty mask: every score is 0 and hd95 is the diagonal
     instance_scores = dict.fromkeys(INSTANCE_SCORES, float(image.n_true == 0))
     return replace(
         image,

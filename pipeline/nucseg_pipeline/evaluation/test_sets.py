@@ -1,8 +1,8 @@
-"""Which images a run is scored on: its own test part, or all of a data set that it was not trained on."""
+"""Test sets: which images a run is scored on, in its own test part or in a data set that it was not trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,48 +19,67 @@ from nucseg_pipeline.datasets.stores import of_dataset
 from nucseg_pipeline.evaluation.experiments import Configuration
 from nucseg_pipeline.runs.run import Run
 
-BY_CHANCE = "drawn by chance"
-"""Why an image is shown that stands for the others."""
+RANDOM = "random"
+"""Why an image is shown that was drawn at random."""
 
 ALL_IMAGES = "all images in the store"
-"""What stands for the protocol where no run was trained on the data set."""
+"""The protocol's name where no run was trained on the data set."""
 
 
 @dataclass(frozen=True, eq=False)
 class TestSet:
     """One data set and, for each run, the images of it that the run is scored on.
 
-    All configurations are scored on the same images, each of them by at least one of the configuration's runs.
+    All configurations are scored on the same images, each image by at least one of the configuration's runs.
     """
 
     store: Store
     ids: Mapping[str, tuple[str, ...]]
-    """Run name -> ids; runs that have no image here are left out."""
+    """Run name -> image ids; runs without an image here are left out."""
     protocol: str
     notes: tuple[str, ...]
-    """What a reader has to know of the protocol, such as a leak between its parts."""
+    """What a reader has to know about the protocol, such as a leak between its parts."""
 
     @property
     def all_ids(self) -> tuple[str, ...]:
         """Every image that is scored, once, in the order of the runs."""
-        return tuple(dict.fromkeys(one for ids in self.ids.values() for one in ids))
+        return tuple(dict.fromkeys(image_id for ids in self.ids.values() for image_id in ids))
 
     def store_for(self, run: Run) -> Store:
-        """Where a run reads these images: those of its own data set as they were prepared for it."""
+        """Where a run reads these images: images of its own data set as they were prepared for it."""
         return run.store if is_same_dataset(run.store.dataset, self.store.dataset) else self.store
 
+    def scored_runs(self, configurations: Iterable[Configuration]) -> Iterator[tuple[str, Run]]:
+        """The runs that have images here, with their names."""
+        for configuration in configurations:
+            for name, run in configuration.runs.items():
+                if name in self.ids:
+                    yield name, run
 
-def own_test_set(entrants: Sequence[Configuration]) -> TestSet:
-    """Give every run its own test part.
+    def first_runs(
+        self, configuration: Configuration, image_ids: Iterable[str]
+    ) -> Iterator[tuple[str, Run, tuple[str, ...]]]:
+        """Assign each image to the first run of a configuration that is scored on it: name, run and its images."""
+        left = dict.fromkeys(image_ids)
+        for name, run in self.scored_runs([configuration]):
+            own = tuple(image_id for image_id in left if image_id in self.ids[name])
+            for image_id in own:
+                del left[image_id]
+            if own:
+                yield name, run, own
+
+
+def own_test_set(configurations: Sequence[Configuration]) -> TestSet:
+    """Score every run on its own test part.
 
     Raises:
-        ConfigError: two configurations were trained on different data sets, have different test images, divide them in
-            another way, or see them in another size.
+        ConfigError: two configurations were trained on different data sets, have different test images, another split,
+            or images of another size.
     """
-    first, *others = entrants
+    first, *others = configurations
     for other in others:
         _check_same_parts(first, other)
-    runs = {name: run for entrant in entrants for name, run in entrant.runs.items()}
+    runs = {name: run for configuration in configurations for name, run in configuration.runs.items()}
     return TestSet(
         store=first.first.store,
         ids={name: tuple(run.split.test) for name, run in runs.items()},
@@ -69,50 +88,50 @@ def own_test_set(entrants: Sequence[Configuration]) -> TestSet:
     )
 
 
-def external_test_set(dataset: str, entrants: Sequence[Configuration], cache: str | None) -> TestSet:
+def external_test_set(dataset: str, configurations: Sequence[Configuration], cache: str | None) -> TestSet:
     """Score on a data set that some of the runs, or none, were trained on.
 
-    Runs that were trained on it, however it was prepared, take their test part, which must be the same images for all
-    of these configurations. The others take the same images; if none was trained on it, all images. An image whose very
-    file they saw in training or validation, be it under another name, is left out, for all runs alike.
+    Runs that were trained on it, with any preparation, take their test part, which must be the same images for all of
+    these configurations. The others take the same images; if no run was trained on it, all images. An image whose file
+    a run has seen in training or validation, even under another name, is left out for all runs.
 
     Args:
         dataset: name of its store in the cache.
-        entrants: the configurations.
-        cache: folder or URL of the cache; None looks where the runs were trained from, then in the default one.
+        configurations: what is scored.
+        cache: folder or URL of the cache; None looks where the runs were trained from, then in the default cache.
 
     Raises:
         ConfigError: the data set is not in the cache, no image is left, or configurations trained on it have different
             test parts.
         nucseg_cache.CacheError: the store cannot be read.
     """
-    away = [entrant for entrant in entrants if not is_same_dataset(entrant.dataset, dataset)]
-    at_home = [entrant for entrant in entrants if entrant not in away]
-    home = own_test_set(at_home) if at_home else None
-    if home and not away:
-        return home
-    store = home.store if home else _open(dataset, entrants, cache)
-    _check_preparation(store, away)
+    external = [item for item in configurations if not is_same_dataset(item.dataset, dataset)]
+    internal = [item for item in configurations if item not in external]
+    own = own_test_set(internal) if internal else None
+    if own and not external:
+        return own
+    store = own.store if own else _open(dataset, configurations, cache)
+    _check_preparation(store, external)
     rows = {info.id: info for info in store.table if info.present}
-    wanted = home.all_ids if home else tuple(rows)
-    seen = seen_files(run for entrant in away for run in entrant.runs.values())
-    leaked = [one for one in wanted if rows[one].image_digest.hex() in seen]
-    left = tuple(one for one in wanted if one not in set(leaked))
+    candidates = own.all_ids if own else tuple(rows)
+    seen = seen_files(run for configuration in external for run in configuration.runs.values())
+    leaked = [image_id for image_id in candidates if rows[image_id].image_digest.hex() in seen]
+    left = tuple(image_id for image_id in candidates if image_id not in set(leaked))
     if not left:
         raise ConfigError(
-            f"All {len(wanted)} images of {store.location} were seen in training or validation, under this name or "
-            "another (their files are the same): there is nothing to score on."
+            f"All {len(candidates)} images of {store.location} were used for training or validation, under this or "
+            "another name (the files are identical): no image is left to score."
         )
-    sisters = {rows[one].group for one in leaked}
-    n_sisters = sum(rows[one].group in sisters for one in left)
+    leaked_groups = {rows[image_id].group for image_id in leaked}
+    n_related = sum(rows[image_id].group in leaked_groups for image_id in left)
     return TestSet(
         store=store,
-        ids=_ids(entrants, home, left),
-        protocol=home.protocol if home else ALL_IMAGES,
+        ids=_ids(configurations, own, left),
+        protocol=own.protocol if own else ALL_IMAGES,
         notes=(
-            *(home.notes if home else _size_note(store, len(rows))),
-            _domain_note(dataset, away, len(left)),
-            *_leak_notes(leaked, n_sisters, len(left)),
+            *(own.notes if own else _size_note(store, len(rows))),
+            _domain_note(dataset, external, len(left)),
+            *_leak_notes(leaked, n_related, len(left)),
         ),
     )
 
@@ -120,58 +139,61 @@ def external_test_set(dataset: str, entrants: Sequence[Configuration], cache: st
 def choose_images(
     dice: Mapping[str, float], n_images: int, seed: int, gains: Mapping[str, float] | None = None
 ) -> dict[str, str]:
-    """Choose the images to show, id -> why: the median, the worst and the best, then some by chance.
+    """Choose images to show, id -> why: the median, the worst and the best by Dice, then random ones.
 
-    With `gains`, the difference of two configurations on each image, the largest gain and loss come before chance.
+    With `gains`, the difference of two configurations for each image, the largest gain and loss precede random images.
     """
-    ranked = sorted(dice, key=lambda one: (dice[one], one))
+    ranked = sorted(dice, key=lambda image_id: (dice[image_id], image_id))
     if len(ranked) == 1:
-        return dict(list({ranked[0]: "the only image"}.items())[:n_images])
+        return dict.fromkeys(ranked[:n_images], "the only image")
     marked = [(ranked[len(ranked) // 2], "median"), (ranked[0], "worst"), (ranked[-1], "best")]
     if gains:
-        most, least = max(gains, key=lambda one: (gains[one], one)), min(gains, key=lambda one: (gains[one], one))
-        marked += [(most, "largest gain")] if gains[most] > 0 else []
-        marked += [(least, "largest loss")] if gains[least] < 0 else []
+        by_gain = sorted(gains, key=lambda image_id: (gains[image_id], image_id))
+        marked += [(by_gain[-1], "largest gain")] if gains[by_gain[-1]] > 0 else []
+        marked += [(by_gain[0], "largest loss")] if gains[by_gain[0]] < 0 else []
     reasons: dict[str, str] = {}
-    for one, why in marked:
-        reasons[one] = f"{reasons[one]}, {why}" if one in reasons else why
-    others = [one for one in ranked if one not in reasons]
+    for image_id, why in marked:
+        reasons[image_id] = f"{reasons[image_id]}, {why}" if image_id in reasons else why
+    others = [image_id for image_id in ranked if image_id not in reasons]
     drawn = np.random.default_rng(seed).permutation(len(others))
-    chosen = reasons | {others[position]: BY_CHANCE for position in drawn}
+    chosen = reasons | {others[position]: RANDOM for position in drawn}
     return dict(list(chosen.items())[:n_images])
 
 
 def _check_same_parts(first: Configuration, other: Configuration) -> None:
-    """Refuse to compare what was not tested on the same images, by networks that were trained on the same others."""
+    """Refuse to compare configurations with different test images, or with another split of the remaining images."""
     if not is_same_dataset(first.dataset, other.dataset):
         raise ConfigError(
             f"{first.name} was trained on {first.dataset} and {other.name} on {other.dataset}: they have no test "
-            f"part in common. Say which to score on, as in --dataset {first.dataset} --dataset {other.dataset}."
+            f"images in common. Name the data sets to score on, as in --dataset {first.dataset} "
+            f"--dataset {other.dataset}."
         )
     check_same_images(_tested(first), _tested(other), names=(first.name, other.name))
     if _parts(first) != _parts(other):
         raise ConfigError(
-            f"{first.name} ({_protocols(first)}) and {other.name} ({_protocols(other)}) test the same images, but "
-            "divide them into other parts: where one network has seen a slide, the other may not have. Compare runs of "
-            "one protocol and the same folds, or report on each of them alone."
+            f"{first.name} ({_protocols(first)}) and {other.name} ({_protocols(other)}) have the same test images, but "
+            "split them differently: one network may have been trained on slides that the other was not. Compare runs "
+            "of the same protocol and folds, or make a report on each of them."
         )
-    sides = [entrant.first.inputs.preparation.get("side_px") for entrant in (first, other)]
+    sides = [configuration.first.inputs.preparation.get("side_px") for configuration in (first, other)]
     if sides[0] != sides[1]:
         raise ConfigError(
-            f"{first.name} sees images of {sides[0]} px and {other.name} of {sides[1]} px: their scores are on "
-            "different grids. Report on each of them alone."
+            f"{first.name} was trained on images of {sides[0]} px and {other.name} on images of {sides[1]} px: their "
+            "scores are on different grids. Make a report on each of them."
         )
 
 
-def _ids(entrants: Sequence[Configuration], home: TestSet | None, left: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+def _ids(
+    configurations: Sequence[Configuration], own: TestSet | None, left: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
     kept = set(left)
-    own = {name: tuple(one for one in ids if one in kept) for name, ids in home.ids.items()} if home else {}
-    ids = {name: own.get(name, left) for entrant in entrants for name in entrant.runs}
-    return {name: ids for name, ids in ids.items() if ids}
+    parts = {name: tuple(i for i in ids if i in kept) for name, ids in own.ids.items()} if own else {}
+    ids = {name: parts.get(name, left) for configuration in configurations for name in configuration.runs}
+    return {name: image_ids for name, image_ids in ids.items() if image_ids}
 
 
-def _open(dataset: str, entrants: Sequence[Configuration], cache: str | None) -> Store:
-    runs = [run for entrant in entrants for run in entrant.runs.values()]
+def _open(dataset: str, configurations: Sequence[Configuration], cache: str | None) -> Store:
+    runs = [run for configuration in configurations for run in configuration.runs.values()]
     caches = [cache] if cache else [*(run.store.location.rpartition("/")[0] for run in runs), default_cache()]
     locations = list(dict.fromkeys(store_location(place, dataset) for place in caches))
     for location in locations:
@@ -187,74 +209,78 @@ def _open(dataset: str, entrants: Sequence[Configuration], cache: str | None) ->
     )
 
 
-def _check_preparation(store: Store, entrants: Sequence[Configuration]) -> None:
-    """A network must see images as it was trained to see them: of one size, with one treatment of the stain."""
-    for entrant in entrants:
-        prepared = dict(entrant.first.inputs.preparation)
+def _check_preparation(store: Store, configurations: Sequence[Configuration]) -> None:
+    """A network must see images as in training: of the same size and stain normalisation."""
+    for configuration in configurations:
+        prepared = dict(configuration.first.inputs.preparation)
         if prepared != dict(store.preparation):
             raise ConfigError(
-                f"{entrant.name} was trained on images prepared as {prepared}, and those in {store.location} are "
+                f"{configuration.name} was trained on images prepared as {prepared}, but those in {store.location} are "
                 f"prepared as {dict(store.preparation)}. Name a store that was prepared in the same way."
             )
 
 
-def _tested(entrant: Configuration) -> set[str]:
-    return set().union(*_parts(entrant))
+def _tested(configuration: Configuration) -> set[str]:
+    return set().union(*_parts(configuration))
 
 
-def _parts(entrant: Configuration) -> set[frozenset[str]]:
-    return {frozenset(run.split.test) for run in entrant.runs.values()}
+def _parts(configuration: Configuration) -> set[frozenset[str]]:
+    return {frozenset(run.split.test) for run in configuration.runs.values()}
 
 
-def _protocols(entrant: Configuration) -> str:
-    folds = _joined(f"{run.split.protocol} fold {run.config.fold}" for run in entrant.runs.values())
+def _protocols(configuration: Configuration) -> str:
+    folds = _joined(f"{run.split.protocol} fold {run.config.fold}" for run in configuration.runs.values())
     return f"protocol {folds}"
 
 
 def seen_files(runs: Iterable[Run]) -> set[str]:
     """Hexadecimal digests of the image files that some runs were trained or validated on."""
-    return {file for run in runs for one in (*run.split.train, *run.split.validation) for file in image_file(run, one)}
+    return {
+        digest
+        for run in runs
+        for image_id in (*run.split.train, *run.split.validation)
+        for digest in image_file(run, image_id)
+    }
 
 
-def image_file(run: Run, one: str) -> Sequence[str]:
+def image_file(run: Run, image_id: str) -> Sequence[str]:
     """Hexadecimal digest of an image's file as a run recorded it; empty if it did not."""
-    return run.inputs.samples.get(one, ())[:1]
+    return run.inputs.samples.get(image_id, ())[:1]
 
 
 def _size_note(store: Store, n_images: int) -> tuple[str, ...]:
-    """Say how much of the release is in the store, unless the store itself does."""
-    layout = layout_name(store.dataset)
-    released = release_named(layout).n_images
+    """Say how many images of the release are in the store, unless the store's own notes do."""
+    released = release_named(layout_name(store.dataset)).n_images
     if (
         released is None
         or n_images == released
         or any(f" {n_images} of the {released}" in note for note in store.notes)
     ):
         return ()
-    return (f"{n_images} images of {store.dataset} are in the store; the release has {released}.",)
+    return (f"The store has {n_images} images of {store.dataset}; the release has {released}.",)
 
 
-def _domain_note(dataset: str, away: Sequence[Configuration], n_left: int) -> str:
-    trained_on = _joined(entrant.dataset for entrant in away)
+def _domain_note(dataset: str, external: Sequence[Configuration], n_left: int) -> str:
+    trained_on = _joined(configuration.dataset for configuration in external)
     return (
-        f"{', '.join(entrant.name for entrant in away)}: trained on {trained_on}, not on {dataset}. Network, threshold "
-        f"and separation of nuclei were chosen there; nothing was chosen on these {n_left} images."
+        f"{', '.join(configuration.name for configuration in external)}: trained on {trained_on}, not on {dataset}. "
+        f"Network, threshold and separation of nuclei were chosen there; nothing was chosen on these {n_left} images."
     )
 
 
-def _leak_notes(leaked: Sequence[str], n_sisters: int, n_left: int) -> tuple[str, ...]:
+def _leak_notes(leaked: Sequence[str], n_related: int, n_left: int) -> tuple[str, ...]:
     if not leaked:
         return ()
     left_out = (
-        f"{len(leaked)} images were left out, because their very files were seen in training or validation: "
+        f"{len(leaked)} images were left out because the same files were used for training or validation: "
         f"{some(leaked)}."
     )
-    if not n_sisters:
+    if not n_related:
         return (left_out,)
     return (
         left_out,
-        f"{n_sisters} of the {n_left} images that are left come from a group (patient, slide or source image) of which "
-        "others were seen in training or validation: their scores promise too much for new slides.",
+        f"{n_related} of the remaining {n_left} images share a group (patient, slide or source image) with images used "
+        "for training or validation: their scores are optimistic for unseen slides.",
     )
 
 

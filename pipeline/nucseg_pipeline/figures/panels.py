@@ -1,9 +1,8 @@
-"""Some images as several trained configurations, and the encoders behind them, see them."""
+"""The figures of some images: encoder embeddings, layers of the networks, predictions, and violins of scores."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,24 +26,26 @@ from nucseg.nuclei.instances import separate
 from nucseg_cache import Key
 from nucseg_cache.key import label
 from nucseg_pipeline.evaluation.experiments import Configuration
+from nucseg_pipeline.evaluation.score_runs import predicted_images
 from nucseg_pipeline.evaluation.scored_images import prepared_grid
 from nucseg_pipeline.evaluation.scores import RunScores
 from nucseg_pipeline.evaluation.test_sets import TestSet
+from nucseg_pipeline.formatting import file_name
 from nucseg_pipeline.loading.batch import collate
 from nucseg_pipeline.modelling.device import choose_device
 from nucseg_pipeline.progress import Progress
 from nucseg_pipeline.runs.run import Run
 
 NAMED = "named with --image"
-"""Why an image is shown that was not chosen by a rule."""
+"""Why an image is shown that was named by the user."""
 
 MOST_LETTERS = 24
-"""Letters of an image's id beside its row."""
+"""Most characters of an image's id in the label of its row."""
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
-    """A figure, what its file is called without the ending, and what it shows."""
+class CaptionedFigure:
+    """A figure with its file name, without the ending, and its caption."""
 
     stem: str
     figure: Figure
@@ -52,33 +53,33 @@ class Drawn:
 
 
 @dataclass(frozen=True, eq=False)
-class Atlas:
-    """Draws some images as several configurations see them."""
+class ImageFigures:
+    """Draws the figures of some images."""
 
-    exam: TestSet
-    entrants: tuple[Configuration, ...]
+    test_set: TestSet
+    configurations: tuple[Configuration, ...]
     device: str
     chosen: Mapping[str, str]
     """Image id -> why it is shown."""
     scores: Mapping[str, RunScores]
     """Run name -> its scores."""
 
-    def draw(self, progress: Progress) -> Iterator[Drawn]:
-        """Draw everything but the violins."""
-        for done, one in enumerate(self.chosen):
+    def draw(self, progress: Progress) -> Iterator[CaptionedFigure]:
+        """Draw the encoders and levels of every image, then the overlays of all."""
+        for done, image_id in enumerate(self.chosen):
             progress(done, len(self.chosen), "drawing")
             if self.encoders:
-                yield self._encoders(one)
-            for entrant in self.entrants:
-                yield self._levels(entrant, one)
+                yield self._encoders(image_id)
+            for configuration in self.configurations:
+                yield self._levels(configuration, image_id)
         yield self._overlays()
         progress(len(self.chosen), len(self.chosen), "drawing")
 
     @cached_property
     def encoders(self) -> dict[str, tuple[Key, PrincipalColours]]:
-        """Short name -> the key of every encoder that has embedded all the images, and the colours fitted to them."""
-        store = self.exam.store
-        rows = [store.row_of(one) for one in self.chosen]
+        """Short name -> key and fitted colours of every encoder that has embedded all the images."""
+        store = self.test_set.store
+        rows = [store.row_of(image_id) for image_id in self.chosen]
         keys = [
             key
             for key in store.keys()  # noqa: SIM118 - a method of Store
@@ -95,125 +96,120 @@ class Atlas:
             )
             for key in keys
         ]
-        return dict(zip(_short_names(keys), zip(keys, colours, strict=True), strict=True))
+        return dict(zip(short_names(keys), zip(keys, colours, strict=True), strict=True))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the encoders say of themselves, and which figure is missing."""
-        store = self.exam.store
-        told = [str(store.recorded(key).get("note", "")) for key, _ in self.encoders.values()]
+        """The notes recorded with the encoders, and which figure is missing."""
+        store = self.test_set.store
+        notes = [str(store.recorded(key).get("note", "")) for key, _ in self.encoders.values()]
         if not self.encoders:
-            told.append(f"{store.location} holds no embeddings of all these images: no figure compares encoders.")
-        return tuple(note for note in told if note)
+            notes.append(f"No figure compares encoders: no encoder in {store.location} has embedded all these images.")
+        return tuple(note for note in notes if note)
 
-    def _encoders(self, one: str) -> Drawn:
-        store = self.exam.store
-        row = store.row_of(one)
+    def _encoders(self, image_id: str) -> CaptionedFigure:
+        store = self.test_set.store
+        row = store.row_of(image_id)
         (sample,) = store.read_samples([row])
         embeddings = {
             name: (store.embeddings(key).read([row])[0], colours) for name, (key, colours) in self.encoders.items()
         }
         panels = encoder_panels(sample.image, sample.instances, sample.size, embeddings)
-        which = "; ".join(f"{name} is {label(key.fields)}" for name, (key, _) in self.encoders.items())
+        names = "; ".join(f"{name} is {label(key.fields)}" for name, (key, _) in self.encoders.items())
         caption = (
-            f"{one}: image, true nuclei, and the first three principal components of its embedding as red, green and "
-            "blue. They are fitted to the cells of all images shown in this folder, for each encoder apart: a colour "
-            "of one encoder means the same in every image, and nothing between encoders. "
-            f"{feature_caption(panels)}. {which}."
+            f"{image_id}: image, true nuclei, and the first three principal components of its embedding as red, green "
+            "and blue. They are fitted to the cells of all images in this folder, separately for each encoder: a "
+            "colour of one encoder means the same in every image; colours of different encoders cannot be compared. "
+            f"{feature_caption(panels)}. {names}."
         )
-        return Drawn(f"encoders-{self._stems[one]}", feature_panels(panels), caption)
+        return CaptionedFigure(f"encoders-{self.stems[image_id]}", feature_panels(panels), caption)
 
-    def _levels(self, entrant: Configuration, one: str) -> Drawn:
-        name, run = self._run_for(entrant, one)
-        row = run.rows([one], store=self.exam.store_for(run))[0]
+    def _levels(self, configuration: Configuration, image_id: str) -> CaptionedFigure:
+        name, run = self._run_for(configuration, image_id)
+        row = run.rows([image_id], store=self.test_set.store_for(run))[0]
         device = choose_device(self.device)
         batch = collate([row]).to(device)
-        seen = encoder_features(run.network().to(device), batch.image, batch.embedding)
-        panels = network_panels(seen, row.sample.size)
+        features = encoder_features(run.model.to(device), batch.image, batch.embedding)
+        panels = network_panels(features, row.sample.size)
         guidance = (
-            f"The embedding is of {label(run.inputs.embedding)}; the concatenation is the latent (level 5) beside the "
-            "embedding averaged to its grid, each channel brought to variance 1."
+            f"The embedding is of {label(run.inputs.embedding)}; the concatenation is the latent (level 5) and the "
+            "embedding averaged to its grid, each channel scaled to variance 1."
             if run.inputs.embedding
             else "The run is not guided: there is no embedding, concatenation or fusion to show."
         )
         caption = (
-            f"{one} in {name} ({run.config.model}, fusion {run.config.fusion}, width {run.config.width}): the first "
-            "three principal components of each layer as red, green and blue, each panel by its own, so that colours "
-            f"mean nothing between panels. {feature_caption(panels)}. {guidance}"
+            f"{image_id} in {name} ({run.config.model}, fusion {run.config.fusion}, width {run.config.width}): the "
+            "first three principal components of each layer as red, green and blue, fitted separately, so that colours "
+            f"of different panels cannot be compared. {feature_caption(panels)}. {guidance}"
         )
-        which = [] if len(self.entrants) == 1 else [file_name(entrant.name)]
-        return Drawn("-".join(["levels", *which, self._stems[one]]), feature_panels(panels), caption)
+        suffix = [] if len(self.configurations) == 1 else [file_name(configuration.name)]
+        return CaptionedFigure("-".join(["levels", *suffix, self.stems[image_id]]), feature_panels(panels), caption)
 
-    def _overlays(self) -> Drawn:
-        shown = "; ".join(f"{one} ({why})" for one, why in self.chosen.items())
+    def _overlays(self) -> CaptionedFigure:
+        rows = "; ".join(f"{image_id} ({why})" for image_id, why in self.chosen.items())
         caption = (
-            "Rows are images, columns the image, its true nuclei and what each run finds: missed pixels blue, added "
-            f"ones orange, ignored ones grey; below, the foreground Dice of the image. Rows: {shown}."
+            "Rows are images; columns are the image, its true nuclei and the prediction of each run: missed pixels "
+            "blue, added ones orange, ignored ones grey; below, the foreground Dice of the image. "
+            f"Rows: {rows}."
         )
-        return Drawn("overlays", overlays([self._scene(one) for one in self.chosen]), caption)
+        return CaptionedFigure("overlays", overlays([self._scene(image_id) for image_id in self.chosen]), caption)
 
-    def _scene(self, one: str) -> Scene:
-        found, dice = {}, {}
-        for entrant in self.entrants:
-            name, run = self._run_for(entrant, one)
-            (prediction,) = run.predict([one], store=self.exam.store_for(run), device=self.device)
-            case = prepared_grid(prediction)
-            found[entrant.name] = separate(case.probability, run.rule, case.distance)
-            dice[entrant.name] = f"Dice {self.scores[name].values('dice')[one]:.3f}"
-        last, why = one.rpartition("/")[2], self.chosen[one]
+    def _scene(self, image_id: str) -> Scene:
+        predictions, dice = {}, {}
+        for configuration in self.configurations:
+            name, run = self._run_for(configuration, image_id)
+            (image,) = predicted_images(self.test_set, run, [image_id], prepared_grid, self.device)
+            predictions[configuration.name] = separate(image.probability, run.rule, image.distance)
+            dice[configuration.name] = f"Dice {self.scores[name].values('dice')[image_id]:.3f}"
+        last, why = image_id.rpartition("/")[2], self.chosen[image_id]
         short = last if len(last) <= MOST_LETTERS else f"{last[: MOST_LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
         return Scene(
             label=short if why == NAMED else f"{short}\n{why}",
-            image=case.image,
-            truth=case.instances,
-            ignore=case.ignore,
-            predictions=found,
+            image=image.image,
+            truth=image.instances,
+            ignore=image.ignore,
+            predictions=predictions,
             remarks=dice,
         )
 
-    def _run_for(self, entrant: Configuration, one: str) -> tuple[str, Run]:
+    def _run_for(self, configuration: Configuration, image_id: str) -> tuple[str, Run]:
         """The first run of a configuration that was tested on an image."""
-        return next((name, run) for name, run in entrant.runs.items() if one in self.exam.ids.get(name, ()))
+        ((name, run, _),) = self.test_set.first_runs(configuration, [image_id])
+        return name, run
 
     @cached_property
-    def _stems(self) -> dict[str, str]:
-        """Image id -> what its files are called; no two alike."""
+    def stems(self) -> dict[str, str]:
+        """Image id -> unique part of its file names."""
         stems: dict[str, str] = {}
-        for one in self.chosen:
-            name = candidate = file_name(one)
+        for image_id in self.chosen:
+            name = candidate = file_name(image_id)
             while candidate in stems.values():
                 candidate = f"{name}-{len(stems)}"
-            stems[one] = candidate
+            stems[image_id] = candidate
         return stems
 
 
-def draw_violins(exam: TestSet, columns: list[RunScores]) -> Drawn:
-    """Draw how the Dice of every configuration spreads over images."""
-    values = {one.name: list(one.values("dice").values()) for one in columns}
+def draw_violins(test_set: TestSet, columns: Sequence[RunScores]) -> CaptionedFigure:
+    """Draw the distribution of the Dice over images for every configuration."""
+    values = {column.name: list(column.values("dice").values()) for column in columns}
     means = "; ".join(f"{name} {np.mean(dice):.3f} (SD {np.std(dice):.3f})" for name, dice in values.items())
-    repeats = (
-        " An image that several repeats predicted counts with their mean." if any(c.repeats for c in columns) else ""
-    )
+    repeats = " The Dice of an image is the mean over repeats." if any(column.repeats for column in columns) else ""
     caption = (
-        f"Foreground Dice of each of {len(exam.all_ids)} test images of {exam.store.dataset} ({exam.protocol}): a dot "
-        f"is an image, the bar the mean, and a violin ends at the lowest and the highest.{repeats} Means: {means}."
+        f"Foreground Dice of each of {len(test_set.all_ids)} test images of {test_set.store.dataset} "
+        f"({test_set.protocol}): a dot is an image, the bar is the mean, and a violin spans from the lowest to the "
+        f"highest.{repeats} Means: {means}."
     )
-    return Drawn("violins", violin(values), caption)
+    return CaptionedFigure("violins", violin(values), caption)
 
 
-def _short_names(keys: list[Key]) -> list[str]:
-    """The architecture of each key, and what tells it from others of that architecture; no two alike."""
+def short_names(keys: Sequence[Key]) -> list[str]:
+    """The architecture of each key, and the fields that differ from others of that architecture; all unique."""
     names = []
     for key in keys:
         name = key.fields.get("architecture", "encoder")
         alike = [other.fields for other in keys if other.fields.get("architecture") == key.fields.get("architecture")]
-        telling = {field for field, value in key.fields.items() if any(other.get(field) != value for other in alike)}
-        if name not in ARCHITECTURES:  # as onnx, which says nothing of what is in the file
-            telling |= {"weights"} & key.fields.keys()
-        names.append(" ".join([name, *(key.fields[field][:8] for field in sorted(telling))]))
+        differing = {field for field, value in key.fields.items() if any(other.get(field) != value for other in alike)}
+        if name not in ARCHITECTURES:  # "onnx", for example, does not identify the model
+            differing |= {"weights"} & key.fields.keys()
+        names.append(" ".join([name, *(key.fields[field][:8] for field in sorted(differing))]))
     return [name if names.count(name) == 1 else f"{name} {key.hash[:8]}" for name, key in zip(names, keys, strict=True)]
-
-
-def file_name(name: str) -> str:
-    """A name without what is special to file systems or shells."""
-    return re.sub(r"[^\w.+]+", "-", name).strip("-.")[:100] or "unnamed"

@@ -1,4 +1,4 @@
-"""How a report, and what goes with it, reaches the disk: whole or not at all."""
+"""Write the files of a report together: all of them or none."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from nucseg.errors import ConfigError
 from nucseg_pipeline.files.locks import locked, missing_folders, remove_empty
 
 _DRAFT = ".report-"
-"""How the name of a folder begins whose files are not yet in their places."""
+"""Prefix of the temporary folder that files are written to before they are renamed into place."""
 
 
 def check_writable(folder: Path) -> None:
-    """Find out before any work is done whether a report can be written to a folder; leaves nothing behind.
+    """Check, before any work is done, that a report can be written to a folder; leaves nothing behind.
 
     Raises:
         ConfigError: it cannot.
     """
-    made = missing_folders(folder)
+    created = missing_folders(folder)
     try:
         with _draft(folder):
             pass
     finally:
-        remove_empty(made)
+        remove_empty(created)
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
-    """Write files, given by name: all of them are on disk before the first one takes its place.
+    """Write files, given by name; they are renamed into place only after all of them are on disk.
 
-    An older report in the folder stays as it is until then, and files of other names stay in any case.
+    Until then the previous report in the folder is unchanged. Files of other names are never touched.
 
     Raises:
         ConfigError: they cannot be written.
@@ -50,16 +50,16 @@ def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
 
 @contextmanager
 def _draft(folder: Path) -> Iterator[Path]:
-    """Give an empty folder inside the other one, for the time of the block, to one process at a time."""
+    """Create a temporary folder inside `folder` for the block; one process at a time."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
-            for leftover in folder.glob(f"{_DRAFT}*"):  # of a process that was killed: nobody else can be writing
+            for leftover in folder.glob(f"{_DRAFT}*"):  # left by a killed process: we hold the lock
                 shutil.rmtree(leftover, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=_DRAFT, dir=folder) as draft:
                 yield Path(draft)
     except OSError as error:
         raise ConfigError(
             f"The files cannot be written to {folder}: {error.strerror or error}. "
-            "Choose another folder with --out, or make room."
+            "Choose another folder with --out, or free some space."
         ) from error

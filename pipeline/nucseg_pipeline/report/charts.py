@@ -1,4 +1,4 @@
-"""The charts of a report: drawings that take on the page's colours, each with its numbers as tables."""
+"""The charts of a report: SVG in the colours of the page, each with its numbers as tables."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from nucseg.figures.style import GRID, INK
 from nucseg_pipeline.evaluation.scores import RunScores
 from nucseg_pipeline.formatting import number
 from nucseg_pipeline.report.embedding_colours import EmbeddingPanel, ImageMap
-from nucseg_pipeline.report.summary import ReportSummary
+from nucseg_pipeline.report.summary import ConfigurationSummary, ReportSummary
 
 MOST_CURVES = 8
-"""More lines than this in one chart cannot be told apart."""
+"""More lines than this in one chart are hard to distinguish."""
 
 BLACK = "#000000"
-"""What matplotlib draws with unless told otherwise, and the last colour of the cycle."""
+"""The default colour of matplotlib, and the last of the colour cycle."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,21 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing inside the page."""
+    """A drawing in the page."""
 
     heading: str
     title: str
-    """What it shows, in a sentence or two."""
+    """What it shows, in one or two sentences."""
     alt: str
     drawing: Markup
     """An SVG element."""
     numbers: tuple[Numbers, ...]
 
 
-def charts(findings: ReportSummary, columns: Sequence[RunScores], guides: Sequence[EmbeddingPanel] = ()) -> list[Chart]:
-    """Draw how scores spread over images, how good probabilities are, how training went, and where images lie."""
-    maps = [_means(guide, guide.means, len(guides) > 1) for guide in guides if guide.means is not None]
-    return [_violin(columns), _reliability(findings), _curves(findings), *maps]
+def charts(summary: ReportSummary, columns: Sequence[RunScores], panels: Sequence[EmbeddingPanel] = ()) -> list[Chart]:
+    """Draw the spread of scores over images, the calibration, the training curves, and the map of embeddings."""
+    maps = [_embedding_map(panel, panel.means, len(panels) > 1) for panel in panels if panel.means is not None]
+    return [_violin(columns), _reliability(summary), _curves(summary), *maps]
 
 
 def _violin(columns: Sequence[RunScores]) -> Chart:
@@ -65,54 +65,55 @@ def _violin(columns: Sequence[RunScores]) -> Chart:
     head = ("configuration", "mean", "SD", "lowest", "lower quartile", "median", "upper quartile", "highest")
     return Chart(
         "Dice over images",
-        "Foreground Dice, image by image. A dot is an image, the bar their mean.",
+        "Foreground Dice per image. A dot is an image, the bar is the mean.",
         f"Violins of the foreground Dice per image. {ranges}",
         inline(violin(values), "violin"),
         (Numbers("Foreground Dice over the test images", head, rows),),
     )
 
 
-def _reliability(findings: ReportSummary) -> Chart:
-    drawn = findings.configurations[:MOST_CURVES]
-    errors = "; ".join(f"{one.name}: {one.metrics['ece'].value:.3f}" for one in findings.configurations)
-    which = " Of repeats all predictions are counted together." if findings.repeated else ""
-    tables = []
-    for one in drawn:
-        counts = one.reliability
-        rows = tuple(
-            (f"{position / len(counts.n_pixels):.2f} to {(position + 1) / len(counts.n_pixels):.2f}",
-             f"{predicted / n:.3f}", f"{true / n:.3f}", f"{int(n):,}")
-            for position, (n, predicted, true) in enumerate(
-                zip(counts.n_pixels, counts.probability_sum, counts.n_nucleus_pixels, strict=True)
-            )
-            if n
-        )  # fmt: skip
-        head = ("probability", "mean predicted", "share of nucleus", "pixels")
-        tables.append(Numbers(f"Calibration of {one.name}", head, rows))
+def _reliability(summary: ReportSummary) -> Chart:
+    drawn = summary.configurations[:MOST_CURVES]
+    errors = "; ".join(f"{item.name}: {item.metrics['ece'].value:.3f}" for item in summary.configurations)
+    repeats = " The predictions of repeats are counted together." if summary.repeated else ""
     return Chart(
         "Calibration",
-        f"All pixels: a probability is right if it lies on the diagonal.{which}{_left_out(findings)}",
+        "Over all pixels: on the diagonal, predicted probabilities equal the observed share of nucleus pixels."
+        f"{repeats}{_omitted(summary)}",
         f"Share of nucleus pixels against the predicted probability. Calibration errors: {errors}",
-        inline(reliability_diagram({one.name: one.reliability for one in drawn}), "reliability"),
-        tuple(tables),
+        inline(reliability_diagram({item.name: item.reliability for item in drawn}), "reliability"),
+        tuple(_calibration_numbers(item) for item in drawn),
     )
 
 
-def _left_out(findings: ReportSummary) -> str:
-    n_left_out = len(findings.configurations) - MOST_CURVES
-    return f" The first {MOST_CURVES} configurations are drawn, {n_left_out} are not." if n_left_out > 0 else ""
+def _calibration_numbers(configuration: ConfigurationSummary) -> Numbers:
+    counts = configuration.reliability
+    bins = zip(counts.n_pixels, counts.probability_sum, counts.n_nucleus_pixels, strict=True)
+    width = 1 / len(counts.n_pixels)
+    rows = tuple(
+        (f"{i * width:.2f} to {(i + 1) * width:.2f}", f"{predicted / n:.3f}", f"{true / n:.3f}", f"{int(n):,}")
+        for i, (n, predicted, true) in enumerate(bins)
+        if n
+    )
+    head = ("probability", "mean predicted", "share of nucleus", "pixels")
+    return Numbers(f"Calibration of {configuration.name}", head, rows)
 
 
-def _curves(findings: ReportSummary) -> Chart:
-    """Draw the training of every run; where there are repeats, of the first run of each configuration."""
-    first = {one.runs[0] for one in findings.configurations[:MOST_CURVES]}
-    histories = {run.name: run.history for run in findings.runs if run.name in first}
+def _omitted(summary: ReportSummary) -> str:
+    n_omitted = len(summary.configurations) - MOST_CURVES
+    return f" Only the first {MOST_CURVES} configurations are drawn, {n_omitted} are omitted." if n_omitted > 0 else ""
+
+
+def _curves(summary: ReportSummary) -> Chart:
+    """Draw the training of every run; of repeats, the first run of each configuration."""
+    first = {configuration.runs[0] for configuration in summary.configurations[:MOST_CURVES]}
+    histories = {run.name: run.history for run in summary.runs if run.name in first}
     best = "; ".join(
         f"{name}: best validation Dice {max(epoch.validation_dice for epoch in history):.3f}"
         for name, history in histories.items()
         if history
     )
-    which = (" Of repeats the first run is drawn." if findings.repeated else "") + _left_out(findings)
+    repeats = " Of repeats, the first run is drawn." if summary.repeated else ""
     tables = tuple(
         Numbers(
             f"Training of {name}",
@@ -123,41 +124,42 @@ def _curves(findings: ReportSummary) -> Chart:
     )
     return Chart(
         "Training",
-        f"The dot marks the epoch with the highest validation Dice, whose network was scored.{which}",
+        "The dot marks the epoch with the highest validation Dice; the network of this epoch is scored."
+        f"{repeats}{_omitted(summary)}",
         f"Training loss and validation Dice by epoch. {best}",
         inline(training_curves(histories), "training"),
         tables,
     )
 
 
-def _means(guide: EmbeddingPanel, means: ImageMap, is_one_of_several: bool) -> Chart:
-    left = len(set(means.strata)) - len(marked_strata(means.strata))
-    others = f" The {len(MARKERS)} largest strata have a marker of their own, {left} have not." if left > 0 else ""
-    drawn = f", {len(means.ids)} of {means.n_images} drawn by chance" if len(means.ids) < means.n_images else ""
+def _embedding_map(panel: EmbeddingPanel, means: ImageMap, has_others: bool) -> Chart:
+    n_unmarked = len(set(means.strata)) - len(marked_strata(means.strata))
+    markers = f" Only the {len(MARKERS)} largest strata have their own marker." if n_unmarked > 0 else ""
+    drawn = f" ({len(means.ids)} of {means.n_images}, drawn at random)" if len(means.ids) < means.n_images else ""
     both = 100 * sum(means.explained)
     rows = tuple(
-        (one, stratum, *(f"{value:.3f}" for value in point))
-        for one, stratum, point in zip(means.ids, means.strata, means.points.tolist(), strict=True)
+        (image_id, stratum, *(f"{value:.3f}" for value in point))
+        for image_id, stratum, point in zip(means.ids, means.strata, means.points.tolist(), strict=True)
     )
-    which = f" Guides {', '.join(guide.names)}: {guide.label}." if is_one_of_several else f" Encoder: {guide.label}."
+    encoder = f" Encoder: {panel.label}." + (f" It guides {', '.join(panel.names)}." if has_others else "")
     return Chart(
         "Embeddings",
-        f"Each test image by the mean of its embedding{drawn}: images that the encoder sees alike lie together. The "
-        f"two components hold {both:.0f} % of the variance between images.{others}{which}",
-        f"Test images on the first two principal components of their mean embeddings, which hold {both:.0f} % of the "
-        "variance between images",
-        inline(image_scatter(means.points, means.strata, means.explained), f"means-{'-'.join(guide.names)}"),
+        f"Each test image{drawn} by its mean embedding: images close to each other are similar to the encoder. The two "
+        f"principal components explain {both:.0f} % of the variance between images.{markers}{encoder}",
+        f"Test images on the first two principal components of their mean embeddings, which explain {both:.0f} % of "
+        "the variance between images",
+        inline(image_scatter(means.points, means.strata, means.explained), f"means-{'-'.join(panel.names)}"),
         (Numbers("Mean embedding of each image", ("image", "stratum", "component 1", "component 2"), rows),),
     )
 
 
 def inline(figure: Figure, name: str) -> Markup:
-    """An SVG element that takes its ink from the page, so that it is read on light and on dark; ids begin with `name`.
+    """An SVG element in the text colour of the page, readable on light and dark; its ids begin with `name`.
 
-    Its texts are paths: a name in them cannot become an element of the page.
+    Text is drawn as paths, so that a name cannot become an element of the page.
     """
     buffer = io.BytesIO()
-    # a fixed salt and no date: the same figure gives the same bytes
+    # a fixed salt and no date, so that the same figure gives the same bytes
     with mpl.rc_context({"svg.hashsalt": "nucseg", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue().decode()
@@ -169,7 +171,7 @@ def inline(figure: Figure, name: str) -> Markup:
         element = re.sub(ink, "currentColor", element, flags=re.IGNORECASE)
     element = re.sub(GRID, "var(--grid)", element, flags=re.IGNORECASE)
     element = re.sub(r"\s*\n\s*", "\n", element)
-    # a presentation attribute knows no variables: in matplotlib's SVG colours are in style
+    # presentation attributes cannot hold CSS variables, but matplotlib writes colours into style
     return Markup(element.replace("<svg", '<svg fill="currentColor" aria-hidden="true"', 1))  # noqa: S704
 
 

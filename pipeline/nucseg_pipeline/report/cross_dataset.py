@@ -1,4 +1,4 @@
-"""Several configurations on several data sets, one table a metric; home and other domains are told apart."""
+"""The scores of several configurations on several data sets: one table for each metric."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nucseg.data.official_splits import is_same_dataset
 from nucseg.metrics import Interval
 from nucseg_pipeline.evaluation.scores import ALL_BACKGROUND
 from nucseg_pipeline.report.summary import FORMAT, ReportSummary
 
 MATRIX_METRICS = ("dice", "aji", "pq", "boundary_f1", "dice_weighted")
-"""Metrics that are shown as a matrix; the reports on the single data sets have all."""
+"""Metrics with a table; the reports on the single data sets have all metrics."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One configuration, or the prediction that finds nothing."""
+    """One configuration, or the empty prediction."""
 
     name: str
     trained_on: str
-    """Name of the data set it was trained on; empty for the prediction that finds nothing."""
+    """Name of the data set it was trained on; empty for the empty prediction."""
     repeats: str
-    """Which folds and seeds, in words; empty where it was trained once."""
+    """Number of runs, folds and seeds in words; empty for a single run."""
     cells: tuple[Mapping[str, Interval], ...]
-    """For each column every metric."""
+    """Every metric, for each column."""
+
+    def is_own(self, column: Column) -> bool:
+        """Whether the configuration was trained on a column's data set, with any preparation."""
+        return is_same_dataset(self.trained_on, column.dataset)
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Matrix:
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    """The configurations in order, then the prediction that finds nothing."""
+    """The configurations in order, then the empty prediction."""
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     grid: str
@@ -63,35 +68,34 @@ class Matrix:
         about = {row.name: {"trained_on": row.trained_on, "repeats": row.repeats} for row in self.rows}
         columns = {column.dataset: asdict(column) for column in self.columns}
         names = ("notes", "warnings", "grid", "command", "created", "nucseg")
-        told = {name: getattr(self, name) for name in names}
         return {
             "format": FORMAT,
             "kind": "matrix",
             "datasets": columns,
             "configurations": about,
             "matrix": cells,
-            **told,
+            **{name: getattr(self, name) for name in names},
         }
 
 
-def matrix(findings: Sequence[ReportSummary]) -> Matrix:
-    """Put the findings on several data sets side by side; all are of the same configurations, in the same order."""
-    first = findings[0]
+def matrix(summaries: Sequence[ReportSummary]) -> Matrix:
+    """Combine the summaries of several data sets; all are of the same configurations, in the same order."""
+    first = summaries[0]
     rows = [
         Row(
-            name=one.name,
-            trained_on=one.trained_on,
-            repeats=one.repeats,
-            cells=tuple(found.configurations[position].metrics for found in findings),
+            name=configuration.name,
+            trained_on=configuration.trained_on,
+            repeats=configuration.repeats,
+            cells=tuple(summary.configurations[position].metrics for summary in summaries),
         )
-        for position, one in enumerate(first.configurations)
+        for position, configuration in enumerate(first.configurations)
     ]
-    nothing = Row(ALL_BACKGROUND, "", "", tuple(found.all_background for found in findings))
+    empty = Row(ALL_BACKGROUND, "", "", tuple(summary.all_background for summary in summaries))
     return Matrix(
-        columns=tuple(Column(found.dataset, found.protocol, found.n_images, found.n_groups) for found in findings),
-        rows=(*rows, nothing),
-        notes=tuple(f"{found.dataset}: {note}" for found in findings for note in found.notes),
-        warnings=tuple(dict.fromkeys(warning for found in findings for warning in found.warnings)),
+        columns=tuple(Column(item.dataset, item.protocol, item.n_images, item.n_groups) for item in summaries),
+        rows=(*rows, empty),
+        notes=tuple(f"{summary.dataset}: {note}" for summary in summaries for note in summary.notes),
+        warnings=tuple(dict.fromkeys(warning for summary in summaries for warning in summary.warnings)),
         grid=first.grid,
         command=first.command,
         created=first.created,

@@ -1,4 +1,4 @@
-"""What guides: the embeddings of the test images as colours, and where their means lie."""
+"""The embeddings that guide networks, drawn as colours, and a map of the images by their mean embeddings."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from nucseg_pipeline.evaluation.experiments import Configuration
 from nucseg_pipeline.evaluation.test_sets import TestSet
 
 AT_ONCE = 8
-"""Embeddings read at a time: about 35 MB in float32."""
+"""Embeddings read at a time, about 35 MB in float32."""
 STRIDE = 4
-"""The colours are fitted to every fourth cell of every fourth row: 256 cells an image, which are alike around."""
+"""Colours are fitted to every fourth cell of every fourth row, 256 cells an image: neighbouring cells are similar."""
 MOST_MEANS = 300
 """Images whose mean embedding is computed, at most; reading an embedding takes about 10 ms."""
 FEWEST_MEANS = 4
-"""Below so many images their means say nothing of where images lie."""
+"""With fewer images than this there is no map of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class ImageMap:
     explained: tuple[float, float]
     """Share of the variance between images in each component."""
     n_images: int
-    """Images that these were drawn from."""
+    """Number of images that these were drawn from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,66 +45,70 @@ class EmbeddingPanel:
     label: str
     """The encoder's identity in one line."""
     names: tuple[str, ...]
-    """Of the configurations."""
+    """Names of the configurations that it guides."""
     colours: PrincipalColours
-    """Fitted to all images that are shown: a colour means the same in each of them."""
+    """Fitted to all images in the report, so that a colour means the same in each of them."""
     means: ImageMap | None
-    """None of a handful of images."""
+    """None if there are too few images."""
     store: Store
     key: Key
 
     def paint(self, ids: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
         """The embedding of each image as colours, without padding: id -> (h, w, 3)."""
         return {
-            one: np.rint(255 * self.colours.paint(features)).astype(np.uint8)
-            for one, features in _read(self.store, self.key, ids)
+            image_id: np.rint(255 * self.colours.paint(features)).astype(np.uint8)
+            for image_id, features in _read(self.store, self.key, ids)
         }
 
 
-def guides(exam: TestSet, entrants: Sequence[Configuration], shown: Sequence[str], strata: Mapping[str, str], seed: int
-           ) -> list[EmbeddingPanel]:  # fmt: skip
-    """Find the encoders that guide, fit colours to the images that are shown, and place all images by their means.
+def embedding_panels(
+    test_set: TestSet,
+    configurations: Sequence[Configuration],
+    shown: Sequence[str],
+    strata: Mapping[str, str],
+    seed: int,
+) -> list[EmbeddingPanel]:
+    """Find the encoders that guide configurations, fit colours to their embeddings, and map images by their means.
 
     Args:
-        exam: the images.
-        entrants: the configurations.
-        shown: ids of the images that are shown, at least one.
+        test_set: the images.
+        configurations: what is reported.
+        shown: ids of the images that are drawn, at least one.
         strata: organ or cohort of every image.
         seed: of the choice of images where there are too many to read.
     """
     found: dict[tuple[str, str], tuple[Store, Key, list[str]]] = {}
-    for entrant in entrants:
-        if entrant.is_guided:
-            store = exam.store_for(entrant.first)
-            key = store.find(entrant.first.inputs.embedding)
-            found.setdefault((store.location, key.hash), (store, key, []))[2].append(entrant.name)
-    return [_guide(store, key, tuple(names), shown, strata, seed) for store, key, names in found.values()]
+    for configuration in configurations:
+        if configuration.is_guided:
+            store = test_set.store_for(configuration.first)
+            key = store.find(configuration.first.inputs.embedding)
+            found.setdefault((store.location, key.hash), (store, key, []))[2].append(configuration.name)
+    return [_panel(store, key, tuple(names), shown, strata, seed) for store, key, names in found.values()]
 
 
-def _guide(
+def _panel(
     store: Store, key: Key, names: tuple[str, ...], shown: Sequence[str], strata: Mapping[str, str], seed: int
 ) -> EmbeddingPanel:
-    averaged = _some(list(strata), seed)
+    mapped = _some(list(strata), seed)
     means, cells = {}, {}
-    for one, features in _read(store, key, dict.fromkeys((*averaged, *shown))):
-        means[one] = features.mean(axis=(1, 2), dtype=np.float64)
-        if one in shown:
-            cells[one] = features[:, ::STRIDE, ::STRIDE].copy()
+    for image_id, features in _read(store, key, dict.fromkeys((*mapped, *shown))):
+        means[image_id] = features.mean(axis=(1, 2), dtype=np.float64)
+        if image_id in shown:
+            cells[image_id] = features[:, ::STRIDE, ::STRIDE].copy()
     colours = PrincipalColours.fit(list(cells.values()))
-    return EmbeddingPanel(label(key.fields), names, colours, _map(averaged, means, strata), store, key)
+    return EmbeddingPanel(label(key.fields), names, colours, _map(mapped, means, strata), store, key)
 
 
 def _map(ids: Sequence[str], means: Mapping[str, NDArray[np.float64]], strata: Mapping[str, str]) -> ImageMap | None:
     from sklearn.decomposition import PCA
 
-    table = np.stack([means[one] for one in ids])
+    table = np.stack([means[image_id] for image_id in ids])
     if len(ids) < FEWEST_MEANS or not np.ptp(table, axis=0).any():
         return None
     pca = PCA(n_components=2, svd_solver="full").fit(table)
     first, second = pca.explained_variance_ratio_.tolist()
-    return ImageMap(
-        tuple(ids), tuple(strata[one] for one in ids), pca.transform(table), (first, second), n_images=len(strata)
-    )
+    own_strata = tuple(strata[image_id] for image_id in ids)
+    return ImageMap(tuple(ids), own_strata, pca.transform(table), (first, second), n_images=len(strata))
 
 
 def _some(ids: Sequence[str], seed: int) -> list[str]:
@@ -115,10 +119,10 @@ def _some(ids: Sequence[str], seed: int) -> list[str]:
 
 
 def _read(store: Store, key: Key, ids: Sequence[str] | Mapping[str, None]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Embeddings without the cells of the padding, (256, h, w), a few at a time."""
+    """Embeddings without the cells of the padding, (256, h, w), read a few at a time."""
     embeddings, names = store.embeddings(key), list(ids)
     for start in range(0, len(names), AT_ONCE):
         part = names[start : start + AT_ONCE]
-        rows = [store.row_of(one) for one in part]
-        for one, row, features in zip(part, rows, embeddings.read(rows), strict=True):
-            yield one, without_padding(np.asarray(features, np.float32), store.info(row).size)
+        rows = [store.row_of(image_id) for image_id in part]
+        for image_id, row, features in zip(part, rows, embeddings.read(rows), strict=True):
+            yield image_id, without_padding(np.asarray(features, np.float32), store.info(row).size)

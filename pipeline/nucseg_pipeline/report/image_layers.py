@@ -1,4 +1,4 @@
-"""The images of a report, as layers that a page lays over one another: pixels, outlines, differences, embeddings."""
+"""The images of a report as layers that the page draws over one another: pixels, outlines, differences, embeddings."""
 
 from __future__ import annotations
 
@@ -27,125 +27,128 @@ from nucseg_pipeline.evaluation.scored_images import ScoredImage
 from nucseg_pipeline.evaluation.scores import ImageScores, RunScores
 
 MOST_PX = 512
-"""Longest side of an image on the page; larger ones are made smaller."""
+"""Longest side of an image on the page; larger images are scaled down."""
 WEBP_QUALITY = 82
 FILLED = 178
-"""Opacity of what is filled, of 255."""
+"""Opacity of filled areas, 0 to 255."""
 
 InstanceMap = NDArray[np.int32]
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """An image of the test part that the page shows."""
+class GalleryImage:
+    """A test image that the page shows."""
 
-    case: ScoredImage
+    image: ScoredImage
     why: str
-    """Why this one: median, worst, best, largest gain or loss, or drawn by chance."""
+    """Why it was chosen: median, worst, best, largest gain or loss, or random."""
     instances: Mapping[str, InstanceMap]
     """Name of the configuration -> (H, W) instance map."""
     scores: Mapping[str, RunScores]
-    """Name of the configuration -> scores of the run whose prediction is shown: the first one, of repeats."""
+    """Name of the configuration -> scores of the run whose prediction is shown; of repeats, the first."""
     unguided: Mapping[str, str] = field(default_factory=dict)
-    """Name of a guided configuration -> the one without guidance that it is held against."""
+    """Name of a guided configuration -> name of the unguided one that it is compared with."""
     embeddings: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
-    """Name of a guided configuration -> (h, w, 3) its embedding as colours."""
+    """Name of a guided configuration -> its embedding as colours, (h, w, 3)."""
 
 
 @dataclass(frozen=True)
-class GuidanceSheet:
+class GuidanceLayers:
     """What guidance changed in one image."""
 
     against: str
-    """Name of the configuration without guidance."""
+    """Name of the unguided configuration."""
     pixels: str
-    """Address of the picture that fills what is right with one of the two alone."""
+    """Data URL of pixels that only one of the two gets right."""
     helped_px: int
-    """Pixels of the evaluated grid that are right with guidance alone."""
+    """Pixels of the evaluated grid that are right only with guidance."""
     harmed_px: int
+    """Pixels that are right only without guidance."""
     n_gained: int
-    """True nuclei that are found with guidance alone."""
+    """True nuclei that are found only with guidance."""
     n_lost: int
+    """True nuclei that are found only without guidance."""
     gained: str
-    """Path around them."""
+    """SVG path around the nuclei found only with guidance."""
     lost: str
+    """SVG path around the nuclei found only without guidance."""
 
 
 @dataclass(frozen=True)
-class PredictionSheet:
-    """What a run of one configuration finds in one image."""
+class PredictionLayers:
+    """The prediction of one configuration for one image."""
 
     name: str
     run: str
     scores: ImageScores
     outlines: str
-    """Path around the predicted nuclei."""
+    """SVG path around the predicted nuclei."""
     differences: str
-    """Address of the picture that fills what was missed, added and not counted."""
-    guidance: GuidanceSheet | None
+    """Data URL of missed, added and ignored pixels."""
+    guidance: GuidanceLayers | None
     embedding: str
-    """Address of the embedding as colours; empty without guidance."""
+    """Data URL of the embedding as colours; empty without guidance."""
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """One image with all its layers, which have one size."""
+class ImageLayers:
+    """One image with all its layers, which have the same size."""
 
     id: str
     stratum: str
     why: str
     width: int
-    """In pixels, the units of the paths."""
+    """In pixels, the units of the SVG paths."""
     height: int
     image: str
-    """Address of the H&E image."""
+    """Data URL of the H&E image."""
     n_true: int
     truth: str
-    """Path around the true nuclei."""
-    predictions: tuple[PredictionSheet, ...]
+    """SVG path around the true nuclei."""
+    predictions: tuple[PredictionLayers, ...]
 
 
-def shown_image(shown: Shown) -> Sheet:
-    """Draw the layers of one image: itself, its truth, and what a run of each configuration finds, with its scores."""
-    case, size = shown.case, _page_size(shown.case.instances.shape)
-    predictions = tuple(_prediction(shown, name, size) for name in shown.instances)
-    return Sheet(
-        id=case.id,
-        stratum=case.stratum,
-        why=shown.why,
+def image_layers(entry: GalleryImage) -> ImageLayers:
+    """Draw the layers of one image: its pixels, its true nuclei, and the prediction of each configuration."""
+    image, size = entry.image, _page_size(entry.image.instances.shape)
+    predictions = tuple(_prediction(entry, name, size) for name in entry.instances)
+    return ImageLayers(
+        id=image.id,
+        stratum=image.stratum,
+        why=entry.why,
         width=size[1],
         height=size[0],
-        image=_webp(_resized_image(case.image, size)),
+        image=_webp(_resized_image(image.image, size)),
         n_true=predictions[0].scores.n_true,
-        truth=outline_path(under_centres(case.instances, *size)),
+        truth=outline_path(under_centres(image.instances, *size)),
         predictions=predictions,
     )
 
 
-def _prediction(shown: Shown, name: str, size: tuple[int, int]) -> PredictionSheet:
-    case, found, run = shown.case, shown.instances[name], shown.scores[name]
+def _prediction(entry: GalleryImage, name: str, size: tuple[int, int]) -> PredictionLayers:
+    image, predicted, run = entry.image, entry.instances[name], entry.scores[name]
     fills = {
-        MISSED: (case.instances > 0) & (found == 0) & ~case.ignore,
-        EXTRA: (case.instances == 0) & (found > 0) & ~case.ignore,
-        IGNORED: case.ignore,
+        MISSED: (image.instances > 0) & (predicted == 0) & ~image.ignore,
+        EXTRA: (image.instances == 0) & (predicted > 0) & ~image.ignore,
+        IGNORED: image.ignore,
     }
-    return PredictionSheet(
+    return PredictionLayers(
         name=name,
         run=run.name,
-        scores=next(image for image in run.images if image.id == case.id),
-        outlines=outline_path(under_centres(found, *size)),
+        scores=next(scores for scores in run.images if scores.id == image.id),
+        outlines=outline_path(under_centres(predicted, *size)),
         differences=_fills(fills, size),
-        guidance=_guidance(shown, name, size),
-        embedding=_webp(shown.embeddings[name], lossless=True) if name in shown.embeddings else "",
+        guidance=_guidance(entry, name, size),
+        embedding=_webp(entry.embeddings[name], lossless=True) if name in entry.embeddings else "",
     )
 
 
-def _guidance(shown: Shown, name: str, size: tuple[int, int]) -> GuidanceSheet | None:
-    if name not in shown.unguided:
+def _guidance(entry: GalleryImage, name: str, size: tuple[int, int]) -> GuidanceLayers | None:
+    if name not in entry.unguided:
         return None
-    case, against = shown.case, shown.unguided[name]
-    effect = guidance_effect(case.instances, shown.instances[name], shown.instances[against], case.ignore)
-    return GuidanceSheet(
+    image, against = entry.image, entry.unguided[name]
+    effect = guidance_effect(image.instances, entry.instances[name], entry.instances[against], image.ignore)
+    return GuidanceLayers(
         against=against,
         pixels=_fills({HELPED: effect.helped, HARMED: effect.harmed}, size),
         helped_px=int(effect.helped.sum()),
@@ -170,22 +173,22 @@ def _resized_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[n
 
 
 def _fills(masks: Mapping[str, NDArray[np.bool_]], size: tuple[int, int]) -> str:
-    """A picture of at most three colours on nothing, two bits a pixel."""
+    """Data URL of a PNG with at most three colours on a transparent ground, two bits a pixel."""
     codes = np.zeros(size, np.uint8)
     for code, mask in enumerate(masks.values(), start=1):
         codes[under_centres(mask, *size)] = code
     picture = Image.fromarray(codes)
     colours = [round(255 * part) for colour in ("#000000", *masks) for part in to_rgb(colour)]
     picture.putpalette(colours)
-    return _address(picture, "png", bits=2, optimize=True, transparency=bytes([0, *[FILLED] * len(masks)]))
+    return _data_url(picture, "png", bits=2, optimize=True, transparency=bytes([0, *[FILLED] * len(masks)]))
 
 
 def _webp(image: NDArray[np.uint8], *, lossless: bool = False) -> str:
     how = {"lossless": True} if lossless else {"quality": WEBP_QUALITY}
-    return _address(Image.fromarray(image), "webp", method=4, **how)
+    return _data_url(Image.fromarray(image), "webp", method=4, **how)
 
 
-def _address(picture: Image.Image, kind: str, **how: Any) -> str:
+def _data_url(picture: Image.Image, kind: str, **how: Any) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **how)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

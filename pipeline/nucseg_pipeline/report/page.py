@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs no network: words, tables and pictures for people."""
+"""A report as one HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -8,35 +8,40 @@ from typing import Any
 
 from nucseg.figures import EXTRA, HARMED, HELPED, IGNORED, MISSED, OUTLINE, TRUTH
 from nucseg_pipeline.evaluation.scores import ALL_BACKGROUND, METRICS, RunScores
-from nucseg_pipeline.evaluation.test_sets import BY_CHANCE
+from nucseg_pipeline.evaluation.test_sets import RANDOM
 from nucseg_pipeline.report.charts import charts
 from nucseg_pipeline.report.cross_dataset import MATRIX_METRICS, Matrix
 from nucseg_pipeline.report.embedding_colours import EmbeddingPanel
-from nucseg_pipeline.report.image_layers import Shown, shown_image
+from nucseg_pipeline.report.image_layers import GalleryImage, image_layers
 from nucseg_pipeline.report.image_table import PAGE_ROWS, image_data, image_rows
 from nucseg_pipeline.report.summary import ReportSummary
-from nucseg_pipeline.report.text import at_home
-from nucseg_pipeline.templating import environment
+from nucseg_pipeline.templating import render
 
 WORDS = {
     "dice": ("Dice", "overlap of predicted and true nuclei, 2 |A and B| / (|A| + |B|)"),
     "iou": ("IoU", "overlap of predicted and true nuclei, |A and B| / |A or B|"),
     "miou": ("mIoU", "mean of the IoU of nuclei and of background"),
-    "dice_pooled": ("Dice, pooled", "Dice of all pixels of the test part counted together"),
-    "iou_pooled": ("IoU, pooled", "IoU of all pixels of the test part counted together"),
-    "aji": ("AJI", "aggregated Jaccard index over nuclei: overlap, paid for missed and invented ones"),
+    "dice_pooled": ("Dice, pooled", "Dice of all pixels of the test images counted together"),
+    "iou_pooled": ("IoU, pooled", "IoU of all pixels of the test images counted together"),
+    "aji": ("AJI", "aggregated Jaccard index over nuclei, penalised for false negatives and false positives"),
     "pq": ("PQ", "panoptic quality: detection times segmentation quality"),
     "dq": ("DQ", "detection quality: F1 of nuclei found at IoU > 0.5"),
     "sq": ("SQ", "segmentation quality: mean IoU of the nuclei found"),
-    "hd95": ("HD95, px", "95 % Hausdorff distance between the borders of predicted and true nuclei; less is better"),
-    "boundary_f1": ("Boundary F1", "share of border pixels that lie within 2 px of a border of the other mask"),
-    "brier": ("Brier score", "mean squared error of the nucleus probability, pixel by pixel; less is better"),
+    "hd95": ("HD95, px", "95 % Hausdorff distance between the borders of predicted and true nuclei; lower is better"),
+    "boundary_f1": ("Boundary F1", "F1 of border pixels that lie within 2 px of a border of the other mask"),
+    "brier": ("Brier score", "mean squared error of the nucleus probability over pixels; lower is better"),
     "ece": (
         "Calibration error",
-        "ECE, 15 bins: how far probabilities are from the share of nucleus pixels; less is better",
+        "ECE, 15 bins: difference of predicted probability and share of nucleus pixels; lower is better",
     ),
-    "dice_weighted": ("Dice, weighted", "background counts too, by its share of the image: not a headline"),
-    "iou_weighted": ("IoU, weighted", "background counts too, by its share of the image: not a headline"),
+    "dice_weighted": (
+        "Dice, weighted",
+        "also counts background, weighted by its share of the image: do not rank by it",
+    ),
+    "iou_weighted": (
+        "IoU, weighted",
+        "also counts background, weighted by its share of the image: do not rank by it",
+    ),
 }
 """Metric -> its name on the page and what it means."""
 
@@ -53,68 +58,59 @@ COLOURS = {
 
 @dataclass(frozen=True, eq=False)
 class Gallery:
-    """The images to show."""
+    """The images that the page shows."""
 
-    why: Mapping[str, str]
-    """Id -> why this one, in the order in which they are shown."""
-    guides: tuple[EmbeddingPanel, ...] = ()
-    """The encoders that guide; empty where none does, or no image is shown."""
+    panels: tuple[EmbeddingPanel, ...] = ()
+    """The encoders that guide configurations; empty if none does, or no image is shown."""
     unguided: Mapping[str, str] = field(default_factory=dict)
-    """Name of a guided configuration -> the one without guidance that it is held against."""
-    shown: Iterable[Shown] = ()
-    """The images, one at a time: their maps take memory only while they are drawn."""
+    """Name of a guided configuration -> name of the unguided one that it is compared with."""
+    images: Iterable[GalleryImage] = ()
+    """The images, made one at a time, because their maps take memory."""
 
 
-def page_text(findings: ReportSummary, columns: Sequence[RunScores], album: Gallery) -> str:
-    """Write the page: self-contained HTML with a table of every metric, pictures and what the figures rest on.
+def page_text(summary: ReportSummary, columns: Sequence[RunScores], gallery: Gallery) -> str:
+    """Write the page: self-contained HTML with a table of every metric, pictures, charts and provenance.
 
     Args:
-        findings: what is said.
+        summary: the content.
         columns: the scores of each configuration, averaged over its runs.
-        album: the images to show.
+        gallery: the images to show.
     """
-    sheets = [shown_image(one) for one in album.shown]
-    return (
-        environment()
-        .get_template("report.html.j2")
-        .render(
-            findings=findings,
-            metrics=METRICS,
-            words=WORDS,
-            all_background=ALL_BACKGROUND,
-            colours=COLOURS,
-            charts=charts(findings, columns, album.guides),
-            sheets=sheets,
-            album=album,
-            by_chance=BY_CHANCE,
-            guided=_guided(findings),
-            images=image_rows(columns, findings.baseline, sheets),
-            page_rows=PAGE_ROWS,
-            data=image_data(columns, findings.baseline, sheets, WORDS),
-            settings=_settings(findings),
-            provenance=[(run.name, list(_flat(run.provenance))) for run in findings.runs],
-        )
+    pictures = [image_layers(image) for image in gallery.images]
+    return render(
+        "report.html.j2",
+        summary=summary,
+        metrics=METRICS,
+        words=WORDS,
+        all_background=ALL_BACKGROUND,
+        colours=COLOURS,
+        charts=charts(summary, columns, gallery.panels),
+        pictures=pictures,
+        gallery=gallery,
+        random=RANDOM,
+        guidance=_guidance(summary),
+        images=image_rows(columns, summary.baseline, pictures),
+        page_rows=PAGE_ROWS,
+        data=image_data(columns, summary.baseline, pictures, WORDS),
+        settings=_settings(summary),
+        provenance=[(run.name, list(_flat(run.provenance))) for run in summary.runs],
     )
 
 
-def matrix_page(told: Matrix) -> str:
-    """Write the page that sets configurations against data sets; it leads to the page of each data set."""
-    return (
-        environment()
-        .get_template("matrix.html.j2")
-        .render(matrix=told, metrics=MATRIX_METRICS, words=WORDS, at_home=at_home, all_background=ALL_BACKGROUND)
-    )
+def matrix_page(matrix: Matrix) -> str:
+    """Write the page of several data sets, which links to the page of each of them."""
+    return render("matrix.html.j2", matrix=matrix, metrics=MATRIX_METRICS, words=WORDS, all_background=ALL_BACKGROUND)
 
 
-def _guided(findings: ReportSummary) -> dict[str, str]:
+def _guidance(summary: ReportSummary) -> dict[str, str]:
     """Name of a configuration -> its fusion in words."""
-    fusions = {run.name: run.configuration.get("fusion", "none") for run in findings.runs}
-    told = {one.name: fusions[one.runs[0]] for one in findings.configurations}
-    return {name: "no guidance" if fusion == "none" else f"guided, {fusion}" for name, fusion in told.items()}
+    fusions = {run.name: run.configuration.get("fusion", "none") for run in summary.runs}
+    by_name = {configuration.name: fusions[configuration.runs[0]] for configuration in summary.configurations}
+    return {name: "no guidance" if fusion == "none" else f"guided, {fusion}" for name, fusion in by_name.items()}
 
 
-def _settings(findings: ReportSummary) -> dict[str, list[tuple[str, list[Any]]]]:
-    """Split the settings, name and one value a configuration, into those that differ and those that do not."""
+def _settings(summary: ReportSummary) -> dict[str, list[tuple[str, list[Any]]]]:
+    """Split the settings, a name and a value for each configuration, into those that differ and those that do not."""
     runs = {
         run.name: {
             "training images": run.n_train,
@@ -122,16 +118,16 @@ def _settings(findings: ReportSummary) -> dict[str, list[tuple[str, list[Any]]]]
             **run.configuration,
             **run.rule,
         }
-        for run in findings.runs
+        for run in summary.runs
     }
-    columns = [[runs[name] for name in one.runs] for one in findings.configurations]
+    columns = [[runs[name] for name in configuration.runs] for configuration in summary.configurations]
     rows = [(name, [_over_runs(name, column) for column in columns]) for name in columns[0][0]]
     differing = [row for row in rows if any(value != row[1][0] for value in row[1])]
     return {"differing": differing, "shared": [row for row in rows if row not in differing]}
 
 
 def _over_runs(name: str, runs: Sequence[Mapping[str, Any]]) -> Any:
-    """One value where all runs of a configuration have the same, else the values in words."""
+    """The value if all runs of a configuration have the same, else all values in words."""
     values = list(dict.fromkeys(run.get(name, "") for run in runs))
     return values[0] if len(values) == 1 else ", ".join(sorted(map(str, values)))
 

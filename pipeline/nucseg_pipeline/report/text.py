@@ -1,47 +1,61 @@
-"""A report as text: the table of images, the summary for programs and the summary for people."""
+"""A report as text: per_image.csv, summary.json and summary.md."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, fields
 
-from nucseg.data.official_splits import is_same_dataset
-from nucseg.metrics import Interval, PairedDifference, PixelCounts
+from nucseg.metrics import PairedDifference, PixelCounts
 from nucseg_pipeline.evaluation.comparison import Comparison
 from nucseg_pipeline.evaluation.scores import ALL_BACKGROUND, IMAGE_METRICS, LOWER_IS_BETTER, METRICS, RunScores
-from nucseg_pipeline.formatting import bounds, number, p_value, signed, size_words, spread_cells
-from nucseg_pipeline.report.cross_dataset import MATRIX_METRICS, Column, Matrix, Row
+from nucseg_pipeline.formatting import (
+    bounds,
+    markdown_table,
+    p_value,
+    plain_line,
+    signed,
+    size_words,
+    spread_cells,
+    with_bounds,
+)
+from nucseg_pipeline.report.cross_dataset import MATRIX_METRICS, Matrix
 from nucseg_pipeline.report.summary import ConfigurationSummary, ReportSummary
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\N{FULLWIDTH EQUALS SIGN}", "\N{FULLWIDTH PLUS SIGN}",
                   "\N{FULLWIDTH HYPHEN-MINUS}", "\N{FULLWIDTH COMMERCIAL AT}")  # fmt: skip
-"""With what a text begins that spreadsheets take for a formula."""
+"""Characters that make spreadsheets read a text as a formula."""
+
+_WEIGHTED_NOTE = (
+    "Dice counts only the foreground. The weighted scores also count background, so that an empty prediction "
+    f"({ALL_BACKGROUND}) scores well by them; do not rank by them. Lower is better for "
+    f"{', '.join(sorted(LOWER_IS_BETTER))}."
+)
 
 
-def csv_text(datasets: Mapping[str, Mapping[str, RunScores]], configuration: Mapping[str, str]) -> str:
-    """Write one line an image and run: what it is, every score in full, the pixels counted, the nuclei.
+def csv_text(datasets: Mapping[str, Mapping[str, RunScores]], configurations: Mapping[str, str]) -> str:
+    """Write one line for each image and run: ids, every score with all digits, counts of pixels and nuclei.
 
-    A spreadsheet computes a text that begins like a formula, and formulas can send data away: such a name has an
-    apostrophe before it. summary.json has it as it is.
+    Spreadsheets evaluate text that begins like a formula, and formulas can send data away: such a name gets a leading
+    apostrophe. summary.json has the names unchanged.
 
     Args:
         datasets: data set -> run name -> its scores there.
-        configuration: run name -> name of its configuration.
+        configurations: run name -> name of its configuration.
     """
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     pixels = [f"{name.name}_px" for name in fields(PixelCounts)]
-    about = ("dataset", "configuration", "run", "id", "group", "stratum")
-    writer.writerow([*about, *IMAGE_METRICS, *pixels, "n_true", "n_predicted"])
+    names = ("dataset", "configuration", "run", "id", "group", "stratum")
+    writer.writerow([*names, *IMAGE_METRICS, *pixels, "n_true", "n_predicted"])
     for dataset, runs in datasets.items():
         for name, run in runs.items():
             for image in run.images:
-                what = map(_cell_text, (dataset, configuration[name], name, image.id, image.group, image.stratum))
+                cells = map(_cell_text, (dataset, configurations[name], name, image.id, image.group, image.stratum))
                 values = (image.values[metric] for metric in IMAGE_METRICS)
-                writer.writerow([*what, *values, *astuple(image.counts), image.n_true, image.n_predicted])
+                writer.writerow([*cells, *values, *astuple(image.counts), image.n_true, image.n_predicted])
     return table.getvalue()
 
 
@@ -49,165 +63,122 @@ def _cell_text(name: str) -> str:
     return f"'{name}" if name.lstrip().startswith(FORMULA_STARTS) else name
 
 
-def json_text(told: ReportSummary | Matrix) -> str:
-    """Write everything that a report says, for programs."""
-    return json.dumps(told.as_json(), indent=1, allow_nan=False) + "\n"
+def json_text(content: ReportSummary | Matrix) -> str:
+    """Write summary.json."""
+    return json.dumps(content.as_json(), indent=1, allow_nan=False) + "\n"
 
 
-def markdown_text(findings: ReportSummary) -> str:
-    """Write the figures, the comparisons and what they rest on, for people."""
+def markdown_text(summary: ReportSummary) -> str:
+    """Write summary.md of one data set: scores, comparisons and their caveats."""
     lines = [
-        f"# Nuclei segmentation on {findings.dataset}",
+        f"# Nuclei segmentation on {summary.dataset}",
         "",
-        *_warning_lines(findings.warnings),
-        f"{findings.n_images} test images of {findings.n_groups} groups, protocol {findings.protocol}, scored on the "
-        f"{findings.grid}. Means over images with 95 % bootstrap intervals over groups.",
+        *_warning_lines(summary.warnings),
+        f"{summary.n_images} test images of {summary.n_groups} groups, protocol {summary.protocol}, scored on the "
+        f"{summary.grid}. Means over images with 95 % bootstrap intervals over groups.",
         "",
-        *(f"- {_inert(note)}" for note in findings.notes),
+        *(f"- {plain_line(note)}" for note in summary.notes),
         "",
-        *_metric_table(findings),
-        "",
-        *_spread_lines(findings.repeated),
-        *_comparison_lines(findings.comparisons),
-        *_size_lines(findings.configurations),
-        *_empty_lines(findings),
+        *_metric_table(summary),
+        *_spread_lines(summary.repeated),
+        *_comparison_lines(summary.comparisons),
+        *_size_lines(summary.configurations),
+        *_empty_lines(summary),
         _WEIGHTED_NOTE,
         "",
-        *_made_lines(findings),
+        *_provenance_lines(summary),
     ]
     return "\n".join(lines) + "\n"
 
 
-def matrix_markdown(told: Matrix) -> str:
-    """Write the tables of configurations against data sets, for people."""
-    names = [column.dataset for column in told.columns]
+def matrix_markdown(matrix: Matrix) -> str:
+    """Write summary.md of several data sets."""
+    names = [column.dataset for column in matrix.columns]
     lines = [
         f"# Nuclei segmentation on {', '.join(names[:-1])} and {names[-1]}",
         "",
-        *_warning_lines(told.warnings),
-        f"Scored on the {told.grid}. Means over images with 95 % bootstrap intervals over groups. A star marks a data "
-        "set that the configuration was trained on, on other images; everywhere else it is scored across domains.",
+        *_warning_lines(matrix.warnings),
+        f"Scored on the {matrix.grid}. Means over images with 95 % bootstrap intervals over groups. A star marks a "
+        "data set that the configuration was trained on, on other images; all other scores are across domains.",
         "",
-        *(f"- {_inert(note)}" for note in told.notes),
+        *(f"- {plain_line(note)}" for note in matrix.notes),
         "",
     ]
     for metric in MATRIX_METRICS:
-        lines += [f"## {metric}", "", *_matrix_table(told, metric), ""]
-    return "\n".join([*lines, _WEIGHTED_NOTE, "", *_made_lines(told)]) + "\n"
+        lines += [f"## {metric}", "", *_matrix_table(matrix, metric)]
+    return "\n".join([*lines, _WEIGHTED_NOTE, "", *_provenance_lines(matrix)]) + "\n"
 
 
-def at_home(row: Row, column: Column) -> bool:
-    """Whether a configuration was trained on a data set of the matrix, however it was prepared."""
-    return is_same_dataset(row.trained_on, column.dataset)
-
-
-_WEIGHTED_NOTE = (
-    "Dice counts foreground alone. The weighted scores count background too, which is why the prediction that "
-    f"finds nothing ({ALL_BACKGROUND}) does well by them; they are no headline. Of "
-    f"{', '.join(sorted(LOWER_IS_BETTER))} less is better."
-)
-
-
-def _made_lines(told: ReportSummary | Matrix) -> list[str]:
-    return [f"Made by nucseg {told.nucseg} on {told.created}:", "", f"    {told.command}"]
+def _provenance_lines(content: ReportSummary | Matrix) -> list[str]:
+    return [f"Written by nucseg {content.nucseg} on {content.created}:", "", f"    {content.command}"]
 
 
 def _warning_lines(warnings: Sequence[str]) -> list[str]:
-    return [f"> **Warning.** {_inert(warning)}\n" for warning in warnings]
+    return [f"> **Warning.** {plain_line(warning)}\n" for warning in warnings]
 
 
-def _matrix_table(told: Matrix, metric: str) -> list[str]:
-    return [
-        _row(["configuration", *(f"{c.dataset} ({c.n_images} images, {c.protocol})" for c in told.columns)]),
-        _row(["---", *["---:"] * len(told.columns)]),
-        *(
-            _row(
-                [
-                    row.name,
-                    *(
-                        _cell(cell[metric], metric) + (" *" if at_home(row, column) else "")
-                        for column, cell in zip(told.columns, row.cells, strict=True)
-                    ),
-                ]
-            )
-            for row in told.rows
-        ),
+def _matrix_table(matrix: Matrix, metric: str) -> Iterator[str]:
+    head = ["configuration", *(f"{c.dataset} ({c.n_images} images, {c.protocol})" for c in matrix.columns)]
+    rows = [
+        [
+            row.name,
+            *(
+                with_bounds(cell[metric], metric) + (" *" if row.is_own(column) else "")
+                for column, cell in zip(matrix.columns, row.cells, strict=True)
+            ),
+        ]
+        for row in matrix.rows
     ]
+    return markdown_table(head, rows)
 
 
-def _metric_table(findings: ReportSummary) -> list[str]:
-    rows = [(one.name, one.metrics) for one in findings.configurations]
-    return [
-        _row(["configuration", *METRICS]),
-        _row(["---", *["---:"] * len(METRICS)]),
-        *(
-            _row([name, *(_cell(metrics[metric], metric) for metric in METRICS)])
-            for name, metrics in [*rows, (ALL_BACKGROUND, findings.all_background)]
-        ),
+def _metric_table(summary: ReportSummary) -> Iterator[str]:
+    columns = [(configuration.name, configuration.metrics) for configuration in summary.configurations]
+    rows = [
+        [name, *(with_bounds(metrics[metric], metric) for metric in METRICS)]
+        for name, metrics in [*columns, (ALL_BACKGROUND, summary.all_background)]
     ]
+    return markdown_table(["configuration", *METRICS], rows)
 
 
-def _spread_lines(repeated: Sequence[ConfigurationSummary]) -> list[str]:
-    if not repeated:
-        return []
-    return [
-        "## Repeats",
-        "",
-        "Mean over folds, or over the seeds of one fold, with standard deviation, lowest and highest:",
-        "",
-        _row(["configuration", "over", "metric", "mean", "standard deviation", "lowest", "highest"]),
-        _row(["---"] * 3 + ["---:"] * 4),
-        *(
-            _row([one.name, f"{one.spread_over} ({one.repeats})", metric, *spread_cells(over_runs, metric)])
-            for one in repeated
-            for metric, over_runs in one.spreads.items()
-        ),
-        "",
+def _spread_lines(repeated: Sequence[ConfigurationSummary]) -> Iterator[str]:
+    if repeated:
+        yield from ("## Repeats", "")
+        yield from ("Mean over folds, or over the seeds of one fold, with standard deviation, lowest and highest:", "")
+    head = ["configuration", "over", "metric", "mean", "standard deviation", "lowest", "highest"]
+    rows = [
+        [item.name, f"{item.spread_over} ({item.repeats})", metric, *spread_cells(over_runs, metric)]
+        for item in repeated
+        for metric, over_runs in item.spreads.items()
     ]
+    yield from markdown_table(head, rows, n_words=3)
 
 
-def _empty_lines(findings: ReportSummary) -> list[str]:
-    counted = [(one.name, one.n_one_empty, one.n_predictions) for one in findings.configurations]
-    counted.append((ALL_BACKGROUND, findings.n_one_empty_background, findings.n_images))
-    told = "; ".join(f"{_inert(name)} {n_empty} of {n}" for name, n_empty, n in counted)
-    return [f"hd95: where only one of truth and prediction is empty it is the image's diagonal ({told}).", ""]
+def _empty_lines(summary: ReportSummary) -> list[str]:
+    counts = [(item.name, item.n_one_empty, item.n_predictions) for item in summary.configurations]
+    counts.append((ALL_BACKGROUND, summary.n_one_empty_background, summary.n_images))
+    listed = "; ".join(f"{plain_line(name)} {n_empty} of {n}" for name, n_empty, n in counts)
+    return [f"hd95 is the diagonal of the image where only truth or only prediction is empty ({listed}).", ""]
 
 
-def _size_lines(entrants: Sequence[ConfigurationSummary]) -> list[str]:
-    bins = entrants[0].recall_by_size
-    if not bins:
-        return []
-    return [
-        "## Share of the true nuclei that are found, by size",
-        "",
-        _row(["configuration", *map(size_words, bins)]),
-        _row(["---", *["---:"] * len(bins)]),
-        *(_row([one.name, *(_cell(size.recall) for size in one.recall_by_size)]) for one in entrants),
-        "",
-    ]
+def _size_lines(configurations: Sequence[ConfigurationSummary]) -> Iterator[str]:
+    bins = configurations[0].recall_by_size
+    if bins:
+        yield from ("## Recall of true nuclei by size", "")
+        rows = [[item.name, *(with_bounds(size.recall) for size in item.recall_by_size)] for item in configurations]
+        yield from markdown_table(["configuration", *map(size_words, bins)], rows)
 
 
-def _comparison_lines(comparisons: Sequence[Comparison]) -> list[str]:
-    if not comparisons:
-        return []
-    table = [
-        _row([c.name, c.baseline, metric, *_difference_cells(difference, c.holm_p[metric], metric)])
+def _comparison_lines(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    if comparisons:
+        yield from ("## Differences on the same images", "")
+    head = ["configuration", "minus", "metric", "difference", "95 % interval", "Wilcoxon", "after Holm"]
+    rows = [
+        [c.name, c.baseline, metric, *_difference_cells(difference, c.holm_p[metric], metric)]
         for c in comparisons
         for metric, difference in c.differences.items()
     ]
-    return [
-        "## Differences on the same images",
-        "",
-        _row(
-            [
-                *("configuration", "minus", "metric", "difference", "95 % interval", "Wilcoxon", "after Holm"),
-                *("better on", "worse on"),
-            ]
-        ),
-        _row(["---"] * 3 + ["---:"] * 6),
-        *table,
-        "",
-    ]
+    yield from markdown_table([*head, "better on", "worse on"], rows, n_words=3)
 
 
 def _difference_cells(difference: PairedDifference, corrected: float, metric: str) -> list[str]:
@@ -220,18 +191,3 @@ def _difference_cells(difference: PairedDifference, corrected: float, metric: st
         str(difference.n_better),
         str(difference.n_worse),
     ]
-
-
-def _cell(interval: Interval, metric: str = "") -> str:
-    if interval.low is None:
-        return number(interval.value, metric)
-    return f"{number(interval.value, metric)} ({bounds(interval, metric)})"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_inert(cell).replace("|", "\\|") for cell in cells) + " |"
-
-
-def _inert(text: str) -> str:
-    """A text in one line of Markdown, where names cannot be HTML."""
-    return " ".join(text.split()).replace("<", "\\<")

@@ -1,4 +1,4 @@
-"""What keeps figures from meaning what they seem to mean."""
+"""Warnings of a report: what makes the scores less meaningful than they look."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from nucseg_pipeline.runs.digests import code_digest
 from nucseg_pipeline.runs.provenance import SHOWN
 from nucseg_pipeline.runs.run import Run, encoder_files
 
-FINDS_LITTLE = 0.1
-"""Share of the true nucleus pixels below which a network hardly finds anything."""
+NEAR_EMPTY = 0.1
+"""Recall of nucleus pixels below which a network finds almost nothing."""
 
 FEW_GROUPS = 10
-"""Below so many groups an interval is told to be too narrow."""
+"""With fewer groups than this, bootstrap intervals are too narrow."""
 
 
-def cautions(exam: TestSet, entrants: Sequence[Configuration]) -> tuple[str, ...]:
-    """Warn of drawn images, of encoders without knowledge, and of test images that were learned from."""
+def report_warnings(test_set: TestSet, configurations: Sequence[Configuration]) -> tuple[str, ...]:
+    """Warn of synthetic images, untrained encoders, changed inputs, and test images that were used for training."""
     warnings = []
-    runs = {name: run for entrant in entrants for name, run in entrant.runs.items()}
-    datasets = {exam.store.dataset, *(run.store.dataset for run in runs.values())}
+    runs = {name: run for configuration in configurations for name, run in configuration.runs.items()}
+    datasets = {test_set.store.dataset, *(run.store.dataset for run in runs.values())}
     if any(plain_name(name) == SYNTHETIC for name in datasets):
         warnings.append(
-            "The images are synthetic: drawn by nucseg, not photographed. The figures show that every stage works; "
-            "they say nothing about tissue."
+            "The images are synthetic: drawn by nucseg, not photographed. The scores show that every stage works; they "
+            "say nothing about tissue."
         )
     names_by_note: dict[str, list[str]] = {}
     for name, run in runs.items():
         for note in (
             _encoder_note(run),
-            _copies_note(run, exam, name),
-            _student_note(run, exam, name),
+            _copies_note(run, test_set, name),
+            _student_note(run, test_set, name),
             *_changes_notes(run),
         ):
             names_by_note.setdefault(note, []).append(name)
@@ -45,7 +45,7 @@ def cautions(exam: TestSet, entrants: Sequence[Configuration]) -> tuple[str, ...
 
 
 def _encoder_note(run: Run) -> str:
-    """Say what the encoder of a run says of itself; one of random weights is named in any case."""
+    """The note recorded with the encoder; random weights are named in any case."""
     note = str(run.provenance.get("encoder_note", ""))
     if not note and run.provenance.get("embedding", {}).get("architecture") == "random":
         return "The encoder has random weights: its embeddings carry no knowledge of nuclei."
@@ -53,75 +53,81 @@ def _encoder_note(run: Run) -> str:
 
 
 def _changes_notes(run: Run) -> tuple[str, ...]:
-    """Say what is not as it was when the run was trained, or was not the same all the while."""
-    made = run.provenance
-    learned, resumed_by = made.get("changed_since", ()), made.get("changed_while_training", ())
-    code = made.get("code_digest") or code_digest()
+    """Say what has changed since the run was trained, or changed during its training."""
+    provenance = run.provenance
+    changed, resumed_by = provenance.get("changed_since", ()), provenance.get("changed_while_training", ())
+    code = provenance.get("code_digest") or code_digest()
     return (
-        f"{len(learned)} of the images that were learned from have changed in the cache or vanished since (such as "
-        f"{learned[0]}): trained again, the network would be another one."
-        if learned
+        f"{len(changed)} training or validation images have changed in the cache, or are gone, since the run was "
+        f"trained (such as {changed[0]}): training again would give another network."
+        if changed
         else "",
-        f"Training was resumed by others than had begun it: {'; '.join(resumed_by)}." if resumed_by else "",
-        f"The code of nucseg that trained ({code[:SHOWN]}) is not the one that makes this report ("
+        f"Training was resumed in another environment than it was started in: {'; '.join(resumed_by)}."
+        if resumed_by
+        else "",
+        f"The run was trained by other code of nucseg ({code[:SHOWN]}) than makes this report ("
         f"{code_digest()[:SHOWN]})."
         if code != code_digest()
         else "",
     )
 
 
-def _copies_note(run: Run, exam: TestSet, name: str) -> str:
-    """Say whether an image file of the test part is, under another name, among those that were learned from."""
-    if exam.store_for(run) is not run.store:
+def _copies_note(run: Run, test_set: TestSet, name: str) -> str:
+    """Say whether the file of a test image was also, under another name, used for training or validation."""
+    if test_set.store_for(run) is not run.store:
         return ""  # on another data set such images are left out
-    learned, tested = seen_files([run]), exam.ids.get(name, ())
-    copies = [one for one in tested if learned.intersection(image_file(run, one))]
+    seen, tested = seen_files([run]), test_set.ids.get(name, ())
+    copies = [image_id for image_id in tested if seen.intersection(image_file(run, image_id))]
     if not copies:
         return ""
     return (
-        f"{len(copies)} of {len(tested)} test images (such as {copies[0]}) are the very files of training or "
-        "validation images under other names: the scores promise too much."
+        f"{len(copies)} of {len(tested)} test images (such as {copies[0]}) are the same files as training or "
+        "validation images under other names: the scores are optimistic."
     )
 
 
-def _student_note(run: Run, exam: TestSet, name: str) -> str:
-    """Say whether the encoder of a run is a student that has learned from images of the test part."""
-    learned, tested = images_learned(run.inputs.embedding, encoder_files(run.config)), exam.ids.get(name, ())
+def _student_note(run: Run, test_set: TestSet, name: str) -> str:
+    """Say whether the encoder of a run is a student that was distilled from test images."""
+    learned, tested = images_learned(run.inputs.embedding, encoder_files(run.config)), test_set.ids.get(name, ())
     if not learned:
         return ""
-    store = exam.store_for(run)
-    seen = [one for one in tested if store.info(store.row_of(one)).image_digest.hex()[:IMAGE_DIGITS] in learned]
+    store = test_set.store_for(run)
+    seen = [
+        image_id
+        for image_id in tested
+        if store.info(store.row_of(image_id)).image_digest.hex()[:IMAGE_DIGITS] in learned
+    ]
     if not seen:
         return ""
     return (
-        f"The encoder was distilled from {len(seen)} of {len(tested)} test images (such as {seen[0]}), which it "
-        "imitates better than others: the scores promise too much. Distill one that leaves them out, or take its "
+        f"The encoder was distilled from {len(seen)} of {len(tested)} test images (such as {seen[0]}) and imitates its "
+        "teacher better on these than on others: the scores are optimistic. Distill a student without them, or use its "
         "teacher."
     )
 
 
 def few_groups_note(scores: RunScores) -> tuple[str, ...]:
-    """Say that the bootstrap of a handful of groups promises too much: of 3 it covers about three in four."""
+    """Say that bootstrap intervals of a few groups are too narrow: of 3 groups they cover about 75 %, not 95 %."""
     n_groups = scores.n_groups
     if not 1 < n_groups < FEW_GROUPS:
         return ()
     return (
-        f"The images come from {n_groups} groups only: bootstrap intervals of fewer than {FEW_GROUPS} groups are too "
+        f"The images come from only {n_groups} groups: bootstrap intervals of fewer than {FEW_GROUPS} groups are too "
         "narrow.",
     )
 
 
 def near_empty_warning(columns: Sequence[RunScores]) -> tuple[str, ...]:
-    """Warn of configurations that find next to nothing: a difference between two such is no success."""
-    told = []
+    """Warn of configurations that find almost nothing: a difference between two of them means little."""
+    recalls = []
     for column in columns:
         found = sum(image.counts.tp for image in column.predictions)
         true = sum(image.counts.tp + image.counts.fn for image in column.predictions)
-        if found < FINDS_LITTLE * true:
-            told.append(f"{column.name} ({found / true:.1%})")
-    if not told:
+        if found < NEAR_EMPTY * true:
+            recalls.append(f"{column.name} ({found / true:.1%})")
+    if not recalls:
         return ()
     return (
-        f"Share of the true nucleus pixels that is found: {', '.join(told)}. That is next to nothing: on these images "
-        "it has failed, and a difference between two that have failed is no success.",
+        f"Almost no nuclei are found; share of the true nucleus pixels: {', '.join(recalls)}. A configuration with so "
+        "low a recall has failed on these images, and a difference between two failed ones is no improvement.",
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from nucseg.data.splits import Split
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, RunBusy
 from nucseg.nuclei.instances import InstanceRule
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.config.recipe import load_recipe, resolve, to_toml
@@ -277,7 +277,7 @@ def _lock(descriptor: int, path: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ConfigError(
+        raise RunBusy(
             f"Another process is training in {path}. Wait for it, or choose another folder with --run."
         ) from None
     except OSError:

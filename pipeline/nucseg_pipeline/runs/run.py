@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,11 @@ class Run(TrainedRun):
         key = place.find(self.inputs.embedding) if self.inputs.embedding else None
         return EmbeddingDataset(place, open_embeddings(place, key, ids), ids)
 
+    @cached_property
+    def model(self) -> SegmentationModel:
+        """The best network, loaded once and then kept, on the device that it was last used on."""
+        return self.network()
+
     def predict(self, ids: Sequence[str], *, store: Store | None = None, device: str = "auto") -> Iterator[Prediction]:
         """Probability maps of the best network for some ids of a store, in their order, without augmentation.
 
@@ -192,7 +198,7 @@ class Run(TrainedRun):
         """
         rows = self.rows(ids, store=store)
         chosen = choose_device(device)
-        return predict(self.network().to(chosen), rows, device=chosen)
+        return predict(self.model.to(chosen), rows, device=chosen)
 
 
 def _store(inputs: RunProvenance, config: TrainConfig, cache: str | None) -> Store:

@@ -1,4 +1,4 @@
-"""What a table needs before its first training: embeddings, run folders all tables share, a bounded quick profile."""
+"""Before the first training of a table: embeddings, run folders that tables share, a bounded quick profile."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +10,7 @@ from PIL import Image
 
 from nucseg.encoders import asked_identity, open_encoder
 from nucseg_cache import Key, Store
-from nucseg_pipeline.ablate import plan
-from nucseg_pipeline.ablate import prerequisites as needs
+from nucseg_pipeline.ablate import plan, prerequisites
 from nucseg_pipeline.ablate.plan import PlannedRow, all_runs, contents_digest, plan_rows, run_folder_name
 from nucseg_pipeline.ablate.table_recipe import Ablation, Row
 from nucseg_pipeline.config import AblateConfig, EmbedConfig, TrainConfig
@@ -32,10 +31,10 @@ def make_config(cache: Path, **wanted: object) -> AblateConfig:
 
 
 def quietly(done: int, total: int, what: str) -> None:
-    """Listen to nothing."""
+    """A callback that does nothing."""
 
 
-def test_a_run_is_named_after_what_decides_its_result() -> None:
+def test_a_run_is_named_after_what_affects_its_result() -> None:
     name = run_folder_name(TRAINING, KEY, "contents")
 
     assert name.startswith("nuinsseg-eunet3plus-xgfb-")
@@ -70,8 +69,8 @@ def test_repeats_have_one_name_but_for_fold_and_seed() -> None:
 
 
 @pytest.fixture
-def asked_to_embed(cache: Path, exported_encoder: str, monkeypatch: pytest.MonkeyPatch) -> list[EmbedConfig]:
-    """What stage one is asked for; it writes embeddings without an encoder."""
+def embed_configs(cache: Path, exported_encoder: str, monkeypatch: pytest.MonkeyPatch) -> list[EmbedConfig]:
+    """The configurations that stage one is called with; it writes embeddings without an encoder."""
     seen: list[EmbedConfig] = []
 
     def embed(config: EmbedConfig, progress: object) -> SimpleNamespace:
@@ -83,21 +82,21 @@ def asked_to_embed(cache: Path, exported_encoder: str, monkeypatch: pytest.Monke
         embeddings.write(range(store.n_rows), np.ones((store.n_rows, 256, 64, 64), np.float16))
         return SimpleNamespace(n_encoded=store.n_rows)
 
-    monkeypatch.setattr(needs, "embed", embed)
+    monkeypatch.setattr(prerequisites, "embed", embed)
     return seen
 
 
 def test_only_the_first_row_that_needs_embeddings_has_them_made(
-    cache: Path, exported_encoder: str, asked_to_embed: list[EmbedConfig]
+    cache: Path, exported_encoder: str, embed_configs: list[EmbedConfig]
 ) -> None:
     config = make_config(cache, encoder=exported_encoder, device="cpu")
     rows = [Row("alone", {"fusion": "none"}), Row("concat", {"fusion": "concat"}), Row("xgfb", {})]
 
     planned = plan_rows(make_ablation(*rows), "synthetic", config, quietly)
 
-    assert [one.n_encoded for one in planned] == [0, 12, 0]
-    assert [one.why_not for one in planned] == ["", "", ""]
-    assert [one.encoder for one in asked_to_embed] == [exported_encoder]
+    assert [row.n_encoded for row in planned] == [0, 12, 0]
+    assert [row.why_not for row in planned] == ["", "", ""]
+    assert [config.encoder for config in embed_configs] == [exported_encoder]
 
 
 def test_a_row_whose_weights_are_nowhere_says_so(
@@ -106,7 +105,7 @@ def test_a_row_whose_weights_are_nowhere_says_so(
     def embed(config: EmbedConfig, progress: object) -> None:
         open_encoder(config.encoder, weights=config.weights)
 
-    monkeypatch.setattr(needs, "embed", embed)
+    monkeypatch.setattr(prerequisites, "embed", embed)
     monkeypatch.setenv("NUCSEG_WEIGHTS", str(cache / "nowhere"))
     config = make_config(cache, encoder=exported_encoder, weights=cache / "of the other")
     row = Row("large", {"encoder": "vit_h"})
@@ -117,14 +116,14 @@ def test_a_row_whose_weights_are_nowhere_says_so(
     assert "sam_vit_h_4b8939.pth" in planned.why_not
 
 
-def test_a_stain_has_a_store_of_its_own(cache: Path, exported_encoder: str, asked_to_embed: list[EmbedConfig]) -> None:
+def test_a_stain_has_a_store_of_its_own(cache: Path, exported_encoder: str, embed_configs: list[EmbedConfig]) -> None:
     config = make_config(cache, encoder=exported_encoder, stain="macenko")
     rows = [Row("all", {}), Row("own", {}, stain="reinhard"), Row("raw", {}, stain="none")]
 
     planned = plan_rows(make_ablation(*rows), "synthetic", config, quietly)
 
-    assert [one.dataset for one in planned] == ["synthetic@macenko", "synthetic@reinhard", "synthetic"]
-    assert [(one.dataset, one.stain) for one in asked_to_embed[:2]] == [
+    assert [row.dataset for row in planned] == ["synthetic@macenko", "synthetic@reinhard", "synthetic"]
+    assert [(config.dataset, config.stain) for config in embed_configs[:2]] == [
         ("synthetic@macenko", "macenko"),
         ("synthetic@reinhard", "reinhard"),
     ]
@@ -139,7 +138,7 @@ def test_a_stain_in_the_data_sets_name_is_for_rows_that_name_none(cache: Path, o
     assert planned.dataset == dataset
 
 
-def test_a_row_of_no_known_network_is_told_before_anything_is_trained(cache: Path) -> None:
+def test_a_row_with_an_unknown_network_is_reported_before_anything_is_trained(cache: Path) -> None:
     rows = [Row("unet", {"model": "unett", "fusion": "none"}), Row("eunet", {"fusion": "none"})]
 
     wrong, right = plan_rows(make_ablation(*rows), "synthetic", make_config(cache), quietly)
@@ -148,7 +147,7 @@ def test_a_row_of_no_known_network_is_told_before_anything_is_trained(cache: Pat
     assert (bool(right.runs), right.n_parameters > 0) == (True, True)
 
 
-def test_a_row_that_would_be_tested_on_other_images_is_told_before_anything_is_trained(cache: Path) -> None:
+def test_a_row_that_would_be_tested_on_other_images_is_reported_before_anything_is_trained(cache: Path) -> None:
     rows = [Row("official", {"fusion": "none"}), Row("other", {"fusion": "none", "split": "paper"})]
 
     first, second = plan_rows(make_ablation(*rows), "synthetic", make_config(cache), quietly)
@@ -159,13 +158,13 @@ def test_a_row_that_would_be_tested_on_other_images_is_told_before_anything_is_t
 
 
 def test_format_and_precision_of_a_row_are_what_is_embedded(
-    cache: Path, exported_encoder: str, asked_to_embed: list[EmbedConfig]
+    cache: Path, exported_encoder: str, embed_configs: list[EmbedConfig]
 ) -> None:
     rows = [Row("f32", {"format": "f32"}), Row("bf16", {"precision": "bfloat16"})]
 
     plan_rows(make_ablation(*rows), "synthetic", make_config(cache, encoder=exported_encoder), quietly)
 
-    assert [(one.format, one.precision) for one in asked_to_embed] == [("f32", "auto"), ("f16", "bfloat16")]
+    assert [(config.format, config.precision) for config in embed_configs] == [("f32", "auto"), ("f16", "bfloat16")]
 
 
 def test_all_folds_of_a_quick_row_are_trained_alike(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +198,7 @@ def test_images_that_an_interrupted_embed_has_left_out_are_brought_in_first(tmp_
     assert Store.open(cache / "mine.zarr").n_rows == 6
 
 
-def test_a_row_of_an_option_waits_for_it(cache: Path, exported_encoder: str, asked_to_embed: list[EmbedConfig]) -> None:
+def test_a_row_of_an_option_waits_for_it(cache: Path, exported_encoder: str, embed_configs: list[EmbedConfig]) -> None:
     row = Row("own encoder", {"fusion": "concat"}, only_with="encoder")
     config = make_config(cache)
 
@@ -242,7 +241,7 @@ def test_runs_are_trained_fold_by_fold_and_shared_ones_once(cache: Path) -> None
         (3, 1, 100, None, None),
     ],
 )
-def test_the_quick_profile_looks_at_as_many_images_however_many_there_are(
+def test_the_quick_profile_bounds_the_images_of_any_data_set(
     monkeypatch: pytest.MonkeyPatch,
     n_train: int,
     n_validation: int,

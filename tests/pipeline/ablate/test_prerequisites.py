@@ -1,4 +1,4 @@
-"""What a row reads is embedded where it is missing, and nothing else is."""
+"""Only what a row reads and the cache lacks is embedded."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from nucseg.views.registry import D4_VIEWS
 from nucseg_cache import Store
-from nucseg_pipeline.ablate import prerequisites as needs
+from nucseg_pipeline.ablate import prerequisites
 from nucseg_pipeline.config import EmbedConfig, TrainConfig
 from nucseg_pipeline.runs.selection import ENOUGH_EXACT_IMAGES
 
@@ -17,8 +17,8 @@ N_IMAGES = 12
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[EmbedConfig]:
-    """What stage one is asked for; it makes nothing, and says that it made ten embeddings."""
+def embed_configs(monkeypatch: pytest.MonkeyPatch) -> list[EmbedConfig]:
+    """The configurations that stage one is called with; it writes nothing and returns ten new embeddings."""
     configs: list[EmbedConfig] = []
 
     class Result:
@@ -28,7 +28,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[EmbedConfig]:
         configs.append(config)
         return Result()
 
-    monkeypatch.setattr(needs, "embed", embed)
+    monkeypatch.setattr(prerequisites, "embed", embed)
     return configs
 
 
@@ -40,7 +40,7 @@ def embed_orientations(cache: Path, rows: list[int]) -> None:
 
 
 def silent(done: int, total: int, what: str) -> None:
-    """Progress of no interest."""
+    """A callback that does nothing."""
 
 
 @pytest.mark.parametrize(
@@ -56,12 +56,12 @@ def silent(done: int, total: int, what: str) -> None:
         ({"views": "stain"}, [("stain", None)]),
     ],
 )
-def test_the_views_that_a_row_reads_are_asked_for(
-    cache: Path, training: Configure, asked: list[EmbedConfig], wanted: dict[str, str], views: list[object]
+def test_the_views_that_a_row_reads_are_requested(
+    cache: Path, training: Configure, embed_configs: list[EmbedConfig], wanted: dict[str, str], views: list[object]
 ) -> None:
-    n_encoded = needs.embed_what_is_missing(training(cache=str(cache), **wanted), silent)
+    n_encoded = prerequisites.embed_missing(training(cache=str(cache), **wanted), silent)
 
-    assert [(config.views, config.view_images) for config in asked] == views
+    assert [(config.views, config.view_images) for config in embed_configs] == views
     assert n_encoded == 10 * len(views)
 
 
@@ -75,16 +75,16 @@ def test_the_views_that_a_row_reads_are_asked_for(
         ({"views": "d4", "replay": "learned"}, N_IMAGES - 1, False),
     ],
 )
-def test_orientations_that_are_there_are_not_asked_for_again(
+def test_orientations_that_are_there_are_not_requested_again(
     cache: Path,
     training: Configure,
-    asked: list[EmbedConfig],
+    embed_configs: list[EmbedConfig],
     wanted: dict[str, str],
     n_orientations: int,
     is_enough: bool,
 ) -> None:
     embed_orientations(cache, list(range(n_orientations)))
 
-    needs.embed_what_is_missing(training(cache=str(cache), **wanted), silent)
+    prerequisites.embed_missing(training(cache=str(cache), **wanted), silent)
 
-    assert (not asked) is is_enough
+    assert (not embed_configs) is is_enough

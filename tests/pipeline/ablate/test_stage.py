@@ -1,9 +1,11 @@
-"""A table from its recipe: rows that can be run are, the others say why not, and nothing is done twice."""
+"""A table from its recipe: rows that can be run are run, the others say why not, and nothing is done twice."""
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from nucseg_pipeline.ablate.plan import PlannedRow
 from nucseg_pipeline.ablate.stage import AblateCallbacks, AblateResult, ablate
 from nucseg_pipeline.ablate.table import TableRow
 from nucseg_pipeline.config import AblateConfig
+from tests.pipeline.conftest import InThisProcess, add_embeddings, export_encoder
 
 RECIPE = """
 [ablation]
@@ -45,7 +48,7 @@ encoder = "vit_h"
 
 
 class Log:
-    """Remembers everything that is told."""
+    """Records every call."""
 
     def __init__(self) -> None:
         self.planned: list[PlannedRow] = []
@@ -53,70 +56,100 @@ class Log:
         self.lines: list[str] = []
         self.ended: list[JobResult] = []
 
-    def watcher(self) -> AblateCallbacks:
+    def callbacks(self) -> AblateCallbacks:
         return AblateCallbacks(
-            embedding=lambda done, total, what: None,
-            planned=self.planned.append,
-            started=lambda run, position: self.started.append(position),
-            told=lambda run, line: self.lines.append(line),
-            ended=lambda run, outcome: self.ended.append(outcome),
-            scoring=lambda done, total, what: None,
+            on_embed=lambda done, total, what: None,
+            on_plan=self.planned.append,
+            on_start=lambda run, position: self.started.append(position),
+            on_output=lambda run, line: self.lines.append(line),
+            on_finish=lambda run, result: self.ended.append(result),
+            on_score=lambda done, total, what: None,
         )
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A table whose trainings are all finished."""
+
+    folder: Path
+    encoder: str
+    result: AblateResult
+    log: Log
+    trained: tuple[str, ...]
+    """Names of the runs in the order of their training."""
+
+
+def configure(folder: Path, **wanted: object) -> AblateConfig:
+    given: dict[str, object] = {
+        "recipe": str(folder / "fusion.toml"),
+        "cache": str(folder / "cache"),
+        "runs": folder / "runs",
+        "out": folder / "out",
+        "device": "cpu",
+        "threads": 1,
+    }
+    return AblateConfig(**{**given, **wanted})
+
+
+@pytest.fixture(scope="module")
+def table(pristine_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A table of two folds, never to be changed."""
+    folder = tmp_path_factory.mktemp("table")
+    shutil.copytree(pristine_cache, folder / "cache")
+    encoder = export_encoder(folder)
+    add_embeddings(folder / "cache", encoder)
+    (folder / "fusion.toml").write_text(RECIPE)
+    log, runner = Log(), InThisProcess()
+    result = ablate(configure(folder, encoder=encoder), log.callbacks(), runner)
+    return Finished(folder, encoder, result, log, tuple(runner.trained))
+
+
 @pytest.fixture
-def asked(real_cache: Path, exported_encoder: str, tmp_path: Path) -> Callable[..., AblateConfig]:
-    (tmp_path / "fusion.toml").write_text(RECIPE)
-
-    def configure(**wanted: object) -> AblateConfig:
-        given: dict[str, object] = {
-            "recipe": str(tmp_path / "fusion.toml"),
-            "cache": str(real_cache),
-            "encoder": exported_encoder,
-            "runs": tmp_path / "runs",
-            "out": tmp_path / "out",
-            "device": "cpu",
-            "threads": 1,
-        }
-        return AblateConfig(**{**given, **wanted})
-
-    return configure
+def configured(table: Finished, tmp_path: Path) -> Callable[..., AblateConfig]:
+    """Configures a table in the folder of the test, where the runs of `table` are finished."""
+    shutil.copytree(table.folder, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("out"))
+    return partial(configure, tmp_path, encoder=table.encoder)
 
 
-def rows_by_name(made: AblateResult) -> dict[str, TableRow]:
-    (table,) = made.tables.tables
+def rows_by_name(result: AblateResult) -> dict[str, TableRow]:
+    (table,) = result.tables.tables
     return {row.name: row for row in table.rows}
 
 
-def test_a_table_is_made_once_and_costs_nothing_again(
-    asked: Callable[..., AblateConfig], in_this_process: type[Any]
-) -> None:
-    first, again, log = in_this_process(), in_this_process(), Log()
-    made = ablate(asked(), log.watcher(), first)
-    repeated = ablate(asked(), Log().watcher(), again)
-
-    assert (made.n_trained, made.n_skipped, made.n_failed) == (4, 0, 0)
-    assert (repeated.n_trained, repeated.n_skipped, repeated.n_failed) == (0, 4, 0)
-    assert [name[-5:] for name in first.trained] == ["f0-s0", "f0-s0", "f1-s0", "f1-s0"]
-    assert again.trained == []
-    assert log.started == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
-    assert log.lines == ["epoch 1/1"] * 4
-    assert rows_by_name(made) == rows_by_name(repeated)
+def delete_runs(config: AblateConfig, pattern: str) -> None:
+    for folder in config.runs.glob(pattern):
+        shutil.rmtree(folder)
 
 
-def test_the_table_is_the_report_of_its_rows_beside_what_was_published(
-    asked: Callable[..., AblateConfig], in_this_process: type[Any]
-) -> None:
-    made = ablate(asked(), Log().watcher(), in_this_process())
-    rows = rows_by_name(made)
-    summary = json.loads((made.folder / "synthetic/summary.json").read_text())
-    markdown = (made.folder / "ablation.md").read_text()
-    page = made.page.read_text()
+def test_every_run_of_a_table_is_trained_once_fold_by_fold(table: Finished) -> None:
+    result = table.result
+
+    assert (result.n_trained, result.n_skipped, result.n_failed) == (4, 0, 0)
+    assert [name[-5:] for name in table.trained] == ["f0-s0", "f0-s0", "f1-s0", "f1-s0"]
+    assert table.log.started == ["1 of 4", "2 of 4", "3 of 4", "4 of 4"]
+    assert table.log.lines == ["epoch 1/1"] * 4
+
+
+def test_a_finished_table_is_not_trained_again(table: Finished, configured: Callable[..., AblateConfig]) -> None:
+    runner = InThisProcess()
+    again = ablate(configured(runs=table.folder / "runs", cache=str(table.folder / "cache")), Log().callbacks(), runner)
+
+    assert (again.n_trained, again.n_skipped, again.n_failed) == (0, 4, 0)
+    assert runner.trained == []
+    assert rows_by_name(again) == rows_by_name(table.result)
+
+
+def test_the_table_has_the_scores_of_the_report_and_the_published_ones(table: Finished) -> None:
+    result = table.result
+    rows = rows_by_name(result)
+    summary = json.loads((result.folder / "synthetic/summary.json").read_text())
+    markdown = (result.folder / "ablation.md").read_text()
+    page = result.page.read_text()
 
     for name in ("alone", "guided"):
-        told = summary["configurations"][name]["metrics"]["dice"]["value"]
-        assert rows[name].metrics["dice"].value == told
-        assert f"| {name} | {told:.3f} (" in markdown
+        dice = summary["configurations"][name]["metrics"]["dice"]["value"]
+        assert rows[name].metrics["dice"].value == dice
+        assert f"| {name} | {dice:.3f} (" in markdown
     assert rows["guided"].differences["dice"].difference.value == pytest.approx(
         rows["guided"].metrics["dice"].value - rows["alone"].metrics["dice"].value
     )
@@ -126,125 +159,116 @@ def test_the_table_is_the_report_of_its_rows_beside_what_was_published(
     assert "0.8000 / 0.7000" in page
     assert "printed Dice" in markdown
     assert "| all background | 0.000 |" in markdown
-    assert (made.folder / "synthetic/report.html").exists()
+    assert "--device cpu" in summary["command"]
+    assert (result.folder / "synthetic/report.html").exists()
     assert 'href="synthetic/report.html"' in page
-    assert json.loads((made.folder / "ablation.json").read_text())["tables"]["synthetic"]["n_images"] == 6
+    assert json.loads((result.folder / "ablation.json").read_text())["tables"]["synthetic"]["n_images"] == 6
 
 
-def test_a_row_without_its_weights_says_so_and_stops_no_other(
-    asked: Callable[..., AblateConfig], in_this_process: type[Any]
-) -> None:
-    log = Log()
-    made = ablate(asked(folds=1), log.watcher(), in_this_process())
-    row = rows_by_name(made)["large encoder"]
+def test_a_row_without_its_weights_says_so_and_stops_no_other(table: Finished) -> None:
+    result = table.result
+    row = rows_by_name(result)["large encoder"]
 
     assert (row.status, row.metrics, row.published) == ("not run", {}, {})
-    assert row.why in (made.folder / "ablation.md").read_text().replace("\\|", "|")
-    assert "**not run**" in (made.folder / "ablation.md").read_text()
-    assert [bool(planned.why_not) for planned in log.planned] == [False, False, True]
+    assert row.why in (result.folder / "ablation.md").read_text().replace("\\|", "|")
+    assert "**not run**" in (result.folder / "ablation.md").read_text()
+    assert [bool(planned.why_not) for planned in table.log.planned] == [False, False, True]
 
 
-def test_a_row_guided_by_random_weights_is_never_run(
-    asked: Callable[..., AblateConfig], in_this_process: type[Any]
-) -> None:
-    made = ablate(asked(folds=1, encoder="random"), Log().watcher(), in_this_process())
-    rows = rows_by_name(made)
+def test_a_row_guided_by_random_weights_is_never_run(configured: Callable[..., AblateConfig]) -> None:
+    result = ablate(configured(folds=1, encoder="random"), Log().callbacks(), InThisProcess())
+    rows = rows_by_name(result)
 
     assert rows["alone"].status == "done"
     assert rows["guided"].status == "not run"
     assert "random weights" in rows["guided"].why
 
 
-def test_what_crashes_is_told_and_the_rest_is_compared_on_what_all_rows_have(
-    asked: Callable[..., AblateConfig],
-    in_this_process: type[Any],
+def test_a_crash_is_reported_and_rows_are_compared_on_their_common_repeats(
+    configured: Callable[..., AblateConfig],
 ) -> None:
-    crashing = in_this_process(crash=lambda run: run.fusion == "concat" and run.fold == 1)
-    made = ablate(asked(), Log().watcher(), crashing)
-    rows = rows_by_name(made)
+    delete_runs(configured(), "*-concat-*-f1-*")
+    crashing = InThisProcess(crash=lambda run: True)
+    result = ablate(configured(), Log().callbacks(), crashing)
+    rows = rows_by_name(result)
 
-    assert (made.n_trained, made.n_failed) == (3, 1)
-    assert len(crashing.trained) == 4
+    assert (result.n_trained, result.n_skipped, result.n_failed) == (0, 3, 1)
+    assert len(crashing.trained) == 1
     assert all(row.repeats == "" and len(row.runs) == 1 for row in (rows["alone"], rows["guided"]))
     assert rows["guided"].why.startswith("1 of 2 runs failed: synthetic-eunet3plus-concat-")
     assert "SIGKILL" in rows["guided"].why
-    assert "1 of 2 runs failed" in (made.folder / "ablation.md").read_text()
+    assert "1 of 2 runs failed" in (result.folder / "ablation.md").read_text()
 
-    mended = in_this_process()
-    assert ablate(asked(), Log().watcher(), mended).n_skipped == 3
-    assert len(mended.trained) == 1
+    second = InThisProcess()
+    assert ablate(configured(), Log().callbacks(), second).n_skipped == 3
+    assert len(second.trained) == 1
 
 
-def test_a_row_of_which_nothing_is_left_is_failed_not_missing(
-    asked: Callable[..., AblateConfig], in_this_process: type[Any]
-) -> None:
-    made = ablate(asked(folds=1), Log().watcher(), in_this_process(crash=lambda run: run.fusion == "none"))
-    rows = rows_by_name(made)
+def test_a_row_of_which_nothing_is_left_is_failed_not_missing(configured: Callable[..., AblateConfig]) -> None:
+    delete_runs(configured(), "*-none-*")
+    result = ablate(configured(folds=1), Log().callbacks(), InThisProcess(crash=lambda run: True))
+    rows = rows_by_name(result)
 
     assert (rows["alone"].status, rows["guided"].status) == ("failed", "done")
     assert rows["guided"].differences == {}
-    assert made.tables.tables[0].baseline == "guided"
-    assert "**failed**" in (made.folder / "ablation.md").read_text()
+    assert result.tables.tables[0].baseline == "guided"
+    assert "**failed**" in (result.folder / "ablation.md").read_text()
 
 
-def test_two_rows_of_one_configuration_share_its_runs(
-    asked: Callable[..., AblateConfig], in_this_process: type[Any], tmp_path: Path
-) -> None:
+def test_two_rows_of_one_configuration_share_its_runs(configured: Callable[..., AblateConfig], tmp_path: Path) -> None:
     (tmp_path / "fusion.toml").write_text(RECIPE + '[[row]]\nname = "alone again"\nfusion = "none"\n')
-    trainer = in_this_process()
-    rows = rows_by_name(ablate(asked(folds=1), Log().watcher(), trainer))
+    runner = InThisProcess()
+    rows = rows_by_name(ablate(configured(folds=1), Log().callbacks(), runner))
 
-    assert len(trainer.trained) == 2
+    assert runner.trained == []
     assert rows["alone again"].same_as == "alone"
     assert rows["alone again"].metrics == rows["alone"].metrics
 
 
 def test_a_data_set_that_is_not_there_leaves_a_table_that_says_so(
-    asked: Callable[..., AblateConfig], in_this_process: type[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    configured: Callable[..., AblateConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("NUCSEG_DATA", str(tmp_path / "nowhere"))
-    made = ablate(asked(datasets=("conic",)), Log().watcher(), in_this_process())
+    result = ablate(configured(datasets=("conic",)), Log().callbacks(), InThisProcess())
 
-    assert {row.status for row in rows_by_name(made).values()} == {"not run"}
-    assert "conic" in rows_by_name(made)["alone"].why
-    assert made.page.exists()
+    assert {row.status for row in rows_by_name(result).values()} == {"not run"}
+    assert "conic" in rows_by_name(result)["alone"].why
+    assert result.page.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_trained(
-    asked: Callable[..., AblateConfig], in_this_process: type[Any], tmp_path: Path
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_trained(
+    configured: Callable[..., AblateConfig], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    trainer = in_this_process()
+    runner = InThisProcess()
 
     with pytest.raises(ConfigError, match="cannot be written"):
-        ablate(asked(out=tmp_path / "file" / "out"), Log().watcher(), trainer)
+        ablate(configured(out=tmp_path / "file" / "out"), Log().callbacks(), runner)
 
-    assert trainer.trained == []
+    assert runner.trained == []
 
 
 def test_a_finished_run_that_is_damaged_costs_its_row_and_not_the_table(
-    asked: Callable[..., AblateConfig], in_this_process: type[Any]
+    configured: Callable[..., AblateConfig],
 ) -> None:
-    made = ablate(asked(folds=1), Log().watcher(), in_this_process())
-    (Path(rows_by_name(made)["guided"].runs[0]) / "rule.json").write_text("no rule")
+    (damaged,) = configured().runs.glob("*-concat-*-f0-*")
+    (damaged / "rule.json").write_text("no rule")
 
-    again = ablate(asked(folds=1), Log().watcher(), in_this_process())
-    rows = rows_by_name(again)
+    result = ablate(configured(folds=1), Log().callbacks(), InThisProcess())
+    rows = rows_by_name(result)
 
     assert (rows["alone"].status, rows["guided"].status) == ("done", "failed")
     assert "rule.json" in rows["guided"].why
-    assert (again.n_failed, again.is_whole) == (1, False)
+    assert (result.n_failed, result.is_complete) == (1, False)
 
 
-def test_what_cannot_be_scored_ends_in_a_table_that_says_so(
-    asked: Callable[..., AblateConfig], in_this_process: type[Any]
-) -> None:
-    made = ablate(asked(folds=1, grid="native"), Log().watcher(), in_this_process())
-    rows = rows_by_name(made)
+def test_what_cannot_be_scored_ends_in_a_table_that_says_so(configured: Callable[..., AblateConfig]) -> None:
+    result = ablate(configured(folds=1, grid="native"), Log().callbacks(), InThisProcess())
+    rows = rows_by_name(result)
 
     assert {rows["alone"].status, rows["guided"].status} == {"failed"}
     assert "cannot be scored" in rows["alone"].why
     assert rows["large encoder"].status == "not run"
-    assert made.n_trained == 2
-    assert made.page.exists()
-    assert not made.is_whole
+    assert result.n_skipped == 2
+    assert result.page.exists()
+    assert not result.is_complete

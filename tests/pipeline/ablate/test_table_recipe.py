@@ -113,7 +113,7 @@ def test_a_grid_has_a_row_for_every_combination(tmp_path: Path) -> None:
         ("[ablation]\n", "has no rows"),
         ("[ablation]\n[[row]]\nfusion = 'none'\n", "row 1 has no name"),
         ("[ablation]\n" + ROW + ROW, "two rows are called 'a'"),
-        ("[ablation]\nbaseline = 'b'\n" + ROW, "baseline 'b' is no row. Known: a"),
+        ("[ablation]\nbaseline = 'b'\n" + ROW, "baseline 'b' is not a row. Known: a"),
         ("[ablation]\nbase = 'a'\n" + ROW, "Unknown name 'base'.*'baseline'"),
         ("[ablation]\n[table]\n" + ROW, "Unknown name 'table'"),
         ("[ablation]\nfolds = { nuinsseg = 0 }\n" + ROW, "folds.*0"),

@@ -49,7 +49,7 @@ def ablate(real_cache: Path, exported_encoder: str, tmp_path: Path, monkeypatch:
 def test_a_table_is_printed_with_what_each_row_cost_and_what_was_not_run(
     ablate: Any, in_this_process: type[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("nucseg_pipeline.ablate.jobs.Processes", in_this_process)
+    monkeypatch.setattr("nucseg_pipeline.ablate.jobs.SubprocessRunner", in_this_process)
 
     result = ablate()
     again = ablate()
@@ -70,7 +70,7 @@ def test_a_training_that_fails_makes_the_exit_status_1_and_the_table_all_the_sam
     ablate: Any, in_this_process: type[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     crashing = in_this_process(crash=lambda run: run.fusion == "concat")
-    monkeypatch.setattr("nucseg_pipeline.ablate.jobs.Processes", lambda: crashing)
+    monkeypatch.setattr("nucseg_pipeline.ablate.jobs.SubprocessRunner", lambda: crashing)
 
     result = ablate()
 

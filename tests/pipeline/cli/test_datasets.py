@@ -11,7 +11,7 @@ from nucseg.data import Entry, dataset_names
 from nucseg_cache import Store
 from nucseg_pipeline.cli import app
 from nucseg_pipeline.cli.console import out
-from nucseg_pipeline.datasets.status import protocol_here, stand
+from nucseg_pipeline.datasets.status import dataset_status, protocol_with_folds
 
 WIDTHS = (80, 140)
 
@@ -144,7 +144,7 @@ def test_nothing_is_read_where_that_is_asked_for(slides: Path, monkeypatch: pyte
     def read(entry: Entry) -> None:
         raise AssertionError
 
-    entries = stand("mine", "", slides).dataset.entries
+    entries = dataset_status("mine", "", slides).dataset.entries
     monkeypatch.setattr(type(entries[0]), "read", read)
     result = nucseg("mine", "--source", slides, "--no-read")
 
@@ -156,7 +156,7 @@ def test_the_synthetic_data_set_is_complete() -> None:
     result = nucseg("synthetic", "--no-read")
 
     assert "60 images listed (complete), none read" in result.stdout
-    assert words(protocol_here(stand("synthetic", ""))) in words(result.stdout)
+    assert words(protocol_with_folds(dataset_status("synthetic", ""))) in words(result.stdout)
 
 
 def test_a_folder_that_is_something_else_is_an_error_after_what_is_known(slides: Path) -> None:

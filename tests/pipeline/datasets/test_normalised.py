@@ -1,8 +1,9 @@
-"""Stain normalisation through the stages: what the encoder sees, what the store keeps, and what goes with what."""
+"""Stain normalisation in all stages: what the encoder gets, what the store keeps, and what can be combined."""
 
 import json
 import shutil
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from typer.testing import CliRunner
 
 import nucseg_pipeline.embed.stage as stage
 from nucseg.data import normalise, prepare
-from nucseg.data.files import _file_digest
 from nucseg.data.official_splits import is_same_dataset, plain_name, stain_of
 from nucseg.encoders import Encoder
 from nucseg.encoders.preprocess import resize
@@ -28,26 +28,27 @@ from nucseg_pipeline.evaluation.scored_images import native_grid
 from nucseg_pipeline.report import stage as reporting
 from nucseg_pipeline.report.stage import report
 from nucseg_pipeline.train.stage import train
+from tests.pipeline.embed.small_dataset import files_of
 
 N_IMAGES, H, W = 6, 60, 48
 
 
 class Recorder(Encoder):
-    """An encoder that keeps what it is shown, in its own size, and dies at the image of its choice."""
+    """An encoder that keeps its inputs, and is interrupted after a number of them."""
 
     identity = {"architecture": "recorder", "precision": "float32"}  # noqa: RUF012
     provenance = {"device": "cpu"}  # noqa: RUF012
     batch_size = 2
 
     def __init__(self) -> None:
-        self.shown: list[Any] = []
-        self.dies_at = 10**9
+        self.inputs: list[Any] = []
+        self.stops_at = 10**9
 
     def run(self, images: Sequence[Any]) -> Any:
-        if len(self.shown) >= self.dies_at:
+        if len(self.inputs) >= self.stops_at:
             raise KeyboardInterrupt
-        self.shown += images
-        ramp = np.arange(64, dtype=np.float32)  # no guard takes it for one embedding everywhere
+        self.inputs += images
+        ramp = np.arange(64, dtype=np.float32)  # the guard refuses embeddings that are the same everywhere
         return np.stack([image.mean() / 256 + ramp * np.ones((256, 64, 1), np.float32) for image in images])
 
     def _embed(self, inputs: Any) -> Any:
@@ -62,7 +63,7 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
 
 def tissue(number: int) -> Any:
-    """Nuclei and stroma in two stains of a colour of their own."""
+    """Nuclei and stroma in two stains, of other colours in every image."""
     rng = np.random.default_rng(number)
     stains = np.array([[0.65, 0.25], [0.70, 0.87], [0.30, 0.43]]) + rng.uniform(-0.05, 0.05, (3, 2))
     amounts = np.stack([rng.uniform(0.1, 0.4, H * W) + nuclei(number).ravel(), rng.uniform(0.7, 1.2, H * W)])
@@ -91,15 +92,11 @@ def run(source: Path | None, cache: Path, **options: Any) -> EmbedResult:
 
 
 def blank(source: Path, number: int) -> bytes:
-    """Make one image white, in which there is nothing to normalise; returns what it was."""
+    """Make one image white, so that there is nothing to normalise; returns its file as it was."""
     file = source / "images" / f"n [{number}] ü.png"
     before = file.read_bytes()
     Image.fromarray(np.full((H, W, 3), 250, np.uint8)).save(file)
     return before
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
 @pytest.mark.parametrize("stain", ["macenko", "reinhard"])
@@ -111,29 +108,29 @@ def test_encoder_and_store_get_the_normalised_image_and_the_digest_of_the_origin
     store = Store.open(tmp_path / "cache" / f"mine@{stain}.zarr")
     assert (result.location, store.dataset, store.preparation["stain"]) == (store.location, f"mine@{stain}", stain)
     samples = store.read_samples(range(N_IMAGES))
-    for number, (sample, shown) in enumerate(zip(samples, encoder.shown, strict=True)):
+    for number, (sample, given) in enumerate(zip(samples, encoder.inputs, strict=True)):
         expected = normalise(tissue(number), stain).image
-        assert np.array_equal(shown, resize(expected))
-        assert not np.array_equal(shown, resize(tissue(number)))
+        assert np.array_equal(given, resize(expected))
+        assert not np.array_equal(given, resize(tissue(number)))
         prepared = prepare(expected, nuclei(number).astype(np.int32), np.zeros((H, W), np.bool_))
         assert np.array_equal(sample.image, prepared.image)
         assert np.array_equal(sample.instances > 0, prepared.instances > 0)
-        assert sample.image_digest == _file_digest(source / "images" / f"n [{number}] ü.png")
+        assert sample.image_digest == sha256((source / "images" / f"n [{number}] ü.png").read_bytes()).digest()
 
 
-def test_the_store_beside_it_knows_the_source_and_stays_as_it_was(
+def test_the_source_is_found_in_the_store_of_the_originals_which_stays_unchanged(
     source: Path, tmp_path: Path, encoder: Recorder
 ) -> None:
     plain = run(source, tmp_path, stain=None).location
-    before = files_of(Path(plain))
-    assert Store.open(plain).preparation == {"side_px": "256", "stain": "none"}  # as stores have always had it
+    before = files_of(plain)
+    assert Store.open(plain).preparation == {"side_px": "256", "stain": "none"}
 
     first = run(None, tmp_path)
     again = run(None, tmp_path, dataset="mine@macenko", stain=None)
 
     assert (first.n_encoded, again.n_encoded, again.n_embedded) == (N_IMAGES, 0, N_IMAGES)
     assert (first.location, again.location) == (str(tmp_path / "mine@macenko.zarr"),) * 2
-    assert files_of(Path(plain)) == before
+    assert files_of(plain) == before
 
 
 def test_a_store_of_other_images_is_not_added_to(
@@ -141,7 +138,7 @@ def test_a_store_of_other_images_is_not_added_to(
 ) -> None:
     location = Path(run(source, tmp_path).location)
     shutil.copytree(location, tmp_path / "copy.zarr")
-    with pytest.raises(ConfigError, match=r"copy\.zarr holds mine@macenko prepared as .*name it DATASET@STAIN\.zarr"):
+    with pytest.raises(ConfigError, match=r"copy\.zarr holds mine@macenko prepared as .*to DATASET@STAIN\.zarr"):
         run(source, tmp_path, dataset="copy", stain=None)
 
     before = files_of(location)
@@ -151,27 +148,27 @@ def test_a_store_of_other_images_is_not_added_to(
     assert files_of(location) == before
 
 
-def test_images_with_nothing_to_normalise_are_told_now_and_later(
+def test_images_with_nothing_to_normalise_are_noted_by_this_and_later_runs(
     source: Path, tmp_path: Path, encoder: Recorder
 ) -> None:
     was = blank(source, 1)
     blank(source, 4)
-    told = {"n [1] ü": "too little tissue", "n [4] ü": "too little tissue"}
+    unchanged = {"n [1] ü": "too little tissue", "n [4] ü": "too little tissue"}
 
     first = run(source, tmp_path)
     again = run(source, tmp_path)
-    assert unchanged_in(first.notes) == unchanged_in(again.notes) == told
-    assert unchanged_in(Store.open(first.location).notes) == told  # which every report on the store shows
-    assert np.array_equal(encoder.shown[1], resize(np.full((H, W, 3), 250, np.uint8)))
+    assert unchanged_in(first.notes) == unchanged_in(again.notes) == unchanged
+    assert unchanged_in(Store.open(first.location).notes) == unchanged  # which every report shows
+    assert np.array_equal(encoder.inputs[1], resize(np.full((H, W, 3), 250, np.uint8)))
 
     (source / "images" / "n [1] ü.png").write_bytes(was)
     assert unchanged_in(run(source, tmp_path).notes) == {"n [4] ü": "too little tissue"}
     (source / "images" / "n [4] ü.png").write_bytes(was)
     last = run(source, tmp_path)
-    assert last.notes == tuple(Store.open(last.location).notes) == run(source, tmp_path / "anew").notes
+    assert last.notes == tuple(Store.open(last.location).notes) == run(source, tmp_path / "other").notes
 
 
-def test_a_stopped_run_goes_on_and_ends_bit_equal_with_nothing_forgotten(
+def test_an_interrupted_run_continues_and_ends_bit_equal_with_all_notes(
     source: Path, tmp_path: Path, encoder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (0, 3, 5):
@@ -179,23 +176,23 @@ def test_a_stopped_run_goes_on_and_ends_bit_equal_with_nothing_forgotten(
     undisturbed = run(source, tmp_path / "undisturbed").location
     sync_samples = stage.sync_samples
 
-    def die_after(*args: Any) -> Any:
+    def stop_after(*args: Any) -> Any:
         sync_samples(*args)
-        raise KeyboardInterrupt  # the samples are there, and nobody has said a word of them
+        raise KeyboardInterrupt  # the samples are stored, but not yet the note on them
 
-    monkeypatch.setattr(stage, "sync_samples", die_after)
+    monkeypatch.setattr(stage, "sync_samples", stop_after)
     with pytest.raises(KeyboardInterrupt):
         run(source, tmp_path / "stopped")
     monkeypatch.setattr(stage, "sync_samples", sync_samples)
     for more in (2, 2):
-        encoder.dies_at = len(encoder.shown) + more
+        encoder.stops_at = len(encoder.inputs) + more
         with pytest.raises(KeyboardInterrupt):
             run(source, tmp_path / "stopped")
-    encoder.dies_at = 10**9
+    encoder.stops_at = 10**9
     last = run(source, tmp_path / "stopped")
 
     assert set(unchanged_in(last.notes)) == {"n [0] ü", "n [3] ü", "n [5] ü"}
-    assert files_of(Path(last.location)) == files_of(Path(undisturbed))
+    assert files_of(last.location) == files_of(undisturbed)
 
 
 def test_a_note_can_be_read_back_whatever_the_ids() -> None:
@@ -217,7 +214,7 @@ def test_a_note_can_be_read_back_whatever_the_ids() -> None:
         ("@macenko", "@macenko", "none"),
     ],
 )
-def test_only_a_stain_after_the_at_is_a_preparation(name: str, plain: str, stain: str) -> None:
+def test_only_a_stain_after_the_at_sign_is_a_preparation(name: str, plain: str, stain: str) -> None:
     assert (plain_name(name), stain_of(name)) == (plain, stain)
     assert is_same_dataset(name, plain)
     assert not is_same_dataset(name, "slides@2023")
@@ -227,21 +224,21 @@ def test_the_command_and_the_recipe_take_a_stain(source: Path, tmp_path: Path, e
     (tmp_path / "recipe.toml").write_text('[embed]\nstain = "reinhard"\n[train]\ndataset = "mine@reinhard"\n')
     options = ["--dataset", "mine", "--source", str(source), "--cache", str(tmp_path), "--encoder", "random"]
 
-    shown = CliRunner().invoke(app, ["embed", *options, "--stain", "macenko"])
+    by_option = CliRunner().invoke(app, ["embed", *options, "--stain", "macenko"])
     by_recipe = CliRunner().invoke(app, ["embed", *options, "--recipe", str(tmp_path / "recipe.toml")])
     refused = CliRunner().invoke(app, ["embed", *options, "--stain", "vahadane"])
 
-    assert shown.output.rstrip().endswith("mine@macenko.zarr"), shown.output
+    assert by_option.output.rstrip().endswith("mine@macenko.zarr"), by_option.output
     assert by_recipe.output.rstrip().endswith("mine@reinhard.zarr")
     assert (refused.exit_code, "none, macenko or reinhard" in " ".join(refused.output.split())) == (1, True)
     training = resolve(TrainConfig, load_recipe(tmp_path / "recipe.toml", "train"), {})
     assert training.dataset == "mine@reinhard"
 
 
-def test_runs_with_and_without_normalisation_are_compared_and_shown_on_the_native_grid(
+def test_runs_with_and_without_normalisation_are_compared_on_the_native_grid(
     source: Path, tmp_path: Path, encoder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reporting, "page_text", lambda *_: "")  # takes longest, and says the same
+    monkeypatch.setattr(reporting, "page_text", lambda *_: "")  # takes longest, and adds nothing here
     runs = []
     for dataset in ("mine@macenko", "mine"):
         run(source, tmp_path, dataset=dataset, stain=None)
@@ -256,6 +253,6 @@ def test_runs_with_and_without_normalisation_are_compared_and_shown_on_the_nativ
     assert summary["grid"] == "native grid"
     assert "mine@macenko" in (out / "summary.md").read_text()
     store = Store.open(tmp_path / "mine@macenko.zarr")
-    shown = native_grid(store, ("n [2] ü",), None).entries["n [2] ü"].read()[0]
-    assert np.array_equal(shown.image, normalise(tissue(2), "macenko").image)
-    assert np.array_equal(shown.instances > 0, nuclei(2) > 0)
+    native = native_grid(store, ("n [2] ü",), None).entries["n [2] ü"].read()[0]
+    assert np.array_equal(native.image, normalise(tissue(2), "macenko").image)
+    assert np.array_equal(native.instances > 0, nuclei(2) > 0)

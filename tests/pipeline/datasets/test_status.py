@@ -1,4 +1,4 @@
-"""Where data sets lie, whether they are whole, and what the cache holds of them."""
+"""Where data sets are, whether they are complete, and what the cache holds of them."""
 
 import re
 import shutil
@@ -14,7 +14,15 @@ from nucseg.data.cryonuseg import RELEASE as CRYONUSEG
 from nucseg.errors import ConfigError
 from nucseg_cache import Store
 from nucseg_pipeline.datasets.locate import open_source
-from nucseg_pipeline.datasets.status import DatasetStatus, check, cost, find, protocol_here, stand, survey
+from nucseg_pipeline.datasets.status import (
+    DatasetStatus,
+    check,
+    dataset_status,
+    dataset_statuses,
+    find_dataset,
+    protocol_with_folds,
+    size_summary,
+)
 
 ORGANS = ("AdrenalGland", "Larynx", "LymphNodes", "Mediastinum", "Pancreas", "Pleura", "Skin", "Testis", "Thymus", "Ut")
 LABELS = Path("Annotator 1 (biologist)", "label masks modify")
@@ -51,41 +59,41 @@ def written_cryonuseg(folder: Path, n_images: int = 4) -> Path:
     return folder
 
 
-def by_name(standings: tuple[DatasetStatus, ...]) -> dict[str, DatasetStatus]:
-    return {standing.name: standing for standing in standings}
+def statuses(cache: Path | str) -> dict[str, DatasetStatus]:
+    return {status.name: status for status in dataset_statuses(str(cache))}
 
 
 def quiet(done: int, total: int, what: str) -> None:
     pass
 
 
-def test_every_known_data_set_has_a_place_though_none_is_there(tmp_path: Path) -> None:
-    found = by_name(survey(str(tmp_path / "no cache")))
+def test_every_known_data_set_is_listed_even_if_none_is_there(tmp_path: Path) -> None:
+    found = statuses(tmp_path / "no cache")
 
     assert set(found) == set(dataset_names()) - {"folder"}
     assert found["synthetic"].state == "complete"
-    assert {one.state for one in found.values() if one.name != "synthetic"} == {"not found"}
-    assert {one.holding for one in found.values()} == {None}
+    assert {status.state for status in found.values() if status.name != "synthetic"} == {"not found"}
+    assert {status.cached for status in found.values()} == {None}
 
 
 @pytest.mark.parametrize(
     ("n_left_out", "state"), [(668, "complete, 2 of them used"), (5, "7 of 670 images, 2 of them used")]
 )
-def test_what_is_left_out_of_a_whole_copy_is_not_missing(n_left_out: int, state: str) -> None:
+def test_images_that_are_left_out_of_a_complete_copy_are_not_missing(n_left_out: int, state: str) -> None:
     listed = replace(open_dataset("synthetic", None), n_left_out=n_left_out)
     listed = replace(listed, entries=listed.entries[:2])
 
-    standing = DatasetStatus("dsb2018", release_named("dsb2018"), "/here", listed, "", None)
+    status = DatasetStatus("dsb2018", release_named("dsb2018"), "/here", listed, "", None)
 
-    assert standing.state == state
-    assert standing.is_complete == state.startswith("complete")
+    assert status.state == state
+    assert status.is_complete == state.startswith("complete")
 
 
 @pytest.mark.parametrize(("n_images", "state"), [(30, "complete"), (4, "4 of 30 images")])
 def test_a_data_set_is_listed_and_not_decoded(data: Path, tmp_path: Path, n_images: int, state: str) -> None:
     folder = empty_cryonuseg(data / "cryonuseg", n_images)
 
-    found = by_name(survey(str(tmp_path)))["cryonuseg"]
+    found = statuses(tmp_path)["cryonuseg"]
 
     assert (found.state, found.folder, found.problem) == (state, str(folder), "")
 
@@ -93,17 +101,17 @@ def test_a_data_set_is_listed_and_not_decoded(data: Path, tmp_path: Path, n_imag
 def test_a_data_set_in_the_current_folder_is_found(tmp_path: Path) -> None:
     folder = empty_cryonuseg(tmp_path / "elsewhere" / "data" / "cryonuseg")
 
-    assert stand("cryonuseg", str(tmp_path)).folder == str(folder)
+    assert dataset_status("cryonuseg", str(tmp_path)).folder == str(folder)
 
 
-def test_a_damaged_data_set_says_so_in_its_place_and_disturbs_no_other(data: Path, tmp_path: Path) -> None:
+def test_a_damaged_data_set_is_reported_in_its_status_and_affects_no_other(data: Path, tmp_path: Path) -> None:
     empty_cryonuseg(data / "cryonuseg")
     (data / "nuinsseg" / "holiday").mkdir(parents=True)
     (data / "conic").mkdir()
     for name in ("images.npy", "labels.npy", "patch_info.csv"):
         (data / "conic" / name).write_bytes(b"\x93NUMPY nonsense")
 
-    found = by_name(survey(str(tmp_path)))
+    found = statuses(tmp_path)
 
     assert found["nuinsseg"].state.startswith(f"wrong: {data / 'nuinsseg'} is not NuInsSeg")
     assert ". " not in found["nuinsseg"].state
@@ -112,7 +120,7 @@ def test_a_damaged_data_set_says_so_in_its_place_and_disturbs_no_other(data: Pat
     assert found["cryonuseg"].state == "complete"
 
 
-def test_a_folder_that_the_system_refuses_is_told_in_its_place(data: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_folder_that_cannot_be_accessed_is_reported_in_its_status(data: Path, tmp_path: Path, monkeypatch) -> None:
     folder = empty_cryonuseg(data / "cryonuseg")
     is_dir = Path.is_dir
 
@@ -123,7 +131,7 @@ def test_a_folder_that_the_system_refuses_is_told_in_its_place(data: Path, tmp_p
 
     monkeypatch.setattr(Path, "is_dir", refused)
 
-    assert by_name(survey(str(tmp_path)))["cryonuseg"].state == f"wrong: Permission denied: {folder}"
+    assert statuses(tmp_path)["cryonuseg"].state == f"wrong: Permission denied: {folder}"
 
 
 def store_of_nothing(cache: Path, name: str, source: Path) -> Store:
@@ -131,19 +139,19 @@ def store_of_nothing(cache: Path, name: str, source: Path) -> Store:
     return Store.create(cache / f"{name}.zarr", dataset=name, source=str(source), preparation=preparation)
 
 
-def test_the_cache_tells_how_many_images_and_embeddings_it_holds(cache: Path) -> None:
+def test_the_images_and_embeddings_in_the_cache_are_counted(cache: Path) -> None:
     Store.open(cache / "synthetic.zarr", mode="r+").set_present(3, present=False)
     shutil.copytree(cache / "synthetic.zarr", cache / "my [slides].zarr")
     (cache / ".half.zarr").mkdir()
     (cache / "file.zarr").touch()
 
-    found = by_name(survey(str(cache)))
+    found = statuses(cache)
 
     assert set(found) == {*dataset_names(), "my [slides]"} - {"folder"}
     for name in ("synthetic", "my [slides]"):
-        held = found[name].holding
-        assert (held.n_images, held.n_embeddings, held.problem) == (11, 12, "")
-        assert held.location == str(cache / f"{name}.zarr")
+        cached = found[name].cached
+        assert (cached.n_images, cached.n_embeddings, cached.problem) == (11, 12, "")
+        assert cached.location == str(cache / f"{name}.zarr")
     assert (found["my [slides]"].state, found["my [slides]"].release.name) == ("not found", "folder")
 
 
@@ -158,7 +166,7 @@ def test_the_cache_tells_how_many_images_and_embeddings_it_holds(cache: Path) ->
         ("embeddings/*/identity/record/zarr.json", b"{}", "array metadata"),
     ],
 )
-def test_a_damaged_store_says_so_in_its_place_and_disturbs_no_other(
+def test_a_damaged_store_is_reported_in_its_status_and_affects_no_other(
     cache: Path, file: str, content: bytes | None, problem: str
 ) -> None:
     shutil.copytree(cache / "synthetic.zarr", cache / "mine.zarr")
@@ -167,26 +175,26 @@ def test_a_damaged_store_says_so_in_its_place_and_disturbs_no_other(
     if content is not None:
         damaged.write_bytes(content)
 
-    found = by_name(survey(str(cache)))
+    found = statuses(cache)
 
-    assert re.search(problem, found["mine"].holding.problem)
-    assert (found["synthetic"].holding.problem, found["synthetic"].holding.n_embeddings) == ("", 12)
+    assert re.search(problem, found["mine"].cached.problem)
+    assert (found["synthetic"].cached.problem, found["synthetic"].cached.n_embeddings) == ("", 12)
 
 
-def test_a_folder_that_is_no_store_says_so(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_store_is_reported(tmp_path: Path) -> None:
     (tmp_path / "mine.zarr").mkdir()
     (tmp_path / "mine.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
 
-    assert "not a finished store" in by_name(survey(str(tmp_path)))["mine"].holding.problem
+    assert "not a finished store" in statuses(tmp_path)["mine"].cached.problem
 
 
 def test_a_cache_that_cannot_be_opened_hides_no_data_set(data: Path) -> None:
     empty_cryonuseg(data / "cryonuseg")
 
-    found = by_name(survey("nosuch://bucket"))
+    found = statuses("nosuch://bucket")
 
     assert found["cryonuseg"].state == "complete"
-    assert all("nosuch://bucket" in one.holding.problem for one in found.values())
+    assert all("nosuch://bucket" in status.cached.problem for status in found.values())
 
 
 def test_a_store_remembers_where_its_data_set_lies(data: Path, tmp_path: Path) -> None:
@@ -197,50 +205,50 @@ def test_a_store_remembers_where_its_data_set_lies(data: Path, tmp_path: Path) -
         store_of_nothing(cache, name, far)
 
     for name in ("cryonuseg", "cryonuseg@macenko"):
-        assert by_name(survey(str(cache)))[name].state == "7 of 30 images"
+        assert statuses(cache)[name].state == "7 of 30 images"
     shutil.rmtree(far)
     for name in ("cryonuseg", "cryonuseg@macenko"):
-        assert (one := by_name(survey(str(cache)))[name]).folder == str(near)
-        assert one.state == "4 of 30 images"
-        assert one.dataset is not None
-        assert one.dataset.name == name
+        status = statuses(cache)[name]
+        assert (status.folder, status.state) == (str(near), "4 of 30 images")
+        assert status.dataset is not None
+        assert status.dataset.name == name
 
 
-def test_a_name_of_ones_own_is_found_by_its_store_or_its_folder(tmp_path: Path) -> None:
+def test_a_data_set_of_the_users_is_found_by_its_store_or_its_folder(tmp_path: Path) -> None:
     store_of_nothing(tmp_path, "mine", tmp_path / "gone")
     (tmp_path / "slides" / "images").mkdir(parents=True)
     (tmp_path / "slides" / "masks").mkdir()
     for kind in ("images", "masks"):
         (tmp_path / "slides" / kind / "1.png").touch()
 
-    assert find("mine", str(tmp_path)).state == "not found"
-    assert find("other", str(tmp_path), tmp_path / "slides").state == "1 images"
+    assert find_dataset("mine", str(tmp_path)).state == "not found"
+    assert find_dataset("other", str(tmp_path), tmp_path / "slides").state == "1 images"
     with pytest.raises(ConfigError, match=r"'other': known are nuinsseg, .*--source DIR"):
-        find("other", str(tmp_path))
+        find_dataset("other", str(tmp_path))
 
 
 def test_a_given_folder_beats_all_others(data: Path, tmp_path: Path) -> None:
     empty_cryonuseg(data / "cryonuseg")
     given = empty_cryonuseg(tmp_path / "given", 5)
 
-    assert find("cryonuseg", str(tmp_path), given).state == "5 of 30 images"
-    assert "does not exist" in find("cryonuseg", str(tmp_path), tmp_path / "none").problem
+    assert find_dataset("cryonuseg", str(tmp_path), given).state == "5 of 30 images"
+    assert "does not exist" in find_dataset("cryonuseg", str(tmp_path), tmp_path / "none").problem
 
 
 def test_a_drawn_data_set_takes_no_folder(tmp_path: Path) -> None:
-    assert "generated, not read" in find("synthetic", str(tmp_path), tmp_path).problem
+    assert "generated, not read" in find_dataset("synthetic", str(tmp_path), tmp_path).problem
     with pytest.raises(ConfigError, match="generated, not read"):
         open_source("synthetic", tmp_path)
 
 
 def test_the_check_reads_every_image_and_counts_the_nuclei(tmp_path: Path) -> None:
-    dataset = find("cryonuseg", str(tmp_path), written_cryonuseg(tmp_path / "cryonuseg")).dataset
-    told: list[tuple[int, int]] = []
+    dataset = find_dataset("cryonuseg", str(tmp_path), written_cryonuseg(tmp_path / "cryonuseg")).dataset
+    reported: list[tuple[int, int]] = []
 
-    found = check(dataset, lambda done, total, what: told.append((done, total)))
+    found = check(dataset, lambda done, total, what: reported.append((done, total)))
 
     assert (found.n_images, found.n_nuclei, found.bad) == (4, 0 + 1 + 2 + 3, ())
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert reported == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_the_check_names_what_cannot_be_read_and_reads_the_rest(tmp_path: Path) -> None:
@@ -249,7 +257,7 @@ def test_the_check_names_what_cannot_be_read_and_reads_the_rest(tmp_path: Path) 
     images[2].write_bytes(images[2].read_bytes()[:60])
     tifffile.imwrite(folder / LABELS / images[1].name, np.zeros((8, 16), np.uint16))
 
-    found = check(find("cryonuseg", str(tmp_path), folder).dataset, quiet)
+    found = check(find_dataset("cryonuseg", str(tmp_path), folder).dataset, quiet)
 
     assert [id_ for id_, _ in found.bad] == [images[1].stem, images[2].stem]
     assert "16 x 8" in found.bad[0][1]
@@ -257,8 +265,8 @@ def test_the_check_names_what_cannot_be_read_and_reads_the_rest(tmp_path: Path) 
     assert found.n_nuclei == 3
 
 
-def test_an_error_that_is_no_damage_is_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = find("cryonuseg", str(tmp_path), written_cryonuseg(tmp_path / "cryonuseg")).dataset
+def test_an_error_that_is_not_about_the_data_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = find_dataset("cryonuseg", str(tmp_path), written_cryonuseg(tmp_path / "cryonuseg")).dataset
 
     def broken(entry: Entry) -> None:
         raise ZeroDivisionError
@@ -268,27 +276,28 @@ def test_an_error_that_is_no_damage_is_not_taken_for_it(tmp_path: Path, monkeypa
         check(dataset, quiet)
 
 
-def test_the_folds_are_those_of_the_images_that_are_here(tmp_path: Path) -> None:
-    assert protocol_here(stand("cryonuseg", str(tmp_path))) == "leave one organ out, 10 folds"
+def test_the_folds_are_those_of_the_images_that_were_found(tmp_path: Path) -> None:
+    assert protocol_with_folds(dataset_status("cryonuseg", str(tmp_path))) == "leave one organ out, 10 folds"
     for n_images, ending in [(7, "With these images: 3 folds"), (3, "use the protocol grouped.")]:
         folder = empty_cryonuseg(tmp_path / str(n_images), n_images)
-        assert protocol_here(stand("cryonuseg", str(tmp_path), folder)).endswith(ending)
+        assert protocol_with_folds(dataset_status("cryonuseg", str(tmp_path), folder)).endswith(ending)
 
 
-def test_the_cost_is_that_of_the_images_here_or_else_of_the_release(tmp_path: Path) -> None:
-    here = stand("cryonuseg", str(tmp_path), empty_cryonuseg(tmp_path / "cryonuseg", 10))
+def test_the_size_is_that_of_the_images_found_or_else_of_the_release(tmp_path: Path) -> None:
+    here = dataset_status("cryonuseg", str(tmp_path), empty_cryonuseg(tmp_path / "cryonuseg", 10))
 
-    assert cost(here).endswith("0.017 GiB for 10")
-    assert cost(stand("cryonuseg", str(tmp_path))).endswith(f"0.050 GiB for {CRYONUSEG.n_images}")
-    assert cost(stand("nuinsseg", str(tmp_path))).startswith("download of 1.6 GB;")
-    assert cost(stand("folder", str(tmp_path))) == "nothing to download; embeddings 1.7 MiB an image in the format f16"
+    assert size_summary(here).endswith("0.017 GiB for 10")
+    assert size_summary(dataset_status("cryonuseg", str(tmp_path))).endswith(f"0.050 GiB for {CRYONUSEG.n_images}")
+    assert size_summary(dataset_status("nuinsseg", str(tmp_path))).startswith("download of 1.6 GB;")
+    own = size_summary(dataset_status("folder", str(tmp_path)))
+    assert own == "nothing to download; embeddings 1.7 MiB an image in the format f16"
 
 
 @pytest.mark.shared
 def test_the_real_data_sets_are_found_in_part(shared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NUCSEG_DATA", str(shared / "data"))
 
-    states = {name: one.state for name, one in by_name(survey(str(tmp_path))).items()}
+    states = {name: status.state for name, status in statuses(tmp_path).items()}
 
     assert states["nuinsseg"] == "124 of 665 images"
     assert states["cryonuseg"] == "5 of 30 images"

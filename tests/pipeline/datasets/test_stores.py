@@ -1,4 +1,4 @@
-"""A store is opened by the name of its data set, and refused where it holds another."""
+"""A store is opened by the name of its data set, and refused if it holds another one."""
 
 from pathlib import Path
 
@@ -46,10 +46,10 @@ def test_a_store_that_was_copied_or_renamed_is_refused(
 ) -> None:
     make(tmp_path, name, dataset, **preparation)
 
-    with pytest.raises(ConfigError, match=rf"{name}\.zarr holds {holds}, and not {name}: it was copied or renamed"):
+    with pytest.raises(ConfigError, match=rf"{name}\.zarr holds {holds}, not {name}: it was copied or renamed"):
         open_store(str(tmp_path), name)
 
 
-def test_where_no_store_is_there_is_none(tmp_path: Path) -> None:
+def test_a_store_that_does_not_exist_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFound):
         open_store(str(tmp_path), "mine")

@@ -1,4 +1,4 @@
-"""Stage one with several workers: the store that one process makes, byte for byte, whatever happens on the way."""
+"""Stage one with Dask workers: the store is byte for byte that of a single process, whatever fails on the way."""
 
 import json
 import os
@@ -15,46 +15,35 @@ from types import SimpleNamespace
 from typing import Any
 
 import fsspec
-import numpy as np
 import psutil
 import pytest
-from PIL import Image
 
 from nucseg.errors import ConfigError, DataError, EncoderError
 from nucseg_cache import EmbeddingNotFound, Key, Store, verify
 from nucseg_pipeline.config import EmbedConfig
-from nucseg_pipeline.embed import dask_cluster as clusters
-from nucseg_pipeline.embed import dask_coordinator as workers
-from nucseg_pipeline.embed import dask_worker as tasks
+from nucseg_pipeline.embed import dask_cluster
 from nucseg_pipeline.embed.dask_cluster import ClusterError, worker_environments
-from nucseg_pipeline.embed.estimate import Storage
+from nucseg_pipeline.embed.dask_coordinator import block_result, raise_worker_errors
+from nucseg_pipeline.embed.dask_worker import EncodeJob, RowBlock, ViewRows, WorkerError, encode_block, open_worker
+from nucseg_pipeline.embed.estimate import DiskEstimate, TimeEstimate
 from nucseg_pipeline.embed.stage import embed
+from tests.pipeline.embed.small_dataset import files_of, write_dataset
 
 distributed = pytest.importorskip("distributed")
 
 N_IMAGES = 70
 """A block, and six rows of a second."""
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
-DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "pages" / "clusters.md"
+DOCUMENTATION = Path(__file__).resolve().parents[3] / "docs" / "pages" / "clusters.md"
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 
-def draw(folder: Path, n_images: int) -> Path:
-    rng = np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir(parents=True)
-        for i in range(n_images):
-            content = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) if kind == "images" else np.eye(16, dtype="u1")
-            Image.fromarray(content).save(folder / kind / f"{i:03}.png")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw(tmp_path_factory.mktemp("slides") / "many", N_IMAGES)
+    return write_dataset(tmp_path_factory.mktemp("slides") / "many", N_IMAGES)
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +66,7 @@ def configured(source: Path, encoder: str, cache: Path | str, **options: Any) ->
 
 
 def silent(done: int, total: int, what: str) -> None:
-    """No progress is wanted."""
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    """All but what zarr leaves of a file in a process that was killed."""
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix != ".partial")
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+    """Ignore the progress."""
 
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
@@ -94,25 +77,25 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
 # ---- processes on this machine
 
 
-def test_workers_make_the_store_of_one_process_and_listen_to_it_alone(
+def test_workers_make_the_store_of_one_process_and_are_reached_by_it_alone(
     source: Path, instant_encoder: str, alone: Path, tmp_path: Path
 ) -> None:
     seen: list[tuple[int, int, str]] = []
     listening: set[str] = set()
     threads: list[str] = []
-    told: list[Any] = []
+    estimates: list[Any] = []
 
     def progress(done: int, total: int, what: str) -> None:
         seen.append((done, total, what))
         if what == "encoding" and not listening:
             family = [psutil.Process(), *workers_of(psutil.Process())]
             threads.extend(process.environ()["OMP_NUM_THREADS"] for process in family[1:])
-            sockets = [one for process in family for one in process.net_connections() if one.status == "LISTEN"]
-            listening.update(one.laddr.ip for one in sockets)
+            sockets = [socket for process in family for socket in process.net_connections()]
+            listening.update(socket.laddr.ip for socket in sockets if socket.status == "LISTEN")
 
-    result = embed(configured(source, instant_encoder, tmp_path, workers=2), progress, told.append)
+    result = embed(configured(source, instant_encoder, tmp_path, workers=2), progress, estimates.append)
 
-    assert files_of(Path(result.location)) == files_of(alone)
+    assert files_of(result.location) == files_of(alone)
     assert (result.n_encoded, result.n_embedded) == (N_IMAGES, N_IMAGES)
     assert listening == {"127.0.0.1"}
     assert threads == ["1", "1"]
@@ -120,16 +103,17 @@ def test_workers_make_the_store_of_one_process_and_listen_to_it_alone(
     assert counts == sorted(counts)
     assert counts[-1] == N_IMAGES
     assert len(counts) > N_IMAGES // 4, "images are counted, not blocks"
-    storage, duration = told
-    assert isinstance(storage, Storage)
+    space, duration = estimates
+    assert isinstance(space, DiskEstimate)
+    assert isinstance(duration, TimeEstimate)
     assert 0 < duration.n_left < N_IMAGES
     assert workers_of(psutil.Process()) == []
 
 
-def test_processes_that_do_not_come_up_are_told_with_the_way_out(
+def test_processes_that_do_not_start_are_reported(
     source: Path, instant_encoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clusters, "START_S", 0.001)
+    monkeypatch.setattr(dask_cluster, "START_S", 0.001)
     config = configured(source, instant_encoder, tmp_path, workers=1)
 
     with pytest.raises(ClusterError, match=r"1 worker processes did not start: .*Start fewer \(--workers\)"):
@@ -138,12 +122,12 @@ def test_processes_that_do_not_come_up_are_told_with_the_way_out(
     assert workers_of(psutil.Process()) == []
 
 
-# ---- the user's cluster: one for all of these, which takes seconds to start
+# ---- an existing cluster, the same for all of these because it takes seconds to start
 
 
 @pytest.fixture(scope="module")
 def cluster(s3_environment: dict[str, str]) -> Iterator[Any]:
-    """Two workers as a user would have started them; `embed` is given the address of their scheduler."""
+    """Two workers as a user would start them; `embed` gets the address of their scheduler."""
     at = "127.0.0.1"
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, host=at, dashboard_address=f"{at}:0", worker_dashboard_address=f"{at}:0",
@@ -180,16 +164,16 @@ def test_a_worker_that_is_killed_halfway_costs_nothing_that_was_written(
     assert killed, "all was over before a worker could be killed"
     assert killed[0] < N_IMAGES
     assert result.n_embedded == most == N_IMAGES
-    assert files_of(Path(result.location)) == files_of(alone)
+    assert files_of(result.location) == files_of(alone)
     assert verify(result.location).findings == ()
 
 
 def test_workers_write_straight_into_a_bucket(
     on_cluster: Callable[..., EmbedConfig], instant_encoder: str, s3: str, tmp_path: Path
 ) -> None:
-    recipe = tmp_path / "gamma.toml"
-    recipe.write_text('variants = 1\n[[transform]]\nname = "RandomGamma"\ngamma = [1.5, 2.0]\n')
-    wanted = {"source": draw(tmp_path / "few", 4), "views": str(recipe)}  # two tasks
+    recipe = tmp_path / "soft.toml"
+    recipe.write_text('variants = 1\n[[transform]]\nname = "HEDJitter"\n')
+    wanted = {"source": write_dataset(tmp_path / "few", 4), "views": str(recipe)}  # two tasks
     in_folder = embed(configured(**wanted, encoder=instant_encoder, cache=tmp_path / "folder"), silent)
 
     in_bucket = embed(on_cluster(s3, **wanted), silent)
@@ -197,29 +181,29 @@ def test_workers_write_straight_into_a_bucket(
     files, root = fsspec.core.url_to_fs(in_bucket.location, use_listings_cache=False)
     objects = {name.removeprefix(f"{root}/"): files.cat_file(name) for name in files.find(root)}
     assert in_bucket.n_encoded == in_folder.n_encoded == 4 + 4
-    assert objects == files_of(Path(in_folder.location))
+    assert objects == files_of(in_folder.location)
 
 
-def test_views_follow_the_images_and_an_image_that_changes_meanwhile_is_told(
+def test_views_follow_the_images_and_an_image_that_changes_meanwhile_is_reported(
     on_cluster: Callable[..., EmbedConfig], instant_encoder: str, tmp_path: Path
 ) -> None:
-    source = draw(tmp_path / "few", 5)
+    source = write_dataset(tmp_path / "few", 5)
     wanted = {"source": source, "views": "stain", "view_images": 3}
 
-    def repaint(told: object) -> None:
-        if isinstance(told, Storage):
+    def repaint(estimate: object) -> None:
+        if isinstance(estimate, DiskEstimate):
             shutil.copy(source / "images" / "000.png", source / "images" / "002.png")
 
     with pytest.raises(DataError, match=r"1 of 5 images could not be used(?s:.*)002 was changed(?s:.*)other 4"):
         embed(on_cluster(tmp_path / "many", **wanted), silent, repaint)
     many = embed(on_cluster(tmp_path / "many", **wanted), silent)
-    one = embed(configured(source, instant_encoder, tmp_path / "one", views="stain", view_images=3), silent)
+    single = embed(configured(source, instant_encoder, tmp_path / "single", views="stain", view_images=3), silent)
 
     assert [view.n_embedded for view in many.views] == [5, 3, 3, 3, 3]
-    assert files_of(Path(many.location)) == files_of(Path(one.location))
+    assert files_of(many.location) == files_of(single.location)
 
 
-def test_what_stops_a_worker_comes_out_as_our_error(on_cluster: Callable[..., EmbedConfig], tmp_path: Path) -> None:
+def test_an_error_of_a_worker_is_raised_here(on_cluster: Callable[..., EmbedConfig], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="ONNX file computes in the precision it was exported in"):
         embed(on_cluster(precision="bfloat16"), silent)
     damaged = tmp_path / "damaged.onnx"
@@ -247,12 +231,14 @@ def test_a_run_that_is_interrupted_frees_the_cluster(
     assert files_of(tmp_path / "mine.zarr") == files_of(alone)
 
 
-def test_workers_that_cannot_do_the_work_are_named(
+def test_workers_with_another_version_or_encoder_are_named(
     on_cluster: Callable[..., EmbedConfig], cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(clusters, "our_version", lambda: "9.9")
-        with pytest.raises(ClusterError, match=r"must have nucseg 9\.9, as here(?s:.*)tcp://127\.0\.0\.1:\d+: 0\."):
+        patched.setattr(dask_cluster, "local_version", lambda: "9.9")
+        with pytest.raises(
+            ClusterError, match=r"must have nucseg 9\.9, as this machine(?s:.*)tcp://127\.0\.0\.1:\d+: 0\."
+        ):
             embed(on_cluster(), silent)
     monkeypatch.setattr(
         "nucseg_pipeline.embed.dask_coordinator.asked_identity", lambda *args, **options: {"weights": "0123"}
@@ -261,29 +247,29 @@ def test_workers_that_cannot_do_the_work_are_named(
         embed(on_cluster(), silent)
 
 
-def test_of_workers_that_are_told_apart_each_that_cannot_is_named() -> None:
-    failed = {
-        "tcp://10.0.0.2:1": tasks.Failed(EncoderError, "no weights"),
-        "tcp://10.0.0.3:1": tasks.Failed(DataError, "x"),
+def test_workers_that_cannot_start_are_named_with_their_reasons() -> None:
+    errors = {
+        "tcp://10.0.0.2:1": WorkerError(EncoderError, "no weights"),
+        "tcp://10.0.0.3:1": WorkerError(DataError, "x"),
     }
 
     with pytest.raises(ClusterError, match=r"2 of 3 workers(?s:.*)2:1: no weights\n  tcp://10\.0\.0\.3:1: x\n.*"):
-        workers._raise(failed, 3, local=False)
+        raise_worker_errors(errors, 3, local=False)
 
 
 def test_a_scheduler_file_names_the_cluster(
     on_cluster: Callable[..., EmbedConfig], cluster: Any, tmp_path: Path
 ) -> None:
     file = tmp_path / "scheduler.json"
-    file.write_text(json.dumps({"address": cluster.scheduler_address}))  # of what Dask writes, what it reads
+    file.write_text(json.dumps({"address": cluster.scheduler_address}))  # the part of what Dask writes that it reads
 
     assert embed(on_cluster(scheduler=str(file), limit=3), silent).n_encoded == 3
 
 
-def test_a_scheduler_that_does_not_answer_is_told(
+def test_a_scheduler_that_does_not_answer_is_reported(
     on_cluster: Callable[..., EmbedConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clusters, "CONNECT_S", 1)
+    monkeypatch.setattr(dask_cluster, "CONNECT_S", 1)
     with pytest.raises(ClusterError, match=r"no scheduler answers at tcp://127\.0\.0\.1:9 .*dask scheduler"):
         embed(on_cluster(scheduler="tcp://127.0.0.1:9", limit=1), silent)
     with pytest.raises(ClusterError, match=r"no scheduler file .*gone\.json"):
@@ -293,15 +279,18 @@ def test_a_scheduler_that_does_not_answer_is_told(
 # ---- the command
 
 
-@pytest.mark.parametrize("how", ["told to end", "killed"])
+@pytest.mark.parametrize("how", ["terminated", "killed"])
 def test_a_command_that_is_stopped_leaves_no_worker_and_keeps_what_is_finished(
-    source: Path, instant_encoder: str, alone: Path, tmp_path: Path, how: str
+    instant_encoder: str, tmp_path: Path, how: str
 ) -> None:
-    options = ["--dataset", "mine", "--source", str(source), "--encoder", instant_encoder, "--threads", "1"]
-    command = [sys.executable, "-m", "nucseg_pipeline", "embed", *options, "--cache", str(tmp_path), "--device", "cpu"]
+    source = write_dataset(tmp_path / "few", 20)
+    undisturbed = embed(configured(source, instant_encoder, tmp_path / "undisturbed"), silent).location
+    options = ["--dataset", "mine", "--source", source, "--encoder", instant_encoder, "--threads", "1"]
     process = subprocess.Popen(
-        [*command, "--workers", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [sys.executable, "-m", "nucseg_pipeline", "embed", *options, "--cache", tmp_path, "--device", "cpu",
+         "--workers", "1"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
     values = tmp_path / "mine.zarr" / "embeddings"
     until(lambda: len(list(values.glob("*/identity/values/c/*"))) > 3 or process.poll() is not None, "a few rows")
     workers = workers_of(psutil.Process(process.pid))
@@ -309,66 +298,82 @@ def test_a_command_that_is_stopped_leaves_no_worker_and_keeps_what_is_finished(
 
     if how == "killed":
         process.kill()
-    else:  # to every process, as a terminal does, and Slurm
-        os.killpg(process.pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=PATIENCE_S)
+    else:
+        os.killpg(process.pid, signal.SIGTERM)  # to every process, as a terminal and Slurm do
+    _, errors = process.communicate(timeout=TIMEOUT_S)
 
     until(lambda: not any(worker.is_running() for worker in workers), "the workers to end")
-    if how != "killed":
+    if how == "terminated":
         assert process.returncode == 130, errors
         assert "Everything finished so far is kept" in errors
         assert "Traceback" not in errors
     store = Store.open(tmp_path / "mine.zarr")
     n_kept = len(store.embeddings(store.keys()[0]).embedded_rows())
-    last = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert f"{N_IMAGES - n_kept} encoded" in last.stdout
-    assert files_of(tmp_path / "mine.zarr") == files_of(alone)
+    assert 0 < n_kept < 20
+    assert embed(configured(source, instant_encoder, tmp_path), silent).n_encoded == 20 - n_kept
+    assert files_of(store.location) == files_of(undisturbed)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    end = time.monotonic() + PATIENCE_S
+    end = time.monotonic() + TIMEOUT_S
     while not condition():
-        assert time.monotonic() < end, f"waited {PATIENCE_S} s for {what}"
+        assert time.monotonic() < end, f"waited {TIMEOUT_S} s for {what}"
         time.sleep(0.005)
 
 
-def test_the_script_of_the_documentation_runs(tmp_path: Path) -> None:
+def test_the_script_of_the_documentation_runs(instant_encoder: str, tmp_path: Path) -> None:
     (block,) = re.findall(r"^```python\n(.*?)^```", DOCUMENTATION.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    (tmp_path / "script.py").write_text(block)
+    assert 'encoder="random"' in block
+    (tmp_path / "script.py").write_text(block.replace('encoder="random"', f"encoder={instant_encoder!r}"))
     environment = {**os.environ, "NUCSEG_CACHE": str(tmp_path)}
 
-    subprocess.run([sys.executable, str(tmp_path / "script.py")], check=True, env=environment, timeout=PATIENCE_S)
+    subprocess.run([sys.executable, str(tmp_path / "script.py")], check=True, env=environment, timeout=TIMEOUT_S)
 
     store = Store.open(tmp_path / "synthetic.zarr")
     assert len(store.embeddings(store.keys()[0]).embedded_rows()) == 4
 
 
-# ---- who gets what
+# ---- cores and GPUs
 
 
-def test_cores_are_shared_and_gpus_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clusters, "_n_cores", lambda: 9)
-    monkeypatch.setattr(clusters, "visible_gpus", lambda: ["4", "GPU-7"])
+@pytest.fixture
+def environments(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, str]]]:
+    """The environments of the workers on a machine with nine cores and two GPUs."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(9), raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
+    return lambda **options: worker_environments(EmbedConfig(dataset="mine", **options))
 
-    def environments(**options: Any) -> list[dict[str, str]]:
-        return worker_environments(EmbedConfig(dataset="mine", **options))
 
-    assert [one["OMP_NUM_THREADS"] for one in environments(workers=4, device="cpu")] == ["2"] * 4
-    assert [one["OMP_NUM_THREADS"] for one in environments(workers=20, device="cpu")] == ["1"] * 20
-    assert environments(workers=2, device="cpu", threads=3)[1]["MKL_NUM_THREADS"] == "3"
-    assert [one["CUDA_VISIBLE_DEVICES"] for one in environments(workers=2)] == ["4", "GPU-7"]
-    assert [one["CUDA_VISIBLE_DEVICES"] for one in environments(workers=1, device="cuda")] == ["4"]
-    with pytest.raises(ConfigError, match=r"3 workers want a GPU each, and torch sees 2 .*--workers 2.*--device cpu"):
+@pytest.mark.parametrize(
+    ("options", "threads"),
+    [({"workers": 4}, "2"), ({"workers": 20}, "1"), ({"workers": 2, "threads": 3}, "3")],
+)
+def test_workers_share_the_cores(
+    environments: Callable[..., list[dict[str, str]]], options: dict[str, int], threads: str
+) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        assert [worker[name] for worker in environments(device="cpu", **options)] == [threads] * options["workers"]
+
+
+def test_every_worker_has_its_own_gpu(
+    environments: Callable[..., list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in environments(workers=2)] == ["4", "GPU-7"]
+    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in environments(workers=1, device="cuda")] == ["4"]
+    with pytest.raises(ConfigError, match=r"3 workers need a GPU each, but torch sees 2\. Use --workers 2, .*cpu"):
         environments(workers=3)
-    with pytest.raises(ConfigError, match="cuda:1 is one GPU"):
+    with pytest.raises(ConfigError, match="--device cuda:1 is one GPU"):
         environments(workers=2, device="cuda:1")
-    monkeypatch.setattr(clusters, "visible_gpus", list)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in environments(workers=2)] == ["0", "1"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert "CUDA_VISIBLE_DEVICES" not in environments(workers=3)[0]
     with pytest.raises(ConfigError, match="torch sees 0"):
         environments(workers=2, device="cuda")
 
 
-def test_workers_and_a_scheduler_are_not_both_taken() -> None:
+def test_workers_and_a_scheduler_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="workers are processes on this machine, and scheduler"):
         EmbedConfig(dataset="mine", workers=2, scheduler="tcp://127.0.0.1:8786")
     with pytest.raises(ConfigError, match="workers must be at least 1"):
@@ -382,21 +387,21 @@ def test_dask_is_loaded_only_where_it_is_asked_for() -> None:
     assert not {"dask", "distributed", "s3fs"} & set(done.stdout.split())
 
 
-# ---- what a worker and its caller refuse
+# ---- what a worker and the coordinator refuse
 
 
-def test_a_folder_that_is_not_shared_is_found_out_before_anything_is_written(
+def test_a_cache_folder_that_is_not_shared_is_refused_before_anything_is_written(
     source: Path, instant_encoder: str, tmp_path: Path
 ) -> None:
     config = configured(source, instant_encoder, tmp_path, limit=2)
     location = embed(replace(config, encoder="none"), silent).location
-    work = tasks.Work.of("a run", config, location, str(source))
-    identity = tasks.open_tools(work).identity
+    job = EncodeJob.of("a run", config, location, str(source))
+    identity = open_worker(job).identity
     key = Key({**identity, "format": "f16"})
-    block = tasks.Block(range(64), (tasks.Part(None, frozenset({0, 1})),))
+    block = RowBlock(range(64), (ViewRows(None, frozenset({0, 1})),))
 
-    not_begun = tasks.encode_block(work, key, block, lambda *told: None)
-    other = tasks.encode_block(work, Key({**key.fields, "weights": "0123"}), block, lambda *told: None)
+    not_begun = encode_block(job, key, block, lambda done, what: None)
+    other = encode_block(job, Key({**key.fields, "weights": "0123"}), block, lambda done, what: None)
 
     assert isinstance(not_begun.error(), EmbeddingNotFound)
     assert "another folder of the same name" in str(not_begun.error())
@@ -406,43 +411,42 @@ def test_a_folder_that_is_not_shared_is_found_out_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "told"),
+    ("status", "error", "message"),
     [
-        ("error", distributed.KilledWorker("task", None, 3), r"rows 64 to 127 died.*memory"),
+        ("error", distributed.KilledWorker("task", None, 3), r"encoded rows 64 to 127 died.*memory"),
         ("lost", None, "connection to the scheduler was lost"),
         ("cancelled", None, "connection to the scheduler was lost"),
     ],
 )
-def test_what_ends_a_task_without_a_result_is_told(status: str, error: Exception | None, told: str) -> None:
+def test_a_task_that_ends_without_a_result_is_reported(status: str, error: Exception | None, message: str) -> None:
     future = SimpleNamespace(status=status, exception=lambda: error)
-    with pytest.raises(ClusterError, match=told):
-        workers._result(future, tasks.Block(range(64, 128), ()))
+    with pytest.raises(ClusterError, match=message):
+        block_result(future, RowBlock(range(64, 128), ()))
 
 
-def test_a_source_folder_that_is_another_where_a_worker_runs_is_told_by_the_images_that_it_lacks(
-    source: Path, instant_encoder: str, tmp_path: Path
-) -> None:
-    config = configured(source, instant_encoder, tmp_path, limit=3)
+def test_a_source_folder_that_lacks_images_on_a_worker_is_refused(instant_encoder: str, tmp_path: Path) -> None:
+    source = write_dataset(tmp_path / "few", 3)
+    config = configured(source, instant_encoder, tmp_path)
     location = embed(replace(config, encoder="none"), silent).location
     for kind in ("images", "masks"):
-        next(iter(sorted((source / kind).iterdir()))).unlink()
-    work = tasks.Work.of("another run", config, location, str(source))
-    key = Key({**tasks.open_tools(work).identity, "format": "f16"})
+        (source / kind / "000.png").unlink()
+    job = EncodeJob.of("another run", config, location, str(source))
+    key = Key({**open_worker(job).identity, "format": "f16"})
     Store.open(location, mode="r+").embeddings(key).ensure_arrays()
-    block = tasks.Block(range(64), (tasks.Part(None, frozenset({0, 1, 2})),))
+    block = RowBlock(range(64), (ViewRows(None, frozenset({0, 1, 2})),))
 
-    refused = tasks.encode_block(work, key, block, lambda *told: None)
+    refused = encode_block(job, key, block, lambda done, what: None)
 
     assert isinstance(refused.error(), DataError)
-    assert "1 images that are to be embedded are not in" in str(refused.error())
+    assert "lacks 1 images that are to be embedded: 000" in str(refused.error())
     assert "the same source folder under the same path" in str(refused.error())
 
 
 @pytest.mark.parametrize("kind", ["onnx", "student"])
-def test_an_encoders_file_is_named_so_that_a_worker_elsewhere_finds_it(
+def test_a_job_names_the_encoders_file_by_its_absolute_path(
     source: Path, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    work = tasks.Work.of("a run", configured(source, f"{kind}:o/n", tmp_path), "mine.zarr", str(source))
+    job = EncodeJob.of("a run", configured(source, f"{kind}:o/n", tmp_path), "mine.zarr", str(source))
 
-    assert work.config.encoder == f"{kind}:{tmp_path}/o/n"
+    assert job.config.encoder == f"{kind}:{tmp_path}/o/n"

@@ -1,67 +1,46 @@
-"""Reading, encoding and writing overlap, within bounds, and lose nothing when one of them fails."""
+"""Reading, encoding and writing overlap within limits, and nothing is lost if one of them fails."""
 
 import threading
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-import nucseg_pipeline.embed.image_reader as reading
 import nucseg_pipeline.embed.stage as stage
-from nucseg.encoders import Encoder
-from nucseg.encoders.preprocess import resize
 from nucseg.errors import EncoderError
 from nucseg_cache import Embeddings, Store
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.embed.encode import READ_AHEAD, rounded
 from nucseg_pipeline.embed.stage import EmbedResult, embed
+from tests.pipeline.embed.checksum_encoder import ChecksumEncoder, expected
+from tests.pipeline.embed.small_dataset import pixels, write_dataset
 
 N_IMAGES, BATCH = 12, 2
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 
 
-class WatchedEncoder(Encoder):
-    """Calls `meanwhile` with the number of the batch in every call; its embedding tells the image's checksum."""
-
-    identity = {"architecture": "watched", "precision": "float32"}  # noqa: RUF012
-    provenance = {"device": "cpu"}  # noqa: RUF012
-    batch_size = BATCH
+class WatchedEncoder(ChecksumEncoder):
+    """Counts the images it resizes, and calls `on_batch` with the number of the batch before it encodes one."""
 
     def __init__(self) -> None:
-        self.n_batches = 0
-        self.meanwhile: Callable[[int], None] = lambda number: None
+        super().__init__(BATCH)
+        self.on_batch: Callable[[int], None] = lambda number: None
+        self.resized: list[Any] = []
+
+    def resize(self, image: Any) -> Any:
+        self.resized.append(image)
+        return super().resize(image)
 
     def run(self, images: Sequence[Any]) -> Any:
-        self.meanwhile(self.n_batches)
-        self.n_batches += 1
-        return np.stack([expected(image) for image in images])
-
-    def _embed(self, inputs: Any) -> Any:
-        raise AssertionError("run is overridden")
-
-
-def checksum(image: Any) -> float:
-    return zlib.crc32(resize(image).tobytes()) / 2**32
-
-
-def expected(image: Any) -> Any:
-    """An embedding that no other image has, and no guard objects to."""
-    return np.float32(checksum(image)) + np.arange(64, dtype=np.float32) * np.ones((256, 64, 1), np.float32)
+        self.on_batch(len(self.batches))
+        return super().run(images)
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (tmp_path / "slides" / kind).mkdir(parents=True)
-        for i in range(N_IMAGES):
-            content = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) if kind == "images" else np.eye(16, dtype="u1")
-            Image.fromarray(content).save(tmp_path / "slides" / kind / f"{i:02}.png")
-    return tmp_path / "slides"
+    return write_dataset(tmp_path / "slides", N_IMAGES)
 
 
 @pytest.fixture
@@ -71,21 +50,6 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> WatchedEncoder:
     return made
 
 
-@pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Ids of the images brought to the encoder's size so far."""
-    ids: list[str] = []
-    shown = reading.Reader._shown
-
-    def noted(self: Any, job: Any, native: Any) -> Any:
-        made = shown(self, job, native)
-        ids.append(self._wanted[job.row].id)
-        return made
-
-    monkeypatch.setattr(reading.Reader, "_shown", noted)
-    return ids
-
-
 def run(source: Path) -> EmbedResult:
     config = EmbedConfig(dataset="mine", source=source, encoder="random", cache=str(source.parent / "cache"))
     return embed(config, lambda done, total, what: None)
@@ -93,11 +57,11 @@ def run(source: Path) -> EmbedResult:
 
 def until(condition: Callable[[], bool], what: str) -> None:
     waited = threading.Event()
-    for _ in range(int(PATIENCE_S / 0.02)):
+    for _ in range(int(TIMEOUT_S / 0.02)):
         if condition():
             return
         waited.wait(0.02)
-    raise AssertionError(f"waited {PATIENCE_S} s for {what}")
+    raise AssertionError(f"waited {TIMEOUT_S} s for {what}")
 
 
 def rows_there(source: Path) -> int:
@@ -105,69 +69,66 @@ def rows_there(source: Path) -> int:
     return sum(len(store.embeddings(key).embedded_rows()) for key in store.keys())  # noqa: SIM118
 
 
-def test_the_next_images_are_read_while_a_batch_is_encoded(
-    source: Path, encoder: WatchedEncoder, read: list[str]
-) -> None:
-    def meanwhile(number: int) -> None:
-        wanted = min((number + 1 + READ_AHEAD) * BATCH, N_IMAGES)
-        until(lambda: len(read) >= wanted, f"{wanted} images to be read during batch {number}")
+def test_the_next_images_are_read_while_a_batch_is_encoded(source: Path, encoder: WatchedEncoder) -> None:
+    def wait(number: int) -> None:
+        n_images = min((number + 1 + READ_AHEAD) * BATCH, N_IMAGES)
+        until(lambda: len(encoder.resized) >= n_images, f"{n_images} images to be read during batch {number}")
 
-    encoder.meanwhile = meanwhile
+    encoder.on_batch = wait
     assert run(source).n_encoded == N_IMAGES
 
 
-def test_no_more_images_are_read_than_the_bound(source: Path, encoder: WatchedEncoder, read: list[str]) -> None:
-    def meanwhile(number: int) -> None:
+def test_no_more_images_are_read_ahead_than_the_limit(source: Path, encoder: WatchedEncoder) -> None:
+    def check(number: int) -> None:
         threading.Event().wait(0.05)
-        assert len(read) <= (number + 1 + READ_AHEAD) * BATCH
+        assert len(encoder.resized) <= (number + 1 + READ_AHEAD) * BATCH
 
-    encoder.meanwhile = meanwhile
+    encoder.on_batch = check
     assert run(source).n_encoded == N_IMAGES
 
 
 def test_a_batch_is_written_while_the_next_is_encoded(source: Path, encoder: WatchedEncoder) -> None:
-    encoder.meanwhile = lambda number: until(
+    encoder.on_batch = lambda number: until(
         lambda: rows_there(source) == number * BATCH, f"batch {number - 1} to be there during batch {number}"
     )
     result = run(source)
     store = Store.open(result.location)
     for info, value in zip(store.table, store.embeddings(result.key).read(range(N_IMAGES)), strict=True):
-        with Image.open(source / "images" / f"{info.id}.png") as image:
-            np.testing.assert_array_equal(value, expected(np.array(image)).astype(np.float16))
+        np.testing.assert_array_equal(value, expected(pixels(source, info.id)))
 
 
 def test_an_encoder_that_fails_loses_no_batch_before_it(source: Path, encoder: WatchedEncoder) -> None:
-    def meanwhile(number: int) -> None:
+    def fail(number: int) -> None:
         if number == 3:
             raise EncoderError("no more")
 
-    encoder.meanwhile = meanwhile
+    encoder.on_batch = fail
     with pytest.raises(EncoderError, match="no more"):
         run(source)
     assert rows_there(source) == 3 * BATCH
-    encoder.meanwhile = lambda number: None
+    encoder.on_batch = lambda number: None
     assert run(source).n_encoded == N_IMAGES - 3 * BATCH  # and the block is free again
 
 
 def test_a_batch_that_the_guard_stops_is_not_stored_and_those_before_it_are(
     source: Path, encoder: WatchedEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = WatchedEncoder.run
+    run_encoder = encoder.run
 
-    def broken(self: WatchedEncoder, images: Sequence[Any]) -> Any:
-        rows = made(self, images)
-        if self.n_batches == 3:
-            rows[1, 7, 8, 9] = np.nan
-        return rows
+    def broken(images: Sequence[Any]) -> Any:
+        values = run_encoder(images)
+        if len(encoder.batches) == 3:
+            values[1, 7, 8, 9] = np.nan
+        return values
 
-    monkeypatch.setattr(WatchedEncoder, "run", broken)
+    monkeypatch.setattr(encoder, "run", broken)
     with pytest.raises(EncoderError, match="image 1 of the batch contains values that are not finite"):
         run(source)
     assert rows_there(source) == 2 * BATCH
     assert run(source).n_encoded == N_IMAGES - 2 * BATCH
 
 
-def test_a_write_that_fails_is_told_and_frees_the_block(
+def test_a_write_that_fails_is_reported_and_frees_the_block(
     source: Path, encoder: WatchedEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, calls = Embeddings.write, []

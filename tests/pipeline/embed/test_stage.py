@@ -1,73 +1,38 @@
-"""Stage one against folders of real files: what it encodes, what it leaves, and what it says."""
+"""Stage one on folders of files: what it reads, encodes and keeps, and its messages."""
 
 import errno
 import os
 import shutil
+import sys
 import time
-import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import zarr.storage._local as zarr_local
 from PIL import Image
+from zarr.storage import LocalStore
 
 import nucseg_pipeline.embed.stage as stage
 from nucseg.data.files import FileEntry
 from nucseg.encoders import Encoder
-from nucseg.encoders.preprocess import resize
 from nucseg.errors import ConfigError, DataError
-from nucseg_cache import Store, StoreAccessError, StoreExists, verify
+from nucseg_cache import Embeddings, Store, StoreAccessError, StoreExists, verify
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.embed.stage import EmbedResult, embed
 from nucseg_pipeline.embed.sync import READERS
+from tests.pipeline.embed.checksum_encoder import ChecksumEncoder, expected
+from tests.pipeline.embed.small_dataset import files_of, pixels, write_dataset
 
 N_IMAGES = 5
-
-
-class ChecksumEncoder(Encoder):
-    """An encoder whose embedding can be foretold: each channel is the image's checksum plus the cell's number.
-
-    The checksum is of the image in the encoder's size, so that it may be brought to that size beforehand.
-    """
-
-    identity = {"architecture": "checksum", "precision": "float32"}  # noqa: RUF012
-    provenance = {"device": "cpu"}  # noqa: RUF012
-    batch_size = 2
-
-    def __init__(self) -> None:
-        self.n_encoded = 0
-
-    def run(self, images: Sequence[Any]) -> Any:
-        self.n_encoded += len(images)
-        return np.stack([expected(image) for image in images])
-
-    def _embed(self, inputs: Any) -> Any:
-        raise AssertionError("run is overridden")
-
-
-def expected(image: Any) -> Any:
-    cells = np.arange(64 * 64, dtype=np.float32).reshape(64, 64) / 4096
-    return np.broadcast_to(zlib.crc32(resize(image).tobytes()) / 2**32 + cells, (256, 64, 64)).astype(np.float16)
-
-
-def draw(folder: Path, n_images: int = N_IMAGES) -> Path:
-    rng = np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
-    for i in range(n_images):
-        Image.fromarray(rng.integers(0, 256, (40, 32, 3), dtype=np.uint8)).save(folder / "images" / f"n [{i}] ü.png")
-        mask = np.zeros((40, 32), np.uint8)
-        mask[5:12, 3:9], mask[20:30, 20:28] = 1, 2 + i
-        Image.fromarray(mask).save(folder / "masks" / f"n [{i}] ü.png")
-    return folder
+NAME = "n [{}] ü"
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    return draw(tmp_path / "my slides")
+    return write_dataset(tmp_path / "my slides", N_IMAGES, size=(40, 32), name=NAME)
 
 
 @pytest.fixture
@@ -77,20 +42,44 @@ def encoder(monkeypatch: pytest.MonkeyPatch) -> ChecksumEncoder:
     return made
 
 
-def run(folder: Path, **options: Any) -> EmbedResult:
+@pytest.fixture(scope="session")
+def audited_opens() -> list[str]:
+    """Paths of all files that this process opens, as the interpreter reports them."""
+    paths: list[str] = []
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        # an open() with an opener is reported twice, by os.open without a mode
+        if event == "open" and isinstance(arguments[0], str) and arguments[1] is not None:
+            paths.append(arguments[0])
+
+    sys.addaudithook(audit)  # it cannot be removed again
+    return paths
+
+
+@pytest.fixture
+def opened(audited_opens: list[str], source: Path) -> Callable[[], Counter[str]]:
+    """How often each image and mask of the data set was opened."""
+    audited_opens.clear()
+    return lambda: Counter(
+        str(Path(path).relative_to(source)) for path in audited_opens if Path(path).is_relative_to(source)
+    )
+
+
+def run(folder: Path, progress: Any = lambda done, total, what: None, **options: Any) -> EmbedResult:
     config = {"dataset": "mine", "source": folder, "encoder": "random", "cache": str(folder.parent / "cache")}
-    return embed(EmbedConfig(**{**config, **options}), lambda done, total, what: None)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(folder)): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+    return embed(EmbedConfig(**{**config, **options}), progress)
 
 
 def repaint(file: Path) -> None:
-    with Image.open(file) as image:
-        pixels = np.array(image)
-    pixels[0, 0] = 255 - pixels[0, 0]
-    Image.fromarray(pixels).save(file)
+    image = pixels(file.parents[1], file.stem)
+    image[0, 0] = 255 - image[0, 0]
+    Image.fromarray(image).save(file)
+
+
+def in_two_steps(source: Path, cache: Path, **options: Any) -> EmbedResult:
+    """Store the images first and embed them by another call, which has to read them again."""
+    run(source, cache=str(cache), encoder="none")
+    return run(source, cache=str(cache), **options)
 
 
 def test_every_image_gets_the_embedding_of_its_native_pixels(source: Path, encoder: ChecksumEncoder) -> None:
@@ -100,18 +89,44 @@ def test_every_image_gets_the_embedding_of_its_native_pixels(source: Path, encod
     values = store.embeddings(result.key).read(range(N_IMAGES))
     assert result.n_encoded == result.n_embedded == N_IMAGES
     for info, value in zip(store.table, values, strict=True):
-        with Image.open(source / "images" / f"{info.id}.png") as image:
-            assert np.array_equal(value, expected(np.array(image)))
+        assert np.array_equal(value, expected(pixels(source, info.id)))
+
+
+def test_a_new_image_is_read_once_for_digest_sample_and_embeddings(
+    source: Path, encoder: ChecksumEncoder, opened: Callable[[], Counter[str]], tmp_path: Path
+) -> None:
+    at_once = run(source, views="d4")
+
+    assert opened() == {str(file.relative_to(source)): 1 for file in source.rglob("*.png")}
+    in_steps = in_two_steps(source, tmp_path / "steps", views="d4")
+    assert max(opened().values()) > 2
+    assert files_of(at_once.location) == files_of(in_steps.location)
+
+
+def test_images_that_exceed_the_memory_limit_are_read_a_second_time(
+    source: Path,
+    encoder: ChecksumEncoder,
+    opened: Callable[[], Counter[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stage, "MAX_DECODED_BYTES", 3 * 40 * 32 * 3 - 1)  # room for two images
+
+    limited = run(source)
+
+    counts = [n for file, n in opened().items() if file.startswith("images")]
+    assert sorted(counts) == [1, 1, 2, 2, 2]
+    assert files_of(limited.location) == files_of(in_two_steps(source, tmp_path / "steps").location)
 
 
 def test_a_second_run_encodes_nothing_and_changes_no_byte(source: Path, encoder: ChecksumEncoder) -> None:
     first = run(source)
-    before = files_of(Path(first.location))
+    before = files_of(first.location)
 
     again = run(source)
 
     assert (again.n_encoded, again.n_embedded, encoder.n_encoded) == (0, N_IMAGES, N_IMAGES)
-    assert files_of(Path(first.location)) == before
+    assert files_of(first.location) == before
 
 
 def test_one_changed_pixel_costs_one_encoding_and_touches_no_other_row(source: Path, encoder: ChecksumEncoder) -> None:
@@ -123,7 +138,7 @@ def test_one_changed_pixel_costs_one_encoding_and_touches_no_other_row(source: P
     again = run(source)
 
     changed = {name for name, content in files_of(rows).items() if content != before[name]}
-    assert (again.n_encoded, again.synchronised.changed) == (1, 1)
+    assert (again.n_encoded, again.sync.changed) == (1, 1)
     assert changed == {"2/0/0/0"}
 
 
@@ -135,7 +150,7 @@ def test_a_changed_mask_costs_no_encoding_and_is_stored(source: Path, encoder: C
 
     again = run(source)
 
-    assert (again.n_encoded, again.synchronised.changed) == (0, 1)
+    assert (again.n_encoded, again.sync.changed) == (0, 1)
     assert Store.open(location).read_samples([1])[0].instances.max() == 7
 
 
@@ -149,7 +164,7 @@ def test_a_new_image_costs_one_encoding_and_old_rows_keep_their_numbers(source: 
     again = run(source)
 
     rows = [(info.row, info.id) for info in Store.open(location).table]
-    assert (again.n_encoded, again.synchronised.new) == (1, 1)
+    assert (again.n_encoded, again.sync.new) == (1, 1)
     assert rows == [*before, (N_IMAGES, "a first by name")]
 
 
@@ -163,22 +178,20 @@ def test_a_vanished_image_is_absent_and_costs_nothing_when_it_returns(source: Pa
     (source / "elsewhere.png").rename(gone)
     back = run(source)
 
-    assert without.synchronised.n_images == N_IMAGES - 1
-    assert (without.synchronised.vanished, absent) == (1, ["n [3] ü"])
-    assert (back.synchronised.returned, back.n_encoded, back.n_embedded) == (1, 0, N_IMAGES)
+    assert without.sync.n_images == N_IMAGES - 1
+    assert (without.sync.vanished, absent) == (1, ["n [3] ü"])
+    assert (back.sync.returned, back.n_encoded, back.n_embedded) == (1, 0, N_IMAGES)
 
 
 def test_a_limit_embeds_the_first_images_and_calls_none_vanished(source: Path, encoder: ChecksumEncoder) -> None:
     few = run(source, limit=2)
     all_ = run(source)
 
-    assert (few.n_encoded, few.synchronised.vanished) == (2, 0)
+    assert (few.n_encoded, few.sync.vanished) == (2, 0)
     assert (all_.n_encoded, all_.n_embedded) == (N_IMAGES - 2, N_IMAGES)
 
 
-def test_images_and_masks_alone_cost_no_encoding_and_can_be_embedded_later(
-    source: Path, encoder: ChecksumEncoder
-) -> None:
+def test_images_can_be_stored_without_an_encoder_and_embedded_later(source: Path, encoder: ChecksumEncoder) -> None:
     alone = run(source, encoder="none")
 
     store = Store.open(alone.location)
@@ -187,14 +200,16 @@ def test_images_and_masks_alone_cost_no_encoding_and_can_be_embedded_later(
     assert run(source).n_encoded == N_IMAGES
 
 
-def test_an_image_that_cannot_be_read_is_told_without_an_encoder_too(source: Path, encoder: ChecksumEncoder) -> None:
+def test_an_image_that_cannot_be_read_is_reported_without_an_encoder_too(
+    source: Path, encoder: ChecksumEncoder
+) -> None:
     next((source / "images").iterdir()).write_bytes(b"no image")
 
     with pytest.raises(DataError, match=rf"(?s)1 of {N_IMAGES} images.*The other {N_IMAGES - 1} are in "):
         run(source, encoder="none")
 
 
-def test_another_format_lives_beside_the_first(source: Path, encoder: ChecksumEncoder) -> None:
+def test_embeddings_in_two_formats_are_stored_side_by_side(source: Path, encoder: ChecksumEncoder) -> None:
     half = run(source)
     eighth = run(source, format="i8")
 
@@ -221,11 +236,11 @@ def test_a_damaged_copy_is_not_where_the_next_run_looks(source: Path, encoder: C
     second.unlink()
     (copy / "masks" / second.name).unlink()
 
-    with pytest.raises(DataError, match=r"1 of 4 images could not be used(?s:.*)1 more that the store holds"):
+    with pytest.raises(DataError, match=r"1 of 4 images could not be used(?s:.*)1 more images of the store"):
         run(copy)
 
     back = run(source, source=None)
-    assert (back.synchronised.n_images, back.n_encoded, back.n_embedded) == (N_IMAGES, 0, N_IMAGES)
+    assert (back.sync.n_images, back.n_encoded, back.n_embedded) == (N_IMAGES, 0, N_IMAGES)
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_all_others_are_embedded(
@@ -251,9 +266,7 @@ def test_an_image_of_which_nothing_would_be_left_is_named_and_all_others_are_emb
         run(source)
 
 
-def test_an_image_that_breaks_later_is_not_trained_on_and_comes_back_mended(
-    source: Path, encoder: ChecksumEncoder
-) -> None:
+def test_an_image_that_breaks_later_is_absent_until_it_is_repaired(source: Path, encoder: ChecksumEncoder) -> None:
     location = run(source).location
     file = source / "images" / "n [1] ü.png"
     whole = file.read_bytes()
@@ -268,28 +281,73 @@ def test_an_image_that_breaks_later_is_not_trained_on_and_comes_back_mended(
     assert (run(source).n_encoded, encoder.n_encoded) == (0, N_IMAGES)
 
 
-def test_an_image_that_changes_after_it_was_prepared_is_not_stored_under_the_old_digest(
-    source: Path, encoder: ChecksumEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened = stage.open_encoder
+@pytest.fixture
+def changing(source: Path, encoder: ChecksumEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first time that the encoder is opened, after the samples were prepared, an image changes."""
 
     def change_then_open(*args: Any, **options: Any) -> Encoder:
+        monkeypatch.setattr(stage, "open_encoder", lambda *args, **options: encoder)
         repaint(source / "images" / "n [4] ü.png")
-        return opened(*args, **options)
+        return encoder
 
     monkeypatch.setattr(stage, "open_encoder", change_then_open)
+
+
+@pytest.mark.usefixtures("changing")
+def test_a_stored_image_that_changes_before_it_is_read_again_is_not_embedded_under_its_old_digest(source: Path) -> None:
+    run(source, encoder="none")
+
     with pytest.raises(DataError, match=r"n \[4\] ü was changed while it was being embedded"):
         run(source)
-    monkeypatch.setattr(stage, "open_encoder", opened)
 
     assert run(source).n_encoded == 1
+
+
+@pytest.mark.usefixtures("changing")
+def test_a_new_image_that_changes_meanwhile_is_embedded_as_it_was_read_and_again_by_the_next_run(source: Path) -> None:
+    before = pixels(source, "n [4] ü")
+
+    first = run(source)
+    store = Store.open(first.location)
+    assert np.array_equal(store.embeddings(first.key).read([4])[0], expected(before))
+    again = run(source)
+
+    assert (first.n_encoded, again.n_encoded, again.sync.changed) == (N_IMAGES, 1, 1)
+    store = Store.open(first.location)
+    assert np.array_equal(store.embeddings(first.key).read([4])[0], expected(pixels(source, "n [4] ü")))
+
+
+def test_a_claim_that_is_refused_is_closed_at_once(
+    source: Path, encoder: ChecksumEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, open_claims, refusals = Embeddings.claim, 0, [True, True, False]
+
+    class Claim:
+        def __init__(self, embeddings: Embeddings, block: range) -> None:
+            self.claim = claim(embeddings, block)
+
+        def __enter__(self) -> bool:
+            nonlocal open_claims
+            assert open_claims == 0, "the claim that was refused before is still open"
+            open_claims += 1
+            return self.claim.__enter__() and not refusals.pop(0)
+
+        def __exit__(self, *error: Any) -> None:
+            nonlocal open_claims
+            open_claims -= 1
+            self.claim.__exit__(*error)
+
+    monkeypatch.setattr(Embeddings, "claim", lambda embeddings, block: Claim(embeddings, block))
+
+    assert run(source).n_encoded == N_IMAGES
+    assert (refusals, open_claims) == ([], 0)
 
 
 def test_a_store_is_not_emptied_by_another_data_sets_folder(
     source: Path, encoder: ChecksumEncoder, tmp_path: Path
 ) -> None:
     run(source)
-    other = draw(tmp_path / "other", 2)
+    other = write_dataset(tmp_path / "other", 2)
     for file in [*other.glob("images/*"), *other.glob("masks/*")]:
         file.rename(file.with_name(f"other {file.name}"))
 
@@ -299,7 +357,7 @@ def test_a_store_is_not_emptied_by_another_data_sets_folder(
 
 def test_a_flipped_bit_in_an_embedding_costs_one_encoding(source: Path, encoder: ChecksumEncoder) -> None:
     result = run(source)
-    undisturbed = files_of(Path(result.location))
+    undisturbed = files_of(result.location)
     chunk = Path(result.location) / "embeddings" / result.key.hash / "identity/values/c/3/0/0/0"
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 4
@@ -310,15 +368,15 @@ def test_a_flipped_bit_in_an_embedding_costs_one_encoding(source: Path, encoder:
 
     assert [finding.bad.id for finding in found.findings] == ["n [3] ü"]
     assert again.n_encoded == 1
-    assert files_of(Path(result.location)) == undisturbed
+    assert files_of(result.location) == undisturbed
 
 
 @pytest.mark.parametrize("array", ["image", "instances", "ignore"])
-def test_pixels_that_verify_has_found_damaged_are_prepared_anew_without_encoding(
+def test_pixels_that_verify_has_found_damaged_are_prepared_again_without_encoding(
     source: Path, encoder: ChecksumEncoder, array: str
 ) -> None:
     result = run(source)
-    undisturbed = files_of(Path(result.location))
+    undisturbed = files_of(result.location)
     chunk = next((Path(result.location) / f"samples/{array}/c/3").rglob("0/0"))
     chunk = chunk if chunk.is_file() else chunk / "0"
     content = bytearray(chunk.read_bytes())
@@ -329,14 +387,14 @@ def test_pixels_that_verify_has_found_damaged_are_prepared_anew_without_encoding
     again = run(source)
 
     assert [(finding.what, finding.bad.id) for finding in found.findings] == [("samples", "n [3] ü")]
-    assert (again.synchronised.mended, again.n_encoded) == (1, 0)
-    assert files_of(Path(result.location)) == undisturbed
+    assert (again.sync.repaired, again.n_encoded) == (1, 0)
+    assert files_of(result.location) == undisturbed
 
 
 @pytest.mark.parametrize("array", ["id", "group", "image_digest", "record"])
-def test_damaged_descriptions_are_mended_without_encoding(source: Path, encoder: ChecksumEncoder, array: str) -> None:
+def test_damaged_descriptions_are_repaired_without_encoding(source: Path, encoder: ChecksumEncoder, array: str) -> None:
     result = run(source)
-    undisturbed = files_of(Path(result.location))
+    undisturbed = files_of(result.location)
     chunk = next(file for file in (Path(result.location) / "samples" / array / "c").rglob("*") if file.is_file())
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 1
@@ -344,81 +402,86 @@ def test_damaged_descriptions_are_mended_without_encoding(source: Path, encoder:
 
     again = run(source)
 
-    assert (again.synchronised.mended, again.n_encoded) == (N_IMAGES, 0)
-    assert files_of(Path(result.location)) == undisturbed
+    assert (again.sync.repaired, again.n_encoded) == (N_IMAGES, 0)
+    assert files_of(result.location) == undisturbed
 
 
-def test_a_limit_gives_no_damaged_row_beyond_it_up(source: Path, encoder: ChecksumEncoder) -> None:
+def test_damaged_rows_beyond_a_limit_are_left_for_a_run_without_it(source: Path, encoder: ChecksumEncoder) -> None:
     result = run(source)
-    undisturbed = files_of(Path(result.location))
+    undisturbed = files_of(result.location)
     os.truncate(Path(result.location) / "samples/image/c/4/0/0/0", 100)
 
     few = run(source, limit=2)
     again = run(source)
 
-    assert (few.synchronised.mended, again.synchronised.mended, again.n_encoded) == (0, 1, 0)
-    assert files_of(Path(result.location)) == undisturbed
+    assert (few.sync.repaired, again.sync.repaired, again.n_encoded) == (0, 1, 0)
+    assert files_of(result.location) == undisturbed
 
 
-def test_a_sample_whose_file_was_truncated_is_prepared_anew(source: Path, encoder: ChecksumEncoder) -> None:
+def test_a_sample_whose_file_was_truncated_is_prepared_again(source: Path, encoder: ChecksumEncoder) -> None:
     result = run(source)
-    undisturbed = files_of(Path(result.location))
+    undisturbed = files_of(result.location)
     os.truncate(Path(result.location) / "samples/image/c/2/0/0/0", 100)
 
     again = run(source)
 
-    assert (again.synchronised.mended, again.n_encoded) == (1, 0)
-    assert files_of(Path(result.location)) == undisturbed
+    assert (again.sync.repaired, again.n_encoded) == (1, 0)
+    assert files_of(result.location) == undisturbed
 
 
-def test_a_full_disk_is_told_and_what_was_finished_is_kept(
+def test_a_full_disk_is_reported_and_what_was_finished_is_kept(
     source: Path, encoder: ChecksumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undisturbed = files_of(Path(run(source, cache=str(source.parent / "undisturbed")).location))
-    put, n_writes = zarr_local._put, 0
+    undisturbed = files_of(run(source, cache=str(source.parent / "undisturbed")).location)
+    n_writes = 0
 
-    def put_until_full(path: Path, *args: Any, **options: Any) -> Any:
-        nonlocal n_writes
-        n_writes += "values/c" in str(path)
-        if n_writes > 3:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return put(path, *args, **options)
+    class FullStore(LocalStore):
+        async def set(self, key: str, value: Any) -> None:
+            nonlocal n_writes
+            n_writes += "values/c" in key
+            if n_writes > 3:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            await super().set(key, value)
 
-    monkeypatch.setattr(zarr_local, "_put", put_until_full)
-    with pytest.raises(StoreAccessError, match=r"No space left on device.*Free some space.*Finished work is kept"):
-        run(source)
-    monkeypatch.setattr(zarr_local, "_put", put)
+    with monkeypatch.context() as patched:
+        patched.setattr("nucseg_cache.location.LocalStore", FullStore)
+        with pytest.raises(StoreAccessError, match=r"No space left on device.*Free some space.*Finished work is kept"):
+            run(source)
 
     again = run(source)
     assert again.n_encoded == N_IMAGES - 2  # one batch of two was finished
-    assert files_of(Path(again.location)) == undisturbed
+    assert files_of(again.location) == undisturbed
 
 
 @pytest.mark.parametrize("step", ["digests", "read"])
-def test_an_interrupt_waits_for_what_was_begun_and_begins_no_more(
+def test_after_an_interrupt_only_what_was_begun_is_finished(
     tmp_path: Path, encoder: ChecksumEncoder, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    folder, begun = draw(tmp_path / "many", 64), []
-    work, what = getattr(FileEntry, step), {"digests": "comparing with the store", "read": "preparing new images"}[step]
+    folder, begun = write_dataset(tmp_path / "many", 64), []
+    if step == "digests":
+        run(folder, encoder="none")  # digests are compared only of images that are stored
+    method, what = (
+        getattr(FileEntry, step),
+        {"digests": "comparing with the store", "read": "preparing new images"}[step],
+    )
 
     def slow(entry: FileEntry) -> Any:
         begun.append(entry.id)
         time.sleep(0.05)
-        return work(entry)
+        return method(entry)
 
     def interrupt(done: int, total: int, doing: str) -> None:
         if doing == what:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(FileEntry, step, slow)
-    config = EmbedConfig(dataset="mine", source=folder, encoder="random", cache=str(tmp_path / "cache"))
     with pytest.raises(KeyboardInterrupt):
-        embed(config, interrupt)
+        run(folder, progress=interrupt)
 
     assert len(begun) <= 3 * READERS
 
 
-def test_a_cache_that_cannot_be_written_is_told(source: Path, encoder: ChecksumEncoder) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(source: Path, encoder: ChecksumEncoder) -> None:
     file = source.parent / "a file"
     file.write_text("")
 
@@ -437,7 +500,9 @@ def test_a_folder_that_is_no_store_is_left_alone(source: Path, encoder: Checksum
     assert precious.read_text() == "chapter 1"
 
 
-def test_an_unknown_data_set_lists_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folders_searched_for_an_unknown_data_set_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NUCSEG_DATA", str(tmp_path))
 
     with pytest.raises(ConfigError, match=r"'nuinseg'; looked in .*nuinseg.*none of the known data sets.*--source"):
@@ -445,11 +510,13 @@ def test_an_unknown_data_set_lists_where_it_was_looked_for(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("name", ["nuinsseg", "conic@macenko"])
-def test_a_known_data_set_that_is_nowhere_names_what_gets_it(
+def test_a_known_data_set_that_is_not_found_names_the_command_that_downloads_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NUCSEG_DATA", str(tmp_path))
 
-    with pytest.raises(ConfigError, match=rf"`nucseg fetch {name.partition('@')[0]}` gets it\. Or name the folder"):
+    with pytest.raises(
+        ConfigError, match=rf"`nucseg fetch {name.partition('@')[0]}` downloads it\. Or name the folder"
+    ):
         run(tmp_path, dataset=name, source=None)

@@ -1,12 +1,10 @@
-"""Stage one with exact views: what is encoded, what is stored beside it, and what is told before it starts."""
+"""Stage one with exact views: what is encoded and stored, and the estimates before it."""
 
 import re
 import signal
 import subprocess
 import sys
 import time
-import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,52 +18,23 @@ import nucseg_pipeline.embed.stage as stage
 from nucseg.data import prepare_image
 from nucseg.data.files import FileEntry
 from nucseg.encoders import Encoder
-from nucseg.encoders.preprocess import resize
 from nucseg.errors import ConfigError, DataError
 from nucseg.views import views_named
 from nucseg_cache import Store, StoreAccessError, ViewDiffers, verify
 from nucseg_pipeline.cli import app
 from nucseg_pipeline.config import EmbedConfig
-from nucseg_pipeline.embed.encode import Duration
-from nucseg_pipeline.embed.estimate import Storage
+from nucseg_pipeline.embed.estimate import DiskEstimate, TimeEstimate
 from nucseg_pipeline.embed.stage import EmbedResult, embed
+from tests.pipeline.embed.checksum_encoder import ChecksumEncoder, expected
+from tests.pipeline.embed.small_dataset import files_of, pixels, write_dataset
 
 N_IMAGES = 3
 SOFT = 'variants = 2\n[[transform]]\nname = "HEDJitter"\n'
 
 
-class SeeingEncoder(Encoder):
-    """Tells an embedding from the pixels alone, and notes how many images came at once."""
-
-    identity = {"architecture": "checksum", "precision": "float32"}  # noqa: RUF012
-    provenance = {"device": "cpu"}  # noqa: RUF012
-    batch_size = 4
-
-    def __init__(self) -> None:
-        self.batches: list[int] = []
-
-    def run(self, images: Sequence[Any]) -> Any:
-        self.batches.append(len(images))
-        return np.stack([expected(image) for image in images])
-
-    def _embed(self, inputs: Any) -> Any:
-        raise AssertionError("run is overridden")
-
-
-def expected(image: Any) -> Any:
-    cells = np.arange(64 * 64, dtype=np.float32).reshape(64, 64) / 4096
-    return np.broadcast_to(zlib.crc32(resize(image).tobytes()) / 2**32 + cells, (256, 64, 64)).astype(np.float16)
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    folder, rng = tmp_path / "slides", np.random.default_rng(0)
-    for kind in ("images", "masks"):
-        (folder / kind).mkdir(parents=True)
-    for i in range(N_IMAGES):
-        Image.fromarray(rng.integers(40, 256, (40, 32, 3), dtype=np.uint8)).save(folder / "images" / f"{i}.png")
-        Image.fromarray(np.eye(40, 32, dtype=np.uint8)).save(folder / "masks" / f"{i}.png")
-    return folder
+    return write_dataset(tmp_path / "slides", N_IMAGES, size=(40, 32), name="{}", darkest=40)
 
 
 @pytest.fixture
@@ -75,28 +44,23 @@ def soft(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def encoder(monkeypatch: pytest.MonkeyPatch) -> SeeingEncoder:
-    made = SeeingEncoder()
+def encoder(monkeypatch: pytest.MonkeyPatch) -> ChecksumEncoder:
+    made = ChecksumEncoder(batch_size=4)
     monkeypatch.setattr(stage, "open_encoder", lambda *args, **options: made)
     return made
 
 
-def run(folder: Path, tell: Any = lambda told: None, **options: Any) -> EmbedResult:
+def run(folder: Path, on_estimate: Any = lambda estimate: None, **options: Any) -> EmbedResult:
     given = {"dataset": "mine", "source": folder, "encoder": "random", "cache": str(folder.parent / "cache")}
-    return embed(EmbedConfig(**{**given, **{n: str(v) if n == "views" else v for n, v in options.items()}}),
-                 lambda done, total, what: None, tell)  # fmt: skip
-
-
-def pixels(source: Path, sample_id: str) -> Any:
-    with Image.open(source / "images" / f"{sample_id}.png") as image:
-        return np.array(image)
+    config = EmbedConfig(**{**given, **options, "views": str(options.get("views", "identity"))})
+    return embed(config, lambda done, total, what: None, on_estimate)
 
 
 def counts(result: EmbedResult) -> dict[str, tuple[int, int]]:
     return {view.name: (view.n_encoded, view.n_embedded) for view in result.views}
 
 
-def test_each_orientation_is_the_true_embedding_of_the_moved_square(source: Path, encoder: SeeingEncoder) -> None:
+def test_each_orientation_is_the_true_embedding_of_the_moved_square(source: Path, encoder: ChecksumEncoder) -> None:
     result = run(source, views="d4")
 
     store = Store.open(result.location)
@@ -110,7 +74,7 @@ def test_each_orientation_is_the_true_embedding_of_the_moved_square(source: Path
 
 
 def test_a_variant_keeps_the_prepared_image_that_its_embedding_belongs_to(
-    source: Path, encoder: SeeingEncoder, soft: Path
+    source: Path, encoder: ChecksumEncoder, soft: Path
 ) -> None:
     result = run(source, views=soft)
 
@@ -121,13 +85,13 @@ def test_a_variant_keeps_the_prepared_image_that_its_embedding_belongs_to(
             result.key, view.name, described=view.described, images=True
         ).read_with_images(range(N_IMAGES))
         for info, value, image in zip(store.table, values, images, strict=True):
-            shown = view.apply(pixels(source, info.id), info.id)
-            assert np.array_equal(value, expected(shown))
-            assert np.array_equal(image, prepare_image(shown))
+            seen = view.apply(pixels(source, info.id), info.id)
+            assert np.array_equal(value, expected(seen))
+            assert np.array_equal(image, prepare_image(seen))
             assert not np.array_equal(image, store.read_samples([info.row])[0].image)
 
 
-def test_every_view_is_brought_up_to_date_by_itself(source: Path, encoder: SeeingEncoder, soft: Path) -> None:
+def test_every_view_is_brought_up_to_date_by_itself(source: Path, encoder: ChecksumEncoder, soft: Path) -> None:
     run(source)
     few = run(source, views=soft, limit=2)
     rest = run(source, views=soft)
@@ -136,11 +100,11 @@ def test_every_view_is_brought_up_to_date_by_itself(source: Path, encoder: Seein
     assert counts(few) == {"identity": (0, 2), "soft-1": (2, 2), "soft-2": (2, 2)}
     assert counts(rest) == {"identity": (0, 3), "soft-1": (1, 3), "soft-2": (1, 3)}
     assert counts(again) == {"identity": (0, 3), "soft-1": (0, 3), "soft-2": (0, 3)}
-    assert sum(encoder.batches) == 3 + 4 + 2
+    assert encoder.n_encoded == 3 + 4 + 2
 
 
 def test_a_changed_image_and_a_damaged_file_cost_what_they_touch(
-    source: Path, encoder: SeeingEncoder, soft: Path
+    source: Path, encoder: ChecksumEncoder, soft: Path
 ) -> None:
     result = run(source, views=soft)
     Image.fromarray(255 - pixels(source, "1")).save(source / "images" / "1.png")
@@ -154,7 +118,7 @@ def test_a_changed_image_and_a_damaged_file_cost_what_they_touch(
 
 
 def test_an_image_is_decoded_once_for_all_its_views(
-    source: Path, encoder: SeeingEncoder, monkeypatch: pytest.MonkeyPatch
+    source: Path, encoder: ChecksumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(source)
     read, decode = [], FileEntry.read_image
@@ -165,13 +129,14 @@ def test_an_image_is_decoded_once_for_all_its_views(
     assert read == ["0", "1", "2"]
 
 
-def test_an_image_that_breaks_meanwhile_is_told_once_and_all_others_get_their_views(
-    source: Path, encoder: SeeingEncoder, monkeypatch: pytest.MonkeyPatch
+def test_an_image_that_breaks_meanwhile_is_reported_once_and_all_others_get_their_views(
+    source: Path, encoder: ChecksumEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def break_then_open(*args: Any, **options: Any) -> Encoder:
         (source / "images" / "1.png").write_bytes(b"no image")
         return encoder
 
+    run(source, encoder="none")
     monkeypatch.setattr(stage, "open_encoder", break_then_open)
     with pytest.raises(DataError, match=r"1 of 3 images could not be used"):
         run(source, views="d4")
@@ -182,7 +147,9 @@ def test_an_image_that_breaks_meanwhile_is_told_once_and_all_others_get_their_vi
     assert len(store.views(key)) == 8
 
 
-def test_an_edited_recipe_is_told_before_anything_is_encoded(source: Path, encoder: SeeingEncoder, soft: Path) -> None:
+def test_an_edited_recipe_is_refused_before_anything_is_encoded(
+    source: Path, encoder: ChecksumEncoder, soft: Path
+) -> None:
     run(source, views=soft, limit=1)
     soft.write_text(SOFT + "p = 0.5\n")
     encoder.batches.clear()
@@ -193,7 +160,7 @@ def test_an_edited_recipe_is_told_before_anything_is_encoded(source: Path, encod
     assert encoder.batches == []
 
 
-def test_more_variants_of_a_recipe_cost_only_themselves(source: Path, encoder: SeeingEncoder, soft: Path) -> None:
+def test_more_variants_of_a_recipe_cost_only_themselves(source: Path, encoder: ChecksumEncoder, soft: Path) -> None:
     run(source, views=soft)
     soft.write_text(SOFT.replace("variants = 2", "variants = 3"))
 
@@ -202,30 +169,32 @@ def test_more_variants_of_a_recipe_cost_only_themselves(source: Path, encoder: S
     }  # fmt: skip
 
 
-def test_space_is_told_before_and_time_once_the_pace_is_known(source: Path, encoder: SeeingEncoder, soft: Path) -> None:
-    told: list[Any] = []
-    run(source, told.append)
-    first = told.copy()
-    told.clear()
-    result = run(source, lambda what: told.append((what, sum(encoder.batches) - 3)), views="d4")
+def test_disk_space_is_estimated_before_and_time_once_the_speed_is_known(
+    source: Path, encoder: ChecksumEncoder
+) -> None:
+    first: list[Any] = []
+    run(source, first.append)
+    estimates: list[tuple[Any, int]] = []
+    result = run(source, lambda estimate: estimates.append((estimate, encoder.n_encoded - N_IMAGES)), views="d4")
 
-    (space, before), (duration, after) = told
+    (space, n_before), (duration, n_after) = estimates
     n_rows, n_bytes = Store.open(result.location).embeddings(result.key).file_bytes()
-    assert isinstance(first[0], Storage)
+    assert isinstance(first[0], DiskEstimate)
     assert (first[0].n_embeddings, first[0].n_bytes) == (3, 3 * 1_800_000)
-    assert (space.n_embeddings, space.n_bytes, before) == (21, round(21 * n_bytes / n_rows), 0)
+    assert (space.n_embeddings, space.n_bytes, n_before) == (21, round(21 * n_bytes / n_rows), 0)
     assert space.free_bytes > 0
-    assert isinstance(duration, Duration)
-    assert (duration.n_left, after) == (15, 10)  # two that warm up, four that are timed, four encoded meanwhile
+    assert isinstance(duration, TimeEstimate)
+    # two images that warm up, four that are timed, four encoded while these are written
+    assert (duration.n_left, n_after) == (15, 10)
     assert encoder.batches == [2, 1, 2, 4, 4, 4, 4, 3]
     assert duration.seconds > 0
-    told.clear()
-    run(source, told.append, views="d4")
-    assert told == []
+    estimates.clear()
+    run(source, lambda estimate: estimates.append((estimate, 0)), views="d4")
+    assert estimates == []
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_encoded(
-    source: Path, encoder: SeeingEncoder, soft: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path, encoder: ChecksumEncoder, soft: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     needed = 3 * 1_800_000 + 6 * (1_800_000 + 256 * 256 * 3)
     for free, fits in ((needed - 1, False), (needed, True)):
@@ -233,12 +202,14 @@ def test_what_does_not_fit_is_refused_before_anything_is_encoded(
         if fits:
             assert run(source, views=soft).n_encoded == 9
         else:
-            with pytest.raises(StoreAccessError, match=r"9 embeddings .* about 16\.6 MiB, and 16\.6 MiB are free.*"):
+            with pytest.raises(
+                StoreAccessError, match=r"9 missing embeddings .* 16\.6 MiB, but only 16\.6 MiB are free"
+            ):
                 run(source, views=soft)
             assert encoder.batches == []
 
 
-def test_views_need_an_encoder_and_a_name_that_is_known(source: Path, encoder: SeeingEncoder) -> None:
+def test_views_need_an_encoder_and_a_name_that_is_known(source: Path, encoder: ChecksumEncoder) -> None:
     with pytest.raises(ConfigError, match="encoder none embeds nothing"):
         run(source, views="d4", encoder="none")
     with pytest.raises(ConfigError, match="no views 'd5'"):
@@ -247,7 +218,7 @@ def test_views_need_an_encoder_and_a_name_that_is_known(source: Path, encoder: S
     assert not (source.parent / "cache").exists()
 
 
-def test_the_command_line_says_what_was_done_for_each_view(source: Path, encoder: SeeingEncoder, soft: Path) -> None:
+def test_the_command_line_says_what_was_done_for_each_view(source: Path, encoder: ChecksumEncoder, soft: Path) -> None:
     given = ["embed", "--dataset", "mine", "--source", str(source), "--cache", str(source.parent / "cache")]
 
     done = CliRunner().invoke(app, [*given, "--encoder", "random", "--views", str(soft)])
@@ -262,31 +233,28 @@ def test_the_command_line_says_what_was_done_for_each_view(source: Path, encoder
     ]  # fmt: skip
 
 
-def command(source: Path, cache: Path, views: Path) -> list[str]:
-    options = ["--dataset", "mine", "--source", str(source), "--encoder", "random", "--threads", "1"]
-    return [sys.executable, "-m", "nucseg_pipeline", "embed", *options, "--cache", str(cache), "--views", str(views)]
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    found = (file for file in sorted(folder.rglob("*")) if file.is_file() and file.suffix != ".partial")
-    return {str(file.relative_to(folder)): file.read_bytes() for file in found}
-
-
-def test_killed_and_shared_runs_end_bit_equal_to_an_undisturbed_one(source: Path, soft: Path, tmp_path: Path) -> None:
+def test_killed_and_concurrent_runs_end_bit_equal_to_an_undisturbed_one(
+    soft: Path, instant_encoder: str, tmp_path: Path
+) -> None:
+    n_images = 10
+    source = write_dataset(tmp_path / "slides", n_images)
     soft.write_text(SOFT.replace("variants = 2", "variants = 1"))
-    subprocess.run(command(source, tmp_path / "alone", soft), check=True, capture_output=True)
-    killed = subprocess.Popen(command(source, tmp_path / "cut", soft), stdout=subprocess.DEVNULL)
-    groups = tmp_path / "cut" / "mine.zarr" / "embeddings"
-    while killed.poll() is None and not list(groups.glob("*/soft-1/image/c/*")):
+    alone = run(source, cache=str(tmp_path / "alone"), encoder=instant_encoder, threads=1, views=soft)
+    command = [sys.executable, "-m", "nucseg_pipeline", "embed", "--dataset", "mine", "--source", source, "--threads",
+               "1", "--encoder", instant_encoder, "--cache", tmp_path / "cut", "--views", soft]  # fmt: skip
+    killed = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    images = tmp_path / "cut" / "mine.zarr" / "embeddings"
+    while killed.poll() is None and not list(images.glob("*/soft-1/image/c/*")):
         time.sleep(0.002)
     killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL, "it had finished before it could be killed"
 
-    assert killed.wait() == -signal.SIGKILL
-    both = [subprocess.Popen(command(source, tmp_path / "cut", soft), stdout=subprocess.PIPE, text=True) for _ in "ab"]
-    printed = [process.communicate()[0] for process in both]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    here = run(source, cache=str(tmp_path / "cut"), encoder=instant_encoder, threads=1, views=soft)
+    printed, _ = other.communicate()
 
-    encoded = [int(line.split()[0]) for text in printed for line in text.splitlines() if re.match(r"\d+ encoded", line)]
-    assert [process.returncode for process in both] == [0, 0]
-    assert 0 < sum(encoded) <= 3
-    assert files_of(tmp_path / "cut" / "mine.zarr") == files_of(tmp_path / "alone" / "mine.zarr")
-    assert verify(tmp_path / "cut" / "mine.zarr").findings == ()
+    n_encoded = here.n_encoded + sum(map(int, re.findall(r"^(\d+) encoded", printed, re.MULTILINE)))
+    assert other.returncode == 0
+    assert 0 < n_encoded <= n_images, "the unchanged images and the first variant were there"
+    assert files_of(here.location) == files_of(alone.location)
+    assert verify(here.location).findings == ()

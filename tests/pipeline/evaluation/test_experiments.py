@@ -6,13 +6,13 @@ from typing import Any, cast
 import pytest
 
 from nucseg_pipeline.config import TrainConfig
-from nucseg_pipeline.evaluation.experiments import Configuration, configurations, run_names, unguided_beside
+from nucseg_pipeline.evaluation.experiments import Configuration, group_runs, joint_name, run_names, unguided_references
 from nucseg_pipeline.runs.run import Run
 
-DIVIDED = {"a": ("00", "01"), "b": ("02", "03")}
+SAMPLES = {"a": ("00", "01"), "b": ("02", "03")}
 
 
-def run(encoder: str = "sam", samples: dict[str, tuple[str, str]] = DIVIDED, **wanted: Any) -> Run:
+def run(encoder: str = "sam", samples: dict[str, tuple[str, str]] = SAMPLES, **wanted: Any) -> Run:
     given = {"dataset": "nuinsseg", "cache": "here", **wanted}
     inputs = SimpleNamespace(embedding={"architecture": encoder}, preparation={"side_px": "256"}, samples=samples)
     return cast(
@@ -21,38 +21,41 @@ def run(encoder: str = "sam", samples: dict[str, tuple[str, str]] = DIVIDED, **w
     )
 
 
-def gathered(**runs: Run) -> dict[str, list[str]]:
-    return {one.name: list(one.runs) for one in configurations({k.replace("_", "-"): r for k, r in runs.items()})}
+def grouped(**runs: Run) -> dict[str, list[str]]:
+    return {
+        configuration.name: list(configuration.runs)
+        for configuration in group_runs({k.replace("_", "-"): r for k, r in runs.items()})
+    }
 
 
 def test_folds_and_seeds_of_one_configuration_are_its_repeats() -> None:
-    found = gathered(xgfb_f0=run(), xgfb_f1=run(fold=1), none=run(fusion="none"), xgfb_f0_s1=run(seed=1))
+    found = grouped(xgfb_f0=run(), xgfb_f1=run(fold=1), none=run(fusion="none"), xgfb_f0_s1=run(seed=1))
 
     assert found == {"xgfb": ["xgfb-f0", "xgfb-f1", "xgfb-f0-s1"], "none": ["none"]}
 
 
 @pytest.mark.parametrize("difference", [{"width": 16}, {"split": "grouped"}, {"epochs": 7}, {"dataset": "conic"}])
 def test_any_other_difference_makes_another_configuration(difference: dict[str, Any]) -> None:
-    assert gathered(a=run(), b=run(fold=1, **difference)) == {"a": ["a"], "b": ["b"]}
+    assert grouped(a=run(), b=run(fold=1, **difference)) == {"a": ["a"], "b": ["b"]}
 
 
 def test_embeddings_of_another_encoder_make_another_configuration() -> None:
-    assert gathered(a=run(), b=run("another", fold=1)) == {"a": ["a"], "b": ["b"]}
+    assert grouped(a=run(), b=run("another", fold=1)) == {"a": ["a"], "b": ["b"]}
 
 
-@pytest.mark.parametrize("samples", [{**DIVIDED, "c": ("04", "05")}, {**DIVIDED, "b": ("02", "ff")}])
+@pytest.mark.parametrize("samples", [{**SAMPLES, "c": ("04", "05")}, {**SAMPLES, "b": ("02", "ff")}])
 def test_folds_of_data_that_has_grown_or_changed_are_not_put_together(samples: dict[str, tuple[str, str]]) -> None:
-    assert gathered(a=run(), b=run(fold=1, samples=samples)) == {"a": ["a"], "b": ["b"]}
+    assert grouped(a=run(), b=run(fold=1, samples=samples)) == {"a": ["a"], "b": ["b"]}
 
 
 def test_where_and_on_what_a_run_was_trained_makes_no_difference() -> None:
     elsewhere = run(fold=1, cache="there", threads=3, device="cuda:1", preload="off", run=Path("x"))
 
-    assert gathered(a_f0=run(), a_f1=elsewhere) == {"a": ["a-f0", "a-f1"]}
+    assert grouped(a_f0=run(), a_f1=elsewhere) == {"a": ["a-f0", "a-f1"]}
 
 
 def test_two_runs_of_one_fold_and_seed_stay_apart() -> None:
-    assert gathered(a=run(), again=run(), a_f1=run(fold=1)) == {"a": ["a", "a-f1"], "again": ["again"]}
+    assert grouped(a=run(), again=run(), a_f1=run(fold=1)) == {"a": ["a", "a-f1"], "again": ["again"]}
 
 
 @pytest.mark.parametrize(
@@ -68,7 +71,7 @@ def test_two_runs_of_one_fold_and_seed_stay_apart() -> None:
     ],
 )
 def test_a_configuration_is_named_after_what_its_runs_have_in_common(names: list[str], common: str) -> None:
-    (found,) = configurations({name: run(fold=fold) for fold, name in enumerate(names)})
+    (found,) = group_runs({name: run(fold=fold) for fold, name in enumerate(names)})
 
     assert found.name == common
 
@@ -76,16 +79,16 @@ def test_a_configuration_is_named_after_what_its_runs_have_in_common(names: list
 def test_configurations_of_one_name_are_numbered() -> None:
     runs = {f"run-{n}": run(width=width, fold=fold) for n, (width, fold) in enumerate([(8, 0), (8, 1), (9, 0), (9, 1)])}
 
-    assert [one.name for one in configurations(runs)] == ["run (1)", "run (2)"]
+    assert [configuration.name for configuration in group_runs(runs)] == ["run (1)", "run (2)"]
 
 
-def test_repeats_are_told_in_words() -> None:
+def test_repeats_are_described_in_words() -> None:
     runs = {"a": run(), "b": run(fold=2), "c": run(seed=7)}
 
-    assert configurations(runs)[0].repeats == "3 runs: folds 0, 2, seeds 0, 7"
-    assert configurations({"a": run()})[0].repeats == ""
-    assert isinstance(configurations(runs)[0], Configuration)
-    assert asdict(configurations(runs)[0].first.config)["fold"] == 0
+    assert group_runs(runs)[0].repeats == "3 runs: folds 0, 2, seeds 0, 7"
+    assert group_runs({"a": run()})[0].repeats == ""
+    assert isinstance(group_runs(runs)[0], Configuration)
+    assert asdict(group_runs(runs)[0].first.config)["fold"] == 0
 
 
 def test_runs_are_named_after_as_many_folders_as_it_takes() -> None:
@@ -94,13 +97,21 @@ def test_runs_are_named_after_as_many_folders_as_it_takes() -> None:
 
 
 @pytest.mark.parametrize(("baseline", "against"), [("a", "a"), ("d", "d"), ("b", "a")])
-def test_guided_configurations_are_held_against_the_baseline_or_the_first_without_guidance(
+def test_guided_configurations_are_compared_with_the_baseline_or_the_first_without_guidance(
     baseline: str, against: str
 ) -> None:
     runs = {"a": run(fusion="none"), "b": run(), "c": run(width=8), "d": run(fusion="none", width=8)}
 
-    assert unguided_beside(configurations(runs), baseline) == {"b": against, "c": against}
+    assert unguided_references(group_runs(runs), baseline) == {"b": against, "c": against}
 
 
-def test_without_an_unguided_configuration_nothing_is_held_against_it() -> None:
-    assert unguided_beside(configurations({"a": run(), "b": run(width=8)}), "a") == {}
+def test_without_an_unguided_configuration_nothing_is_compared_with_it() -> None:
+    assert unguided_references(group_runs({"a": run(), "b": run(width=8)}), "a") == {}
+
+
+def test_a_folder_is_named_after_up_to_three_configurations() -> None:
+    runs = {f"a/run {width}": run(width=width) for width in (8, 16, 24, 32)}
+    configurations = group_runs(runs)
+
+    assert joint_name(configurations[:2]) == "a-run-8-vs-a-run-16"
+    assert joint_name(configurations) == "a-run-8-and-3-others"

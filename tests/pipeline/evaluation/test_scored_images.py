@@ -54,7 +54,7 @@ def store(source: Path, tmp_path: Path) -> Store:
 
 
 def predicted(store: Store, name: str) -> Prediction:
-    """What a network says that has learned the truth of the prepared image by heart."""
+    """The prediction of a network that knows the truth of the prepared image."""
     (sample,) = store.read_samples([store.row_of(name)])
     return Prediction(sample, (sample.instances > 0).astype(np.float32))
 
@@ -76,28 +76,28 @@ def test_the_truth_is_the_sources_own_and_the_probability_lies_on_it(name: str, 
     assert not (found & ~binary_dilation(true, np.ones((3, 3)))).any()
 
 
-def test_the_prepared_grid_has_no_padding_and_nothing_that_is_said_of_it(store: Store) -> None:
-    said = predicted(store, "wide")
-    said.probability[160:] = 1
+def test_the_prepared_grid_has_no_padding_and_no_prediction_for_it(store: Store) -> None:
+    prediction = predicted(store, "wide")
+    prediction.probability[160:] = 1
 
-    case = prepared_grid(said)
+    scored = prepared_grid(prediction)
 
-    assert case.image.shape == (160, 256, 3)
-    assert case.instances.shape == case.ignore.shape == case.probability.shape == (160, 256)
-    assert not case.ignore.any()
-    assert case.diagonal_px == pytest.approx(hypot(160, 256))
-    assert case.scale == 1
-    assert score_image(case, InstanceRule(min_area_px=0)).n_predicted == 3
+    assert scored.image.shape == (160, 256, 3)
+    assert scored.instances.shape == scored.ignore.shape == scored.probability.shape == (160, 256)
+    assert not scored.ignore.any()
+    assert scored.diagonal_px == pytest.approx(hypot(160, 256))
+    assert scored.scale == 1
+    assert score_image(scored, InstanceRule(min_area_px=0)).n_predicted == 3
 
 
 @pytest.mark.parametrize("name", ["square", "wide"])
 def test_the_distance_comes_to_either_grid_with_the_probability(name: str, store: Store) -> None:
-    said = predicted(store, name)
-    h, w = said.content[0].stop, said.content[1].stop
+    prediction = predicted(store, name)
+    h, w = prediction.content[0].stop, prediction.content[1].stop
     ramp = np.add.outer(np.arange(256), 2 * np.arange(256)).astype(np.float32) / 1000 - 0.1
-    said = replace(said, distance=ramp)
+    prediction = replace(prediction, distance=ramp)
 
-    prepared, native = prepared_grid(said), native_grid(store, (name,), None)(said)
+    prepared, native = prepared_grid(prediction), native_grid(store, (name,), None)(prediction)
 
     np.testing.assert_array_equal(prepared.distance, ramp[:h, :w])
     assert native.distance is not None
@@ -130,7 +130,9 @@ def test_a_mask_that_was_redrawn_is_refused(store: Store, source: Path) -> None:
         grid(predicted(store, "wide"))
 
 
-def test_a_source_that_has_moved_is_found_where_it_is_said_to_be(store: Store, source: Path, tmp_path: Path) -> None:
+def test_a_source_that_has_moved_is_read_from_the_folder_that_is_given(
+    store: Store, source: Path, tmp_path: Path
+) -> None:
     moved = source.rename(tmp_path / "moved")
 
     with pytest.raises(ConfigError, match=r"No folder is known .*--source"):

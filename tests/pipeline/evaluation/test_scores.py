@@ -93,7 +93,7 @@ def test_a_distance_that_is_not_finite_is_refused_too() -> None:
         score_image(prepared_grid(Prediction(sample, noisy(sample), distance)), RULE)
 
 
-def test_nuclei_are_told_apart_by_the_distance_and_pixels_are_not() -> None:
+def test_the_distance_separates_nuclei_and_does_not_change_pixels() -> None:
     y, x = np.mgrid[:SIDE, :SIDE] - 13.5
     halves = np.where((y / 6) ** 2 + (x / 11) ** 2 < 1, np.where(x < 0, 1, 2), 0).astype(np.int32)
     sample = replace(discs_row(1), instances=halves)
@@ -108,12 +108,12 @@ def test_nuclei_are_told_apart_by_the_distance_and_pixels_are_not() -> None:
 
 
 @pytest.mark.parametrize("n_discs", [0, 3])
-def test_finding_nothing_is_derived_as_an_empty_prediction_is_scored(n_discs: int) -> None:
+def test_the_derived_scores_of_an_empty_prediction_are_those_of_scoring_one(n_discs: int) -> None:
     sample = discs_row(1, n_discs=n_discs)
     empty = score(sample, np.zeros((SIDE, SIDE), np.float32))
     some = RunScores("run", (score(sample, noisy(sample)),))
 
-    assert some.finding_nothing().images == (empty,)
+    assert some.all_background().images == (empty,)
 
 
 def test_every_metric_has_an_interval_around_it() -> None:
@@ -129,7 +129,7 @@ def test_every_metric_has_an_interval_around_it() -> None:
 def test_the_pooled_dice_counts_all_pixels_together() -> None:
     run = scored("run")
     counts = [image.counts for image in run.images]
-    tp, fp, fn = (sum(getattr(one, name) for one in counts) for name in ("tp", "fp", "fn"))
+    tp, fp, fn = (sum(getattr(image, name) for image in counts) for name in ("tp", "fp", "fn"))
     intervals = run.intervals(DRAWS)
 
     assert intervals["dice_pooled"].value == pytest.approx(2 * tp / (2 * tp + fp + fn))
@@ -146,7 +146,7 @@ def test_a_comparison_is_the_run_minus_the_baseline() -> None:
     difference = compare(bad, good, DRAWS).differences["dice"]
 
     assert difference.difference.value == pytest.approx(
-        np.mean([good.values("dice")[one] - bad.values("dice")[one] for one in good.values("dice")])
+        np.mean([good.values("dice")[image_id] - bad.values("dice")[image_id] for image_id in good.values("dice")])
     )
     assert difference.difference.value > 0
     assert difference.n_better == 6
@@ -194,7 +194,7 @@ def test_every_nucleus_of_a_perfect_map_is_found_whatever_its_size() -> None:
     bins = run.recall_by_size(DRAWS)
 
     assert sum(size.n_nuclei for size in bins) == run.images[0].n_true
-    assert {size.recall.value for size in run.finding_nothing().recall_by_size(DRAWS)} == {0}
+    assert {size.recall.value for size in run.all_background().recall_by_size(DRAWS)} == {0}
 
 
 def test_one_empty_mask_counts_the_diagonal_and_is_counted() -> None:
@@ -207,11 +207,11 @@ def test_one_empty_mask_counts_the_diagonal_and_is_counted() -> None:
     found = RunScores("other", (score(empty, nothing), score(full, (full.instances > 0).astype(np.float32))))
     both = averaged("both", [run, found])
     assert (both.n_one_empty, len(both.predictions)) == (1, 4)
-    assert both.finding_nothing().n_one_empty == 1
+    assert both.all_background().n_one_empty == 1
 
 
 def test_the_rule_grows_with_the_grid() -> None:
-    """What is told apart on the grid of the training is told apart on one of four times as many pixels a side."""
+    """Nuclei that are separated on the grid of the training are also separated on a grid four times as fine."""
     sample = discs_row(3, n_discs=4)
     rule = InstanceRule(min_area_px=6, min_distance_px=2)
     small = prepared_grid(Prediction(sample, (sample.instances > 0).astype(np.float32)))
@@ -233,8 +233,8 @@ def test_repeats_are_averaged_image_by_image() -> None:
 
     both = averaged("both", [first, second])
 
-    for one, value in both.values("aji").items():
-        assert value == pytest.approx((first.values("aji")[one] + second.values("aji")[one]) / 2)
+    for image_id, value in both.values("aji").items():
+        assert value == pytest.approx((first.values("aji")[image_id] + second.values("aji")[image_id]) / 2)
     assert both.images[0].n_predicted == (first.images[0].n_predicted + second.images[0].n_predicted) / 2
     shares = (first.images[0].nuclei.found + second.images[0].nuclei.found) / 2
     np.testing.assert_array_equal(both.images[0].nuclei.found, shares)
@@ -242,7 +242,7 @@ def test_repeats_are_averaged_image_by_image() -> None:
 
 
 def test_scores_of_all_pixels_are_those_of_the_repeats_averaged() -> None:
-    """Adding bins up would let one run's overconfidence make good the other's underconfidence."""
+    """Summed bins would let the overconfidence of one run cancel the underconfidence of the other."""
     rows = [discs_row(n) for n in range(6)]
     sure = RunScores("s0", tuple(score(row, noisy(row, 0.1) ** 0.5) for row in rows))
     unsure = RunScores("s1", tuple(score(row, noisy(row, 0.1) * 0.6) for row in rows))
@@ -251,9 +251,9 @@ def test_scores_of_all_pixels_are_those_of_the_repeats_averaged() -> None:
 
     for metric in ("ece", "dice_pooled", "iou_pooled"):
         alone = [run.intervals(DRAWS)[metric] for run in (sure, unsure)]
-        assert both[metric].value == pytest.approx(np.mean([one.value for one in alone]))
+        assert both[metric].value == pytest.approx(np.mean([interval.value for interval in alone]))
         assert both[metric].low is not None
-        assert min(one.low or 0 for one in alone) <= both[metric].low <= both[metric].value
+        assert min(interval.low or 0 for interval in alone) <= both[metric].low <= both[metric].value
 
 
 def test_an_image_counts_alike_however_often_it_was_predicted() -> None:
@@ -267,7 +267,7 @@ def test_an_image_counts_alike_however_often_it_was_predicted() -> None:
 
 
 def test_every_metric_is_what_its_own_interval_gives() -> None:
-    """One drawing for all of them, against one for each."""
+    """One resampling for all of them against one for each."""
     run = scored("run", groups=3)
     groups = list(run.groups.values())
     run_all = run.intervals(DRAWS)
@@ -284,7 +284,7 @@ def test_folds_are_put_together_to_one_set_of_images() -> None:
     assert averaged("run", parts).images == whole.images
 
 
-def test_less_is_better_where_a_distance_or_an_error_is_compared() -> None:
+def test_lower_is_better_for_distances_and_errors() -> None:
     good, bad = scored("good", noise=0.05), scored("bad", noise=0.6)
     differences = compare(bad, good, DRAWS).differences
 

@@ -10,11 +10,10 @@ from nucseg.errors import ConfigError
 from nucseg_cache import Store, StoreNotFound
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.evaluation import test_sets
-from nucseg_pipeline.evaluation import test_sets as exams
-from nucseg_pipeline.evaluation.experiments import configurations
+from nucseg_pipeline.evaluation.experiments import group_runs
 from nucseg_pipeline.evaluation.test_sets import (
     ALL_IMAGES,
-    BY_CHANCE,
+    RANDOM,
     choose_images,
     external_test_set,
     own_test_set,
@@ -27,12 +26,12 @@ IDS = {"home": [f"h{n}" for n in range(10)], "away": [f"a{n}" for n in range(6)]
 def store(dataset: str, side_px: str = "256", digests: dict[str, bytes] | None = None) -> Store:
     table = [
         SimpleNamespace(
-            id=one,
-            group=f"{one[0]}{int(one[1]) // 2}",
-            present=one != "a5",
-            image_digest=(digests or {}).get(one, one.encode()),
+            id=image_id,
+            group=f"{image_id[0]}{int(image_id[1]) // 2}",
+            present=image_id != "a5",
+            image_digest=(digests or {}).get(image_id, image_id.encode()),
         )
-        for one in IDS[dataset]
+        for image_id in IDS[dataset]
     ]
     drawn = SimpleNamespace(
         dataset=dataset, location=f"/cache/{dataset}.zarr", preparation={"side_px": side_px}, table=table, notes=()
@@ -41,8 +40,8 @@ def store(dataset: str, side_px: str = "256", digests: dict[str, bytes] | None =
 
 
 def run(test: Sequence[str] = ("h0", "h1"), dataset: str = "home", **wanted: Any) -> Run:
-    train = tuple(one for one in IDS[dataset] if one not in test)
-    made = SimpleNamespace(
+    train = tuple(image_id for image_id in IDS[dataset] if image_id not in test)
+    drawn = SimpleNamespace(
         config=TrainConfig(dataset=dataset, cache="/cache", **wanted),
         store=store(dataset),
         split=SimpleNamespace(
@@ -51,15 +50,15 @@ def run(test: Sequence[str] = ("h0", "h1"), dataset: str = "home", **wanted: Any
         inputs=SimpleNamespace(
             embedding={},
             preparation={"side_px": "256"},
-            samples={one: (one.encode().hex(), "") for one in IDS[dataset]},
+            samples={image_id: (image_id.encode().hex(), "") for image_id in IDS[dataset]},
         ),
     )
-    return cast(Run, made)
+    return cast(Run, drawn)
 
 
-def examined(dataset: str | None, runs: dict[str, Run], cache: str | None = None) -> test_sets.TestSet:
-    entrants = configurations(runs)
-    return own_test_set(entrants) if dataset is None else external_test_set(dataset, entrants, cache)
+def build(dataset: str | None, runs: dict[str, Run], cache: str | None = None) -> test_sets.TestSet:
+    configurations = group_runs(runs)
+    return external_test_set(dataset, configurations, cache) if dataset else own_test_set(configurations)
 
 
 @pytest.fixture(autouse=True)
@@ -72,46 +71,48 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> dict[str, Store]:
             raise StoreNotFound(f"nothing at {location}")
         return stores[location]
 
-    monkeypatch.setattr(exams, "Store", SimpleNamespace(open=find))
+    monkeypatch.setattr(test_sets, "Store", SimpleNamespace(open=find))
     return stores
 
 
 def test_a_run_is_scored_on_its_own_test_part() -> None:
-    exam = examined(None, {"a": run(), "b": run(width=8)})
+    test_set = build(None, {"a": run(), "b": run(width=8)})
 
-    assert exam.ids == {"a": ("h0", "h1"), "b": ("h0", "h1")}
-    assert (exam.protocol, exam.notes) == ("official", ("leaks",))
+    assert test_set.ids == {"a": ("h0", "h1"), "b": ("h0", "h1")}
+    assert (test_set.protocol, test_set.notes) == ("official", ("leaks",))
 
 
 def test_configurations_with_different_test_images_are_not_compared() -> None:
     with pytest.raises(ConfigError, match="1 images are in both, 1 only in a, 1 only in b"):
-        examined(None, {"a": run(), "b": run(("h1", "h2"), width=8)})
+        build(None, {"a": run(), "b": run(("h1", "h2"), width=8)})
 
 
 def test_folds_are_put_together_before_configurations_are_compared() -> None:
     folds = {"x-f0": run(), "x-f1": run(("h2", "h3"), fold=1), "y-f1": run(("h2", "h3"), fold=1, width=8)}
 
     with pytest.raises(ConfigError, match="2 images are in both, 2 only in x, 0 only in y-f1"):
-        examined(None, folds)
-    exam = examined(None, {**folds, "y-f0": run(width=8)})
-    assert exam.ids["x-f1"] == ("h2", "h3")
-    assert exam.all_ids == ("h0", "h1", "h2", "h3")
+        build(None, folds)
+    test_set = build(None, {**folds, "y-f0": run(width=8)})
+    assert test_set.ids["x-f1"] == ("h2", "h3")
+    assert test_set.all_ids == ("h0", "h1", "h2", "h3")
 
 
 def test_the_same_images_divided_in_another_way_are_not_compared() -> None:
-    one = {"x-f0": run(("h0", "h1")), "x-f1": run(("h2", "h3"), fold=1)}
+    first = {"x-f0": run(("h0", "h1")), "x-f1": run(("h2", "h3"), fold=1)}
     other = {"y-f0": run(("h0", "h2"), width=8), "y-f1": run(("h1", "h3"), fold=1, width=8)}
 
-    with pytest.raises(ConfigError, match=r"x \(protocol official fold 0, official fold 1\) and y .* other parts"):
-        examined(None, one | other)
+    with pytest.raises(
+        ConfigError, match=r"x \(protocol official fold 0, official fold 1\) and y .* split them differently"
+    ):
+        build(None, first | other)
 
 
 def test_images_of_another_size_are_not_compared() -> None:
     small = run(width=8)
     small.inputs.preparation["side_px"] = "64"  # type: ignore[index]
 
-    with pytest.raises(ConfigError, match="a sees images of 256 px and b of 64 px"):
-        examined(None, {"a": run(), "b": small})
+    with pytest.raises(ConfigError, match="a was trained on images of 256 px and b on images of 64 px"):
+        build(None, {"a": run(), "b": small})
 
 
 def test_one_data_set_prepared_in_two_ways_is_one_data_set() -> None:
@@ -119,62 +120,62 @@ def test_one_data_set_prepared_in_two_ways_is_one_data_set() -> None:
     other = run(width=8)
     other.store.dataset = "home@macenko"  # type: ignore[misc]
 
-    exam = examined(None, {"a": run(), "b": other})
+    test_set = build(None, {"a": run(), "b": other})
 
-    assert exam.ids == {"a": ("h0", "h1"), "b": ("h0", "h1")}
-    assert exam.store_for(other) is other.store
+    assert test_set.ids == {"a": ("h0", "h1"), "b": ("h0", "h1")}
+    assert test_set.store_for(other) is other.store
 
 
-def test_runs_of_different_data_sets_are_asked_which_to_score_on() -> None:
-    with pytest.raises(ConfigError, match=r"no test part in common.*--dataset home --dataset away"):
-        examined(None, {"a": run(), "b": run(("a0",), dataset="away")})
+def test_runs_of_different_data_sets_need_a_data_set_to_score_on() -> None:
+    with pytest.raises(ConfigError, match=r"no test images in common.*--dataset home --dataset away"):
+        build(None, {"a": run(), "b": run(("a0",), dataset="away")})
 
 
 def test_across_domains_every_present_image_is_scored() -> None:
-    exam = examined("away", {"a": run(), "b": run(width=8)})
+    test_set = build("away", {"a": run(), "b": run(width=8)})
 
-    assert exam.ids == dict.fromkeys("ab", ("a0", "a1", "a2", "a3", "a4"))
-    assert exam.protocol == ALL_IMAGES
-    assert exam.store.dataset == "away"
-    assert "a, b: trained on home, not on away" in exam.notes[0]
+    assert test_set.ids == dict.fromkeys("ab", ("a0", "a1", "a2", "a3", "a4"))
+    assert test_set.protocol == ALL_IMAGES
+    assert test_set.store.dataset == "away"
+    assert "a, b: trained on home, not on away" in test_set.notes[0]
 
 
-def test_beside_a_run_that_was_trained_there_others_take_its_test_part() -> None:
-    exam = examined("away", {"a": run(), "b": run(("a0", "a1"), dataset="away")})
+def test_other_runs_take_the_test_part_of_a_run_that_was_trained_on_the_data_set() -> None:
+    test_set = build("away", {"a": run(), "b": run(("a0", "a1"), dataset="away")})
 
-    assert exam.ids == {"a": ("a0", "a1"), "b": ("a0", "a1")}
-    assert exam.protocol == "official"
-    assert exam.notes[0] == "leaks"
+    assert test_set.ids == {"a": ("a0", "a1"), "b": ("a0", "a1")}
+    assert test_set.protocol == "official"
+    assert test_set.notes[0] == "leaks"
 
 
 def test_on_the_home_data_set_the_test_part_is_taken_even_if_it_is_named() -> None:
-    assert examined("home", {"a": run()}).ids == {"a": ("h0", "h1")}
+    assert build("home", {"a": run()}).ids == {"a": ("h0", "h1")}
 
 
-def test_a_file_that_was_learned_from_is_left_out_under_any_name(opened: dict[str, Store]) -> None:
-    # a1 is a copy of a training image; a2 of one of the test part, which nothing was learned from
+def test_a_training_file_is_left_out_under_any_name(opened: dict[str, Store]) -> None:
+    # a1 is a copy of a training image; a2 of a test image, which no run was trained on
     opened["/cache/away.zarr"] = store("away", digests={"a1": b"h5", "a2": b"h0"})
 
-    exam = examined("away", {"a": run()})
+    test_set = build("away", {"a": run()})
 
-    assert exam.ids["a"] == ("a0", "a2", "a3", "a4")
-    assert "1 images were left out" in exam.notes[1]
-    assert "a1" in exam.notes[1]
-    assert "1 of the 4 images that are left come from a group" in exam.notes[2]  # a0, beside a1 on its slide
+    assert test_set.ids["a"] == ("a0", "a2", "a3", "a4")
+    assert "1 images were left out" in test_set.notes[1]
+    assert "a1" in test_set.notes[1]
+    assert "1 of the remaining 4 images share a group" in test_set.notes[2]  # a0 is of the same slide as a1
 
 
 def test_nothing_left_to_score_on_is_an_error(opened: dict[str, Store]) -> None:
     opened["/cache/away.zarr"] = store("away", digests=dict.fromkeys(IDS["away"], b"h5"))
 
-    with pytest.raises(ConfigError, match=r"All 5 images .* were seen in training"):
-        examined("away", {"a": run()})
+    with pytest.raises(ConfigError, match=r"All 5 images .* were used for training"):
+        build("away", {"a": run()})
 
 
 def test_a_data_set_that_is_not_in_the_cache_comes_with_the_way_to_make_it() -> None:
     with pytest.raises(ConfigError, match=r"/cache/conic\.zarr.*nucseg embed --dataset conic .*--encoder vit_b"):
-        examined("conic", {"a": run()})
+        build("conic", {"a": run()})
     with pytest.raises(ConfigError, match=r"/moved/away\.zarr"):
-        examined("away", {"a": run()}, cache="/moved")
+        build("away", {"a": run()}, cache="/moved")
 
 
 def test_a_data_set_is_found_in_the_cache_of_any_run_and_in_the_default_one(
@@ -183,17 +184,17 @@ def test_a_data_set_is_found_in_the_cache_of_any_run_and_in_the_default_one(
     monkeypatch.setenv("NUCSEG_CACHE", "/default")
     opened["/default/away.zarr"] = opened.pop("/cache/away.zarr")
 
-    assert examined("away", {"a": run()}).all_ids == ("a0", "a1", "a2", "a3", "a4")
+    assert build("away", {"a": run()}).all_ids == ("a0", "a1", "a2", "a3", "a4")
     del opened["/default/away.zarr"]
     with pytest.raises(ConfigError, match=r"/cache/away\.zarr or /default/away\.zarr"):
-        examined("away", {"a": run()})
+        build("away", {"a": run()})
 
 
 def test_images_prepared_in_another_way_are_refused(opened: dict[str, Store]) -> None:
     opened["/cache/away.zarr"] = store("away", side_px="512")
 
     with pytest.raises(ConfigError, match=r"a was trained on images prepared as .*256.*512"):
-        examined("away", {"a": run()})
+        build("away", {"a": run()})
 
 
 DICE = {f"i{n}": n / 10 for n in range(7)}
@@ -208,7 +209,7 @@ def test_gain_and_loss_are_chosen_after_the_ranks_and_an_image_may_have_two_reas
         "i6": "best",
         "i5": "largest loss",
     }
-    assert list(choose_images(DICE, 7, 0, gains).values()).count(BY_CHANCE) == 3
+    assert list(choose_images(DICE, 7, 0, gains).values()).count(RANDOM) == 3
 
 
 def test_where_nothing_is_gained_or_lost_no_image_is_chosen_for_it() -> None:

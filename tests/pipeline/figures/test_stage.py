@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,11 +14,10 @@ from typer.testing import CliRunner
 from nucseg.errors import ConfigError
 from nucseg_cache import Key, Store
 from nucseg_pipeline.cli import app
-from nucseg_pipeline.config import FiguresConfig, TrainConfig
-from nucseg_pipeline.figures.panels import Atlas, _short_names
+from nucseg_pipeline.config import FiguresConfig
+from nucseg_pipeline.figures.panels import ImageFigures, short_names
 from nucseg_pipeline.figures.stage import FiguresResult, figures
 from nucseg_pipeline.runs.run import Run
-from nucseg_pipeline.train.stage import train
 
 WIDTH_PX = 1440
 """4.8 inches at 300 dots an inch."""
@@ -27,52 +25,36 @@ WIDTH_PX = 1440
 Draw = Callable[..., FiguresResult]
 
 
-@pytest.fixture(scope="module")
-def place(pristine_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A guided run, an unguided one and its repeat on another fold, and their cache; not to be changed."""
-    place = tmp_path_factory.mktemp("place")
-    shutil.copytree(pristine_cache, place / "cache")
-    first = TrainConfig(
-        dataset="synthetic", cache=str(place / "cache"), encoder="random", width=2, epochs=1, batch_size=4,
-        learning_rate=3e-3, device="cpu", threads=1, run=place / "guided",
-    )  # fmt: skip
-    train(first)
-    plain = replace(first, fusion="none", run=place / "plain-f0")
-    train(plain)
-    train(replace(plain, fold=1, run=place / "plain-f1"))
-    return place
-
-
 @pytest.fixture
-def draw(place: Path, tmp_path: Path) -> Draw:
+def draw(trained: Path, tmp_path: Path) -> Draw:
     def run(*runs: str, **wanted: object) -> FiguresResult:
         given = {"out": tmp_path / "figures", "device": "cpu", "n_images": 1, **wanted}
-        return figures(FiguresConfig(runs=tuple(place / name for name in runs), **given))
+        return figures(FiguresConfig(runs=tuple(trained / name for name in runs), **given))
 
     return run
 
 
 @pytest.fixture(scope="module")
-def drawn(place: Path, tmp_path_factory: pytest.TempPathFactory) -> FiguresResult:
+def drawn(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> FiguresResult:
     """The figures of two runs, for tests that only look at them."""
     out = tmp_path_factory.mktemp("drawn") / "figures"
-    return figures(FiguresConfig(runs=(place / "guided", place / "plain-f0"), out=out, device="cpu", n_images=2))
+    return figures(FiguresConfig(runs=(trained / "guided", trained / "plain-f0"), out=out, device="cpu", n_images=2))
 
 
 def by_dice(run: Run) -> list[str]:
-    """The test images from the worst to the best foreground Dice, reckoned by scikit-learn."""
+    """The test images from the worst to the best foreground Dice, computed by scikit-learn."""
     dice = {}
     for prediction in run.predict(run.split.test, device="cpu"):
         counted = ~prediction.sample.ignore
         found = prediction.probability[counted] >= run.rule.threshold
         true = prediction.sample.instances[counted] > 0
         dice[prediction.sample.id] = f1_score(true, found, zero_division=1.0)
-    return sorted(dice, key=lambda one: (dice[one], one))
+    return sorted(dice, key=lambda image_id: (dice[image_id], image_id))
 
 
-def test_two_runs_make_levels_each_encoders_overlays_violins_and_an_index(drawn: FiguresResult, place: Path) -> None:
-    ranked = by_dice(Run.open(place / "guided"))
-    median, worst = (one.replace(" [", "-").rstrip("]") for one in (ranked[len(ranked) // 2], ranked[0]))
+def test_two_runs_make_levels_each_encoders_overlays_violins_and_an_index(drawn: FiguresResult, trained: Path) -> None:
+    ranked = by_dice(Run.open(trained / "guided"))
+    median, worst = (image_id.replace(" [", "-").rstrip("]") for image_id in (ranked[len(ranked) // 2], ranked[0]))
 
     assert [file.name for file in drawn.files] == [
         *(f"encoders-{median}.png", f"levels-guided-{median}.png", f"levels-plain-f0-{median}.png"),
@@ -91,12 +73,15 @@ def test_every_figure_opens_at_the_width_of_a_page(drawn: FiguresResult) -> None
             assert pixels.shape[1] == WIDTH_PX
 
 
-def test_the_index_says_how_what_and_of_whom(drawn: FiguresResult, place: Path) -> None:
+def test_the_index_says_how_what_and_of_whom(drawn: FiguresResult, trained: Path) -> None:
     text = (drawn.folder / "README.md").read_text()
     guided = next(line for line in text.splitlines() if line.startswith("- **levels-guided"))
     plain = next(line for line in text.splitlines() if line.startswith("- **levels-plain"))
 
-    assert f"nucseg figures {place / 'guided'} {place / 'plain-f0'} --out {drawn.folder} --n-images 2" in text
+    assert (
+        f"nucseg figures {trained / 'guided'} {trained / 'plain-f0'} --n-images 2 --out {drawn.folder} --device cpu"
+        in text
+    )
     assert all(f"**{file.name}**" in text for file in drawn.files[:-1])
     assert "fusion xgfb, width 2, fold 0, seed 0, encoder: architecture random" in text
     assert "fusion none, width 2, fold 0, seed 0, encoder: none" in text
@@ -109,25 +94,25 @@ def test_the_index_says_how_what_and_of_whom(drawn: FiguresResult, place: Path) 
     assert "drawn for a test" in drawn.notes
 
 
-def test_named_images_are_shown_by_the_same_bytes_every_time(draw: Draw, place: Path) -> None:
-    one = Run.open(place / "guided").split.test[1]
-    first = draw("guided", images=(one,), format="svg")
+def test_named_images_are_shown_by_the_same_bytes_every_time(draw: Draw, trained: Path) -> None:
+    image_id = Run.open(trained / "guided").split.test[1]
+    first = draw("guided", images=(image_id,), format="svg")
     content = {file: file.read_bytes() for file in first.files}
 
-    again = draw("guided", images=(one,), format="svg")
+    again = draw("guided", images=(image_id,), format="svg")
 
-    stem = one.replace(" [", "-").rstrip("]")
+    stem = image_id.replace(" [", "-").rstrip("]")
     assert [file.name for file in first.files[:2]] == [f"encoders-{stem}.svg", f"levels-{stem}.svg"]
-    assert f"--image '{one}'" in first.files[-1].read_text()
+    assert f"--image '{image_id}'" in first.files[-1].read_text()
     assert {file: file.read_bytes() for file in again.files} == content
 
 
-def test_every_encoder_of_the_store_is_drawn_published_ones_in_order(draw: Draw, place: Path, tmp_path: Path) -> None:
-    shutil.copytree(place / "cache", tmp_path / "cache")
+def test_every_encoder_of_the_store_is_drawn_published_ones_in_order(draw: Draw, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "cache", tmp_path / "cache")
     store = Store.open(tmp_path / "cache" / "synthetic.zarr", mode="r+")
-    parts = Run.open(place / "plain-f0").split
+    parts = Run.open(trained / "plain-f0").split
     for name, ids in (("vit_h", parts.test), ("vit_b", parts.test), ("vit_l", parts.train[:1])):
-        rows = [store.row_of(one) for one in ids]
+        rows = [store.row_of(image_id) for image_id in ids]
         values = np.random.default_rng(0).normal(size=(len(rows), 256, 64, 64)).astype(np.float32)
         store.embeddings(Key({"architecture": name, "format": "f16"})).write(rows, values)
 
@@ -141,29 +126,29 @@ def test_every_encoder_of_the_store_is_drawn_published_ones_in_order(draw: Draw,
     assert "vit_l" not in caption
 
 
-def test_folds_are_one_column_and_the_command_tells_which_files_it_wrote(place: Path, tmp_path: Path) -> None:
-    runs = [place / "plain-f0", place / "plain-f1"]
+def test_folds_are_one_column_and_the_command_tells_which_files_it_wrote(trained: Path, tmp_path: Path) -> None:
+    runs = [trained / "plain-f0", trained / "plain-f1"]
     words = ["figures", *runs, "--n-images", 1, "--device", "cpu", "--out", tmp_path / "out"]
 
-    shown = CliRunner().invoke(app, [str(word) for word in words])
+    result = CliRunner().invoke(app, [str(word) for word in words])
 
-    assert shown.exit_code == 0, shown.output
+    assert result.exit_code == 0, result.output
     written = {file.name for file in (tmp_path / "out").iterdir()}
-    assert {line for line in shown.stdout.splitlines() if line.endswith((".png", ".md"))} == written
-    assert f"figures: {tmp_path / 'out'}" in shown.stdout
-    assert "note: drawn for a test" in " ".join(shown.stderr.split())
+    assert {line for line in result.stdout.splitlines() if line.endswith((".png", ".md"))} == written
+    assert f"figures: {tmp_path / 'out'}" in result.stdout
+    assert "note: drawn for a test" in " ".join(result.stderr.split())
     assert len([name for name in written if name.startswith("levels-")]) == 1
     text = (tmp_path / "out" / "README.md").read_text()
-    tested = {one for run in runs for one in Run.open(run).split.test}
+    tested = {image_id for run in runs for image_id in Run.open(run).split.test}
     assert f"Foreground Dice of each of {len(tested)} test images" in text
     assert "plain-f1 (of plain): trained on synthetic" in text
     assert "no embedding, concatenation or fusion" in text
 
 
 def test_images_whose_names_differ_in_special_letters_alone_have_files_of_their_own() -> None:
-    atlas = Atlas(SimpleNamespace(), (), SimpleNamespace(), dict.fromkeys(["a b", "a/b", "a-b", "//"], ""), {})
+    figures = ImageFigures(SimpleNamespace(), (), "cpu", dict.fromkeys(["a b", "a/b", "a-b", "//"], ""), {})
 
-    assert list(atlas._stems.values()) == ["a-b", "a-b-1", "a-b-2", "unnamed"]
+    assert list(figures.stems.values()) == ["a-b", "a-b-1", "a-b-2", "unnamed"]
 
 
 @pytest.mark.parametrize(
@@ -177,28 +162,40 @@ def test_images_whose_names_differ_in_special_letters_alone_have_files_of_their_
         ([{"architecture": "onnx", "weights": "901f2ffd16bf"}], ["onnx 901f2ffd"]),
     ],
 )
-def test_encoders_are_called_by_what_tells_them_apart(fields: list[dict[str, str]], names: list[str]) -> None:
-    assert _short_names([Key({"format": "f16", **one}) for one in fields]) == names
+def test_encoders_are_named_by_the_fields_that_differ(fields: list[dict[str, str]], names: list[str]) -> None:
+    assert short_names([Key({"format": "f16", **own}) for own in fields]) == names
 
 
 def test_encoders_that_differ_where_a_name_is_cut_have_names_of_their_own() -> None:
     keys = [Key({"format": "f16", "architecture": "onnx", "weights": f"901f2ffd{end}"}) for end in "ab"]
 
-    assert len(set(_short_names(keys))) == 2
+    assert len(set(short_names(keys))) == 2
 
 
-def test_an_unknown_image_is_refused_with_those_that_are_near(draw: Draw, place: Path, tmp_path: Path) -> None:
-    known = Run.open(place / "guided").split.test[0]
+def test_an_unknown_image_is_refused_with_those_that_are_near(draw: Draw, trained: Path, tmp_path: Path) -> None:
+    known = Run.open(trained / "guided").split.test[0]
 
     with pytest.raises(ConfigError, match=r"no image 'image \[99\]'") as refused:
         draw("guided", images=(known, "image [99]"))
-    assert any(repr(one) in str(refused.value) for one in Run.open(place / "guided").split.test)
+    assert any(repr(image_id) in str(refused.value) for image_id in Run.open(trained / "guided").split.test)
     assert not (tmp_path / "figures").exists()
 
 
-def test_an_image_that_a_run_was_fitted_to_is_refused(draw: Draw, place: Path) -> None:
+def test_an_image_that_a_run_was_fitted_to_is_refused(draw: Draw, trained: Path) -> None:
     with pytest.raises(ConfigError, match="training or validation part"):
-        draw("guided", images=(Run.open(place / "guided").split.train[0],))
+        draw("guided", images=(Run.open(trained / "guided").split.train[0],))
+
+
+def test_a_checkpoint_is_read_once_for_scores_levels_and_overlays(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "guided", tmp_path / "run")
+
+    def delete(done: int, total: int, what: str) -> None:
+        (tmp_path / "run" / "best.pt").unlink(missing_ok=True)
+
+    config = FiguresConfig(runs=(tmp_path / "run",), out=tmp_path / "figures", n_images=1, device="cpu")
+
+    assert len(figures(config, delete).files) == 5
+    assert not (tmp_path / "run" / "best.pt").exists()
 
 
 def test_a_folder_without_a_run_is_refused(draw: Draw) -> None:

@@ -27,7 +27,7 @@ def test_ids_of_two_drawings_are_told_apart_and_every_reference_is_met() -> None
     for text, own in zip((first, second), ids, strict=True):
         used = re.findall(r'href="#(.*?)"|url\(#(.*?)\)', text)
         assert used
-        assert {one or other for one, other in used} <= set(own)
+        assert {href or url for href, url in used} <= set(own)
 
 
 def test_names_in_a_drawing_are_shapes_and_no_elements() -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +21,6 @@ from nucseg_pipeline.loading.dataset import EmbeddingDataset
 from nucseg_pipeline.modelling.inference import Prediction
 from nucseg_pipeline.report import stage
 from nucseg_pipeline.report.stage import report
-from nucseg_pipeline.train.stage import train
 from tests.pipeline.conftest import SIDE_PX, drawn_embedding, drawn_row
 
 N_AWAY = 4
@@ -40,70 +39,74 @@ def add_store(cache: Path, name: str, *, key: Key | None = None) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(pristine_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A guided and an unguided run on `synthetic`, and two more stores in the same cache: one embedded, one not."""
-    place = tmp_path_factory.mktemp("domains")
-    shutil.copytree(pristine_cache, place / "cache")
-    (key,) = Store.open(place / "cache" / "synthetic.zarr").keys()
-    add_store(place / "cache", "away", key=key)
-    add_store(place / "cache", "bare")
-    for name, fusion in {"guided": "xgfb", "unguided": "none"}.items():
-        train(
-            TrainConfig(
-                dataset="synthetic", cache=str(place / "cache"), encoder="random", width=2, epochs=1, batch_size=4,
-                learning_rate=3e-3, device="cpu", threads=1, fusion=fusion, run=place / name,
-            )
-        )  # fmt: skip
-    return place
+def cache(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache that runs were trained from, and two more stores: one embedded, one not."""
+    cache = tmp_path_factory.mktemp("domains")
+    shutil.copytree(trained / "cache", cache, dirs_exist_ok=True)
+    (key,) = Store.open(cache / "synthetic.zarr").keys()
+    add_store(cache, "away", key=key)
+    add_store(cache, "bare")
+    return cache
 
 
-def test_a_run_is_scored_on_every_image_of_a_data_set_that_it_never_saw(place: Path, tmp_path: Path) -> None:
-    config = ReportConfig(
-        runs=(place / "guided", place / "unguided"), datasets=("away",), out=tmp_path, n_overlays=1, n_resamples=50
-    )
-    (found,) = report(config).findings
+@pytest.fixture
+def configure(trained: Path, cache: Path, tmp_path: Path) -> Callable[..., ReportConfig]:
+    """Configures a report on trained runs, given by name."""
+
+    def configure(*names: str, **wanted: object) -> ReportConfig:
+        runs = tuple(trained / name for name in names)
+        given = {"out": tmp_path / "report", "n_overlays": 0, "n_resamples": 50, "cache": str(cache)}
+        return ReportConfig(runs=runs, **{**given, **wanted})
+
+    return configure
+
+
+def test_a_run_is_scored_on_every_image_of_a_data_set_that_it_never_saw(configure: Callable[..., ReportConfig]) -> None:
+    (found,) = report(configure("guided", "plain-f0", datasets=("away",), n_overlays=1)).summaries
 
     assert (found.dataset, found.protocol, found.n_images) == ("away", "all images in the store", N_AWAY)
     assert {stratum.name for stratum in found.strata} == {"another organ"}
     assert "trained on synthetic, not on away" in found.notes[0]
-    assert [one.trained_on for one in found.configurations] == ["synthetic", "synthetic"]
+    assert [configuration.trained_on for configuration in found.configurations] == ["synthetic", "synthetic"]
     assert "--dataset away" in found.command
 
 
-def test_an_unguided_run_needs_no_embeddings_and_a_guided_one_says_which_it_needs(place: Path, tmp_path: Path) -> None:
-    alone = ReportConfig(runs=(place / "unguided",), datasets=("bare",), out=tmp_path, n_overlays=0, n_resamples=50)
-    assert report(alone).findings[0].n_images == N_AWAY
+def test_an_unguided_run_needs_no_embeddings_and_a_guided_one_says_which_it_needs(
+    configure: Callable[..., ReportConfig], tmp_path: Path
+) -> None:
+    assert report(configure("plain-f0", datasets=("bare",))).summaries[0].n_images == N_AWAY
 
-    both = replace(alone, runs=(place / "unguided", place / "guided"), out=tmp_path / "both")
+    both = configure("plain-f0", "guided", datasets=("bare",), out=tmp_path / "both")
     with pytest.raises(EmbeddingNotFound, match=r"bare\.zarr has no embeddings yet, asked for .*random"):
         report(both, lambda *_: pytest.fail("predicted before everything needed was there"))
     assert not (tmp_path / "both").exists()
 
 
-def test_the_command_prints_the_matrix_and_names_the_page(place: Path, tmp_path: Path) -> None:
-    arguments = [str(place / "guided"), "--dataset", "synthetic", "--dataset", "away", "--out", str(tmp_path / "m")]
-    shown = CliRunner().invoke(app, ["report", *arguments], env={"COLUMNS": "160"})
+def test_the_command_prints_the_matrix_and_names_the_page(trained: Path, cache: Path, tmp_path: Path) -> None:
+    options = ["--dataset", "synthetic", "--dataset", "away", "--out", str(tmp_path / "m"), "--cache", str(cache)]
+    arguments = ["report", str(trained / "guided"), *options, "--device", "cpu"]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "160"})
 
-    assert shown.exit_code == 0, shown.output
+    assert result.exit_code == 0, result.output
     summary = json.loads((tmp_path / "m" / "summary.json").read_text())
     own, across = (summary["matrix"]["guided"][name]["dice"]["value"] for name in ("synthetic", "away"))
-    row = next(line for line in shown.stdout.splitlines() if line.split()[1:2] == ["guided"])
+    row = next(line for line in result.stdout.splitlines() if line.split()[1:2] == ["guided"])
     assert f"{own:.3f}" in row
     assert f"{across:.3f}" in row
     assert row.count("*") == 1
-    assert shown.stdout.rstrip().endswith(str(tmp_path / "m" / "report.html"))
+    assert result.stdout.rstrip().endswith(str(tmp_path / "m" / "report.html"))
     assert (tmp_path / "m" / "away" / "report.html").is_file()
 
 
-def test_a_grid_that_is_unknown_ends_in_one_message(place: Path) -> None:
-    shown = CliRunner().invoke(app, ["report", str(place / "guided"), "--grid", "512"])
+def test_a_grid_that_is_unknown_ends_in_one_message() -> None:
+    result = CliRunner().invoke(app, ["report", "runs/guided", "--grid", "512"])
 
-    assert shown.exit_code == 1
-    assert "grid must be 256 or native, got '512'" in " ".join(shown.stderr.split())
+    assert result.exit_code == 1
+    assert "grid must be 256 or native, got '512'" in " ".join(result.stderr.split())
 
 
-class Finder:
-    """Stands for a run on a store of real images whose network finds nothing."""
+class EmptyRun:
+    """A run on a store of real images whose network finds nothing."""
 
     def __init__(self, store: Store) -> None:
         ids = tuple(info.id for info in store.table)
@@ -116,27 +119,27 @@ class Finder:
     def rows(self, ids: Sequence[str], *, store: object) -> EmbeddingDataset:
         return EmbeddingDataset(self.store, None, ids)
 
-    def predict(self, ids: Sequence[str], *, store: object) -> Iterator[Prediction]:
+    def predict(self, ids: Sequence[str], *, store: object, device: str) -> Iterator[Prediction]:
         for row in self.rows(ids, store=store):
             yield Prediction(row.sample, np.full((256, 256), 0.1, np.float32))
 
 
-def test_finding_nothing_on_the_real_images_scores_077_by_the_weighted_dice_and_0_by_the_headline(
+def test_an_empty_prediction_of_real_images_scores_0_by_dice_and_077_by_the_weighted_dice(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The figure that FACTS names, over all shared NuInsSeg images, as the report prints it."""
+    """Over all shared NuInsSeg images, as the report prints it."""
     dataset = open_dataset("nuinsseg", shared / "data" / "nuinsseg")
     store = Store.create(
         tmp_path / "nuinsseg.zarr", dataset="nuinsseg", source=dataset.source, preparation={"side_px": "256"}
     )
     with store.exclusive():
         sync_samples(store, dataset, dataset.entries, lambda *_: None)
-    monkeypatch.setattr(stage, "Run", SimpleNamespace(open=lambda path, cache: Finder(store)))
+    monkeypatch.setattr(stage, "Run", SimpleNamespace(open=lambda path, cache: EmptyRun(store)))
 
     result = report(ReportConfig(runs=(Path("nothing"),), out=tmp_path / "report", n_overlays=0, n_resamples=100))
 
-    assert result.findings[0].n_images == 124
-    for metrics in (result.findings[0].all_background, result.findings[0].configurations[0].metrics):
+    assert result.summaries[0].n_images == 124
+    for metrics in (result.summaries[0].all_background, result.summaries[0].configurations[0].metrics):
         assert metrics["dice"].value == 0
         assert metrics["dice_weighted"].value == pytest.approx(0.77, abs=0.01)
     assert f"scores {metrics['dice_weighted'].value:.3f} on these images" in " ".join(result.page.read_text().split())

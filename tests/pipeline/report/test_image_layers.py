@@ -10,7 +10,7 @@ from PIL import Image
 
 from nucseg.figures import EXTRA, HARMED, HELPED, IGNORED, MISSED
 from nucseg_pipeline.evaluation.scored_images import ScoredImage
-from nucseg_pipeline.report.image_layers import MOST_PX, Shown, shown_image
+from nucseg_pipeline.report.image_layers import MOST_PX, GalleryImage, image_layers
 
 TRUTH = np.zeros((20, 30), np.int32)
 TRUTH[2:8, 2:8], TRUTH[10:16, 10:18] = 1, 2
@@ -20,14 +20,14 @@ IGNORE = np.zeros((20, 30), bool)
 IGNORE[:, 28:] = True
 
 
-def shown(truth: np.ndarray, found: dict[str, np.ndarray], ignore: np.ndarray, **more: Any) -> Shown:
+def entry(truth: np.ndarray, found: dict[str, np.ndarray], ignore: np.ndarray, **more: Any) -> GalleryImage:
     image = np.random.default_rng(0).integers(0, 255, (*truth.shape, 3), dtype=np.uint8)
-    case = ScoredImage(
+    scored = ScoredImage(
         id="one", group="", stratum="", image_digest=b"", mask_digest=b"", image=image, instances=truth, ignore=ignore,
         probability=np.zeros(truth.shape, np.float32), scale=1.0, diagonal_px=1.0,
     )  # fmt: skip
     scores = {name: cast(Any, Scores(name)) for name in found}
-    return Shown(case, "best", found, scores, **more)
+    return GalleryImage(scored, "best", found, scores, **more)
 
 
 class Scores:
@@ -48,8 +48,8 @@ def where(layer: np.ndarray, colour: str) -> np.ndarray:
 
 
 def test_what_was_missed_added_and_not_counted_is_filled_and_nothing_else() -> None:
-    (told,) = shown_image(shown(TRUTH, {"run": FOUND}, IGNORE)).predictions
-    layer = opened(told.differences)
+    (prediction,) = image_layers(entry(TRUTH, {"run": FOUND}, IGNORE)).predictions
+    layer = opened(prediction.differences)
 
     assert np.array_equal(where(layer, MISSED), (TRUTH > 0) & (FOUND == 0))
     assert np.array_equal(where(layer, EXTRA), (TRUTH == 0) & (FOUND > 0))
@@ -59,8 +59,8 @@ def test_what_was_missed_added_and_not_counted_is_filled_and_nothing_else() -> N
 
 def test_where_guidance_helped_and_harmed_is_filled_and_counted() -> None:
     nothing = np.zeros_like(TRUTH)
-    sheet = shown_image(shown(TRUTH, {"plain": nothing, "led": FOUND}, IGNORE, unguided={"led": "plain"}))
-    plain, led = sheet.predictions
+    layers = image_layers(entry(TRUTH, {"plain": nothing, "led": FOUND}, IGNORE, unguided={"led": "plain"}))
+    plain, led = layers.predictions
 
     assert plain.guidance is None
     assert led.guidance is not None
@@ -73,22 +73,22 @@ def test_where_guidance_helped_and_harmed_is_filled_and_counted() -> None:
 
 def test_a_large_image_is_made_smaller_and_its_layers_with_it() -> None:
     truth = np.kron(TRUTH, np.ones((60, 60), np.int32))
-    sheet = shown_image(shown(truth, {"run": truth}, truth < 0))
+    layers = image_layers(entry(truth, {"run": truth}, truth < 0))
 
-    assert (sheet.width, sheet.height) == (MOST_PX, round(MOST_PX * 20 / 30))
-    assert opened(sheet.image).shape[:2] == opened(sheet.predictions[0].differences).shape[:2] == (341, MOST_PX)
-    assert sheet.truth.count("M") == 2
+    assert (layers.width, layers.height) == (MOST_PX, round(MOST_PX * 20 / 30))
+    assert opened(layers.image).shape[:2] == opened(layers.predictions[0].differences).shape[:2] == (341, MOST_PX)
+    assert layers.truth.count("M") == 2
 
 
 def test_an_embedding_is_shown_cell_by_cell() -> None:
     colours = np.random.default_rng(1).integers(0, 255, (5, 8, 3), dtype=np.uint8)
-    (told,) = shown_image(shown(TRUTH, {"run": FOUND}, IGNORE, embeddings={"run": colours})).predictions
+    (prediction,) = image_layers(entry(TRUTH, {"run": FOUND}, IGNORE, embeddings={"run": colours})).predictions
 
-    assert np.array_equal(opened(told.embedding)[..., :3], colours)
+    assert np.array_equal(opened(prediction.embedding)[..., :3], colours)
 
 
 @pytest.mark.parametrize("name", ["differences", "embedding"])
-def test_layers_that_there_are_not_take_no_room(name: str) -> None:
-    (told,) = shown_image(shown(TRUTH, {"run": TRUTH}, IGNORE)).predictions
+def test_empty_layers_take_no_space(name: str) -> None:
+    (prediction,) = image_layers(entry(TRUTH, {"run": TRUTH}, IGNORE)).predictions
 
-    assert len(getattr(told, name)) < 400
+    assert len(getattr(prediction, name)) < 400

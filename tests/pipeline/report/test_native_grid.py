@@ -15,8 +15,8 @@ from nucseg.nuclei.instances import separate
 from nucseg_pipeline.config import EmbedConfig, ReportConfig, TrainConfig
 from nucseg_pipeline.embed.stage import embed
 from nucseg_pipeline.modelling.inference import Prediction
-from nucseg_pipeline.report import page, stage
-from nucseg_pipeline.report.image_layers import Shown
+from nucseg_pipeline.report import stage
+from nucseg_pipeline.report.image_layers import GalleryImage
 from nucseg_pipeline.report.stage import report
 from nucseg_pipeline.runs.run import Run
 from nucseg_pipeline.train.stage import train
@@ -46,7 +46,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(
         TrainConfig(
             dataset="own", cache=cache, fusion="none", width=4, epochs=6, batch_size=2, learning_rate=1e-2, dropout=0,
-            threads=2, run=place / "run",
+            threads=1, run=place / "run",
         )
     )  # fmt: skip
     return place
@@ -55,10 +55,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_native_report_is_what_is_computed_by_hand_at_full_size(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown: list[Shown] = []
-    draw = page.shown_image
-    monkeypatch.setattr(page, "shown_image", lambda one: shown.append(one) or draw(one))
-    monkeypatch.setattr(page, "environment", lambda: Nothing())
+    shown: list[GalleryImage] = []
+    # the page takes longest to write and is tested elsewhere
+    monkeypatch.setattr(stage, "page_text", lambda summary, columns, gallery: shown.extend(gallery.images) or "")
     report(ReportConfig(runs=(place / "run",), grid="native", out=tmp_path, n_overlays=2, n_resamples=50))
 
     run = Run.open(place / "run")
@@ -84,38 +83,28 @@ def test_the_native_report_is_what_is_computed_by_hand_at_full_size(
         assert int(line["tp_px"]) + int(line["fn_px"]) == (truth > 0).sum()
         assert int(line["n_true"]) == len(np.unique(truth)) - 1
         assert abs(int(line["n_predicted"]) - separate(native, run.rule.scaled(scale)).max()) <= 1
-    assert {one.case.image.shape[:2] for one in shown} <= set(SIZES)
-    for one in shown:
-        assert one.instances["run"].max() == int(lines[one.case.id]["n_predicted"])
+    assert {drawn.image.image.shape[:2] for drawn in shown} <= set(SIZES)
+    for drawn in shown:
+        assert drawn.instances["run"].max() == int(lines[drawn.image.id]["n_predicted"])
     assert json.loads((tmp_path / "summary.json").read_text())["grid"] == "native grid"
 
 
 def test_on_the_native_grid_nuclei_are_parted_by_the_predicted_distance(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nucleus everywhere, and in it bumps: three rows of four, whatever the size of the image."""
+    """The prediction is nucleus everywhere, and its distance has three rows of four bumps on any image."""
     predict = Run.predict
 
-    def said(run: Run, ids: Sequence[str], **named: object) -> Iterator[Prediction]:
-        for one in predict(run, ids, **named):  # type: ignore[arg-type]
-            h, w = (side.stop for side in one.content)
+    def bumps(run: Run, ids: Sequence[str], **named: object) -> Iterator[Prediction]:
+        for prediction in predict(run, ids, **named):  # type: ignore[arg-type]
+            h, w = (side.stop for side in prediction.content)
             waves = [np.sin(np.pi * n * (np.arange(256) + 0.5) / side) for n, side in ((3, h), (4, w))]
             distance = np.abs(np.outer(*waves)).astype(np.float32)
-            yield replace(one, probability=np.ones_like(one.probability), distance=distance)
+            yield replace(prediction, probability=np.ones_like(prediction.probability), distance=distance)
 
-    monkeypatch.setattr(Run, "predict", said)
+    monkeypatch.setattr(Run, "predict", bumps)
     monkeypatch.setattr(stage, "page_text", lambda *_: "")
     report(ReportConfig(runs=(place / "run",), grid="native", out=tmp_path, n_overlays=0, n_resamples=50))
 
     with (tmp_path / "per_image.csv").open(newline="") as file:
         assert {int(line["n_predicted"]) for line in csv.DictReader(file)} == {12}
-
-
-class Nothing:
-    """Stands for the page, which takes longest to make and says nothing here."""
-
-    def get_template(self, name: str) -> "Nothing":
-        return self
-
-    def render(self, **told: object) -> str:
-        return ""

@@ -17,8 +17,8 @@ from nucseg.models import ModelConfig, build_model
 from nucseg_cache import EmbeddingNotFound, Store, StoreNotFound
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.evaluation import test_sets
-from nucseg_pipeline.evaluation.experiments import configurations
-from nucseg_pipeline.report.warnings import cautions
+from nucseg_pipeline.evaluation.experiments import group_runs
+from nucseg_pipeline.report.warnings import report_warnings
 from nucseg_pipeline.runs.folder import RunFolder
 from nucseg_pipeline.runs.provenance import native_mpp, native_px
 from nucseg_pipeline.runs.run import Run, TrainedRun
@@ -188,8 +188,8 @@ def test_images_that_were_learned_from_and_have_changed_since_are_told_in_the_re
 
     assert run.changed_since == (learned,)
     own = test_sets.TestSet(run.store, {NAME: run.split.test}, "", ())
-    told = cautions(own, configurations({NAME: run}))
-    assert any("1 of the images that were learned from have changed" in one and learned in one for one in told)
+    told = report_warnings(own, group_runs({NAME: run}))
+    assert any("1 training or validation images have changed" in note and learned in note for note in told)
 
 
 def test_where_no_folder_is_there_is_no_run(tmp_path: Path) -> None:

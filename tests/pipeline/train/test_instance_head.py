@@ -16,7 +16,7 @@ from nucseg.nuclei.instances import InstanceRule, choose_rule, distance_map
 from nucseg_pipeline.config import ReportConfig, TrainConfig
 from nucseg_pipeline.modelling.inference import Prediction
 from nucseg_pipeline.report import stage as report_stage
-from nucseg_pipeline.report.image_layers import Shown
+from nucseg_pipeline.report.image_layers import GalleryImage
 from nucseg_pipeline.report.stage import ReportResult, report
 from nucseg_pipeline.runs import run as runs
 from nucseg_pipeline.runs.checkpoint import load_checkpoint
@@ -136,12 +136,14 @@ def bumpy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def compare(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], tuple[ReportResult, Shown]]:
+def compare(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], tuple[ReportResult, GalleryImage]]:
     """Reports on both runs, without the page, which takes longest to make; and one image as the page would show it."""
 
-    def make() -> tuple[ReportResult, Shown]:
-        shown: list[Shown] = []
-        monkeypatch.setattr(report_stage, "page_text", lambda *given: shown.extend(given[-1].shown) or "")
+    def make() -> tuple[ReportResult, GalleryImage]:
+        shown: list[GalleryImage] = []
+        monkeypatch.setattr(report_stage, "page_text", lambda *given: shown.extend(given[-1].images) or "")
         config = ReportConfig(
             runs=(place / "plain", place / "deep"), out=tmp_path / "report", n_overlays=1, n_resamples=50
         )
@@ -151,13 +153,13 @@ def compare(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 
 def test_a_run_with_the_head_is_compared_with_one_without(
-    compare: Callable[[], tuple[ReportResult, Shown]], place: Path
+    compare: Callable[[], tuple[ReportResult, GalleryImage]], place: Path
 ) -> None:
     result, _ = compare()
 
     summary = json.loads((result.folder / "summary.json").read_text())
     assert set(summary["runs"]) == {"plain", "deep"}
-    assert [one.name for one in result.findings[0].configurations] == ["plain", "deep"]
+    assert [item.name for item in result.summaries[0].configurations] == ["plain", "deep"]
     for run in summary["runs"].values():
         assert run["metrics"]["dice"]["value"] > 0.3
     configs = [RunFolder(place / name).config() for name in ("plain", "deep")]
@@ -166,7 +168,7 @@ def test_a_run_with_the_head_is_compared_with_one_without(
 
 @pytest.mark.usefixtures("bumpy")
 def test_a_report_counts_and_shows_the_nuclei_of_the_predicted_distance(
-    compare: Callable[[], tuple[ReportResult, Shown]],
+    compare: Callable[[], tuple[ReportResult, GalleryImage]],
 ) -> None:
     result, shown = compare()
 

@@ -24,8 +24,8 @@ from nucseg_cache import EmbeddingNotFound, Embeddings, Key, RowDamaged, Store, 
 from nucseg_pipeline.config import TrainConfig, store_location
 from nucseg_pipeline.config.recipe import load_recipe, resolve
 from nucseg_pipeline.evaluation import test_sets
-from nucseg_pipeline.evaluation.experiments import configurations
-from nucseg_pipeline.report.warnings import cautions
+from nucseg_pipeline.evaluation.experiments import group_runs
+from nucseg_pipeline.report.warnings import report_warnings
 from nucseg_pipeline.runs.checkpoint import load_checkpoint, save_checkpoint
 from nucseg_pipeline.runs.folder import RunFolder
 from nucseg_pipeline.runs.run import Run
@@ -582,7 +582,9 @@ def test_going_on_by_other_code_is_told_at_once_and_written_down(
     assert RunFolder(stopped.folder).changed() == [line]
     assert RunFolder(stopped.folder).inputs().code == begun_by
     run = Run.open(stopped.folder)
-    told_later = cautions(test_sets.TestSet(run.store, {"run": run.split.test}, "", ()), configurations({"run": run}))
+    told_later = report_warnings(
+        test_sets.TestSet(run.store, {"run": run.split.test}, "", ()), group_runs({"run": run})
+    )
     assert any(line in note for note in told_later)
 
 

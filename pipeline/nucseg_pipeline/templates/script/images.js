@@ -1,4 +1,4 @@
-/** The table of images: one page of rows at a time, sorted and filtered as asked for. */
+/** The table of images: one page of rows at a time, sorted and filtered. */
 const data = JSON.parse(document.getElementById("data").textContent);
 const table = document.getElementById("table");
 const view = { metric: "dice", column: null, direction: "ascending", order: [], start: 0 };
@@ -16,7 +16,7 @@ function written(value, sign = false) {
   return (sign ? "+" : "") + text;
 }
 
-/** What image number `image` has in a column, as a value to sort by. */
+/** The sort key of image number `image` in a column. */
 function valueAt(column, image) {
   if (column === 0) return data.ids[image];
   if (column === 1) return data.strata[image];
@@ -35,9 +35,9 @@ function breakable(name) {
 
 function rowOf(image) {
   const row = make("tr");
-  const sheet = data.sheets[image];
+  const picture = data.pictureOf[image];
   const name = make("th", { scope: "row" });
-  if (sheet === null) {
+  if (picture === null) {
     name.append(...breakable(data.ids[image]));
     if (data.pictures.length) name.append(" ", make("span", { className: "none", textContent: "no pictures" }));
   } else {
@@ -65,13 +65,13 @@ function show() {
   const found = view.order.length === total ? `${total} images` : `${view.order.length} of ${total} images`;
   byId("count").textContent = shown.length
     ? `Showing ${view.start + 1} to ${view.start + shown.length} of ${found}.`
-    : "No image fits: take back a part of the filter.";
+    : "No image matches the filter.";
   byId("earlier").disabled = view.start === 0;
   byId("later").disabled = view.start + data.pageRows >= view.order.length;
   byId("earlier").hidden = byId("later").hidden = view.order.length <= data.pageRows;
 }
 
-/** Filter and sort anew, and go to the first page. */
+/** Apply the filter and the order, and go to the first page. */
 function arrange() {
   const part = byId("find").value.trim().toLowerCase();
   const stratum = byId("stratum").value;
@@ -79,11 +79,11 @@ function arrange() {
   const fits = (image) =>
     data.ids[image].toLowerCase().includes(part) &&
     (stratum === "" || "=" + data.strata[image] === stratum) &&
-    (!onlyPictured || data.sheets[image] !== null);
+    (!onlyPictured || data.pictureOf[image] !== null);
   view.order = data.ids.map((_, image) => image).filter(fits);
   if (view.column !== null) {
     const keys = data.ids.map((_, image) => valueAt(view.column, image));
-    view.order.sort((one, other) => compare(keys[one], keys[other], view.direction));
+    view.order.sort((a, b) => compare(keys[a], keys[b], view.direction));
   }
   view.start = 0;
   show();
@@ -93,7 +93,7 @@ function chooseMetric(key) {
   view.metric = key;
   const metric = metricNamed(key);
   const than = compared.length ? ` Columns with \u0394 are differences from ${data.configurations[data.baseline]}.` : "";
-  table.caption.firstChild.textContent = `${metric.name}, image by image: ${metric.meaning}.${than}`;
+  table.caption.firstChild.textContent = `${metric.name} per image: ${metric.meaning}.${than}`;
   arrange();
 }
 

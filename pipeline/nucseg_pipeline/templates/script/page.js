@@ -1,6 +1,6 @@
 "use strict";
 
-/** Make an element with properties and children; texts are never read as HTML. */
+/** Make an element with properties and children; strings are never parsed as HTML. */
 function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -11,7 +11,7 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** Paper has no buttons to open details with; afterwards they are as they were. */
+/** Open all details for printing, and restore them afterwards. */
 const openedForPaper = [];
 addEventListener("beforeprint", () => {
   for (const details of document.querySelectorAll("details:not([open]):not(.screen)")) {
@@ -23,7 +23,7 @@ addEventListener("afterprint", () => {
   for (const details of openedForPaper.splice(0)) details.open = false;
 });
 
-/** Commands are copied by a button; where the clipboard is closed to the page, they are selected. */
+/** A button that copies a command, or selects it where the page may not use the clipboard. */
 for (const command of document.querySelectorAll(".command")) {
   const button = make("button", { type: "button", textContent: "Copy command" });
   const status = make("span", { role: "status", className: "soft" });

@@ -1,13 +1,13 @@
-/** Compare two values: numbers as numbers, texts as people order them; what is missing comes last either way. */
+/** Compare two values: numbers as numbers, texts in natural order; missing values come last in both directions. */
 const letters = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
-function compare(one, other, direction) {
-  const isMissing = [one, other].map((value) => value === null || value === "" || Number.isNaN(value));
+function compare(a, b, direction) {
+  const isMissing = [a, b].map((value) => value === null || value === "" || Number.isNaN(value));
   if (isMissing[0] || isMissing[1]) return isMissing[0] - isMissing[1];
-  const order = typeof one === "number" && typeof other === "number" ? one - other : letters.compare(one, other);
+  const order = typeof a === "number" && typeof b === "number" ? a - b : letters.compare(a, b);
   return direction === "descending" ? -order : order;
 }
 
-/** Put a button into every heading of a row; it tells `sort` the column and the direction. */
+/** Put a button into every heading of a row that calls `sort` with the column and the direction. */
 function addSortButtons(headings, sort) {
   headings.forEach((heading, column) => {
     const button = make("button", { type: "button" }, make("span", {}, ...heading.childNodes));
@@ -21,7 +21,7 @@ function addSortButtons(headings, sort) {
   });
 }
 
-/** What a cell is sorted by: the number that its first line begins with, else its text. */
+/** The sort key of a cell: the number that its first line begins with, else its text. */
 function cellValue(cell) {
   const first = cell?.firstChild?.nodeType === Node.TEXT_NODE ? cell.firstChild.data : cell?.textContent ?? "";
   const text = first.trim();
@@ -34,7 +34,7 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
   const body = table.tBodies[0];
   addSortButtons([...table.tHead.rows[0].cells], (column, direction) => {
     const rows = [...body.rows].map((row) => [cellValue(row.cells[column]), row]);
-    rows.sort((one, other) => compare(one[0], other[0], direction));
+    rows.sort((a, b) => compare(a[0], b[0], direction));
     body.append(...rows.map(([, row]) => row));
   });
 }

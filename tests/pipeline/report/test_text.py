@@ -1,4 +1,4 @@
-"""Names in a report are text, whatever is in them."""
+"""Names in a report are text, whatever characters they have."""
 
 import csv
 import io
@@ -9,7 +9,8 @@ import pytest
 
 from nucseg.metrics import PixelCounts
 from nucseg_pipeline.evaluation.scores import IMAGE_METRICS
-from nucseg_pipeline.report.text import _row, csv_text
+from nucseg_pipeline.formatting import markdown_table
+from nucseg_pipeline.report.text import csv_text
 
 
 def scores(id_: str) -> Any:
@@ -35,4 +36,6 @@ def test_other_names_stay_as_they_are(id_: str) -> None:
 
 
 def test_a_name_cannot_leave_its_cell_nor_be_html() -> None:
-    assert _row(["a|b\n| c", "<script>x</script>"]) == r"| a\|b \| c | \<script>x\</script> |"
+    *_, row, end = markdown_table(["name", "value"], [["a|b\n| c", "<script>x</script>"]])
+
+    assert (row, end) == (r"| a\|b \| c | \<script>x\</script> |", "")

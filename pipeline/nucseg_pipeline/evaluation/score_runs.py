@@ -1,0 +1,73 @@
+"""Scores of every run of some configurations on a test set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+
+from nucseg_pipeline.evaluation.comparison import check_same_truth
+from nucseg_pipeline.evaluation.experiments import Configuration
+from nucseg_pipeline.evaluation.scored_images import Grid, ScoredImage
+from nucseg_pipeline.evaluation.scores import RunScores, averaged, score_image
+from nucseg_pipeline.evaluation.test_sets import TestSet
+from nucseg_pipeline.runs.run import Run
+
+
+def check_embeddings(test_set: TestSet, configurations: Iterable[Configuration]) -> None:
+    """Check that every embedding is there, before hours are spent on predictions.
+
+    Raises:
+        ConfigError: an image has no embedding.
+        nucseg_cache.CacheError: the store has no embeddings of a run's encoder.
+    """
+    for name, run in test_set.scored_runs(configurations):
+        run.rows(test_set.ids[name], store=test_set.store_for(run))
+
+
+def predicted_images(
+    test_set: TestSet, run: Run, image_ids: Sequence[str], grid: Grid, device: str
+) -> Iterator[ScoredImage]:
+    """Predict some images of a test set, on the grid that scores are computed on."""
+    return map(grid, run.predict(image_ids, store=test_set.store_for(run), device=device))
+
+
+def score_runs(
+    test_set: TestSet,
+    configurations: Iterable[Configuration],
+    grid: Grid,
+    device: str,
+    on_image: Callable[[str], None],
+) -> dict[str, RunScores]:
+    """Score every run on its images: run name -> scores.
+
+    Args:
+        test_set: the images of each run.
+        configurations: the runs.
+        grid: the pixel grid of the scores.
+        device: auto, cpu, mps, cuda or cuda:N.
+        on_image: called with the run's name after each image.
+
+    Raises:
+        ConfigError: two runs were scored on different images, or against different masks, under the same id.
+        DataError: a prediction is not finite, or a native image cannot be read.
+    """
+    scores = {}
+    for name, run in test_set.scored_runs(configurations):
+        images = []
+        for image in predicted_images(test_set, run, test_set.ids[name], grid, device):
+            images.append(score_image(image, run.rule))
+            on_image(name)
+        scores[name] = RunScores(name, tuple(images))
+    for first, second in combinations(scores.values(), 2):
+        check_same_truth(first, second)
+    return scores
+
+
+def average_configurations(
+    configurations: Iterable[Configuration], scores: Mapping[str, RunScores]
+) -> tuple[RunScores, ...]:
+    """Average the scores of each configuration over its runs."""
+    return tuple(
+        averaged(configuration.name, [scores[name] for name in configuration.runs if name in scores])
+        for configuration in configurations
+    )
