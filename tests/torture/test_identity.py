@@ -289,7 +289,7 @@ STORES: dict[str, Change] = {
 def test_a_store_under_a_wrong_name_is_refused(fault: str, here: Any, ledger: Any) -> None:
     STORES[fault](here)
     for use in (here.embed, lambda: train(here.configuration(run=here.folder / "new")), here.resume):
-        with pytest.raises(NucsegError, match=r"mine\.zarr holds .*(Give it the name|name it DATASET@STAIN)"):
+        with pytest.raises(NucsegError, match=r"mine\.zarr holds .*(Rename it to match|rename it to DATASET@STAIN)"):
             use()
     with pytest.raises(NucsegError, match=r"are not what they were when|is prepared as"):
         Run.open(here.folder / "finished")
