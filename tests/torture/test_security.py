@@ -151,8 +151,9 @@ def test_names_are_inert_in_a_report(events: dict[str, Any], folder: Path, ledge
     blocked = "default-src 'none'" in page
     ledger.judge(fault, "" if own and blocked else "the page may run other scripts, or load files")
     ledger.judge(fault, "" if "=" in page and "&lt;script&gt;" in page else "the name is missing")
-    summary = (report / "summary.md").read_text().split("Made by nucseg")[0]
-    ledger.judge(fault, re.findall(r"(?<!\\)<\w", summary))
+    text, command, _ = (report / "summary.md").read_text().partition("Written by nucseg")  # then an indented block
+    assert command
+    ledger.judge(fault, re.findall(r"(?<!\\)<\w", text))
 
     fault = "name: spreadsheet formula in per_image.csv"
     rows = list(csv.DictReader(io.StringIO((report / "per_image.csv").read_text())))
