@@ -30,8 +30,8 @@ from nucseg_pipeline.embed.stage import embed
 from nucseg_pipeline.loading.batch import Batch
 from nucseg_pipeline.loading.dataset import EmbeddingDataset
 from nucseg_pipeline.modelling.device import open_accelerator
-from nucseg_pipeline.train.augmentation import Augmentation
-from nucseg_pipeline.train.trainer import Trainer
+from nucseg_pipeline.train.augmentation import Augmentation, AugmentedDataset
+from nucseg_pipeline.train.segmentation import SegmentationTrainer
 
 EPOCHS, IMAGES = 50, 665
 GIB = 1 << 30
@@ -44,7 +44,7 @@ class EncoderInLoop(Augmentation):
     encoder: Encoder
     dataset: DataSet
 
-    def moved(self, batch: Batch, motions: Motions) -> Batch:
+    def apply(self, batch: Batch, motions: Motions) -> Batch:
         natives = {entry.id: entry for entry in self.dataset.entries if entry.id in batch.ids}
         views = (None, *views_named("d4"))
         images = []
@@ -52,7 +52,7 @@ class EncoderInLoop(Augmentation):
             image, view = natives[image_id].read_image()[0], views[element]
             images.append(image if view is None else view.apply(image, image_id))
         embedding = torch.from_numpy(self.encoder.encode(images)).to(batch.image.device)
-        return replace(super().moved(replace(batch, embedding=None), motions), embedding=embedding)
+        return replace(super().apply(replace(batch, embedding=None), motions), embedding=embedding)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -69,11 +69,9 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def seconds(
-    trainer: Trainer, rows: EmbeddingDataset, validation: EmbeddingDataset, augmentation: Augmentation
-) -> float:
+def seconds(trainer: SegmentationTrainer, rows: EmbeddingDataset, augmentation: Augmentation) -> float:
     started = time.perf_counter()
-    trainer.learn(rows, validation, augmentation, lambda step, steps, loss: None)
+    trainer.train_epoch(AugmentedDataset(rows, augmentation, seed=0), lambda event: None)
     return time.perf_counter() - started
 
 
@@ -103,14 +101,14 @@ def measure_epochs(options: argparse.Namespace, cache: str) -> tuple[float, floa
     encoder = open_encoder(options.encoder, weights=options.weights, device=options.device, threads=options.threads)
     dataset = open_source(options.dataset, options.source, "")
     in_loop = EncoderInLoop(geometry, None, encoder=encoder, dataset=dataset)
-    trainer = Trainer(config, accelerator)
-    seconds(trainer, rows, validation, cached)  # warm-up
+    trainer = SegmentationTrainer(config, accelerator, validation)
+    seconds(trainer, rows, cached)  # warm-up
     print(f"{options.model}, {options.fusion}, width {options.width}, batches of {options.batch_size}, "
           f"{len(ids)} images of {options.dataset}, {options.encoder}, {options.threads} threads")  # fmt: skip
     ratios = []
     for number in range(1, options.rounds + 1):
-        cache_s = seconds(trainer, rows, validation, cached)
-        loop_s = seconds(trainer, unguided, validation, in_loop)
+        cache_s = seconds(trainer, rows, cached)
+        loop_s = seconds(trainer, unguided, in_loop)
         ratios.append(loop_s / cache_s)
         print(f"round {number}: an epoch from the cache {cache_s:.2f} s, with the encoder in the loop {loop_s:.2f} s")
     print(f"encoder in the loop / cache: {median_ratio(ratios)}")

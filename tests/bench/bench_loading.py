@@ -30,8 +30,8 @@ from nucseg_pipeline.loading.dataset import EmbeddingDataset
 from nucseg_pipeline.modelling import inference
 from nucseg_pipeline.modelling.device import open_accelerator
 from nucseg_pipeline.train import trainer
-from nucseg_pipeline.train.augmentation import Augmentation
-from nucseg_pipeline.train.trainer import Trainer
+from nucseg_pipeline.train.augmentation import Augmentation, AugmentedDataset
+from nucseg_pipeline.train.segmentation import SegmentationTrainer
 
 T = TypeVar("T")
 
@@ -98,23 +98,24 @@ def measure_epochs(store: Store, embeddings: Embeddings, preload: str, options: 
         device=options.device,
         threads=options.threads,
     )
-    model_trainer = Trainer(config, open_accelerator(config))
-    device = model_trainer.accelerator.device
+    accelerator = open_accelerator(config)
+    device = accelerator.device
     ids = [info.id for info in embeddings.embedded_rows() if info.present]
     train_ids, validation_ids = ids[: options.images], ids[options.images :][: options.images // 3]
     start = time.perf_counter()
     train = EmbeddingDataset(store, embeddings, train_ids, preload=preload, device=device)
     validation = EmbeddingDataset(store, embeddings, validation_ids or train_ids[:1], preload=preload, device=device)
     opened_s = time.perf_counter() - start
-    augmentation = Augmentation(Geometry.named("d4"), Replay())
+    model_trainer = SegmentationTrainer(config, accelerator, validation)
+    augmented = AugmentedDataset(train, Augmentation(Geometry.named("d4"), Replay()), seed=0)
     waiting = Waiting()
     originals = trainer.prefetch, inference.stream
     trainer.prefetch, inference.stream = map(waiting.timed, originals)
     try:
-        model_trainer.learn(train, validation, augmentation, lambda *_: None)
+        model_trainer.train_epoch(augmented, lambda event: None)
         for epoch in range(options.epochs):
             waiting.seconds, start = 0.0, time.perf_counter()
-            model_trainer.learn(train, validation, augmentation, lambda *_: None)
+            model_trainer.train_epoch(augmented, lambda event: None)
             seconds = time.perf_counter() - start
             print(
                 f"preload {preload:<3}  opened in {opened_s:5.2f} s  epoch {epoch + 1}: {seconds:6.2f} s, "

@@ -69,7 +69,7 @@ def make_replay(augmentation: Augmentation, batch: Batch, options: argparse.Name
 
     def replay() -> None:
         motions = augmentation.geometry.motions(0, next(epoch), batch.ids, side=options.side_px)
-        augmentation.moved(batch, motions)
+        augmentation.apply(batch, motions)
         if options.device != "cpu":
             torch.accelerator.synchronize()
 

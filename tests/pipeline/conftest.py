@@ -1,8 +1,11 @@
 """A small store of drawn images that trains in seconds, shared by the tests of the stages."""
 
+import errno
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,8 @@ from zarr.core.sync import sync as zarr_sync
 from nucseg.encoders import asked_identity
 from nucseg_cache import Key, SampleRow, Store
 from nucseg_pipeline.ablate.jobs import OnOutput
-from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.config import EmbedConfig, TrainConfig
+from nucseg_pipeline.embed.stage import embed
 from nucseg_pipeline.loading.batch import Batch
 from nucseg_pipeline.train.stage import train
 
@@ -111,6 +115,42 @@ def training(pristine_cache: Path, tmp_path: Path) -> Callable[..., TrainConfig]
         return TrainConfig(**{**given, **wanted})
 
     return configure
+
+
+@pytest.fixture(scope="session")
+def taught(tmp_path_factory: pytest.TempPathFactory, instant_encoder: str) -> Path:
+    """A cache with drawn images, their orientations and crops, by a teacher whose channels are pixels of the image."""
+    folder = tmp_path_factory.mktemp("taught")
+    (folder / "parts.toml").write_text(CROPS)
+    for views in ("d4", str(folder / "parts.toml")):
+        config = EmbedConfig(
+            dataset="synthetic", encoder=instant_encoder, views=views, limit=10, cache=str(folder), threads=1
+        )
+        embed(config, lambda done, total, what: None)
+    return folder
+
+
+CROPS = 'variants = 2\n[crop]\nscale = [0.4, 0.9]\n[[transform]]\nname = "HEDJitter"\n'
+
+
+@pytest.fixture
+def full_disk() -> Callable[[str], Any]:
+    """Makes a context in which the disk is full as soon as a file of that name is written."""
+
+    @contextmanager
+    def full(name: str) -> Iterator[None]:
+        fsync = os.fsync
+
+        def fills_up(descriptor: int) -> None:
+            if Path(f"/proc/self/fd/{descriptor}").readlink().name == f".{name}.part":
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fsync(descriptor)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(os, "fsync", fills_up)
+            yield
+
+    return full
 
 
 @pytest.fixture(scope="session")

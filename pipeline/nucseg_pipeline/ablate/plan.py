@@ -25,7 +25,7 @@ from nucseg_pipeline.datasets.stores import open_store
 from nucseg_pipeline.modelling.model import build_network
 from nucseg_pipeline.progress import Progress
 from nucseg_pipeline.runs.digests import FREE_FIELDS
-from nucseg_pipeline.runs.selection import find_key, make_split, mixing_images, open_views, split_rows
+from nucseg_pipeline.runs.selection import Selection, make_split, split_rows
 
 QUICK: Mapping[str, Any] = {
     "width": 8,
@@ -168,16 +168,16 @@ def _with_runs(
     training = planned.training
     if training is None:  # why_not says why
         return planned
-    store = open_store(training.cache, training.dataset)
+    selection = Selection.open(training)
+    store, key = selection.store, selection.key
     most = n_folds(split_rows(store), dataset=training.dataset, protocol=training.split)
     folds = config.folds or (1 if config.quick else ablation.folds_of(plain_name(training.dataset)))
     shared = _quick(training, store) if config.quick else training
-    key, contents = find_key(store, training), contents_digest(store)
+    contents = contents_digest(store)
     if training.views not in ("identity", "d4"):  # these are defined by their name
-        variants = {name: view.described for name, view in open_views(store, key, training, ()).items()}
+        variants = {name: view.described for name, view in selection.views(()).items()}
         contents = hashlib.sha256(json.dumps([contents, variants], sort_keys=True).encode()).hexdigest()
-    present = [info.id for info in store.table if info.present]
-    exact = mixing_images(store, key, training, present)
+    exact = selection.mixing_images(selection.present_ids)
     if exact:
         contents = hashlib.sha256(json.dumps([contents, exact]).encode()).hexdigest()
     repeats = [

@@ -11,14 +11,7 @@ from nucseg_pipeline.datasets.locate import SYNTHETIC, find_folder, layout_name
 from nucseg_pipeline.datasets.stores import open_store
 from nucseg_pipeline.embed.stage import NO_ENCODER, embed
 from nucseg_pipeline.progress import Progress
-from nucseg_pipeline.runs.selection import (
-    ENOUGH_EXACT_IMAGES,
-    find_key,
-    needs_channel_mixing,
-    open_embeddings,
-    open_views,
-    rows_with_all_views,
-)
+from nucseg_pipeline.runs.selection import ENOUGH_EXACT_IMAGES, Selection, needs_channel_mixing, rows_with_all_views
 
 
 def sync_images(training: TrainConfig, progress: Progress) -> None:
@@ -64,18 +57,15 @@ def _embed_config(training: TrainConfig, encoder: str | None = None) -> EmbedCon
 
 
 def _is_cached(training: TrainConfig, views: str) -> bool:
-    store = open_store(training.cache, training.dataset)
-    present = tuple(info.id for info in store.table if info.present)
     try:
-        key = find_key(store, training)
-        open_embeddings(store, key, present)
-        if key is not None and views not in (
-            "identity",
-            training.views,
-        ):  # not read by the training, but mixing is learned from them
-            return len(rows_with_all_views(store, key, present)) >= min(ENOUGH_EXACT_IMAGES, len(present))
+        selection = Selection.open(training)
+        present = selection.present_ids
+        selection.embeddings(present)
+        if selection.key is not None and views not in ("identity", training.views):  # mixing is learned from them
+            rows = rows_with_all_views(selection.store, selection.key, present)
+            return len(rows) >= min(ENOUGH_EXACT_IMAGES, len(present))
         if views != "identity":
-            open_views(store, key, training, present)
+            selection.views(present)
     except (ConfigError, EmbeddingNotFound):
         return False
     return True

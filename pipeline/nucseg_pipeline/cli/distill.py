@@ -9,7 +9,7 @@ from nucseg_pipeline.cli.options import options_from
 from nucseg_pipeline.config import DistillConfig
 
 if TYPE_CHECKING:
-    from nucseg_pipeline.distill.trainer import EpochTold
+    from nucseg_pipeline.runs.history import EpochRecord
 
 
 @options_from(
@@ -40,8 +40,8 @@ def run_distill(config: DistillConfig, recorded: str) -> None:
 
     with progress_bar("steps") as progress:
         result = distill_stage(config, progress, _show, notes)
-    learned = f"{result.epochs_learned} epochs learned" if result.epochs_learned else "was finished already"
-    out.print(f"{learned}; best of {result.epochs}: epoch {result.best_epoch}")
+    trained = f"{result.epochs_trained} epochs trained" if result.epochs_trained else "was finished already"
+    out.print(f"{trained}; best of {result.epochs}: epoch {result.best_epoch}")
     for name, found in result.fidelity.items():
         fits = ", ".join(f"{measure.replace('_', ' ')} {value.value:.3f}" for measure, value in found.student.items())
         unseen = ", ".join(f"{value.value:.3f}" for value in found.pattern.values())
@@ -52,8 +52,8 @@ def run_distill(config: DistillConfig, recorded: str) -> None:
     out.print(f"student: {result.file} ({result.n_bytes / 1e6:.2f} MB)")
 
 
-def _show(row: EpochTold) -> None:
+def _show(row: EpochRecord) -> None:
     out.print(
-        f"epoch {row.epoch}: training error {row.train_error:.4f}, validation error {row.validation_error:.4f}, "
+        f"epoch {row.epoch}: training loss {row.train_loss:.4f}, validation loss {row.validation_loss:.4f}, "
         f"{row.seconds:.1f} s"
     )

@@ -1,4 +1,4 @@
-"""Lessons: an image as a student is shown it, and what its teacher made of it."""
+"""The images that a student sees, with the embeddings that its teacher made of them."""
 
 from __future__ import annotations
 
@@ -17,94 +17,105 @@ from nucseg.encoders.student.sizes import GRID, STUDENT_PX
 from nucseg.replay import d4
 from nucseg.views.crop import CROP
 from nucseg.views.registry import D4_VIEWS
-from nucseg_pipeline.distill.training_sets import Course
-from nucseg_pipeline.loading.batch import Row, embeddings_of
+from nucseg_pipeline.distill.training_sets import TeacherSet
+from nucseg_pipeline.loading.batch import Row, stack_embeddings
 from nucseg_pipeline.loading.dataset import EmbeddingDataset
 
 
 @dataclass(frozen=True, eq=False)
 class TargetScaler:
-    """What targets are brought to: mean 0 in each channel over all cells, mean square 1 over those inside."""
+    """Standardises embeddings: mean 0 in each channel over all cells, mean square 1 over those inside the images."""
 
     means: Tensor
-    """(256,) float32, over all cells of the training images as they are, their padding too."""
+    """(256,) float32, over all cells of the training images as they are, including their padding."""
     spread: float
     """Root of the mean squared distance from the means."""
 
-    def of(self, embeddings: Tensor) -> Tensor:
-        """Bring (..., 256, 64, 64) of any type to the standard, float32; a batch lies channels last in memory."""
+    def scale(self, embeddings: Tensor) -> Tensor:
+        """Standardise (..., 256, 64, 64) of any type to float32; a batch is returned channels last in memory."""
         layout = torch.channels_last if embeddings.ndim == 4 else torch.contiguous_format
-        standard = torch.empty(embeddings.shape, memory_format=layout)
+        scaled = torch.empty(embeddings.shape, memory_format=layout)
         offset = (-self.means / self.spread)[:, None, None]
-        return torch.add(offset, embeddings, alpha=1 / self.spread, out=standard)  # in one pass: it is large
+        return torch.add(offset, embeddings, alpha=1 / self.spread, out=scaled)  # in one pass: it is large
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """Some lessons."""
+class DistillBatch:
+    """Images and what the student should return for them."""
 
     images: Tensor
     """(B, 3, 256, 256) float32, normalised, zero in the padding."""
     targets: Tensor
-    """(B, 256, 64, 64) float32, by the standard; channels last in memory, as the network returns its own."""
+    """(B, 256, 64, 64) float32, standardised; channels last in memory, as the network returns its own."""
     inside: Tensor
     """(B, 1, 64, 64) float32, 1 where the cell lies inside the image."""
 
 
 class DistillDataset:
-    """Every view of every image of one part of all courses, or the images as they are alone."""
+    """Every view of every image of one part of all data sets, or the images as they are alone.
 
-    def __init__(self, courses: Sequence[Course], part: str, standard: TargetScaler, *, with_views: bool) -> None:
+    A `nucseg_pipeline.train.trainer.TrainingSet`.
+    """
+
+    def __init__(self, sets: Sequence[TeacherSet], part: str, scaler: TargetScaler, *, with_views: bool) -> None:
         """Open the rows of a part: train, validation or test."""
-        self._standard, self._courses = standard, courses
-        ids = [getattr(course.parts, part) for course in courses]
+        self._scaler, self._sets = scaler, sets
+        ids = [getattr(teacher_set.parts, part) for teacher_set in sets]
         self._rows = [
-            EmbeddingDataset(course.store, course.embeddings, one, views=course.views if with_views else {})
-            for course, one in zip(courses, ids, strict=True)
+            EmbeddingDataset(
+                teacher_set.store, teacher_set.embeddings, own, views=teacher_set.views if with_views else {}
+            )
+            for teacher_set, own in zip(sets, ids, strict=True)
         ]
-        self._of = [
-            (number, place, view)
-            for number, (course, one) in enumerate(zip(courses, ids, strict=True))
-            for place, view in course.shown(one)
-            if with_views or view not in course.views
+        self._items = [
+            (number, position, view)
+            for number, (teacher_set, own) in enumerate(zip(sets, ids, strict=True))
+            for position, view in teacher_set.views_of(own)
+            if with_views or view not in teacher_set.views
         ]
 
     def __len__(self) -> int:
-        return len(self._of)
+        return len(self._items)
 
     @property
-    def names(self) -> list[str]:
-        """One name a lesson: data set, view, id."""
-        datasets = [course.dataset for course in self._courses]
-        return [f"{datasets[number]}/{view}/{self._rows[number].ids[place]}" for number, place, view in self._of]
+    def ids(self) -> list[str]:
+        """A name for each item: data set, view, id."""
+        return [
+            f"{self._sets[number].dataset}/{view}/{self._rows[number].ids[position]}"
+            for number, position, view in self._items
+        ]
 
-    def read(self, numbers: Sequence[int]) -> Shown:
-        """Some lessons, in their order."""
-        asked = [self._of[number] for number in numbers]
+    def read(self, indices: Sequence[int], epoch: int = 0) -> DistillBatch:
+        """Read some items in their order; they are the same in every epoch."""
+        items = [self._items[index] for index in indices]
         rows: dict[int, Row] = {}
-        targets = torch.empty((len(asked), *EMBEDDING_SHAPE), memory_format=torch.channels_last)
-        for course in sorted({number for number, _, _ in asked}):  # each may be stored in a format of its own
-            mine = [i for i, (number, _, _) in enumerate(asked) if number == course]
-            found = self._rows[course].read([asked[i][1] for i in mine], [asked[i][2] for i in mine])
-            rows |= zip(mine, found, strict=True)
-            targets[mine] = self._standard.of(embeddings_of(found))
-        images, inside = self._seen([rows[i] for i in range(len(asked))], asked)
-        return Shown(images, targets, inside)
+        targets = torch.empty((len(items), *EMBEDDING_SHAPE), memory_format=torch.channels_last)
+        for number in sorted({number for number, _, _ in items}):  # each may be stored in a format of its own
+            own = [i for i, item in enumerate(items) if item[0] == number]
+            read = self._rows[number].read([items[i][1] for i in own], [items[i][2] for i in own])
+            rows |= zip(own, read, strict=True)
+            targets[own] = self._scaler.scale(stack_embeddings(read))
+        images, inside = self._images([rows[i] for i in range(len(items))], items)
+        return DistillBatch(images, targets, inside)
 
-    def _seen(self, rows: Sequence[Row], asked: Sequence[tuple[int, int, str]]) -> tuple[Tensor, Tensor]:
-        """The images of rows and what of them counts; what is an orientation of the image is turned here."""
-        contents = [self._content(row, number, view) for row, (number, _, view) in zip(rows, asked, strict=True)]
+    def collate(self, batch: DistillBatch, device: torch.device) -> tuple[Tensor, ...]:
+        """The arguments of `nucseg_pipeline.distill.trainer.DistillationLoss`, on its device."""
+        return batch.images.to(device), batch.targets.to(device), batch.inside.to(device)
+
+    def _images(self, rows: Sequence[Row], items: Sequence[tuple[int, int, str]]) -> tuple[Tensor, Tensor]:
+        """The images of rows and which of their cells count; orientations are turned here."""
+        contents = [self._content_size(row, number, view) for row, (number, _, view) in zip(rows, items, strict=True)]
         images = padded([row.sample.image[:h, :w] for row, (h, w) in zip(rows, contents, strict=True)])
         inside = torch.stack([_inside(h, w) for h, w in contents])
-        for i, (_, _, view) in enumerate(asked):
+        for i, (_, _, view) in enumerate(items):
             if view in D4_VIEWS:
                 element = D4_VIEWS.index(view) + 1
                 images[i], inside[i] = (d4.apply(x[i], element).clone() for x in (images, inside))
         return images, inside
 
-    def _content(self, row: Row, number: int, view: str) -> tuple[int, int]:
-        """Height and width of what is no padding in the image of a row."""
-        views = self._courses[number].views
+    def _content_size(self, row: Row, number: int, view: str) -> tuple[int, int]:
+        """Height and width of the image of a row without its padding."""
+        views = self._sets[number].views
         if view in views and CROP in views[view].described:
             return STUDENT_PX, STUDENT_PX  # crops are square
         return content_size(row.sample.size, STUDENT_PX)
@@ -119,11 +130,11 @@ def _inside(height: int, width: int) -> Tensor:
 
 
 def content(row: Row) -> NDArray[np.uint8]:
-    """The prepared image of a row without its padding, (h, w, 3): what an encoder makes the row's embedding of."""
+    """The prepared image of a row without its padding, (h, w, 3), as an encoder takes it."""
     height, width = content_size(row.sample.size, STUDENT_PX)
     return row.sample.image[:height, :width]
 
 
-def inside_of(row: Row) -> Tensor:
-    """(64, 64) bool, the cells of a row's image as it is that count."""
+def cells_inside(row: Row) -> Tensor:
+    """(64, 64) bool, the cells that lie inside the image of a row."""
     return _inside(*content_size(row.sample.size, STUDENT_PX))[0].bool()

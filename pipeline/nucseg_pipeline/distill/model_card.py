@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from nucseg_pipeline.config import DistillConfig
 from nucseg_pipeline.distill.evaluate import PATTERN, Fidelity
-from nucseg_pipeline.distill.training_sets import Course
+from nucseg_pipeline.distill.training_sets import TeacherSet
 from nucseg_pipeline.formatting import bounds, number
 
 
-def card(config: DistillConfig, courses: Sequence[Course], found: Mapping[str, Fidelity], n_parameters: int) -> str:
-    """Markdown."""
-    teacher = courses[0].teacher
+def model_card(
+    config: DistillConfig, sets: Sequence[TeacherSet], fidelity: Mapping[str, Fidelity], n_parameters: int
+) -> str:
+    """The card in Markdown."""
+    teacher = sets[0].teacher
     lines = [
         "# Model card: a distilled image encoder",
         "",
@@ -26,9 +28,9 @@ def card(config: DistillConfig, courses: Sequence[Course], found: Mapping[str, F
         "",
         "## Data",
         "",
-        "| data set | trained on | chosen by | tested on | views shown | split |",
+        "| data set | trained on | chosen by | tested on | views learned | split |",
         "|---|---:|---:|---:|---:|---|",
-        *(_data(course) for course in courses),
+        *(_data_row(teacher_set) for teacher_set in sets),
         "",
         "Licences: to be filled in for each data set.",
         "",
@@ -39,29 +41,28 @@ def card(config: DistillConfig, courses: Sequence[Course], found: Mapping[str, F
         "",
         "| data set | what | error | cosine | centred cosine |",
         "|---|---|---:|---:|---:|",
-        *(line for name, one in found.items() for line in _fidelity(name, one)),
+        *(row for name, found in fidelity.items() for row in _fidelity_rows(name, found)),
         "",
         "## Limits",
         "",
-        "It has seen little beside the images named above: other organs, stains, scanners and magnifications may be "
-        "imitated worse, and nothing in the embedding says so. What a model trained with it is worth, its own scores "
-        "say, not the fidelity.",
+        "It was trained on little more than the images named above: other organs, stains, scanners and magnifications "
+        "may be imitated worse, and nothing in the embedding says so. The quality of a model trained with it is "
+        "measured by that model's own scores, not by the fidelity.",
         "",
     ]
     return "\n".join(lines)
 
 
-def _data(course: Course) -> str:
-    told = course.learned
-    cells = (course.dataset, told["n_train"], told["n_validation"], told["n_test"], told["n_shown"], told["protocol"])
-    return f"| {' | '.join(map(str, cells))} |"
+def _data_row(teacher_set: TeacherSet) -> str:
+    learned = teacher_set.description
+    names = ("n_train", "n_validation", "n_test", "n_shown", "protocol")
+    return f"| {' | '.join(map(str, (teacher_set.dataset, *(learned[name] for name in names))))} |"
 
 
-def _fidelity(name: str, one: Fidelity) -> list[str]:
-    told = {"student": one.student, PATTERN: one.pattern}
+def _fidelity_rows(name: str, fidelity: Fidelity) -> list[str]:
     return [
-        f"| {name}, {one.n_images} | {who} | "
+        f"| {name}, {fidelity.n_images} | {who} | "
         + " | ".join(f"{number(value.value)} ({bounds(value)})" for value in values.values())
         + " |"
-        for who, values in told.items()
+        for who, values in (("student", fidelity.student), (PATTERN, fidelity.pattern))
     ]

@@ -1,28 +1,26 @@
-"""A student while it learns: it can be stopped after any epoch and goes on as if nothing had happened."""
+"""The training of a student: its loss, optimiser, learning rate and validation."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from nucseg.adaptive_batch import lacks_memory, reason
 from nucseg.encoders.student.network import StudentNetwork
 from nucseg.encoders.student.sizes import SIZES
-from nucseg.errors import ConfigError, TrainingError
 from nucseg_pipeline.config import DistillConfig
-from nucseg_pipeline.distill.dataset import DistillDataset, Shown
-from nucseg_pipeline.loading.batches import batches, epoch_order
+from nucseg_pipeline.distill.dataset import DistillDataset
+from nucseg_pipeline.distill.folder import StudentFolder
+from nucseg_pipeline.loading.batches import batches
 from nucseg_pipeline.loading.prefetch import prefetch
-from nucseg_pipeline.modelling.device import broadcast_buffers, reduce_sum, shard_options
+from nucseg_pipeline.modelling.device import reduce_sum, shard_options
+from nucseg_pipeline.runs.training_folder import TrainingFolder
+from nucseg_pipeline.train.trainer import Trainer
 
 WEIGHT_DECAY = 0.02
 """Of AdamW, on all weights."""
@@ -30,177 +28,74 @@ WEIGHT_DECAY = 0.02
 WARM_UP = 0.05
 """Share of the steps over which the learning rate rises."""
 
-LONGEST_GRADIENT = 1.0
-"""Norm that a gradient is cut down to."""
-
-
-@dataclass(frozen=True)
-class EpochTold:
-    """One line of epochs.csv."""
-
-    epoch: int
-    """Counted from 1."""
-    train_error: float
-    """Relative squared error over what was shown, while it was learned; 1 is that of the channel means."""
-    validation_error: float
-    """Of the validation images as they are."""
-    learning_rate: float
-    """At the first step of the epoch."""
-    seconds: float
+MAX_GRADIENT_NORM = 1.0
+"""To which gradients are clipped."""
 
 
 class DistillationLoss(nn.Module):
-    """The network and its loss in one, so that what is large stays in the precision it was computed in."""
+    """The network and its loss in one, so that large tensors stay in the precision that they were computed in."""
 
     def __init__(self, network: StudentNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor, targets: Tensor, inside: Tensor) -> Tensor:
-        """Mean over cells and channels of the squared error of what is inside."""
-        returned = self.network(images)
+        """Mean squared error over channels and the cells inside; shapes as in `DistillBatch`."""
+        with self._attention(images.device):
+            returned = self.network(images)
         with torch.autocast(images.device.type, enabled=False):
             difference = (returned - targets.to(returned.dtype)) * inside.to(returned.dtype)
             squares = torch.linalg.vector_norm(difference, dtype=torch.float32).square()
             error: Tensor = squares / (inside.sum() * targets.shape[1])
             return error
 
+    def _attention(self, device: torch.device) -> AbstractContextManager[Any]:
+        """For training on a CPU plain products: with few tokens, forward and backward are faster than when fused."""
+        return sdpa_kernel(SDPBackend.MATH) if self.training and device.type == "cpu" else nullcontext()
 
-class StudentTrainer:
-    """Network, optimiser and history of a distillation.
 
-    Order and learning rate are functions of the seed and the epoch's number: `state` is all there is to keep.
-    """
+class StudentTrainer(Trainer):
+    """Trains a student."""
 
-    def __init__(self, config: DistillConfig, accelerator: Accelerator, pattern: Tensor) -> None:
-        """Draw the network from the seed; it begins with the pattern (256, 64, 64), brought to the standard."""
-        self.config, self.accelerator = config, accelerator
-        self.history: list[EpochTold] = []
+    FOLDER: ClassVar[type[TrainingFolder[Any]]] = StudentFolder
+    LESS_MEMORY: ClassVar[str] = "a smaller --batch-size or --size"
+
+    def __init__(
+        self, config: DistillConfig, accelerator: Accelerator, pattern: Tensor, validation: DistillDataset
+    ) -> None:
+        """Draw the network from the seed.
+
+        Args:
+            config: of the distillation.
+            accelerator: device, precision and processes.
+            pattern: (256, 64, 64) standardised mean embedding, which the network returns at first.
+            validation: the images that epochs are compared on.
+        """
         torch.manual_seed(config.seed)
         network = StudentNetwork(SIZES[config.size])
         network.initialise_from_pattern(pattern)
-        self.network = network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=WEIGHT_DECAY, foreach=True
+            network.parameters(), lr=config.learning_rate, weight_decay=WEIGHT_DECAY, foreach=True
         )
-        self.imitation, self.optimizer = accelerator.prepare(DistillationLoss(self.network), optimizer)
+        loss = DistillationLoss(network)
+        super().__init__(config, accelerator, network, loss, optimizer, max_gradient_norm=MAX_GRADIENT_NORM)
+        self.config, self.network, self.validation = config, network, validation
 
-    @property
-    def best(self) -> EpochTold:
-        """The first epoch with the least validation error."""
-        return min(self.history, key=lambda row: row.validation_error)
-
-    def learn(
-        self, lessons: DistillDataset, validation: DistillDataset, stepped: Callable[[int, int, float], None]
-    ) -> EpochTold:
-        """One epoch and its validation.
-
-        Raises:
-            TrainingError: at the first loss that is not finite, and where a batch does not fit into memory.
-        """
-        began, epoch = time.monotonic(), len(self.history)
-        self.imitation.train()
-        order = epoch_order(lessons.names, self.config.seed, epoch)
-        shares = batches(order, **shard_options(self.accelerator, self.config.batch_size))
-        errors, n_shown = 0.0, 0
-        for step, shown in enumerate(self._given(lessons, shares)):
-            error = self._step(shown, _rate(self.config, (epoch + step / len(shares)) / self.config.epochs))
-            if not math.isfinite(error):
-                raise _diverged(error, epoch, step, len(shares))
-            errors, n_shown = errors + error * len(shown.images), n_shown + len(shown.images)
-            stepped(step + 1, len(shares), error)
-        broadcast_buffers(self.accelerator, self.network)
-        summed, n_total = reduce_sum(self.accelerator, (errors, n_shown))
-        validation_error = self._validate(validation)
-        if not math.isfinite(validation_error):
-            raise _diverged(validation_error, epoch, len(shares) - 1, len(shares))
-        row = EpochTold(
-            epoch=epoch + 1,
-            train_error=summed / n_total,
-            validation_error=validation_error,
-            learning_rate=_rate(self.config, epoch / self.config.epochs),
-            seconds=round(time.monotonic() - began, 3),
-        )
-        self.history.append(row)
-        return row
-
-    def state(self) -> dict[str, Any]:
-        """Tensors and plain values from which `restore` goes on."""
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "history": [asdict(row) for row in self.history],
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up a state; ConfigError where it is of another network."""
-        try:
-            self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.history = [EpochTold(**row) for row in state["history"]]
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"The checkpoint is of another student: {str(error).splitlines()[0]} Go on with the version of nucseg "
-                "that wrote it, or distill anew in another folder (--out)."
-            ) from None
-
-    def _step(self, shown: Shown, rate: float) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        try:
-            with _attention(self.accelerator.device):
-                loss = self.imitation(*self._moved(shown))
-            self.optimizer.zero_grad()
-            self.accelerator.backward(loss)
-            self.accelerator.clip_grad_norm_(self.imitation.parameters(), LONGEST_GRADIENT)
-            self.optimizer.step()
-        except Exception as error:
-            if not lacks_memory(error):
-                raise
-            raise _too_large(len(shown.images), reason(error)) from None
-        return float(loss.detach())
+    def learning_rate(self, epochs_done: float) -> float:
+        """Rises over the first steps, then falls to 0 along a cosine."""
+        done = epochs_done / self.config.epochs
+        rising = min(1.0, done / WARM_UP + 1e-3)
+        return self.config.learning_rate * rising * (1 + math.cos(math.pi * done)) / 2
 
     @torch.no_grad()
-    def _validate(self, validation: DistillDataset) -> float:
-        self.imitation.eval()
-        shares = batches(range(len(validation)), **shard_options(self.accelerator, self.config.batch_size))
-        weighted = [
-            (float(self.imitation(*self._moved(shown))) * len(shown.images), len(shown.images))
-            for shown in self._given(validation, shares)
-        ]
-        errors, n_images = reduce_sum(self.accelerator, map(sum, zip(*weighted, strict=True)))
-        return errors / n_images
-
-    def _moved(self, shown: Shown) -> list[Tensor]:
-        return [part.to(self.accelerator.device) for part in (shown.images, shown.targets, shown.inside)]
-
-    def _given(self, lessons: DistillDataset, shares: Sequence[Sequence[int]]) -> Iterator[Shown]:
-        """The lessons of each batch; the next one is read while the last is learned."""
-        return prefetch(lessons.read, shares)
-
-
-def _attention(device: torch.device) -> AbstractContextManager[Any]:
-    """On a CPU plain products: with so few tokens they are faster there and back than the fused kernels."""
-    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext()
-
-
-def _rate(config: DistillConfig, done: float) -> float:
-    """The learning rate after a share of all steps."""
-    rising = min(1.0, done / WARM_UP + 1e-3)
-    return config.learning_rate * rising * (1 + math.cos(math.pi * done)) / 2
-
-
-def _too_large(n_images: int, why: str) -> TrainingError:
-    return TrainingError(
-        f"There is no memory for a step with {n_images} image(s) ({why}). Finished epochs are kept: close what else "
-        "uses the memory and run the same command again, or distill in another folder (--out) with a smaller "
-        "--batch-size or --size."
-    )
-
-
-def _diverged(error: float, epoch: int, step: int, steps: int) -> TrainingError:
-    kept = f"The checkpoint of epoch {epoch} is kept. " if epoch else ""
-    return TrainingError(
-        f"The error became {error} in epoch {epoch + 1}, step {step + 1} of {steps}. {kept}Distill in another folder "
-        "(--out) with a lower --learning-rate, or with mixed precision off."
-    )
+    def validate(self) -> tuple[float, float | None]:
+        """The loss, mean over the validation images."""
+        self.objective.eval()
+        shares = batches(range(len(self.validation)), **shard_options(self.accelerator, self.batch_size))
+        loss_sum, n_images = 0.0, 0
+        for batch in prefetch(self.validation.read, shares):
+            loss = float(self.objective(*self.validation.collate(batch, self.accelerator.device)))
+            loss_sum, n_images = loss_sum + loss * len(batch.images), n_images + len(batch.images)
+        loss_total, n_total = reduce_sum(self.accelerator, (loss_sum, n_images))
+        return loss_total / n_total, None

@@ -18,7 +18,6 @@ from nucseg.views.registry import D4_VIEWS, IDENTITY
 from nucseg_cache import Embeddings, Key, Store
 from nucseg_pipeline.config import FidelityConfig
 from nucseg_pipeline.datasets.locate import open_source
-from nucseg_pipeline.datasets.stores import open_store
 from nucseg_pipeline.fidelity.motions import MotionSpec
 from nucseg_pipeline.fidelity.native_images import Image, read_natives
 from nucseg_pipeline.fidelity.references import (
@@ -30,7 +29,7 @@ from nucseg_pipeline.fidelity.references import (
 )
 from nucseg_pipeline.loading.batches import READ_ROWS, batches
 from nucseg_pipeline.loading.dataset import row_numbers
-from nucseg_pipeline.runs.selection import complete_embeddings, find_key, make_split
+from nucseg_pipeline.runs.selection import Selection, complete_embeddings
 
 MIN_IMAGES = 2
 """The minimum number of test images for an interval."""
@@ -58,9 +57,9 @@ class FidelitySetup:
     @classmethod
     def open(cls, config: FidelityConfig) -> FidelitySetup:
         """Open store, embeddings and images, and check them before the slow part begins."""
-        store = open_store(config.cache, config.dataset)
-        key = cast(Key, find_key(store, config.training))  # None only for trainings without guidance
-        parts = make_split(store, config.training)
+        selection = Selection.open(config.training)
+        store, parts = selection.store, selection.split
+        key = cast(Key, selection.key)  # None only for trainings without guidance
         measured = _spread(parts.test, config.images, config.seed)
         if len(measured) < MIN_IMAGES:
             raise ConfigError(

@@ -5,32 +5,39 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nucseg.errors import TrainingError
-
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, bring it to the disk, then give it its name.
+    """Write a file under a temporary name, bring it to the disk, then rename it.
 
-    Whoever reads, and whoever is killed, sees the old content or the new one. Raises TrainingError where the file
-    cannot be written.
+    A reader sees the old content or the new one, and so does the next run of a process that is killed meanwhile.
+
+    Raises:
+        OSError: the file cannot be written; `filename` is its final name.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(temporary, content)
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise TrainingError(
-            f"{path} cannot be written: {error.strerror or error}. Free some space or mend the permission, then "
-            "run the same command again (`nucseg train` with --resume): the last checkpoint is whole."
-        ) from error
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and bring it to the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file is what `write_whole` was writing when its process was killed."""
+    return path.name.startswith(".") and path.name.endswith(".part")
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk; some file systems cannot, and then it comes there when it comes."""
+    """Bring a rename to the disk, on file systems that can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nucseg.errors import ConfigError
-from nucseg_pipeline.files.locks import locked, missing_folders, remove_empty
+from nucseg_pipeline.files.atomic import write_synced
+from nucseg_pipeline.files.locks import locked
 
 _DRAFT = ".report-"
 """Prefix of the temporary folder that files are written to before they are renamed into place."""
@@ -22,12 +22,8 @@ def check_writable(folder: Path) -> None:
     Raises:
         ConfigError: it cannot.
     """
-    created = missing_folders(folder)
-    try:
-        with _draft(folder):
-            pass
-    finally:
-        remove_empty(created)
+    with _draft(folder):
+        pass
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
@@ -40,10 +36,7 @@ def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
     """
     with _draft(folder) as draft:
         for name, content in contents.items():
-            with (draft / name).open("wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(draft / name, content.encode() if isinstance(content, str) else content)
         for name in contents:
             (draft / name).replace(folder / name)
 
@@ -52,7 +45,6 @@ def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
 def _draft(folder: Path) -> Iterator[Path]:
     """Create a temporary folder inside `folder` for the block; one process at a time."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with locked(folder):
             for leftover in folder.glob(f"{_DRAFT}*"):  # left by a killed process: we hold the lock
                 shutil.rmtree(leftover, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Rows as they were read, and batches as a network is shown them."""
+"""Rows as read from the store, and batches as a network takes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nucseg_cache import SampleRow
 CPU = torch.device("cpu")
 
 Part = NDArray[Any] | Tensor
-"""An array on the host, or a tensor on the training device where rows are kept there."""
+"""An array on the host, or a tensor on the training device for rows that are preloaded there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,26 +25,26 @@ class Row:
 
     sample: SampleRow
     embedding: Part | None
-    """(256, 64, 64) as stored: float16, float32, or int8 codes that `scale` goes with; None without guidance."""
+    """(256, 64, 64) as stored: float16, float32, or int8 codes to be multiplied by `scale`; None without guidance."""
     distance: Part | None = None
-    """(H, W) float32, see `nucseg.nuclei.instances.distance_map`, 0 in the padding; None where no network learns it."""
+    """(H, W) float32, see `nucseg.nuclei.instances.distance_map`, 0 in the padding; None if it was not asked for."""
     scale: Part | None = None
-    """(256,) float32, what the codes of each channel are multiplied by; None where the embedding is floats."""
+    """(256,) float32, by channel; None where the embedding is floats."""
     pixels: Mapping[str, Tensor] | None = None
-    """`image`, `target` and `ignore` of a batch on the training device, where rows are kept there; None elsewhere."""
+    """`image`, `target` and `ignore` of a batch, for rows that are preloaded on the training device; else None."""
     block: Tensor | None = None
-    """(n, 256, 64, 64) in which the embeddings of the rows lie that were read with this one; None for rows kept."""
+    """(n, 256, 64, 64): the memory of the embeddings of all rows that were read together; None for preloaded rows."""
 
     @property
     def n_bytes(self) -> int:
-        """What the row takes in memory."""
+        """Size of the row in memory."""
         sample = (self.sample.image, self.sample.instances, self.sample.ignore)
         of_batch = (self.embedding, self.scale, self.distance, *(self.pixels or {}).values())
         return sum(part.nbytes for part in (*sample, *of_batch) if part is not None)
 
     @property
     def parts(self) -> dict[str, Part]:
-        """What a batch is stacked from, by name."""
+        """The arrays that a batch is stacked from, by name."""
         sample, pixels = self.sample, dict[str, Part](self.pixels or {})
         if not pixels:
             pixels = {"image": sample.image, "target": sample.instances > 0, "ignore": sample.ignore}
@@ -52,7 +52,7 @@ class Row:
         return {**pixels, **{name: part for name, part in others.items() if part is not None}}
 
     def on(self, device: torch.device, twin: Row | None = None) -> Row:
-        """The row with all that a batch needs on a device; what it has in common with its twin there is there once."""
+        """The row with all parts of a batch on a device; `twin`, another view of it there, shares what both have."""
         parts = dict(self.parts)
         if twin is not None and twin.sample is self.sample:
             parts |= {**(twin.pixels or {}), **({} if twin.distance is None else {"distance": twin.distance})}
@@ -72,13 +72,13 @@ class Batch:
     image: Tensor
     """(B, 3, H, W) float32 in [0, 1]."""
     target: Tensor
-    """(B, H, W) int64, 1 where a nucleus is."""
+    """(B, H, W) int64, 1 inside nuclei."""
     ignore: Tensor
-    """(B, H, W) bool, True where a pixel counts in nothing."""
+    """(B, H, W) bool, True for pixels that count neither in the loss nor in a score."""
     embedding: Tensor | None
     """(B, 256, 64, 64) float16 as stored, or float32; None without guidance."""
     distance: Tensor | None = None
-    """(B, H, W) float32, how far inside its nucleus a pixel lies; None where no network learns it."""
+    """(B, H, W) float32, see `nucseg.nuclei.instances.distance_map`; None if it was not asked for."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
@@ -95,63 +95,63 @@ class Batch:
 def collate(rows: Sequence[Row], device: torch.device = CPU) -> Batch:
     """Stack rows into a batch on a device.
 
-    What is moved there is what is stored: bytes for pixels, codes for embeddings that are. They become floats there.
+    Pixels travel there as bytes and embeddings as they are stored; both are converted to floats on the device.
     """
     parts = [row.parts for row in rows]
     names = [name for name in parts[0] if name not in ("embedding", "scale")]
-    stacked = {name: _stacked([part[name] for part in parts], device) for name in names}
+    stacked = {name: _stack([part[name] for part in parts], device) for name in names}
     return Batch(
         ids=tuple(row.sample.id for row in rows),
         image=stacked["image"].permute(0, 3, 1, 2).contiguous().float() / 255,
         target=stacked["target"].long(),
         ignore=stacked["ignore"],
-        embedding=None if rows[0].embedding is None else embeddings_of(rows, device),
+        embedding=None if rows[0].embedding is None else stack_embeddings(rows, device),
         distance=stacked.get("distance"),
     )
 
 
-def embeddings_of(rows: Sequence[Row], device: torch.device = CPU) -> Tensor:
-    """Stack the embeddings of rows of one format, all of which have one: (B, 256, 64, 64) on a device."""
+def stack_embeddings(rows: Sequence[Row], device: torch.device = CPU) -> Tensor:
+    """Stack the embeddings of rows of one storage format: (B, 256, 64, 64) on a device."""
     block = _whole_block(rows)
     stored = (
-        _moved(block, device)
+        _to_device(block, device)
         if block is not None
-        else _stacked([row.embedding for row in rows if row.embedding is not None], device)
+        else _stack([row.embedding for row in rows if row.embedding is not None], device)
     )
     scales = [row.scale for row in rows if row.scale is not None]
-    return stored * _stacked(scales, device)[:, :, None, None] if scales else stored
+    return stored * _stack(scales, device)[:, :, None, None] if scales else stored
 
 
 def _whole_block(rows: Sequence[Row]) -> Tensor | None:
-    """The embeddings of rows that were read together and are all there, in that order: nothing is to be copied."""
+    """The block of the rows, if they are all of it in its order, so that nothing need be copied; else None."""
     block = rows[0].block
     if block is None or len(block) != len(rows):
         return None
     in_order = all(
         row.block is block
         and isinstance(row.embedding, np.ndarray)
-        and row.embedding.ctypes.data == block.data_ptr() + place * row.embedding.nbytes
-        for place, row in enumerate(rows)
+        and row.embedding.ctypes.data == block.data_ptr() + position * row.embedding.nbytes
+        for position, row in enumerate(rows)
     )
     return block if in_order else None
 
 
-def _stacked(parts: Sequence[Part], device: torch.device) -> Tensor:
+def _stack(parts: Sequence[Part], device: torch.device) -> Tensor:
     first = parts[0]
     if isinstance(first, Tensor):
         return torch.stack([torch.as_tensor(part) for part in parts])
     whole = host_tensor((len(parts), *first.shape), first.dtype.name, pinned=device.type == "cuda")
     np.stack([np.asarray(part) for part in parts], out=whole.numpy())
-    return _moved(whole, device)
+    return _to_device(whole, device)
 
 
-def _moved(whole: Tensor, device: torch.device) -> Tensor:
-    """On a device; from pinned memory while this thread goes on."""
+def _to_device(whole: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device; from pinned memory without waiting for it."""
     return whole.to(device, non_blocking=whole.is_pinned())
 
 
 def host_tensor(shape: tuple[int, ...], dtype: str, *, pinned: bool) -> Tensor:
-    """A tensor of any content on the host; pinned memory is copied to a CUDA device without a copy in between."""
+    """An uninitialised tensor on the host; pinned memory is copied to a CUDA device without another copy."""
     if pinned:
         return torch.empty(shape, dtype=getattr(torch, dtype), pin_memory=True)
-    return torch.from_numpy(np.empty(shape, dtype))  # numpy asks for huge pages: its first use costs far less
+    return torch.from_numpy(np.empty(shape, dtype))  # numpy asks for huge pages: the first write is far cheaper

@@ -9,12 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 READ_ROWS = 16
-"""Rows read at once while filling the memory."""
-
-
-MOST_ROWS_AHEAD = 64
-"""Rows read ahead of their use at most, but always a batch: about 160 MiB of float16 embeddings and their images."""
-
+"""Rows read at once outside an epoch: to preload them, or to average over them."""
 
 T = TypeVar("T")
 
@@ -28,10 +23,10 @@ def epoch_order(ids: Sequence[str], seed: int, epoch: int) -> list[int]:
 
 
 def batches(order: Sequence[int], batch_size: int, *, process: int = 0, n_processes: int = 1) -> list[list[int]]:
-    """Cut an order into batches of `batch_size` and take one process's share of each.
+    """Cut an order into batches of `batch_size`, and take the share of one process from each.
 
-    Every process gets equally many rows of every batch; where that does not come out even, the first rows of the
-    batch are shown twice.
+    Every process gets equally many rows of every batch; where they cannot be divided evenly, the first rows of the
+    batch are used twice.
     """
     shares = []
     for first in range(0, len(order), batch_size):
@@ -42,12 +37,7 @@ def batches(order: Sequence[int], batch_size: int, *, process: int = 0, n_proces
 
 
 def spread_evenly(items: Sequence[T], most: int) -> list[T]:
-    """So many of the items, the first and the last among them, evenly spread; all where there are no more."""
+    """At most this many of the items, evenly spread from the first to the last; all where there are no more."""
     if len(items) <= most:
         return list(items)
     return [items[position] for position in np.linspace(0, len(items) - 1, most).astype(int)]
-
-
-def batches_ahead(shares: Sequence[Sequence[int]]) -> int:
-    """How many batches to read before they are used: the memory that they take is bounded."""
-    return max(1, MOST_ROWS_AHEAD // max(map(len, shares), default=1))

@@ -19,7 +19,8 @@ from nucseg.models import Outputs, SegmentationModel
 from nucseg_cache import SampleRow
 from nucseg_pipeline.loading.batch import Batch, collate
 from nucseg_pipeline.loading.batches import batches
-from nucseg_pipeline.loading.dataset import EmbeddingDataset, stream
+from nucseg_pipeline.loading.dataset import EmbeddingDataset
+from nucseg_pipeline.loading.prefetch import stream
 
 Selected = TypeVar("Selected")
 

@@ -95,7 +95,6 @@ def draft_folder(folder: Path) -> Iterator[Path]:
     draft = folder.with_name(f".{folder.name}.part")
     busy = ConfigError(f"Another process is writing to {folder}. Wait for it, or choose another folder with --out.")
     try:
-        draft.mkdir(parents=True, exist_ok=True)
         with locked(draft, busy):
             for leftover in draft.iterdir():  # left by a killed process
                 leftover.unlink()

@@ -1,7 +1,4 @@
-"""Files that are either whole or not there, and the checkpoints of a run.
-
-A checkpoint holds tensors and plain values only and is read with weights_only, so it cannot carry code.
-"""
+"""Checkpoints of a training: tensors and plain values only, read with weights_only, so that they cannot carry code."""
 
 import zipfile
 from collections.abc import Mapping
@@ -19,51 +16,54 @@ FORMAT = 1
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any], inputs: str) -> None:
-    """Write tensors and plain values (nested in dicts and lists), and the digest of what the run is made from."""
+    """Write tensors and plain values, nested in dicts and lists, with the digest of what the training is made from.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     buffer = BytesIO()
     torch.save({"format": FORMAT, "inputs": inputs, **content}, buffer)
     write_whole(path, buffer.getvalue())
 
 
-def load_checkpoint(path: Path, inputs: str, option: str = "--run") -> dict[str, Any]:
-    """Read a checkpoint of a run made from these inputs onto the CPU.
+def load_checkpoint(path: Path, inputs: str) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU.
 
     Args:
         path: of the file.
-        inputs: digest of what the run is made from.
-        option: of the command line, that names another folder.
+        inputs: digest of what the training is made from.
 
     Raises:
-        ConfigError: the file is missing, truncated, of another format or run, or holds more than plain values.
+        ConfigError: the file is missing, truncated, of another format or training, or holds more than plain values.
     """
     try:
-        whole = BytesIO(path.read_bytes())
-        _check_crcs(whole)
-        content = torch.load(whole, map_location="cpu", weights_only=True)
+        file = BytesIO(path.read_bytes())
+        _check_crcs(file)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ConfigError(f"There is no {path}. Train the run again in another folder ({option}).") from None
+        raise ConfigError(f"There is no {path}. Bring it back from a copy, or start again in another folder.") from None
     except Exception as error:  # torch raises whatever the damaged bytes lead to
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
         raise ConfigError(
             f"The checkpoint {path} cannot be read: {reason}. It is truncated or not a checkpoint. "
-            "Bring the file back from a copy, or delete the folder of the run and train again."
+            "Bring the file back from a copy, or delete the folder and train again."
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise ConfigError(
             f"The checkpoint {path} has format {found!r}, this version reads {FORMAT}. "
-            f"Read it with the version that wrote it, or train the run again in another folder ({option})."
+            "Read it with the version that wrote it, or start again in another folder."
         )
     if content.get("inputs") != inputs:
         raise ConfigError(
-            f"The checkpoint {path} is of another run: it was trained on other inputs than inputs.json beside it "
-            f"records. Bring the right file back, or train the run again in another folder ({option})."
+            f"The checkpoint {path} is of another run: it was trained on other inputs than inputs.json next to it "
+            "records. Bring the right file back, or start again in another folder."
         )
     return content
 
 
 def _check_crcs(file: BytesIO) -> None:
-    """Raise ValueError where a part of a file is not what its CRC says: torch writes CRCs and never looks at them."""
+    """Raise ValueError where a part of a file does not have its CRC: torch writes CRCs and never checks them."""
     with zipfile.ZipFile(file) as parts:
         damaged = parts.testzip()
     if damaged is not None:

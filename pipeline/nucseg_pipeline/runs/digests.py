@@ -1,48 +1,50 @@
-"""Digests of what a run is started with: its configuration, its split, and the code that trains it."""
+"""Digests of what a training is started with: its configuration, its split, and the code that trains."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from nucseg.data.splits import Split
-from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.config import DistillConfig, TrainConfig
 from nucseg_pipeline.config.recipe import to_toml
 
 FREE_FIELDS = frozenset(
     {"cache", "encoder", "weights", "precision", "format", "device", "threads", "preload", "log", "run", "resume"}
 )
-"""Fields in which a resumed run may differ: where and on what it runs. Whether the embeddings are still the same is
-asked of their key."""
+"""Fields of `TrainConfig` in which a resumed run may differ: where and on what it runs. Whether the embeddings are
+still the same is checked by their key."""
+
+DISTILL_FREE_FIELDS = frozenset({"cache", "teacher", "weights", "precision", "format", "device", "threads", "out"})
+"""The same of `DistillConfig`."""
 
 _PACKAGES = ("nucseg", "nucseg_cache", "nucseg_pipeline")
 _CODE = ("*.py", "*.toml")
-_LENGTH = "epochs"
-"""Not in the digest of a configuration: a run may be made longer."""
+
+
+def free_fields(config: TrainConfig | DistillConfig) -> frozenset[str]:
+    """The fields of a configuration in which a resumed training may differ."""
+    return FREE_FIELDS if isinstance(config, TrainConfig) else DISTILL_FREE_FIELDS
 
 
 def split_digest(parts: Split) -> str:
     """SHA-256, hexadecimal, of the ids of all parts in their order, with their protocol and notes."""
-    return _digest(asdict(parts))
+    return json_digest(asdict(parts))
 
 
-def configuration_digest(config: TrainConfig) -> str:
-    """SHA-256, hexadecimal, of all that stands in a run's config.toml and may not differ when it is resumed."""
-    return recipe_digest(tomllib.loads(to_toml(config))["train"])
+def configuration_digest(config: TrainConfig | DistillConfig) -> str:
+    """SHA-256, hexadecimal, of all fields that may not differ when a training is resumed.
 
-
-def recipe_digest(recipe: Mapping[str, object]) -> str:
-    """As `configuration_digest`, from the table [train] as it stands in the file.
-
-    Not from what the table is resolved to: options that a later version has do not stand there.
+    `epochs` of a run is not among them: a run may be made longer.
     """
-    return _digest({name: value for name, value in recipe.items() if name not in FREE_FIELDS | {_LENGTH}})
+    (table,) = tomllib.loads(to_toml(config)).values()
+    free = free_fields(config) | ({"epochs"} if isinstance(config, TrainConfig) else set())
+    return json_digest({name: value for name, value in table.items() if name not in free})
 
 
 @cache
@@ -58,11 +60,12 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def _folders(package: str) -> list[Path]:
-    spec = find_spec(package)
-    return [Path(place) for place in (spec and spec.submodule_search_locations) or ()]
-
-
-def _digest(value: object) -> str:
+def json_digest(value: object) -> str:
+    """SHA-256, hexadecimal, of a value as canonical JSON."""
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _folders(package: str) -> list[Path]:
+    spec = find_spec(package)
+    return [Path(location) for location in (spec and spec.submodule_search_locations) or ()]

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
 from nucseg.data.files import some
-from nucseg.data.splits import Split
-from nucseg_cache import Embeddings, Key, Store
-from nucseg_pipeline.config import TrainConfig
-from nucseg_pipeline.runs.digests import code_digest, configuration_digest, split_digest
-from nucseg_pipeline.runs.selection import used_ids
+from nucseg_cache import Embeddings, Store
+from nucseg_pipeline.runs.digests import code_digest, configuration_digest, json_digest, split_digest
+from nucseg_pipeline.runs.selection import Selection, used_ids
 
 SHOWN = 8
-"""Digits of a digest that are shown."""
+"""Digits of a digest in messages."""
 
 MPP_SPREAD = 1.05
-"""Resolutions that are no further apart than this count as one."""
+"""Resolutions that differ by no more than this factor count as one."""
 
 LIBRARIES = ("nucseg", "torch", "numpy", "zarr", "monai", "accelerate")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunProvenance:
     """What a run was made from, as inputs.json holds it."""
 
@@ -34,7 +31,7 @@ class RunProvenance:
     """Location of the store."""
     dataset: str
     source: str
-    """Where the data set lay when it was embedded."""
+    """Where the data set was when it was embedded."""
     preparation: Mapping[str, str]
     embedding: Mapping[str, str]
     """The fields of the embeddings' key; empty without guidance."""
@@ -42,32 +39,32 @@ class RunProvenance:
     samples: Mapping[str, Sequence[str]]
     """id -> hexadecimal digests of the image's and of the masks' file content, for all rows of the split."""
     versions: Mapping[str, str]
-    views: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Exact views that were read beside the images as they are -> how their images were made."""
-    learned_from: Sequence[str] = ()
-    """Ids of the training images from whose exact views the replay was learned."""
-    split: str = ""
-    """Digest of split.json; like those below empty in the first runs of this format."""
-    configuration: str = ""
-    """Digest of config.toml but for what says where and how long the run runs."""
-    code: str = ""
+    views: Mapping[str, Mapping[str, str]]
+    """Views that were read besides the images as they are -> how their images were made."""
+    learned_from: Sequence[str]
+    """Ids of the training images from whose exact views the mixing of channels was learned."""
+    split: str
+    """Digest of split.json."""
+    configuration: str
+    """Digest of the fields of config.toml in which a resumed run may not differ."""
+    code: str
     """Digest of nucseg's own source files."""
-    native_px: int = 0
-    """Longest side of the native training images, their median; 0 in runs that did not record it."""
-    mpp: float = 0.0
+    native_px: int
+    """Longest side of the native training images, their median."""
+    mpp: float
     """Microns a pixel of the native training images; 0 where that is not known, or is not the same for all."""
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal digest of what decides the result: not of places or versions."""
-        told: tuple[object, ...] = (self.dataset, dict(self.preparation), self.embedding_hash, dict(self.samples))
-        told += ({name: dict(made) for name, made in self.views.items()},) if self.views else ()
-        told += (list(self.learned_from),) if self.learned_from else ()
-        told += ({"split": self.split, "configuration": self.configuration},) if self.split else ()
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        """Hexadecimal digest of everything that decides the result; locations and versions do not."""
+        names = (
+            "dataset", "preparation", "embedding_hash", "samples", "views", "learned_from", "split", "configuration",
+        )  # fmt: skip
+        content = asdict(self)
+        return json_digest({name: content[name] for name in names})
 
     def changes(self, now: RunProvenance, ids: Sequence[str]) -> list[str]:
-        """What differs now from what these inputs record, one line each; images are compared for `ids` only."""
+        """What differs now from what is recorded, one line each; images are compared for `ids` only."""
         lines = [
             f"{name}: recorded {dict(then)}, now {dict(found)}"
             for name, then, found in (
@@ -77,17 +74,21 @@ class RunProvenance:
             )
             if dict(then) != dict(found)
         ]
-        changed = [one for one in ids if list(self.samples.get(one, ())) != list(now.samples.get(one, ()))]
+        changed = self.changed_samples(now.samples, ids)
         return lines + ([f"image or masks of {some(changed)}"] if changed else [])
 
-    def made_by_others(self, now: RunProvenance) -> list[str]:
-        """What trains now and did not when these inputs were recorded, one line each."""
+    def changed_samples(self, now: Mapping[str, Sequence[str]], ids: Sequence[str]) -> list[str]:
+        """Those of the ids whose image or masks have other digests than recorded, or none any more."""
+        return [i for i in ids if list(self.samples.get(i, ())) != list(now.get(i, ()))]
+
+    def changed_software(self, now: RunProvenance) -> list[str]:
+        """Versions and code that differ now from what is recorded, one line each."""
         lines = [
             f"{name} {then} then, {now.versions[name]} now"
             for name, then in self.versions.items()
             if now.versions.get(name, then) != then
         ]
-        if self.code and self.code != now.code:
+        if self.code != now.code:
             lines.append(f"nucseg's code {self.code[:SHOWN]} then, {now.code[:SHOWN]} now")
         return lines
 
@@ -97,15 +98,10 @@ class RunProvenance:
 
 
 def record_provenance(
-    store: Store,
-    key: Key | None,
-    parts: Split,
-    views: Mapping[str, Embeddings] | None = None,
-    learned_from: Sequence[str] = (),
-    config: TrainConfig | None = None,
+    selection: Selection, views: Mapping[str, Embeddings], learned_from: Sequence[str]
 ) -> RunProvenance:
-    """Record what a run on these parts and views is made from; reads no image."""
-    digests = {info.id: (info.image_digest.hex(), info.mask_digest.hex()) for info in store.table if info.present}
+    """Record what a run on this selection and these views is made from; reads no image."""
+    store, key, parts = selection.store, selection.key, selection.split
     return RunProvenance(
         store=store.location if "://" in store.location else str(Path(store.location).absolute()),
         dataset=store.dataset,
@@ -113,16 +109,22 @@ def record_provenance(
         preparation=dict(store.preparation),
         embedding={} if key is None else dict(key.fields),
         embedding_hash="" if key is None else key.hash,
-        samples={one: list(digests.get(one, ())) for one in used_ids(parts)},
-        views={name: view.described for name, view in (views or {}).items()},
+        samples=sample_digests(store, used_ids(parts)),
+        views={name: view.described for name, view in views.items()},
         learned_from=list(learned_from),
         split=split_digest(parts),
-        configuration="" if config is None else configuration_digest(config),
+        configuration=configuration_digest(selection.config),
         code=code_digest(),
         native_px=native_px(store, parts.train),
         mpp=native_mpp(store, parts.train),
         versions={"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
     )
+
+
+def sample_digests(store: Store, ids: Sequence[str]) -> dict[str, list[str]]:
+    """Id -> hexadecimal digests of the image's and of the masks' file; an empty list if the image has vanished."""
+    digests = {info.id: [info.image_digest.hex(), info.mask_digest.hex()] for info in store.table if info.present}
+    return {sample_id: digests.get(sample_id, []) for sample_id in ids}
 
 
 def native_px(store: Store, ids: Sequence[str]) -> int:
@@ -133,7 +135,7 @@ def native_px(store: Store, ids: Sequence[str]) -> int:
 
 
 def native_mpp(store: Store, ids: Sequence[str]) -> float:
-    """Microns a pixel of some native images; 0 where one's are not known, or they are not within 5 % of one another."""
+    """Microns a pixel of some native images; 0 where one is not known, or they differ by more than 5 %."""
     asked = set(ids)
-    said = sorted(info.mpp or 0.0 for info in store.table if info.id in asked)
-    return said[len(said) // 2] if said and said[-1] <= MPP_SPREAD * said[0] else 0.0
+    values = sorted(info.mpp or 0.0 for info in store.table if info.id in asked)
+    return values[len(values) // 2] if values and values[-1] <= MPP_SPREAD * values[0] else 0.0

@@ -21,22 +21,21 @@ from nucseg_pipeline.loading.dataset import EmbeddingDataset
 from nucseg_pipeline.modelling.device import choose_device
 from nucseg_pipeline.modelling.inference import Prediction, predict
 from nucseg_pipeline.modelling.model import build_network
-from nucseg_pipeline.runs.checkpoint import load_checkpoint
 from nucseg_pipeline.runs.folder import RunFolder
-from nucseg_pipeline.runs.provenance import RunProvenance, record_provenance
+from nucseg_pipeline.runs.provenance import RunProvenance, sample_digests
 from nucseg_pipeline.runs.selection import open_embeddings, used_ids
 
 __all__ = ["Prediction", "Run", "TrainedRun", "encoder_files"]
 
 
 def encoder_files(config: TrainConfig) -> list[Path]:
-    """Where the file of a run's encoder was when the run was trained, if its configuration names one."""
-    return [Path(place) for place in (named_file(config.encoder), config.weights) if place]
+    """The file of a run's encoder as its configuration names it; empty where it names none."""
+    return [Path(file) for file in (named_file(config.encoder), config.weights) if file]
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedRun:
-    """What a training left behind, by itself: the store that it was trained from need not be there any more."""
+    """A finished run without its store, which need not exist any more."""
 
     folder: RunFolder
     config: TrainConfig
@@ -82,20 +81,19 @@ class TrainedRun:
         try:
             model = build_network(self.config)
         except ConfigError as error:
-            raise ConfigError(f"{self.folder.file('config.toml')} asks for what cannot be: {error}") from None
-        file = self.folder.file("best.pt")
-        best = load_checkpoint(file, self.inputs.fingerprint)
+            raise ConfigError(f"{self.folder.file('config.toml')} describes no valid network: {error}") from None
+        file, best = self.folder.file("best.pt"), self.folder.load_checkpoint("best.pt")
         try:
             model.load_state_dict(best["model"])
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ConfigError(
-                f"The checkpoint {file} is of another network than config.toml beside it says: "
+                f"The checkpoint {file} is of another network than config.toml next to it says: "
                 f"{str(error).splitlines()[0]} Bring the right files back from a copy, or train again in another "
                 "folder (--run)."
             ) from None
         if not all(bool(tensor.isfinite().all()) for tensor in model.state_dict().values()):
             raise ConfigError(
-                f"The checkpoint {file} holds weights that are no finite numbers. Bring the file back from a copy, or "
+                f"The checkpoint {file} has weights that are not finite. Bring the file back from a copy, or "
                 "train again in another folder (--run)."
             )
         return model.eval()
@@ -105,12 +103,12 @@ class TrainedRun:
 class Run(TrainedRun):
     """A trained run together with the store it was trained from.
 
-    Made by `Run.open`, which checks that the images of the test part are still those of the training's time.
+    Made by `Run.open`, which checks that the images of the test part have not changed since the training.
     """
 
     store: Store
     changed_since: tuple[str, ...]
-    """Training and validation images of the store that are not those that the run was trained on any more."""
+    """Training and validation images that have changed in the store since the training."""
 
     @classmethod
     def open(cls, path: Path, *, cache: str | None = None) -> Run:
@@ -130,24 +128,24 @@ class Run(TrainedRun):
         store = _store(inputs, config, cache)
         if dict(store.preparation) != dict(inputs.preparation):
             raise ConfigError(
-                f"{store.location} is prepared as {dict(store.preparation)}, and {folder.name} was trained on "
-                f"images prepared as {dict(inputs.preparation)}. Name the cache that has them (--cache), or train anew."
+                f"{store.location} is prepared as {dict(store.preparation)}, but {folder.name} was trained on "
+                f"images prepared as {dict(inputs.preparation)}. Name the cache that has them (--cache), or train "
+                "again."
             )
-        now = record_provenance(store, None, parts)
-        differing = {one for one in now.samples if list(inputs.samples.get(one, ())) != list(now.samples[one])}
-        changed = [one for one in parts.test if one in differing]
+        now = sample_digests(store, used_ids(parts))
+        changed = inputs.changed_samples(now, parts.test)
         if changed:
             raise ConfigError(
                 f"{len(changed)} test images of {store.location} are not what they were when {folder.name} was trained "
                 f"(image or masks changed, or vanished): {some(changed)}. Put them back and run `nucseg embed`, or "
-                "train anew."
+                "train again."
             )
-        learned = tuple(one for one in (*parts.train, *parts.validation) if one in differing)
-        return cls(folder, config, parts, inputs, trained.rule, store, learned)
+        changed_since = tuple(inputs.changed_samples(now, (*parts.train, *parts.validation)))
+        return cls(folder, config, parts, inputs, trained.rule, store, changed_since)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """What the run was made from and by, for people to read; digests of single images left out."""
+        """What the run was made from and with, for people to read; without the digests of single images."""
         inputs, status = self.inputs, self.folder.status()
         recorded = self.store.recorded(Key(inputs.embedding)) if inputs.embedding else {}
         return {
@@ -172,12 +170,13 @@ class Run(TrainedRun):
     def rows(self, ids: Sequence[str], *, store: Store | None = None) -> EmbeddingDataset:
         """Open what a prediction reads: some ids of a store, with the embeddings that guide this run.
 
-        Raises ConfigError where an id is not there or has no embedding, and nucseg_cache.CacheError where the store has
-        no embeddings of the run's encoder.
+        Raises:
+            ConfigError: an id is not in the store, or has no embedding.
+            nucseg_cache.CacheError: the store has no embeddings of the run's encoder.
         """
-        place = self.store if store is None else store
-        key = place.find(self.inputs.embedding) if self.inputs.embedding else None
-        return EmbeddingDataset(place, open_embeddings(place, key, ids), ids)
+        store = self.store if store is None else store
+        key = store.find(self.inputs.embedding) if self.inputs.embedding else None
+        return EmbeddingDataset(store, open_embeddings(store, key, ids), ids)
 
     @cached_property
     def model(self) -> SegmentationModel:
@@ -202,7 +201,7 @@ class Run(TrainedRun):
 
 
 def _store(inputs: RunProvenance, config: TrainConfig, cache: str | None) -> Store:
-    """The store in the cache that is named; where there is none, that of the training."""
+    """The store in the given cache; if it is not there, that of the training."""
     if cache is None:
         return Store.open(inputs.store)
     location = store_location(cache, config.dataset)
@@ -226,6 +225,7 @@ def _finished(path: Path) -> RunFolder:
         )
     if not folder.file("run.json").exists() and not folder.was_stopped_at_once:
         raise ConfigError(f"{path} is not a run: it has no run.json. Name the folder that `nucseg train` wrote.")
+    folder.config()  # of a run, not of a distillation
     if folder.was_stopped_at_once or folder.status()["status"] != "finished":
         command = ["nucseg", "train", "--recipe", str(folder.file("config.toml")), "--run", str(path), "--resume"]
         raise ConfigError(f"The run in {path} is not finished. Finish it with `{shlex.join(command)}`.")

@@ -1,8 +1,10 @@
-"""Which split, key, embeddings and views a run uses."""
+"""What a training reads of a store: which split, key, embeddings and views."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from nucseg.data.files import some
 from nucseg.data.splits import Split, SplitRow, split
@@ -12,8 +14,102 @@ from nucseg.views.crop import CROP
 from nucseg.views.registry import D4_VIEWS, IDENTITY
 from nucseg_cache import Embeddings, Key, Store
 from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.datasets.stores import open_store
 from nucseg_pipeline.loading.batches import spread_evenly
 from nucseg_pipeline.loading.dataset import row_numbers
+
+MOST_EXACT_IMAGES = 32
+"""Images from which the mixing of channels is learned, at most: with more it hardly changes."""
+
+ENOUGH_EXACT_IMAGES = 16
+"""Images to embed in all orientations for it, those for validation and test included."""
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What a configuration selects of a store; opened by train, distill, fidelity and ablate alike."""
+
+    config: TrainConfig
+    store: Store
+    key: Key | None
+    """Of the embeddings; None without guidance."""
+    recorded_split: Split | None = None
+    """Of the run that is resumed; None makes it from the store."""
+
+    @classmethod
+    def open(cls, config: TrainConfig, recorded_split: Split | None = None) -> Selection:
+        """Open the store and find the key of the embeddings.
+
+        Raises:
+            ConfigError: the store is of another data set.
+            nucseg_cache.CacheError: there is no such store, or none or several of its keys are asked for.
+        """
+        store = open_store(config.cache, config.dataset)
+        return cls(config, store, find_key(store, config), recorded_split)
+
+    @cached_property
+    def split(self) -> Split:
+        """The ids of training, validation and test part."""
+        return make_split(self.store, self.config) if self.recorded_split is None else self.recorded_split
+
+    @property
+    def present_ids(self) -> tuple[str, ...]:
+        """All images of the store that have not vanished from the data set."""
+        return tuple(info.id for info in self.store.table if info.present)
+
+    def embeddings(self, ids: Sequence[str]) -> Embeddings | None:
+        """The embeddings of the images as they are; see `open_embeddings`."""
+        return open_embeddings(self.store, self.key, ids)
+
+    def views(self, ids: Sequence[str], names: Sequence[str] = ()) -> dict[str, Embeddings]:
+        """The views that a training reads besides the identity, complete for its ids; none without guidance.
+
+        Args:
+            ids: the training images.
+            names: the views that a resumed run was started with; by default all that the configuration asks for.
+
+        Raises:
+            ConfigError: there are no such views, some are missing between others, they are missing for some ids, or
+                they show crops of the images.
+        """
+        store, key, asked = self.store, self.key, self.config.views
+        if asked == IDENTITY or key is None:
+            return {}
+        available = store.views(key)
+        wanted = tuple(names) or (D4_VIEWS if asked == "d4" else _variants(available, asked))
+        missing = [name for name in wanted if name not in available]
+        if missing or not wanted:
+            lacking = f", without {', '.join(missing)}" if missing else ""
+            raise ConfigError(
+                f"{store.location} has these embeddings in the views {', '.join(sorted(available))}{lacking}, and the "
+                f"training asks for {asked}. Run `nucseg embed --dataset {store.dataset} {views_option(asked)}` with "
+                "the same encoder."
+            )
+        cropped = [name for name in wanted if CROP in store.embeddings(key, name).described]
+        if cropped:
+            raise ConfigError(
+                f"The views {some(cropped)} in {store.location} show crops of the images, but the masks are of the "
+                "whole images: such views can only be distilled (`nucseg distill`). Take other --views."
+            )
+        return {name: complete_embeddings(store, key, ids, name) for name in wanted}
+
+    def mixing_images(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """Those of the training images from whose exact views the mixing of channels is learned, if it is learned.
+
+        Raises:
+            ConfigError: it is to be learned, and no image has exact views.
+        """
+        store, key = self.store, self.key
+        if key is None or not needs_channel_mixing(self.config):
+            return ()
+        rows = rows_with_all_views(store, key, ids)
+        if not rows:
+            raise ConfigError(
+                f"replay learned needs exact views of training images, and none of these {len(ids)} in "
+                f"{store.location} has them. Run `nucseg embed --dataset {store.dataset} --views d4 --view-images "
+                f"{ENOUGH_EXACT_IMAGES}` with the same encoder, or take --replay corrected."
+            )
+        return tuple(store.info(row).id for row in rows)
 
 
 def find_key(store: Store, config: TrainConfig) -> Key | None:
@@ -34,39 +130,34 @@ def open_embeddings(store: Store, key: Key | None, ids: Sequence[str]) -> Embedd
     return None if key is None else complete_embeddings(store, key, ids)
 
 
-def complete_embeddings(store: Store, key: Key, ids: Sequence[str], view: str = "identity") -> Embeddings:
+def complete_embeddings(store: Store, key: Key, ids: Sequence[str], view: str = IDENTITY) -> Embeddings:
     """The embeddings of a key in one view, complete for these ids; ConfigError says how many are missing."""
     embeddings = store.embeddings(key, view)
     without = set(embeddings.missing())
     asked = set(ids)
     missing = sorted(info.id for info in store.table if info.row in without and info.id in asked)
     if missing:
+        of_view, option = ("", "")
+        if view != IDENTITY:
+            of_view, option = f" of the view {view}", f" {views_option(view.rpartition('-')[0])}"
         raise ConfigError(
-            f"{len(missing)} of {len(ids)} images in {store.location} have no embedding{_of(view)} yet: "
-            f"{some(missing)}. Run `nucseg embed --dataset {store.dataset}{_option(view)}` with the same encoder; it "
+            f"{len(missing)} of {len(ids)} images in {store.location} have no embedding{of_view} yet: "
+            f"{some(missing)}. Run `nucseg embed --dataset {store.dataset}{option}` with the same encoder; it "
             "computes only what is missing."
         )
     return embeddings
 
 
 def views_option(views: str) -> str:
-    """What asks `nucseg embed` for some views, in words."""
+    """The option of `nucseg embed` that asks for some views."""
     return f"--views {views}" if views in view_names() else f"--views path/to/{views}.toml"
-
-
-def _of(view: str) -> str:
-    return "" if view == "identity" else f" of the view {view}"
-
-
-def _option(view: str) -> str:
-    return "" if view == "identity" else f" {views_option(view.rpartition('-')[0])}"
 
 
 def make_split(store: Store, config: TrainConfig) -> Split:
     """The training, validation and test ids of a configuration, over the rows that are present.
 
-    Rows go by their ids, folder by folder, which is the order of the protocols: a store that has grown is divided as
-    one that was made at once.
+    Rows are sorted by their ids, folder by folder, which is the order of the protocols: a store that was extended is
+    divided like one that was filled at once.
     """
     return split(split_rows(store), dataset=store.dataset, protocol=config.split, fold=config.fold, seed=config.seed)
 
@@ -82,67 +173,6 @@ def used_ids(parts: Split) -> tuple[str, ...]:
     return (*parts.train, *parts.validation, *parts.test)
 
 
-def open_views(
-    store: Store, key: Key | None, config: TrainConfig, ids: Sequence[str], names: Sequence[str] = ()
-) -> dict[str, Embeddings]:
-    """The views that a training reads beside the identity, complete for its ids.
-
-    Args:
-        store: where they are.
-        key: of the embeddings; None without guidance, which reads none.
-        config: what is trained.
-        ids: the images that are shown.
-        names: the very views that a run was started with; by default all that there are.
-
-    Raises:
-        ConfigError: there are no such views, some are missing between others, they are not there for all ids, or they
-            show parts of the images alone.
-    """
-    if config.views == IDENTITY or key is None:
-        return {}
-    there = store.views(key)
-    wanted = tuple(names) or (D4_VIEWS if config.views == "d4" else _variants(there, config.views))
-    missing = [name for name in wanted if name not in there]
-    if missing or not wanted:
-        lacking = f", without {', '.join(missing)}" if missing else ""
-        raise ConfigError(
-            f"{store.location} has these embeddings in the views {', '.join(sorted(there))}{lacking}, and the training "
-            f"asks for {config.views}. Run `nucseg embed --dataset {store.dataset} {views_option(config.views)}` with "
-            "the same encoder."
-        )
-    views = {name: store.embeddings(key, name) for name in wanted}
-    cropped = [name for name, view in views.items() if CROP in view.described]
-    if cropped:
-        raise ConfigError(
-            f"The views {some(cropped)} in {store.location} show parts of the images, and the masks are of the whole: "
-            "no network can be trained on them, only an encoder distilled (`nucseg distill`). Take other --views."
-        )
-    return {name: complete_embeddings(store, key, ids, name) for name in views}
-
-
-def _variants(there: Sequence[str], recipe: str) -> tuple[str, ...]:
-    """The names of all variants of a recipe up to the last that there is, also of those in between that are missing."""
-    last = max((_number(one) for one in there if _is_variant(one, recipe)), default=0)
-    return tuple(f"{recipe}-{number}" for number in range(1, last + 1))
-
-
-def _is_variant(view: str, recipe: str) -> bool:
-    name, _, number = view.rpartition("-")
-    return name == recipe and number.isdecimal()
-
-
-def _number(view: str) -> int:
-    return int(view.rpartition("-")[2])
-
-
-MOST_EXACT_IMAGES = 32
-"""Images from which the mixing of channels is learned, at most: with more it hardly changes."""
-
-
-ENOUGH_EXACT_IMAGES = 16
-"""Images to embed in all orientations for it, those for validation and test included."""
-
-
 def needs_channel_mixing(config: TrainConfig) -> bool:
     """Whether a training learns from exact views what turns do to the channels."""
     return (
@@ -152,27 +182,16 @@ def needs_channel_mixing(config: TrainConfig) -> bool:
     )
 
 
-def mixing_images(store: Store, key: Key | None, config: TrainConfig, ids: Sequence[str]) -> tuple[str, ...]:
-    """Those of a run's training images whose exact views its replay is learned from; none where it learns nothing.
-
-    Raises:
-        ConfigError: it is to learn, and no image has exact views.
-    """
-    if key is None or not needs_channel_mixing(config):
-        return ()
-    rows = rows_with_all_views(store, key, ids)
-    if not rows:
-        raise ConfigError(
-            f"replay learned is learned from exact views of training images, and there are none of these {len(ids)} in "
-            f"{store.location}. Run `nucseg embed --dataset {store.dataset} --views d4 --view-images "
-            f"{ENOUGH_EXACT_IMAGES}` with the same encoder, or take --replay corrected."
-        )
-    return tuple(store.info(row).id for row in rows)
-
-
 def rows_with_all_views(store: Store, key: Key, ids: Sequence[str]) -> list[int]:
-    """The rows of those ids that have all eight orientations; at most so many as are needed, spread evenly."""
+    """The rows of those ids that have all eight orientations; if they are many, as many as are needed."""
     complete = set(row_numbers(store, ids))
     for view in D4_VIEWS:
         complete &= {info.row for info in store.embeddings(key, view).embedded_rows()}
     return spread_evenly(sorted(complete), MOST_EXACT_IMAGES)
+
+
+def _variants(available: Sequence[str], recipe: str) -> tuple[str, ...]:
+    """The names of all variants of a recipe up to the last that is available, including missing ones in between."""
+    prefixes = (name.rpartition("-") for name in available)
+    last = max((int(number) for name, _, number in prefixes if name == recipe and number.isdecimal()), default=0)
+    return tuple(f"{recipe}-{number}" for number in range(1, last + 1))

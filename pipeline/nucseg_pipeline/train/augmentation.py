@@ -1,71 +1,94 @@
-"""What a training shows of its rows: which view of each is read, how it moves, and how its embedding follows."""
+"""Augmentation of the training part: which view of an image is read, how it moves, how its embedding follows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 import xxhash
 from torch import Tensor
 
 from nucseg.replay import Geometry, Motions, Replay
 from nucseg.replay.transforms import NONE
 from nucseg.views.registry import D4_VIEWS, IDENTITY
-from nucseg_pipeline.loading.batch import Batch, Row
+from nucseg_pipeline.loading.batch import Batch, Row, collate
 from nucseg_pipeline.loading.dataset import EmbeddingDataset
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is drawn for each sample and epoch, from the seed, the epoch and the id alone."""
+    """Views and motions, drawn for each sample and epoch from the seed, the epoch and the id alone."""
 
     geometry: Geometry
     replay: Replay | None
-    """How embeddings follow their images; None leaves them as they are, which is wrong and there for comparison."""
+    """How embeddings follow their images; None leaves them as they are, which is wrong and meant for comparison."""
     views: tuple[str, ...] = ()
-    """The views that the rows were opened with beside the identity: the seven of D4, photometric variants, or none."""
+    """The views besides the identity: the seven others of D4, photometric variants, or none."""
 
     @property
     def is_exact(self) -> bool:
-        """Whether the orientations are read, not replayed."""
+        """Whether embeddings in all orientations are read from the store, so that none need be replayed."""
         return self.views == D4_VIEWS
 
-    def shown(
-        self, rows: EmbeddingDataset, indices: Sequence[int], *, seed: int, epoch: int
-    ) -> tuple[list[Row], Motions]:
-        """Read rows in the views of this epoch, and draw how they move."""
-        ids = [rows.ids[index] for index in indices]
-        motions = self.geometry.motions(seed, epoch, ids, side=rows.side_px)
+    def draw(self, ids: Sequence[str], *, seed: int, epoch: int, side_px: int) -> tuple[list[str], Motions]:
+        """The view of each image in an epoch, and how it moves."""
+        motions = self.geometry.motions(seed, epoch, ids, side=side_px)
         if self.is_exact:
-            views = [(IDENTITY, *D4_VIEWS)[element] for element in motions.elements]
-        else:
-            choices = (IDENTITY, *self.views)
-            views = [choices[_draw(seed, epoch, one) % len(choices)] for one in ids]
-        return rows.read(indices, views), motions
+            return [(IDENTITY, *D4_VIEWS)[element] for element in motions.elements], motions
+        choices = (IDENTITY, *self.views)
+        return [choices[_draw_number(seed, epoch, sample_id) % len(choices)] for sample_id in ids], motions
 
-    def moved(self, batch: Batch, motions: Motions) -> Batch:
-        """Move everything of a batch, on its device; what came from outside an image is ignored."""
+    def apply(self, batch: Batch, motions: Motions) -> Batch:
+        """Move all parts of a batch, on its device; pixels that come from outside an image are ignored."""
         if self.geometry.text == NONE:
             return batch
         motions = motions.to(batch.image.device)
         return replace(
             batch,
             image=motions.apply(batch.image),
-            target=_moved_mask(motions, batch.target, outside=0),
-            ignore=_moved_mask(motions, batch.ignore, outside=1),
+            target=_move_mask(motions, batch.target, outside=0),
+            ignore=_move_mask(motions, batch.ignore, outside=1),
             distance=None if batch.distance is None else motions.apply(batch.distance[:, None])[:, 0],
-            embedding=self._replayed(batch.embedding, motions),
+            embedding=self._replay(batch.embedding, motions),
         )
 
-    def _replayed(self, embedding: Tensor | None, motions: Motions) -> Tensor | None:
+    def _replay(self, embedding: Tensor | None, motions: Motions) -> Tensor | None:
         if embedding is None or self.replay is None:
             return embedding
         return self.replay(embedding, motions, views=self.is_exact)
 
 
-def _draw(seed: int, epoch: int, sample_id: str) -> int:
+@dataclass(frozen=True, eq=False)
+class AugmentedDataset:
+    """The training part as the epochs of a run see it; a `nucseg_pipeline.train.trainer.TrainingSet`."""
+
+    rows: EmbeddingDataset
+    augmentation: Augmentation
+    seed: int
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the rows."""
+        return self.rows.ids
+
+    def read(self, indices: Sequence[int], epoch: int) -> tuple[list[Row], Motions]:
+        """Read rows in their views of an epoch, with the motions that `collate` applies."""
+        ids = [self.rows.ids[index] for index in indices]
+        views, motions = self.augmentation.draw(ids, seed=self.seed, epoch=epoch, side_px=self.rows.side_px)
+        return self.rows.read(indices, views), motions
+
+    def collate(self, items: tuple[list[Row], Motions], device: torch.device) -> tuple[Tensor | None, ...]:
+        """The arguments of `nucseg_pipeline.train.objective.Objective`, moved."""
+        rows, motions = items
+        batch = self.augmentation.apply(collate(rows, device), motions)
+        embedding = None if batch.embedding is None else batch.embedding.float()
+        return batch.image, embedding, batch.target, batch.ignore, batch.distance
+
+
+def _draw_number(seed: int, epoch: int, sample_id: str) -> int:
     return xxhash.xxh3_64_intdigest(f"view/{seed}/{epoch}/{sample_id}".encode())
 
 
-def _moved_mask(motions: Motions, mask: Tensor, *, outside: int) -> Tensor:
+def _move_mask(motions: Motions, mask: Tensor, *, outside: int) -> Tensor:
     return motions.apply(mask[:, None], nearest=True, outside=outside)[:, 0]

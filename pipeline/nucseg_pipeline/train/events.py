@@ -1,4 +1,4 @@
-"""What a training tells whoever watches it."""
+"""What a training reports while it runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from nucseg_pipeline.runs.history import EpochRecord
 
 @dataclass(frozen=True)
 class Started:
-    """Everything is read and checked; the first step comes next."""
+    """Everything is read and checked; the first step follows."""
 
     folder: Path
     device: str
@@ -36,14 +36,14 @@ class StepDone:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch is finished and its checkpoint on the disk."""
+    """An epoch is finished and its checkpoint is on disk."""
 
     row: EpochRecord
     is_best: bool
-    """Whether its validation Dice is the highest so far."""
+    """Whether it is the best epoch so far."""
 
 
 Event = Started | StepDone | EpochDone
 
-Progress = Callable[[Event], None]
+OnEvent = Callable[[Event], None]
 """Called in the main process; an exception it raises stops the training and reaches the caller."""

@@ -1,4 +1,4 @@
-"""The loss of a network on one batch."""
+"""The loss of a segmentation network on one batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Objective(nn.Module):
 
     With deep supervision the loss is the mean over the decoder levels, each at full size (U-Net3+, Huang et al.
     2020, section 2.2; the mean instead of their sum keeps the scale, and so the learning rate's meaning). What the
-    options of `ModelConfig` predict beside it adds its own term (`nucseg.losses`), with a weight of one.
+    options of `ModelConfig` predict in addition has its own term (`nucseg.losses`), with a weight of one.
     """
 
     def __init__(self, model: SegmentationModel) -> None:
@@ -26,26 +26,26 @@ class Objective(nn.Module):
     def forward(
         self, image: Tensor, embedding: Tensor | None, target: Tensor, ignore: Tensor, distance: Tensor | None = None
     ) -> Tensor:
-        """Scalar loss of a batch; shapes as in `nucseg_pipeline.loading.dataset.Batch`.
+        """Scalar loss of a batch; shapes as in `nucseg_pipeline.loading.batch.Batch`.
 
         Raises:
-            ConfigError: the network has a distance head, and the batch no distances to learn.
+            ConfigError: the network has a distance head, and the batch no distances.
         """
         outputs = self.model.outputs(image, embedding)
         # a sum over a whole image does not fit half precision
         with torch.autocast(image.device.type, enabled=False):
-            loss = torch.stack([self.loss(side.float(), target, ignore) for side in outputs.sides]).mean()
+            loss = torch.stack([self.loss(logits.float(), target, ignore) for logits in outputs.sides]).mean()
             if outputs.presence is not None:
                 loss = loss + presence_loss(outputs.presence.float(), target, ignore)
             if outputs.distance is not None:
-                loss = loss + distance_loss(outputs.distance.float(), _given(distance), target, ignore)
+                loss = loss + distance_loss(outputs.distance.float(), _required(distance), target, ignore)
         return loss
 
 
-def _given(distance: Tensor | None) -> Tensor:
+def _required(distance: Tensor | None) -> Tensor:
     if distance is None:
         raise ConfigError(
-            "a network with the instance head distance learns from distance maps, and the batch has none. "
+            "a network with the instance head distance is trained on distance maps, and the batch has none. "
             "Open its rows with distances=True."
         )
     return distance

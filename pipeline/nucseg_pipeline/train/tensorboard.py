@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training, written beside the run as it goes on."""
+"""Event files for TensorBoard, written while a run is trained."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nucseg.errors import ConfigError
-from nucseg_pipeline.train.events import EpochDone, Event, Progress, Started, StepDone
+from nucseg_pipeline.train.events import EpochDone, Event, OnEvent, Started, StepDone
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 FOLDER = "tensorboard"
-"""Folder of its event files, in that of the run: `tensorboard --logdir runs` shows all runs side by side."""
+"""Folder of the event files, inside that of the run: `tensorboard --logdir runs` compares all runs."""
 
 
 def check_log(log: str) -> None:
-    """Raise ConfigError where a log is asked for whose package is missing."""
+    """Raise ConfigError if the log needs a package that is not installed."""
     if log == "tensorboard" and find_spec("tensorboard") is None:
         raise ConfigError("log tensorboard needs the package tensorboard: pip install 'nucseg[tensorboard]'.")
 
 
 @contextmanager
-def logged(progress: Progress, log: str) -> Iterator[Progress]:
-    """A progress that passes everything on and, for the log `tensorboard`, writes it down first."""
+def logged(on_event: OnEvent, log: str) -> Iterator[OnEvent]:
+    """A callback that passes every event on and, for the log `tensorboard`, writes it to the event files first."""
     if log == "none":
-        yield progress
+        yield on_event
         return
     with ExitStack() as stack:
         writers: list[SummaryWriter] = []
 
-        def both(event: Event) -> None:
+        def log_and_pass_on(event: Event) -> None:
             if isinstance(event, Started):
-                writers.append(stack.enter_context(_opened(event.folder)))
+                writers.append(stack.enter_context(_open_writer(event.folder)))
             else:
                 _write(writers[0], event)
-            progress(event)
+            on_event(event)
 
-        yield both
+        yield log_and_pass_on
 
 
-def _opened(run: Path) -> SummaryWriter:
+def _open_writer(run: Path) -> SummaryWriter:
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(run / FOLDER)
@@ -52,12 +52,12 @@ def _opened(run: Path) -> SummaryWriter:
 
 
 def _write(writer: SummaryWriter, event: StepDone | EpochDone) -> None:
-    """Scalars by step, counted on over epochs, and by epoch."""
+    """Scalars by step, counted over all epochs, and by epoch."""
     if isinstance(event, StepDone):
         writer.add_scalar("step/training loss", event.loss, (event.epoch - 1) * event.steps + event.step)
         return
     row = event.row
-    values = {
+    values: dict[str, float | None] = {
         "training loss": row.train_loss,
         "validation loss": row.validation_loss,
         "validation Dice": row.validation_dice,
@@ -65,5 +65,6 @@ def _write(writer: SummaryWriter, event: StepDone | EpochDone) -> None:
         "seconds": row.seconds,
     }
     for name, value in values.items():
-        writer.add_scalar(f"epoch/{name}", value, row.epoch)
+        if value is not None:
+            writer.add_scalar(f"epoch/{name}", value, row.epoch)
     writer.flush()

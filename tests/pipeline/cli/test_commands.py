@@ -229,7 +229,7 @@ def test_a_training_that_is_interrupted_says_how_to_continue_it(
         raise KeyboardInterrupt
 
     embed()
-    monkeypatch.setattr("nucseg_pipeline.train.stage.make_split", interrupt)
+    monkeypatch.setattr("nucseg_pipeline.runs.selection.make_split", interrupt)
     given = ("--dataset", "mine", "--cache", tmp_path / "cache", "--encoder", "random", "--run", tmp_path / "run")
     result = nucseg("train", *given)
 

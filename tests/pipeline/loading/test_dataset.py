@@ -1,6 +1,5 @@
 """Rows come out of the store as they went in, in an order that needs no memory."""
 
-import os
 import shutil
 from dataclasses import replace
 from itertools import chain
@@ -14,9 +13,9 @@ from nucseg.errors import ConfigError
 from nucseg.nuclei.instances import distance_map
 from nucseg_cache import FORMATS, Embeddings, Key, RowDamaged, Store
 from nucseg_pipeline.loading.batch import CPU, collate
-from nucseg_pipeline.loading.batches import batches, batches_ahead, epoch_order
-from nucseg_pipeline.loading.dataset import EmbeddingDataset, stream
-from nucseg_pipeline.loading.preload import free_memory_bytes
+from nucseg_pipeline.loading.batches import batches, epoch_order
+from nucseg_pipeline.loading.dataset import EmbeddingDataset
+from nucseg_pipeline.loading.prefetch import prefetch_depth, stream
 
 IDS = tuple(f"image [{number}]" for number in (3, 0, 7, 5))
 
@@ -50,11 +49,11 @@ def test_rows_in_memory_are_those_on_the_disk(store: Store, embeddings: Embeddin
         EmbeddingDataset(store, embeddings, IDS, preload="off"),
     )
     assert (kept.in_memory, read.in_memory) == (True, False)
-    for one, other in zip(
+    for row, other in zip(
         chain.from_iterable(stream(kept, [[2, 0], [1]])), chain.from_iterable(stream(read, [[2, 0], [1]])), strict=True
     ):
-        assert one.sample.id == other.sample.id
-        np.testing.assert_array_equal(one.embedding, other.embedding)
+        assert row.sample.id == other.sample.id
+        np.testing.assert_array_equal(row.embedding, other.embedding)
 
 
 @pytest.fixture(scope="module", params=FORMATS)
@@ -108,7 +107,9 @@ def test_a_batch_on_a_device_is_what_the_store_reads(
 
 
 def test_codes_stay_codes_in_memory(stored_as: Embeddings) -> None:
-    with_embedding, without = (EmbeddingDataset(Store.open(stored_as._location), one, IDS) for one in (stored_as, None))
+    with_embedding, without = (
+        EmbeddingDataset(Store.open(stored_as._location), embeddings, IDS) for embeddings in (stored_as, None)
+    )
 
     n_bytes = with_embedding[0].n_bytes - without[0].n_bytes
 
@@ -122,11 +123,11 @@ def test_rows_on_the_device_share_what_their_views_have_in_common(
     monkeypatch.setattr("nucseg_pipeline.loading.dataset.choose_preload_device", lambda *_: torch.device("cpu", 0))
     rows = EmbeddingDataset(store, embeddings, IDS, views={"d4-1": embeddings}, distances=True)
 
-    one, other = (rows.read([2], [view])[0] for view in ("identity", "d4-1"))
+    row, other = (rows.read([2], [view])[0] for view in ("identity", "d4-1"))
 
-    assert one.embedding is not other.embedding
-    assert one.distance is other.distance
-    assert all(one.pixels[name] is other.pixels[name] for name in ("image", "target", "ignore"))
+    assert row.embedding is not other.embedding
+    assert row.distance is other.distance
+    assert all(row.pixels[name] is other.pixels[name] for name in ("image", "target", "ignore"))
 
 
 def test_rows_read_together_make_a_batch_without_a_copy(store: Store, embeddings: Embeddings) -> None:
@@ -147,7 +148,7 @@ def test_a_batch_of_rows_in_memory_is_a_copy(store: Store, embeddings: Embedding
 
 
 def test_a_batch_ahead_is_always_read_and_no_more_than_fits() -> None:
-    assert [batches_ahead([[0] * size] * 9) for size in (1, 16, 64, 500)] == [64, 4, 1, 1]
+    assert [prefetch_depth([[0] * size] * 9) for size in (1, 16, 64, 500)] == [64, 4, 1, 1]
 
 
 def test_rows_in_memory_are_read_once(cache: Path) -> None:
@@ -162,7 +163,7 @@ def test_rows_are_kept_when_they_fit_in_half_of_the_free_memory(
     store: Store, embeddings: Embeddings, monkeypatch: pytest.MonkeyPatch, free_rows: float, kept: bool
 ) -> None:
     row_bytes = 32 * 32 * (3 + 4 + 1) + 256 * 64 * 64 * 2
-    monkeypatch.setattr("nucseg_pipeline.loading.preload.free_memory_bytes", lambda: int(free_rows * row_bytes))
+    monkeypatch.setattr("nucseg_pipeline.loading.preload.available_memory", lambda: int(free_rows * row_bytes))
     assert EmbeddingDataset(store, embeddings, IDS, preload="auto").in_memory is kept
 
 
@@ -182,7 +183,8 @@ def test_distances_are_those_of_the_true_nuclei_and_none_where_not_asked_for(sto
 def test_kept_distances_are_computed_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(
-        "nucseg_pipeline.loading.dataset.distance_map", lambda one: calls.append(one) or distance_map(one)
+        "nucseg_pipeline.loading.dataset.distance_map",
+        lambda masks: calls.append(masks) or distance_map(masks),
     )
     rows = EmbeddingDataset(store, None, IDS, preload="on", distances=True)
     shown = [row for _ in range(2) for row in chain.from_iterable(stream(rows, [[0, 1], [2, 3]]))]
@@ -203,10 +205,6 @@ def test_a_nucleus_is_as_deep_at_the_padding_as_at_any_other_edge_of_the_image(s
     np.testing.assert_array_equal(distance[23:28], distance[4::-1])
     assert distance[27, 13] == distance[0, 13] == 1
     assert not distance[28:].any()
-
-
-def test_free_memory_is_some_but_not_more_than_is_built_in() -> None:
-    assert 0 < free_memory_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_without_guidance_no_embedding_is_needed(cache: Path) -> None:

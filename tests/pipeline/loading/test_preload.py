@@ -31,8 +31,8 @@ def test_rows_are_kept_where_they_take_less_than_half_of_what_is_free(
     on_host: float,
     place: torch.device | None,
 ) -> None:
-    monkeypatch.setattr("nucseg_pipeline.loading.preload.free_device_bytes", lambda asked: on_device * 1000)
-    monkeypatch.setattr("nucseg_pipeline.loading.preload.free_memory_bytes", lambda: on_host * 1000)
+    monkeypatch.setattr("nucseg_pipeline.loading.preload.available_device_memory", lambda asked: on_device * 1000)
+    monkeypatch.setattr("nucseg_pipeline.loading.preload.available_memory", lambda: on_host * 1000)
 
     assert choose_preload_device(lambda: 1000, preload, device) == place
 

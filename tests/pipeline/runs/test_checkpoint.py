@@ -1,6 +1,5 @@
-"""A file is whole or not there, and a checkpoint carries values only."""
+"""A checkpoint carries values only, and damage is found."""
 
-import errno
 import os
 import pickle
 from pathlib import Path
@@ -9,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nucseg.errors import ConfigError, TrainingError
-from nucseg_pipeline.files.atomic import write_whole
+from nucseg.errors import ConfigError
 from nucseg_pipeline.runs.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -94,21 +92,3 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no .*best\.pt"):
         load_checkpoint(tmp_path / "best.pt", "made from")
-
-
-def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "last.pt"
-    write_whole(path, b"old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(TrainingError, match=r"No space left.*--resume"):
-        write_whole(path, b"new and longer")
-    assert path.read_bytes() == b"old"
-
-
-def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="cannot be written"):
-        write_whole(tmp_path / "gone" / "last.pt", b"")

@@ -62,7 +62,23 @@ def test_a_value_that_its_field_cannot_hold_is_named(name: str, value: object) -
     [
         Split(train=("a",), validation=("b",), test=("c",), protocol="p", notes=("n",)),
         InstanceRule(),
-        RunProvenance("s", "d", "x", {"a": "b"}, {}, "", {"id": ["0", "1"]}, {}, {"v": {"k": "w"}}, ["a"]),
+        RunProvenance(
+            store="s",
+            dataset="d",
+            source="x",
+            preparation={"a": "b"},
+            embedding={},
+            embedding_hash="",
+            samples={"id": ["0", "1"]},
+            versions={},
+            views={"v": {"k": "w"}},
+            learned_from=["a"],
+            split="0",
+            configuration="1",
+            code="2",
+            native_px=3,
+            mpp=0.5,
+        ),
     ],
 )
 def test_what_was_written_is_fit_when_it_is_read(sound: Split | InstanceRule | RunProvenance) -> None:

@@ -59,7 +59,7 @@ def change(place: Path) -> Callable[..., None]:
     return change
 
 
-def test_a_run_tells_what_it_is(trained: Path) -> None:
+def test_a_run_says_what_it_is(trained: Path) -> None:
     run = Run.open(trained / NAME)
     assert run.name == NAME
     assert (run.config.dataset, run.config.width) == ("synthetic", 2)
@@ -83,14 +83,14 @@ def test_a_prediction_is_what_the_best_network_says_of_image_and_embedding(train
     model.load_state_dict(torch.load(trained / NAME / "best.pt", weights_only=True)["model"])
     model.eval()
     store = Store.open(trained / "cache" / "synthetic.zarr")
-    assert [one.sample.id for one in predictions] == list(ids)
-    for one in predictions:
-        row = store.row_of(one.sample.id)
+    assert [prediction.sample.id for prediction in predictions] == list(ids)
+    for prediction in predictions:
+        row = store.row_of(prediction.sample.id)
         image = torch.from_numpy(store.read_samples([row])[0].image).permute(2, 0, 1)[None] / 255
         embedding = torch.from_numpy(store.embeddings(store.keys()[0]).read([row])).float()
         with torch.no_grad():
             expected = model(image, embedding).softmax(1)[0, 1].numpy()
-        np.testing.assert_allclose(one.probability, expected, atol=1e-5)
+        np.testing.assert_allclose(prediction.probability, expected, atol=1e-5)
 
 
 def test_a_run_whose_cache_was_moved_opens_when_told_where(place: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_missing_embedding_is_told_before_the_first_prediction(place: Path) ->
 
 def test_deleted_embeddings_are_told_with_what_was_asked_for(place: Path) -> None:
     store = Store.open(place / "cache" / "synthetic.zarr", mode="r+")
-    store.delete_embeddings(store.keys()[0])
+    store.delete_group(store.keys()[0].hash)
     run = Run.open(place / NAME)
     with pytest.raises(EmbeddingNotFound):
         run.predict(run.split.test)
@@ -188,8 +188,8 @@ def test_images_that_were_learned_from_and_have_changed_since_are_told_in_the_re
 
     assert run.changed_since == (learned,)
     own = test_sets.TestSet(run.store, {NAME: run.split.test}, "", ())
-    told = report_warnings(own, group_runs({NAME: run}))
-    assert any("1 training or validation images have changed" in note and learned in note for note in told)
+    notes = report_warnings(own, group_runs({NAME: run}))
+    assert any("1 training or validation images have changed" in note and learned in note for note in notes)
 
 
 def test_where_no_folder_is_there_is_no_run(tmp_path: Path) -> None:
@@ -203,8 +203,7 @@ def test_a_folder_of_something_else_is_not_a_run(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_run_is_refused_with_the_command_that_finishes_it(place: Path) -> None:
-    status = place / NAME / "run.json"
-    status.write_text(json.dumps({"format": 1, "status": "training"}))
+    RunFolder(place / NAME).write_status("training", changed=[])
     with pytest.raises(ConfigError, match=r"not finished.*--resume"):
         Run.open(place / NAME)
 
@@ -264,15 +263,13 @@ def test_a_cache_without_the_runs_own_store_leaves_it_where_it_was(place: Path, 
 
 
 def rewritten(run: Path, name: str, content: dict[str, Any]) -> None:
-    """Write a checkpoint or JSON file anew, and have run.json vouch for it, as a program of others might."""
+    """Replace a checkpoint or JSON file and its digest in run.json, as another program might."""
     if name.endswith(".pt"):
         torch.save(content, run / name)
     else:
         (run / name).write_text(json.dumps(content))
-    status = json.loads((run / "run.json").read_text())
-    status.pop("files", None)
-    status.pop("digest", None)
-    RunFolder(run).write_status(**{key: value for key, value in status.items() if key != "format"})
+    status = RunFolder(run).status()
+    RunFolder(run).finish(**{key: value for key, value in status.items() if key not in ("format", "status", "files")})
 
 
 def test_a_run_whose_inputs_are_of_other_images_than_its_split_is_refused(place: Path) -> None:
@@ -285,20 +282,20 @@ def test_a_run_whose_inputs_are_of_other_images_than_its_split_is_refused(place:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
-        (lambda weights: weights.popitem(), "is of another network than config.toml beside it says"),
-        (lambda weights: next(iter(weights.values())).fill_(float("nan")), "holds weights that are no finite numbers"),
+        (lambda weights: weights.popitem(), "is of another network than config.toml next to it says"),
+        (lambda weights: next(iter(weights.values())).fill_(float("nan")), "has weights that are not finite"),
     ],
 )
 def test_a_network_that_is_not_that_of_the_run_is_refused(
-    place: Path, spoil: Callable[[dict[str, torch.Tensor]], object], told: str
+    place: Path, spoil: Callable[[dict[str, torch.Tensor]], object], message: str
 ) -> None:
     best = torch.load(place / NAME / "best.pt", weights_only=True)
     spoil(best["model"])
     rewritten(place / NAME, "best.pt", best)
 
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         Run.open(place / NAME).network()
 
 
@@ -310,7 +307,7 @@ def test_a_configuration_that_no_network_can_be_built_of_is_refused(
 
     run = Run.open(trained / NAME)
     monkeypatch.setattr("nucseg_pipeline.runs.run.build_network", refuse)
-    with pytest.raises(ConfigError, match=r"config\.toml asks for what cannot be: width is 9 PiB"):
+    with pytest.raises(ConfigError, match=r"config\.toml describes no valid network: width is 9 PiB"):
         run.network()
 
 
@@ -318,7 +315,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(ConfigError, match=r"folder .* cannot be made: Not a directory"),
-        RunFolder(tmp_path / "file" / "run").held(),
+        RunFolder(tmp_path / "file" / "run").lock(),
     ):
         pass
 
@@ -338,20 +335,43 @@ def test_a_run_records_how_large_and_how_magnified_its_training_images_were(trai
     assert (inputs.native_px, inputs.mpp) == (32, 0.5)
 
 
-def test_a_run_that_did_not_record_it_still_opens(place: Path) -> None:
-    file = place / NAME / "inputs.json"
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        *(("inputs.json", field) for field in ("native_px", "mpp", "views", "learned_from", "split", "configuration")),
+        *(("run.json", field) for field in ("digest", "files", "best_epoch", "changed")),
+    ],
+)
+def test_every_field_of_a_run_is_required(place: Path, name: str, field: str) -> None:
+    """Without a digest, anybody could have edited the file that it is of."""
+    file = place / NAME / name
     content = json.loads(file.read_text())
-    del content["native_px"], content["mpp"]
-    file.write_text(json.dumps(content))
-    assert TrainedRun.opened(place / NAME).inputs.native_px == 0
-    TrainedRun.opened(place / NAME).network()
+    del content[field]
+    if name == "run.json" and field != "digest":
+        RunFolder(place / NAME).write_status(
+            **{key: value for key, value in content.items() if key not in ("format", "digest")}
+        )
+    else:
+        file.write_text(json.dumps(content))
+
+    with pytest.raises(ConfigError, match=rf"{name} cannot be read"):
+        TrainedRun.opened(place / NAME)
+
+
+@pytest.mark.parametrize("files", [{}, {"rule.json": "0"}])
+def test_a_file_whose_digest_is_not_recorded_is_refused(place: Path, files: dict[str, str]) -> None:
+    folder = RunFolder(place / NAME)
+    status = {key: value for key, value in folder.status().items() if key != "format"}
+    folder.write_status(**{**status, "files": files})
+    with pytest.raises(ConfigError, match=r"best\.pt cannot be read: it is another than the training wrote"):
+        TrainedRun.opened(place / NAME)
 
 
 @pytest.mark.parametrize(
     ("said", "mpp"), [((0.25, 0.25, 0.26), 0.25), ((0.25, 0.5, 0.5), 0.0), ((None, 0.5, 0.5), 0.0)]
 )
 def test_the_resolution_of_images_is_known_where_it_is_one(said: tuple[float | None, ...], mpp: float) -> None:
-    table = [SimpleNamespace(id=str(i), mpp=one, size=(10, 20 + i)) for i, one in enumerate(said)]
+    table = [SimpleNamespace(id=str(i), mpp=value, size=(10, 20 + i)) for i, value in enumerate(said)]
     assert native_mpp(SimpleNamespace(table=table), ["0", "1", "2"]) == mpp
     assert native_px(SimpleNamespace(table=table), ["0", "1", "2"]) == 21
     assert native_px(SimpleNamespace(table=table), []) == 0

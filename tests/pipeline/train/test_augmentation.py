@@ -1,4 +1,4 @@
-"""What a training shows: image, masks and embedding of a sample move together, and views are read as they are drawn."""
+"""Image, masks and embedding of a sample move together, and views are read as they are drawn."""
 
 import shutil
 from collections.abc import Callable
@@ -17,8 +17,8 @@ from nucseg_cache import Store
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.loading.batch import Batch
 from nucseg_pipeline.loading.dataset import EmbeddingDataset
-from nucseg_pipeline.runs.selection import open_views
-from nucseg_pipeline.train.augmentation import Augmentation
+from nucseg_pipeline.runs.selection import Selection
+from nucseg_pipeline.train.augmentation import Augmentation, AugmentedDataset
 
 IDS = tuple(f"image [{number}]" for number in range(12))
 Configure = Callable[..., TrainConfig]
@@ -27,13 +27,13 @@ Configure = Callable[..., TrainConfig]
 def eight_views(x: np.ndarray) -> list[np.ndarray]:
     """The orbit of the last two axes under flips and quarter turns, by numpy."""
     mirrored = np.flip(x, -1)
-    return [np.rot90(one, quarter, (-2, -1)) for one in (x, mirrored) for quarter in range(4)]
+    return [np.rot90(image, quarter, (-2, -1)) for image in (x, mirrored) for quarter in range(4)]
 
 
 def turned(batch: Batch, *, seed: int, epoch: int, replay: Replay | None = None) -> Batch:
     geometry = Geometry.named("d4")
     motions = geometry.motions(seed, epoch, batch.ids, side=batch.image.shape[-1])
-    return Augmentation(geometry, replay or Replay()).moved(batch, motions)
+    return Augmentation(geometry, replay or Replay()).apply(batch, motions)
 
 
 def test_all_parts_of_a_sample_turn_by_one_element(batch: Batch) -> None:
@@ -83,7 +83,7 @@ def test_the_distance_turns_with_its_sample(batch: Batch) -> None:
 def test_left_as_it_is_an_embedding_does_not_follow(batch: Batch) -> None:
     geometry = Geometry.named("d4")
     motions = geometry.motions(0, 0, batch.ids, side=64)
-    result = Augmentation(geometry, None).moved(batch, motions)
+    result = Augmentation(geometry, None).apply(batch, motions)
     assert torch.equal(result.embedding, batch.embedding)
     assert torch.equal(result.image, turned(batch, seed=0, epoch=0).image)
 
@@ -94,7 +94,7 @@ def test_a_bent_sample_is_moved_by_one_map_and_what_came_from_outside_is_ignored
     motions = augmentation.geometry.motions(0, 0, batch.ids, side=64)
     smooth = replace(batch, target=torch.ones_like(batch.target), ignore=torch.zeros_like(batch.ignore))
 
-    result = augmentation.moved(smooth, motions)
+    result = augmentation.apply(smooth, motions)
 
     assert len(motions.mapped) == 16
     torch.testing.assert_close(result.embedding[:, :3], result.image, atol=1e-3, rtol=0)
@@ -107,7 +107,7 @@ def test_a_bent_sample_is_moved_by_one_map_and_what_came_from_outside_is_ignored
 def test_without_augmentation_nothing_moves(batch: Batch) -> None:
     augmentation = Augmentation(Geometry.named("none"), Replay())
     motions = augmentation.geometry.motions(0, 0, batch.ids, side=64)
-    assert augmentation.moved(batch, motions) is batch
+    assert augmentation.apply(batch, motions) is batch
 
 
 @pytest.fixture(scope="module")
@@ -137,36 +137,36 @@ def test_the_orientation_that_is_drawn_is_the_one_that_is_read(
     with_views: Store, training: Configure, preload: str
 ) -> None:
     (key,) = with_views.keys()
-    views = open_views(with_views, key, training(views="d4"), IDS)
+    views = Selection(training(views="d4"), with_views, key).views(IDS)
     rows = EmbeddingDataset(with_views, with_views.embeddings(key), IDS, views=views, preload=preload)
-    augmentation = Augmentation(Geometry.named("d4"), Replay(), tuple(views))
+    augmented = AugmentedDataset(rows, Augmentation(Geometry.named("d4"), Replay(), tuple(views)), seed=0)
 
-    shown, motions = augmentation.shown(rows, range(12), seed=0, epoch=0)
+    read, motions = augmented.read(range(12), epoch=0)
 
-    assert motions.elements == tuple(d4.draw(0, 0, one) for one in IDS)
-    for row, element in zip(shown, motions.elements, strict=True):
+    assert motions.elements == tuple(d4.draw(0, 0, sample_id) for sample_id in IDS)
+    for row, element in zip(read, motions.elements, strict=True):
         if element:
             assert (row.embedding == element).all()
         else:
             assert row.embedding.std() > 0
     # read in its orientation, an embedding is not turned again
     batch = Batch(IDS, torch.zeros(12, 3, 32, 32), *[torch.zeros(12, 32, 32, dtype=torch.bool)] * 2, gradients())
-    assert torch.equal(augmentation.moved(batch, motions).embedding, gradients())
+    assert torch.equal(augmented.augmentation.apply(batch, motions).embedding, gradients())
 
 
 def gradients() -> torch.Tensor:
     return torch.arange(64.0).expand(12, 256, 64, 64).clone()
 
 
-def test_a_variant_brings_its_own_image_and_every_one_is_shown(with_views: Store, training: Configure) -> None:
+def test_a_variant_brings_its_own_image_and_each_is_drawn(with_views: Store, training: Configure) -> None:
     (key,) = with_views.keys()
-    views = open_views(with_views, key, training(views="bright"), IDS)
+    views = Selection(training(views="bright"), with_views, key).views(IDS)
     rows = EmbeddingDataset(with_views, with_views.embeddings(key), IDS, views=views)
-    augmentation = Augmentation(Geometry.named("d4"), Replay(), tuple(views))
+    augmented = AugmentedDataset(rows, Augmentation(Geometry.named("d4"), Replay(), tuple(views)), seed=0)
     seen = set()
     for epoch in range(6):
-        shown, _ = augmentation.shown(rows, range(12), seed=0, epoch=epoch)
-        for row, original in zip(shown, with_views.read_samples(range(12)), strict=True):
+        read, _ = augmented.read(range(12), epoch=epoch)
+        for row, original in zip(read, with_views.read_samples(range(12)), strict=True):
             number = int(row.embedding[5, 0, 0]) - 100 if (row.embedding == row.embedding[0, 0, 0]).all() else 0
             expected = np.full((32, 32, 3), number) if number else original.image
             np.testing.assert_array_equal(row.sample.image, expected)
@@ -176,26 +176,26 @@ def test_a_variant_brings_its_own_image_and_every_one_is_shown(with_views: Store
     assert seen == {0, 1, 2}
 
 
-def test_views_that_are_not_there_are_told_with_the_way_out(with_views: Store, training: Configure) -> None:
+def test_missing_views_are_named_with_the_way_out(with_views: Store, training: Configure) -> None:
     (key,) = with_views.keys()
     with pytest.raises(ConfigError, match=r"in the views .*bright-1.*asks for stain. Run .*embed.* --views stain"):
-        open_views(with_views, key, training(views="stain"), IDS)
-    assert open_views(with_views, key, training(), IDS) == {}
+        Selection(training(views="stain"), with_views, key).views(IDS)
+    assert Selection(training(), with_views, key).views(IDS) == {}
 
 
-def test_a_variant_that_is_missing_between_others_is_told(with_views: Store, training: Configure) -> None:
+def test_a_variant_that_is_missing_between_others_is_named(with_views: Store, training: Configure) -> None:
     (key,) = with_views.keys()
     with pytest.raises(ConfigError, match=r"without gap-3, .*--views path/to/gap.toml"):
-        open_views(with_views, key, training(views="folder/gap.toml"), IDS[:1])
+        Selection(training(views="folder/gap.toml"), with_views, key).views(IDS[:1])
 
 
-def test_no_network_is_trained_on_parts_of_images(cache: Path, training: Configure) -> None:
+def test_no_network_is_trained_on_crops(cache: Path, training: Configure) -> None:
     store = Store.open(cache / "synthetic.zarr", mode="r+")
     (key,) = store.keys()
     part = views_named("crops")[0]
     store.embeddings(key, part.name, described=part.described).write(range(12), constant(1))
-    with pytest.raises(ConfigError, match=r"crops-1 in .* show parts of the images.*`nucseg distill`"):
-        open_views(store, key, training(views="crops"), IDS)
+    with pytest.raises(ConfigError, match=r"crops-1 in .* show crops of the images.*`nucseg distill`"):
+        Selection(training(views="crops"), store, key).views(IDS)
 
 
 def test_views_of_some_images_alone_are_not_enough_to_train_on(cache: Path, training: Configure) -> None:
@@ -204,4 +204,4 @@ def test_views_of_some_images_alone_are_not_enough_to_train_on(cache: Path, trai
     for name in D4_VIEWS:
         store.embeddings(key, name, described={}).write([3, 4], constant(1)[:2])
     with pytest.raises(ConfigError, match=r"10 of 12 images .* no embedding of the view d4-1.*--views d4"):
-        open_views(store, key, training(views="d4"), IDS)
+        Selection(training(views="d4"), store, key).views(IDS)

@@ -19,7 +19,6 @@ from nucseg_pipeline.report import stage as report_stage
 from nucseg_pipeline.report.image_layers import GalleryImage
 from nucseg_pipeline.report.stage import ReportResult, report
 from nucseg_pipeline.runs import run as runs
-from nucseg_pipeline.runs.checkpoint import load_checkpoint
 from nucseg_pipeline.runs.folder import RunFolder
 from nucseg_pipeline.runs.run import Run
 from nucseg_pipeline.train import stage as train_stage
@@ -52,10 +51,10 @@ def place(pristine_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def test_the_distance_in_images_never_seen_is_learned(place: Path) -> None:
     run = Run.open(place / "deep")
     said, true, inside = [], [], []
-    for one in run.predict(run.split.test):
-        assert one.distance is not None
-        instances = one.sample.instances[one.content]
-        said.append(one.distance[one.content].ravel())
+    for prediction in run.predict(run.split.test):
+        assert prediction.distance is not None
+        instances = prediction.sample.instances[prediction.content]
+        said.append(prediction.distance[prediction.content].ravel())
         true.append(distance_map(instances).ravel())
         inside.append(instances.ravel() > 0)
     distance, truth, nuclei = map(np.concatenate, (said, true, inside))
@@ -68,7 +67,7 @@ def test_the_distance_in_images_never_seen_is_learned(place: Path) -> None:
 def test_a_run_without_the_head_says_no_distance(place: Path) -> None:
     run = Run.open(place / "plain")
 
-    assert all(one.distance is None for one in run.predict(run.split.test))
+    assert all(prediction.distance is None for prediction in run.predict(run.split.test))
 
 
 def test_a_stopped_run_ends_with_the_very_same_weights_and_rule(training: Configure, tmp_path: Path) -> None:
@@ -82,10 +81,7 @@ def test_a_stopped_run_ends_with_the_very_same_weights_and_rule(training: Config
         train(stopped, stop)
     train(replace(stopped, resume=True))
 
-    first, second = (
-        load_checkpoint(one.folder / "last.pt", RunFolder(one.folder).inputs().fingerprint)["model"]
-        for one in (through, stopped)
-    )
+    first, second = (RunFolder(config.folder).load_checkpoint("last.pt")["model"] for config in (through, stopped))
     assert {"distance.weight", "distance.bias"} <= set(first)
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
@@ -106,11 +102,12 @@ def test_the_rule_is_chosen_by_the_distances_of_the_best_network_on_the_validati
     train(training(instance_head="distance"))
 
     run = Run.open(training().folder)
-    expected = [one.distance[one.content] for one in run.predict(run.split.validation) if one.distance is not None]
+    predictions = list(run.predict(run.split.validation))
+    expected = [prediction.distance[prediction.content] for prediction in predictions]
     ((*_, said),) = seen
     assert len(expected) == len(run.split.validation) > 0
-    for one, other in zip(said, expected, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
+    for distance, other in zip(said, expected, strict=True):
+        np.testing.assert_allclose(distance, other, atol=1e-5)
 
 
 @pytest.fixture
@@ -128,9 +125,9 @@ def bumpy(monkeypatch: pytest.MonkeyPatch) -> None:
         return distance
 
     def said(*given: object, **named: object) -> Iterator[Prediction]:
-        for one in predict(*given, **named):  # type: ignore[arg-type]
-            distance = None if one.distance is None else bumps(one)
-            yield replace(one, probability=np.ones_like(one.probability), distance=distance)
+        for prediction in predict(*given, **named):  # type: ignore[arg-type]
+            distance = None if prediction.distance is None else bumps(prediction)
+            yield replace(prediction, probability=np.ones_like(prediction.probability), distance=distance)
 
     monkeypatch.setattr(runs, "predict", said)
 
@@ -163,7 +160,7 @@ def test_a_run_with_the_head_is_compared_with_one_without(
     for run in summary["runs"].values():
         assert run["metrics"]["dice"]["value"] > 0.3
     configs = [RunFolder(place / name).config() for name in ("plain", "deep")]
-    assert [one.instance_head for one in configs] == ["none", "distance"]
+    assert [config.instance_head for config in configs] == ["none", "distance"]
 
 
 @pytest.mark.usefixtures("bumpy")

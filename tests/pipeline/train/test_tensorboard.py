@@ -19,7 +19,7 @@ def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = accumulator.EventAccumulator(str(run / tensorboard.FOLDER))
     events.Reload()
-    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {tag: [(scalar.step, scalar.value) for scalar in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
 def test_epochs_and_steps_are_those_of_the_run(training: Callable[..., TrainConfig]) -> None:
@@ -48,7 +48,7 @@ def test_epochs_and_steps_are_those_of_the_run(training: Callable[..., TrainConf
     ]
 
 
-def test_a_resumed_run_goes_on_where_it_was(training: Callable[..., TrainConfig]) -> None:
+def test_a_resumed_run_continues_its_curves(training: Callable[..., TrainConfig]) -> None:
     def stop(event: Event) -> None:
         if isinstance(event, EpochDone):
             raise KeyboardInterrupt
@@ -68,7 +68,7 @@ def test_nothing_is_logged_unless_it_is_asked_for(training: Callable[..., TrainC
     assert not (config.folder / tensorboard.FOLDER).exists()
 
 
-def test_a_missing_package_is_told_before_anything_is_made(
+def test_a_missing_package_is_named_before_anything_is_written(
     training: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def find_spec(name: str) -> Any:

@@ -16,7 +16,7 @@ from nucseg.encoders.student import shipped_student
 from nucseg.encoders.student.file import read_student
 from nucseg_pipeline.config import DistillConfig
 from nucseg_pipeline.config.recipe import load_recipe, read_recipe, resolve
-from nucseg_pipeline.distill.folder import configuration_digest
+from nucseg_pipeline.runs.digests import configuration_digest
 
 
 def test_the_file_is_the_one_that_the_recipe_records() -> None:
