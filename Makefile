@@ -1,11 +1,13 @@
-# Each of demo, test, torture, lint, docs and bench does all the set-up it needs.
+# Each of demo, test, test-all, torture, lint, docs and bench does all the set-up it needs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 PACKAGES := nucseg cache pipeline tests
 
-.PHONY: demo test torture lint docs bench setup clean
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo test test-all torture lint docs bench setup clean
 
 setup: $(READY)
 
@@ -17,12 +19,15 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/nucseg demo --out demo
 
+# without the slowest tests, which test-all runs too
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m 'not (torture or cluster or browser or docs_run or processes)'
+
+test-all: $(READY)
+	$(PYTEST)
 
 torture: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/torture --numprocesses auto --dist loadfile --no-loadscope-reorder --timeout 0 \
-	  --torture long --torture-table docs/pages/reliability.md
+	$(PYTEST) tests/torture --timeout 0 --torture long --torture-table docs/pages/reliability.md
 
 lint: $(READY)
 	$(BIN)/ruff check $(PACKAGES)

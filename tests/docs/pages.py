@@ -1,4 +1,4 @@
-"""The commands that the documents show."""
+"""The pages of the documentation, and the commands in them."""
 
 import re
 import shlex
@@ -14,16 +14,18 @@ PAGES = sorted(
     if not path.is_symlink()
 )
 
-BLOCK = re.compile(r"^```(?:bash|console)?\n(.*?)^```|((?:^    \S[^\n]*\n(?:^\s*\n)*)+)", re.MULTILINE | re.DOTALL)
-"""A fenced block without a language, or of the shell; or an indented one."""
+BLOCK = re.compile(
+    r"^```(?P<language>\w*)\n(?P<fenced>.*?)^```|(?P<indented>(?:^    \S[^\n]*\n(?:^\s*\n)*)+)", re.M | re.S
+)
+"""A fenced or an indented block. Blocks of all languages match, so that no end of a block is taken for a start."""
 
 TABLE = re.compile(r" *nucseg {2}")
-"""A line of a table that is drawn with spaces, and no command."""
+"""A line of a table drawn with spaces, not a command."""
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A command as a page shows it."""
+class Command:
+    """A command on a page."""
 
     page: str
     words: tuple[str, ...]
@@ -32,19 +34,21 @@ class Shown:
         return f"{self.page}: {shlex.join(self.words)}"
 
 
-def commands(page: Path) -> Iterator[Shown]:
-    """Every command of nucseg in the blocks of a page, without comments; those joined by && one by one."""
+def commands(page: Path) -> Iterator[Command]:
+    """Every nucseg command in the blocks of a page, without comments; commands joined by && are separated."""
     for block in BLOCK.finditer(page.read_text("utf-8")):
-        lines = (block[1] or block[2]).replace("\\\n", " ").splitlines()
+        if block["language"] not in (None, "", "bash", "console"):
+            continue
+        lines = (block["fenced"] or block["indented"] or "").replace("\\\n", " ").splitlines()
         for command in (part for line in lines if not TABLE.match(line) for part in _split(line)):
             if command[:1] == ["nucseg"]:
-                yield Shown(str(page.relative_to(REPOSITORY)), tuple(command))
+                yield Command(str(page.relative_to(REPOSITORY)), tuple(command))
 
 
 def _split(line: str) -> Iterator[list[str]]:
     try:
         words = shlex.split(line, comments=True)
-    except ValueError:  # a drawing, not a command
+    except ValueError:  # a diagram, not a command
         return
     while "&&" in words:
         yield words[: words.index("&&")]

@@ -1,4 +1,4 @@
-"""Every command that the documents show is one that the command line takes."""
+"""The command line accepts every command in the documentation."""
 
 from typing import Any
 
@@ -7,16 +7,15 @@ import typer
 from typer.core import TyperGroup
 
 from nucseg_pipeline.cli import app
-from tests.docs.pages import PAGES, Shown, commands
+from tests.docs.pages import PAGES, Command, commands
 
-SHOWN = [command for page in PAGES for command in commands(page)]
-
+COMMANDS = [command for page in PAGES for command in commands(page)]
 
 UsageError = typer.BadParameter.__bases__[0]
 
 
-def parsed(words: tuple[str, ...]) -> Any:
-    """What the command line makes of words, without doing anything; UsageError where it does not take them."""
+def parse(words: tuple[str, ...]) -> Any:
+    """Parse a command without running it; raises UsageError if it is not accepted."""
     command: Any = typer.main.get_command(app)
     context = command.make_context(words[0], list(words[1:]))
     while isinstance(command, TyperGroup):
@@ -26,20 +25,19 @@ def parsed(words: tuple[str, ...]) -> Any:
     return context
 
 
-def test_the_documents_show_commands() -> None:
-    assert len(SHOWN) > 60
-    assert {words[1] for words in (one.words for one in SHOWN)} >= {"embed", "train", "report", "fetch", "ablate"}
+def test_commands_are_found() -> None:
+    assert len(COMMANDS) > 60
+    assert {command.words[1] for command in COMMANDS} >= {"embed", "train", "report", "fetch", "ablate"}
 
 
-@pytest.mark.parametrize("shown", SHOWN, ids=str)
-def test_a_command_in_the_documents_is_taken(shown: Shown) -> None:
-    words = tuple(word.replace("$fold", "0") for word in shown.words if word != "...")
-    if set(words) & {"--help", "--install-completion"}:
-        return
-    parsed(words)
+@pytest.mark.parametrize("command", COMMANDS, ids=str)
+def test_a_documented_command_is_accepted(command: Command) -> None:
+    words = tuple(word.replace("$fold", "0") for word in command.words if word != "...")
+    if not set(words) & {"--help", "--install-completion"}:
+        parse(words)
 
 
 @pytest.mark.parametrize("words", ["nucseg embd", "nucseg embed --datset x", "nucseg train --epochs many"])
-def test_what_the_command_line_does_not_take_is_noticed(words: str) -> None:
+def test_an_invalid_command_is_noticed(words: str) -> None:
     with pytest.raises(UsageError):
-        parsed(tuple(words.split()))
+        parse(tuple(words.split()))

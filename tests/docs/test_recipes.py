@@ -1,4 +1,4 @@
-"""Each recipe that the documents show is one, and does what stands beside it."""
+"""Every recipe in the documentation is valid and does what the text says."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ from nucseg_pipeline.config import EmbedConfig, TrainConfig
 from nucseg_pipeline.config.recipe import load_recipe, resolve
 from tests.docs.pages import REPOSITORY
 
-SHOWN = re.findall(r"^```toml\n(.*?)^```", (REPOSITORY / "docs/pages/recipes.md").read_text("utf-8"), re.M | re.S)
+RECIPES = re.findall(r"^```toml\n(.*?)^```", (REPOSITORY / "docs/pages/recipes.md").read_text("utf-8"), re.M | re.S)
 
 
 @pytest.fixture
@@ -20,26 +20,26 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "mine.toml"
 
 
-def the_one_with(text: str) -> str:
-    (found,) = (recipe for recipe in SHOWN if text in recipe)
+def recipe_with(text: str) -> str:
+    (found,) = (recipe for recipe in RECIPES if text in recipe)
     return found
 
 
-def test_all_of_them_are_tried_here() -> None:
+def test_all_recipes_are_tried() -> None:
     kinds = ("[embed]", "one_of", "variants", "[ablation]")
 
-    assert sorted(map(the_one_with, kinds)) == sorted(SHOWN)
+    assert sorted(map(recipe_with, kinds)) == sorted(RECIPES)
 
 
-def test_of_the_stages(file: Path) -> None:
-    file.write_text(the_one_with("[embed]"))
+def test_stages(file: Path) -> None:
+    file.write_text(recipe_with("[embed]"))
 
     assert resolve(EmbedConfig, load_recipe(str(file), "embed"), {}).dataset == "nuinsseg@macenko"
     assert resolve(TrainConfig, load_recipe(str(file), "train"), {}).dataset == "nuinsseg@macenko"
 
 
-def test_of_motions(file: Path) -> None:
-    file.write_text(the_one_with("one_of"))
+def test_augmentation(file: Path) -> None:
+    file.write_text(recipe_with("one_of"))
 
     motions = Geometry.named(str(file)).motions(0, 0, [str(number) for number in range(16)], side=64)
 
@@ -47,16 +47,16 @@ def test_of_motions(file: Path) -> None:
     assert 2 < len(motions.mapped) < 14
 
 
-def test_of_views(file: Path) -> None:
-    file.write_text(the_one_with("variants"))
+def test_views(file: Path) -> None:
+    file.write_text(recipe_with("variants"))
 
     views = views_named(str(file))
     assert len(views) == 4
     assert views[0].described["transform 1"].startswith("HEDJitter 1, p 1.0")
 
 
-def test_of_a_table(file: Path) -> None:
-    file.write_text(the_one_with("[ablation]"))
+def test_ablation(file: Path) -> None:
+    file.write_text(recipe_with("[ablation]"))
 
     table = load_ablation(str(file))
     assert len(table.rows) == 3 * 2

@@ -1,4 +1,4 @@
-"""The first page for newcomers leads from a folder of images to a report: its commands are run, in their order."""
+"""The commands of the page "Start" lead from a folder of images to a report."""
 
 import json
 from pathlib import Path
@@ -14,26 +14,28 @@ from tests.docs.pages import REPOSITORY, commands
 
 START = REPOSITORY / "docs" / "pages" / "start.md"
 
+pytestmark = pytest.mark.docs_run
+
 ELSEWHERE = {
     "--help": "tests/pipeline/cli",
     "demo": "tests/pipeline/cli/test_commands.py",
-    "fetch": "tests/pipeline/test_fetch.py, from a server of its own",
+    "fetch": "tests/pipeline/fetch",
 }
-"""Commands of the page that other tests run."""
+"""Commands of the page that other tests cover."""
 
-SMALLER = {
+SETTINGS = {
     "embed": ("--encoder", "student", "--threads", "1"),
     "train": ("--encoder", "student", "--threads", "1", "--width", "2", "--epochs", "1"),
     "report": (),
     "datasets": (),
     "predict": ("--threads", "1"),
 }
-"""What is added to a command, so that it needs neither weights nor minutes."""
+"""Options that make a command run in seconds and without a download."""
 
 
 @pytest.fixture
 def my_slides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as the page describes it, in the folder that the commands are run in."""
+    """The current folder, with a data set as the page describes it and a new image."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NUCSEG_CACHE", str(tmp_path / "cache"))
     for number, entry in enumerate(synthetic_dataset(7, side_px=96).entries):
@@ -47,12 +49,12 @@ def my_slides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_from_nothing_to_a_report_on_own_images(my_slides: Path) -> None:
-    shown = [command.words for command in commands(START)]
-    run = [words for words in shown if words[1] not in ELSEWHERE]
+def test_from_images_to_a_report(my_slides: Path) -> None:
+    documented = [command.words for command in commands(START)]
+    run = [words for words in documented if words[1] not in ELSEWHERE]
 
     for _, name, *arguments in run:
-        done = CliRunner().invoke(app, [name, *arguments, *SMALLER[name]])
+        done = CliRunner().invoke(app, [name, *arguments, *SETTINGS[name]])
         assert done.exit_code == 0, f"nucseg {name}: {done.output}"
 
     assert [words[1] for words in run] == ["datasets", "embed", "train", "train", "report", "predict"]

@@ -46,10 +46,10 @@ def dsb2018_files() -> dict[str, bytes]:
 FILES = dsb2018_files()
 
 SERVERS: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
-    "download that breaks off": lambda draw: {"cut": int(draw.integers(len(CONTENT)))},
-    "download that stalls": lambda draw: {"cut": int(draw.integers(len(CONTENT))), "stall_s": 60},
-    "server that lies about sizes": lambda draw: {"length": int(draw.integers(2 * len(CONTENT)))},
-    "server that lies about ranges": lambda draw: draw.choice(
+    "download: connection closed early": lambda draw: {"cut": int(draw.integers(len(CONTENT)))},
+    "download: connection stalls": lambda draw: {"cut": int(draw.integers(len(CONTENT))), "stall_s": 60},
+    "download: wrong sizes": lambda draw: {"length": int(draw.integers(2 * len(CONTENT)))},
+    "download: wrong ranges": lambda draw: draw.choice(
         [
             {"content": OTHER, "headers": {"Content-Range": f"bytes {draw.integers(10**6)}-{10**6}/{10**6}"}},
             {"content": OTHER, "headers": {"Content-Range": f"bytes */{len(CONTENT)}"}},
@@ -58,12 +58,12 @@ SERVERS: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
             {"ranges": False, "cut": 1000},
         ]
     ),
-    "file that changes on the server during a download": lambda draw: {
+    "download: file changes on the server": lambda draw: {
         "content": OTHER[: draw.integers(1, len(OTHER))],
         "etag": draw.choice(['"second"', "", 'W/"first"', '"first"']),
     },
-    "server that answers with errors": lambda draw: {"status": int(draw.choice([401, 403, 404, 410, 429, 500, 503]))},
-    "web page or wrong file in place of a download": lambda draw: draw.choice(
+    "download: HTTP errors": lambda draw: {"status": int(draw.choice([401, 403, 404, 410, 429, 500, 503]))},
+    "download: web page or wrong file": lambda draw: draw.choice(
         [
             {"content": b"<html>", "headers": {"Content-Type": "text/html"}},
             {"content": b"<!doctype html>", "etag": ""},
@@ -166,9 +166,9 @@ def colliding(draw: np.random.Generator) -> list[tuple[str | zipfile.ZipInfo, by
 
 
 ENTRIES = {
-    "archive entries that leave the folder": leaving,
-    "archive entries that are links or devices": linking,
-    "archive entries that collide or hide": colliding,
+    "archive: entries outside the folder": leaving,
+    "archive: entries that are links or devices": linking,
+    "archive: entries with colliding or invisible names": colliding,
 }
 
 
@@ -201,9 +201,9 @@ def misplaced_piece(whole: bytes, draw: np.random.Generator) -> bytes:
 
 
 DAMAGE: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
-    "archive cut off": lambda whole, draw: whole[: draw.integers(len(whole))],
-    "archive with changed bytes": changed_bytes,
-    "archive with a piece in the wrong place": misplaced_piece,
+    "archive: truncated": lambda whole, draw: whole[: draw.integers(len(whole))],
+    "archive: bytes changed": changed_bytes,
+    "archive: bytes misplaced": misplaced_piece,
 }
 
 
@@ -255,7 +255,7 @@ def test_a_fetch_killed_anywhere_ends_in_the_right_files(file_server, answer, ta
         left = [path.name for path in folder.iterdir() if path.name.endswith(".part")]
         wrong = message or left or early != FILES or files_in(folder / "dsb2018") != FILES
         ledger.judge(
-            "fetch killed while it downloads, unpacks or checks",
+            "fetch killed while it downloads, unpacks or verifies",
             wrong=f"trial {trial}: {message or left or 'other files'}" if wrong else "",
             refused=False,
         )

@@ -38,7 +38,7 @@ TIMEOUT_S = 60.0
 
 DOCUMENTATION = Path(__file__).resolve().parents[3] / "docs" / "pages" / "clusters.md"
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")

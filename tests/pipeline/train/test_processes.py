@@ -30,6 +30,8 @@ from nucseg_pipeline.train.stage import train
 
 Configure = Callable[..., TrainConfig]
 
+pytestmark = pytest.mark.processes
+
 TOLERANCE = 1e-4
 """Largest distance of the weights of two processes from those of one, as a share of the way that training took them.
 

@@ -1,8 +1,9 @@
-"""Stores made by `embed` from folders of images, all that is in them, and what reading damaged ones must give."""
+"""Stores that `embed` has filled, their contents, and a reader that compares a damaged store with them."""
 
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ Group = tuple[str, str]
 
 
 class ChannelEncoder(Encoder):
-    """An embedding that can be foretold: the image's checksum, the channel's number and the cell's, added up."""
+    """Its embedding is the sum of a ramp, the channel's number and the image's checksum."""
 
     identity = {"architecture": "checksum", "precision": "float32"}  # noqa: RUF012
     provenance = {"device": "cpu"}  # noqa: RUF012
@@ -35,14 +36,14 @@ class ChannelEncoder(Encoder):
         ramp = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(1, 64, 64)
         channels = np.arange(256, dtype=np.float32)[:, None, None] % 5
         sums = [zlib.crc32(image.tobytes()) / 2**30 for image in images]
-        return np.stack([ramp + channels - one for one in sums])
+        return np.stack([ramp + channels - checksum for checksum in sums])
 
     def _embed(self, inputs: Any) -> Any:
         raise AssertionError("run is overridden")
 
 
 def draw(folder: Path, n_images: int, seed: int = 0) -> Path:
-    """A folder of one's own: images of slides in sub-folders, masks beside them."""
+    """Write a folder data set: images of three slides in sub-folders, and their masks."""
     random = np.random.default_rng(seed)
     for number in range(n_images):
         for kind in ("images", "masks"):
@@ -64,8 +65,8 @@ def repaint(file: Path) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
-    """All that is in a sound store."""
+class Contents:
+    """Everything in an intact store."""
 
     attributes: Mapping[str, Any]
     rows: Mapping[RowInfo, SampleRow]
@@ -73,12 +74,12 @@ class Truth:
     recorded: Mapping[str, Any]
     described: Mapping[Group, Mapping[str, str]]
     embeddings: Mapping[tuple[str, str, bytes], tuple[Any, Any]]
-    """(key, view, digest of the image) -> embedding, and prepared image where the view keeps one."""
+    """(key, view, digest of the image) -> embedding, and prepared image if the view stores it."""
     sizes: Mapping[Group, tuple[int, int]]
     sample_bytes: int
 
     @classmethod
-    def of(cls, location: str | Path) -> "Truth":
+    def of(cls, location: str | Path) -> "Contents":
         store = Store.open(location)
         keys = {key.hash: key for key in store.keys()}  # noqa: SIM118 - a method of Store
         groups = {(key.hash, view): store.embeddings(key, view) for key in keys.values() for view in store.views(key)}
@@ -99,8 +100,8 @@ class Truth:
             sample_bytes=store.file_bytes(),
         )
 
-    def __add__(self, other: "Truth") -> "Truth":
-        """What may be read where the samples as a whole are those of another moment."""
+    def __add__(self, other: "Contents") -> "Contents":
+        """What may be read if the samples come from another version of the store."""
         return replace(self, rows={**self.rows, **other.rows}, embeddings={**other.embeddings, **self.embeddings})
 
 
@@ -109,60 +110,64 @@ def attributes_of(store: Store) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class Shelf:
-    """A store with what it was made from, as it was before something changed, and one of other images."""
+class Stores:
+    """A store with its source, an earlier version of it, and a store of other images."""
 
     name: str
     source: Path
-    now: Path
+    current: Path
     earlier: Path
-    """The store before an image and a mask changed, one vanished and one came."""
-    stranger: Path
-    """A store of other images under the same names."""
+    """The store before an image and a mask changed, an image was deleted and one was added."""
+    other: Path
+    """A store of other images with the same names."""
     embeds: tuple[Mapping[str, Any], ...]
-    truth: Truth
-    truth_earlier: Truth
-    truth_stranger: Truth
+    contents: Contents
+    earlier_contents: Contents
+    other_contents: Contents
 
-    def refuse_difference(self, location: Path) -> None:
-        """Raise Wrong where a store that was mended does not hold what this one does."""
-        found = Truth.of(location)
-        same({**found.attributes, "n_rows": 0}, {**self.truth.attributes, "n_rows": 0}, "attributes")
-        same(found.keys, self.truth.keys, "keys")
-        same(found.described, self.truth.described, "what is described of views")
-        same(found.recorded, self.truth.recorded, "what is recorded beside keys")
+    def check_repaired(self, location: Path) -> None:
+        """Raise Mismatch if a repaired store differs from the current one."""
+        found = Contents.of(location)
+        same({**found.attributes, "n_rows": 0}, {**self.contents.attributes, "n_rows": 0}, "attributes")
+        same(found.keys, self.contents.keys, "keys")
+        same(found.described, self.contents.described, "the description of views")
+        same(found.recorded, self.contents.recorded, "the records of keys")
         samples = {replace(info, row=0): sample for info, sample in found.rows.items() if info.present}
-        expected = {replace(info, row=0): sample for info, sample in self.truth.rows.items() if info.present}
+        expected = {replace(info, row=0): sample for info, sample in self.contents.rows.items() if info.present}
         same(set(samples), set(expected), "samples")
         for info, sample in expected.items():
             same_sample(samples[info], sample)
-            for group in self.truth.described:
+            for group in self.contents.described:
                 name = *group, info.image_digest
-                if name not in found.embeddings or not same_arrays(found.embeddings[name], self.truth.embeddings[name]):
-                    raise Wrong(f"{info.id} of {group} is not what it was")
+                if name not in found.embeddings or not same_arrays(
+                    found.embeddings[name], self.contents.embeddings[name]
+                ):
+                    raise Mismatch(f"{info.id} of {group} differs")
         if bad := verify(location, clear=False).findings:
-            raise Wrong(f"verify still finds {bad}")
+            raise Mismatch(f"verify still finds {bad}")
 
     def embed(self, location: Path) -> int:
-        """Bring a store up to date; the number of images that were encoded."""
-        return sum(embedded(self.source, location, wanted) for wanted in self.embeds)
+        """Update a store; returns the number of encoded images."""
+        return sum(run_embed(self.source, location, options) for options in self.embeds)
 
 
-def embedded(source: Path, location: Path, wanted: Mapping[str, Any]) -> int:
-    """Embed with the encoder above, which is shown the images as they are."""
-    config = EmbedConfig(dataset=location.stem, source=source, encoder="random", cache=str(location.parent), **wanted)
+def run_embed(source: Path, location: Path, options: Mapping[str, Any]) -> int:
+    """Embed with the encoder above; returns the number of encoded images."""
+    config = EmbedConfig(dataset=location.stem, source=source, encoder="random", cache=str(location.parent), **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nucseg_pipeline.embed.stage.open_encoder", lambda *args, **options: ChannelEncoder())
+        patch.setattr("nucseg_pipeline.embed.stage.open_encoder", lambda *args, **kwargs: ChannelEncoder())
         return embed(config, lambda done, total, what: None).n_encoded
 
 
-def shelve(folder: Path, n_images: int, embeds: Sequence[Mapping[str, Any]]) -> Shelf:
-    source, other = draw(folder / "source", n_images), draw(folder / "other", n_images, seed=1)
-    now, earlier, stranger = (folder / name / "mine.zarr" for name in ("now", "earlier", "stranger"))
-    for wanted in embeds:
-        embedded(source, now, wanted)
-        embedded(other, stranger, wanted)
-    shutil.copytree(now, earlier)
+def build_stores(folder: Path, n_images: int, embeds: Sequence[Mapping[str, Any]]) -> Stores:
+    source, others = draw(folder / "source", n_images), draw(folder / "other source", n_images, seed=1)
+    names = ("current", "earlier", "other")
+    paths = [folder / name / "mine.zarr" for name in names]
+    current, earlier, other = paths
+    for options in embeds:
+        run_embed(source, current, options)
+        run_embed(others, other, options)
+    shutil.copytree(current, earlier)
     changed, masked, gone, added = (source / "images" / f"Schnitt {n % 3} ü" / f"n [{n}] 核.png" for n in (1, 2, 3, 99))
     repaint(changed)
     mask = Image.fromarray(np.full((20, 16), 3, np.uint8))
@@ -174,17 +179,15 @@ def shelve(folder: Path, n_images: int, embeds: Sequence[Mapping[str, Any]]) -> 
     repaint(added)
     gone.unlink()
     Path(str(gone).replace("images", "masks")).unlink()
-    for wanted in embeds:
-        embedded(source, now, wanted)
-    return Shelf(
-        folder.name, source, now, earlier, stranger, tuple(embeds), Truth.of(now), Truth.of(earlier), Truth.of(stranger)
-    )
+    for options in embeds:
+        run_embed(source, current, options)
+    return Stores(folder.name, source, *paths, tuple(embeds), *map(Contents.of, paths))
 
 
 @pytest.fixture(scope="session")
-def shelves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Shelf]]:
-    """Shelves by name, each made once; at the end they must be what they were."""
-    folder = tmp_path_factory.mktemp("shelves")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Stores]]:
+    """Creates stores by name, each once; at the end they must be unchanged."""
+    folder = tmp_path_factory.mktemp("stores")
     (folder / "soft.toml").write_text('variants = 1\n[[transform]]\nname = "HEDJitter"\n')
     soft = str(folder / "soft.toml")
     kinds: dict[str, tuple[int, list[dict[str, Any]]]] = {
@@ -192,101 +195,101 @@ def shelves(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str]
         "i8 and f32": (4, [{"format": "i8"}, {"format": "f32"}]),
         "two blocks": (65, [{"format": "i6"}]),
     }
-    made: dict[str, Shelf] = {}
+    created: dict[str, Stores] = {}
 
-    def shelf(name: str) -> Shelf:
-        if name not in made:
-            made[name] = shelve(folder / name, *kinds[name])
-        return made[name]
+    def create(name: str) -> Stores:
+        if name not in created:
+            created[name] = build_stores(folder / name, *kinds[name])
+        return created[name]
 
-    yield shelf
-    for one in made.values():
-        found = Truth.of(one.now)
-        assert (found.attributes, list(found.rows)) == (one.truth.attributes, list(one.truth.rows))
+    yield create
+    for each in created.values():
+        found = Contents.of(each.current)
+        assert (found.attributes, list(found.rows)) == (each.contents.attributes, list(each.contents.rows))
 
 
-class Wrong(AssertionError):
-    """What a store gave is not right, or an error does not say what it has to."""
+class Mismatch(AssertionError):
+    """A store returned a wrong value, or an error message lacks something."""
 
 
 @dataclass
-class Reading:
-    """Reads all that is in a store, and holds it against the truth."""
+class StoreReader:
+    """Reads everything in a store, and compares it with the expected contents."""
 
     location: Path
-    truth: Truth
+    contents: Contents
     n_rows: int
-    """That are in the sound store."""
-    complaints: list[CacheError] = field(default_factory=list)
+    """The rows of the intact store."""
+    errors: list[CacheError] = field(default_factory=list)
     bad_samples: set[int] = field(default_factory=set)
     bad_embeddings: dict[Group, set[int]] = field(default_factory=dict)
 
-    def all(self, *, verified: bool = True) -> "Reading":
-        """Raise Wrong for anything that is neither right nor one of the cache's own errors."""
+    def read_all(self, *, verified: bool = True) -> "StoreReader":
+        """Raise Mismatch unless every result is right, or one of the cache's own errors."""
         store = self._try(lambda: Store.open(self.location))
         if store is None:
             self.bad_samples = set(range(self.n_rows))
-            self.bad_embeddings = {group: set(self.bad_samples) for group in self.truth.described}
+            self.bad_embeddings = {group: set(self.bad_samples) for group in self.contents.described}
             return self
         self._attributes(store)
         described = self._samples(store)
         self._keys(store)
-        for group in self.truth.described:
+        for group in self.contents.described:
             self._embeddings(store, group, described)
         if verified:
             self._verification()
         return self
 
     def _try(self, call: Callable[[], Any]) -> Any:
-        """The result, or None after a complaint that names the store."""
+        """The result; None after an error, which must name the store."""
         try:
             return call()
         except CacheError as error:
             if str(self.location) not in str(error):
-                raise Wrong(f"the message does not name {self.location}: {error}") from error
+                raise Mismatch(f"the message does not name {self.location}: {error}") from error
             if isinstance(error, RowDamaged) and not all(f"row {bad.row} (" in str(error) for bad in error.bad[:8]):
-                raise Wrong(f"a row is not named: {error}") from error
-            self.complaints.append(error)
+                raise Mismatch(f"a row is not named: {error}") from error
+            self.errors.append(error)
             return None
 
     def _attributes(self, store: Store) -> None:
-        same(attributes_of(store), self.truth.attributes, "attributes")
+        same(attributes_of(store), self.contents.attributes, "attributes")
 
     def _descriptions(self, store: Store) -> dict[int, RowInfo]:
         described = {info.row: info for info in store.trusted_rows()}
         for row, info in described.items():
-            if info not in self.truth.rows or info.row != row or store.info(row) != info:
-                raise Wrong(f"row {row} is described as {info}")
+            if info not in self.contents.rows or info.row != row or store.info(row) != info:
+                raise Mismatch(f"row {row} has the wrong description {info}")
             if not store.has(info.id) or store.row_of(info.id) != row:
-                raise Wrong(f"{info.id} is not found in row {row}")
+                raise Mismatch(f"{info.id} is not found in row {row}")
         table = self._try(lambda: store.table)
         if table is not None and [info.row for info in table] != list(range(store.n_rows)):
-            raise Wrong(f"the table has the rows {[info.row for info in table]}")
+            raise Mismatch(f"the table has the rows {[info.row for info in table]}")
         return described
 
     def _samples(self, store: Store) -> dict[int, RowInfo]:
         described = self._descriptions(store)
         rows = range(store.n_rows)
         good, bad = self._try(lambda: store.try_read_samples(rows)) or ([], [])
-        unread = set(rows) - {store.row_of(one.id) for one in good}
-        if good and {one.row for one in bad} != unread:
-            raise Wrong(f"rows {sorted(unread)} are not there, told are {bad}")
-        for one in good:
-            same_sample(one, self.truth.rows[described[store.row_of(one.id)]])
+        unread = set(rows) - {store.row_of(sample.id) for sample in good}
+        if good and {damaged.row for damaged in bad} != unread:
+            raise Mismatch(f"rows {sorted(unread)} are missing, but {bad} are reported")
+        for sample in good:
+            same_sample(sample, self.contents.rows[described[store.row_of(sample.id)]])
         self.bad_samples = unread
         read = self._try(lambda: store.read_samples(rows))
         if (read is not None) is bool(unread):
-            raise Wrong(f"rows {sorted(unread)} cannot be read, and reading all {'fails not' if read else 'fails'}")
+            raise Mismatch(f"rows {sorted(unread)} cannot be read, but reading all {'succeeds' if read else 'fails'}")
         damaged = self._try(store.damaged)
         n_bytes = self._try(store.file_bytes)
         if not damaged and damaged is not None and n_bytes not in (None, self._sample_bytes(described)):
-            raise Wrong(f"samples are said to take {n_bytes} bytes, {self.truth.sample_bytes} were written")
+            raise Mismatch(f"the size of the samples is given as {n_bytes} bytes, not {self.contents.sample_bytes}")
         return described
 
     def _sample_bytes(self, described: Mapping[int, RowInfo]) -> int | None:
-        """As far as it can be foretold: not where the samples are those of another moment."""
-        current = list(described.values()) == list(self.truth.rows)[: len(described)]
-        return self.truth.sample_bytes if current else None
+        """Their size; None if they come from another version of the store."""
+        current = list(described.values()) == list(self.contents.rows)[: len(described)]
+        return self.contents.sample_bytes if current else None
 
     def _keys(self, store: Store) -> None:
         keys = self._try(store.keys)
@@ -294,93 +297,94 @@ class Reading:
             return
         for key in keys:
             self._key(store, key)
-        for gone in set(self.truth.keys) - {key.hash for key in keys}:
-            if self._try(lambda gone=gone: store.find(dict(self.truth.keys[gone].fields))) is not None:
-                raise Wrong(f"{gone} is not there, and is found")
+        for gone in set(self.contents.keys) - {key.hash for key in keys}:
+            if self._try(lambda gone=gone: store.find(dict(self.contents.keys[gone].fields))) is not None:
+                raise Mismatch(f"{gone} is missing, but found")
 
     def _key(self, store: Store, key: Key) -> None:
-        if self.truth.keys.get(key.hash) != key:
-            raise Wrong(f"there is a key {key}")
+        if self.contents.keys.get(key.hash) != key:
+            raise Mismatch(f"unknown key {key}")
         recorded = self._try(lambda: store.recorded(key))
         if recorded is not None:
-            same(recorded, self.truth.recorded[key.hash], "what is recorded beside a key")
+            same(recorded, self.contents.recorded[key.hash], "the record of a key")
         views = self._try(lambda: store.views(key)) or ()
-        if not {(key.hash, view) for view in views} <= set(self.truth.described):
-            raise Wrong(f"{key.hash} has the views {views}")
+        if not {(key.hash, view) for view in views} <= set(self.contents.described):
+            raise Mismatch(f"{key.hash} has the unknown views {views}")
         found = self._try(lambda: store.find(dict(key.fields)))
         if found not in (None, key):
-            raise Wrong(f"asked for {key}, found {found}")
+            raise Mismatch(f"looked for {key}, found {found}")
 
     def _embeddings(self, store: Store, group: Group, described: Mapping[int, RowInfo]) -> None:
         key, view = group
-        embeddings = store.embeddings(self.truth.keys[key], view)
+        embeddings = store.embeddings(self.contents.keys[key], view)
         rows = list(range(store.n_rows))
         found = self._try(lambda: embeddings.described)
         if found:
-            same(found, self.truth.described[group], "what is described of a view")
+            same(found, self.contents.described[group], "the description of a view")
         there = self._try(embeddings.embedded_rows)
         missing = self._try(embeddings.missing)
         by_size = self._try(lambda: embeddings.missing(sizes=True))
         values, bad = self._read_rows(embeddings, rows)
-        self.bad_embeddings[group] = set(rows) if values is None else {one.row for one in bad}
+        self.bad_embeddings[group] = set(rows) if values is None else {damaged.row for damaged in bad}
         good = set(rows) - self.bad_embeddings[group]
         for row in good:
             self._right_embedding(group, described[row], values, row)
         if there is not None and not good <= {info.row for info in there}:
-            raise Wrong(f"rows {sorted(good)} of {group} can be read, there are said to be {there}")
+            raise Mismatch(f"rows {sorted(good)} of {group} can be read, but {there} are reported")
         if missing is not None and (good & set(missing) or not set(missing) <= set(by_size or missing)):
-            raise Wrong(f"rows {sorted(good)} of {group} can be read, {missing} and {by_size} are said to be missing")
-        self._noted_bytes(embeddings, group, there, by_size)
+            raise Mismatch(
+                f"rows {sorted(good)} of {group} can be read, but {missing} and {by_size} are reported as missing"
+            )
+        self._sizes(embeddings, group, there, by_size)
 
     def _read_rows(self, embeddings: Embeddings, rows: list[int]) -> tuple[Any, list[Any]]:
         values, bad = self._try(lambda: embeddings.try_read(rows)) or (None, [])
         if values is None:
             return None, []
-        bad_rows = {one.row for one in bad}
-        for one in bad:
-            if values[one.row].any() or (one.id and f"({one.id})" not in str(one)):
-                raise Wrong(f"a bad row is not told or not cleared: {one}")
+        bad_rows = {damaged.row for damaged in bad}
+        for damaged in bad:
+            if values[damaged.row].any() or (damaged.id and f"({damaged.id})" not in str(damaged)):
+                raise Mismatch(f"a damaged row is not named or has values: {damaged}")
         good = [row for row in rows if row not in bad_rows][-1:]
         for read in (embeddings.read, embeddings.read_stored, embeddings.read_with_images):
             if good and self._try(lambda read=read: read(good)) is None:
-                raise Wrong(f"row {good} can be read, but not by {read}")
+                raise Mismatch(f"row {good} can be read, but not by {read}")
             if bad_rows and self._try(lambda read=read: read([*good, max(bad_rows)])) is not None:
-                raise Wrong(f"row {max(bad_rows)} is bad, and read by {read}")
+                raise Mismatch(f"row {max(bad_rows)} is bad, and read by {read}")
         return values, bad
 
     def _right_embedding(self, group: Group, info: RowInfo, values: Any, row: int) -> None:
-        expected = self.truth.embeddings.get((*group, info.image_digest))
+        expected = self.contents.embeddings.get((*group, info.image_digest))
         if expected is None or not np.array_equal(values[row], expected[0]):
-            raise Wrong(f"row {row} of {group} is not what was written")
+            raise Mismatch(f"row {row} of {group} has a wrong value")
 
-    def _noted_bytes(self, embeddings: Embeddings, group: Group, there: Any, by_size: list[int] | None) -> None:
-        noted = self._try(embeddings.file_bytes)
-        if noted is None or there is None:
+    def _sizes(self, embeddings: Embeddings, group: Group, there: Any, by_size: list[int] | None) -> None:
+        sizes = self._try(embeddings.file_bytes)
+        if sizes is None or there is None:
             return
-        if noted[0] != len(there):
-            raise Wrong(f"{noted[0]} embeddings are counted, {len(there)} are there")
-        is_whole = noted[0] == self.truth.sizes[group][0] and not by_size
-        if is_whole and noted != self.truth.sizes[group]:
-            raise Wrong(f"{group} is said to take {noted}, written were {self.truth.sizes[group]}")
+        if sizes[0] != len(there):
+            raise Mismatch(f"{sizes[0]} embeddings are counted, but {len(there)} exist")
+        is_complete = sizes[0] == self.contents.sizes[group][0] and not by_size
+        if is_complete and sizes != self.contents.sizes[group]:
+            raise Mismatch(f"{group} has the size {sizes}, expected {self.contents.sizes[group]}")
 
     def _verification(self) -> None:
         found = self._try(lambda: verify(self.location, clear=False))
         if found is None:
             return
-        told = {(finding.what, finding.bad.row) for finding in found.findings}
+        reported = {(finding.what, finding.bad.row) for finding in found.findings}
         unread = {("samples", row) for row in self.bad_samples}
-        if not unread <= told:
-            raise Wrong(f"verify does not tell {sorted(unread - told)}")
-        self.verified = told
+        if not unread <= reported:
+            raise Mismatch(f"verify does not report {sorted(unread - reported)}")
 
 
 def same(found: Any, expected: Any, what: str) -> None:
     if found != expected:
-        raise Wrong(f"{what}: {found}, expected {expected}")
+        raise Mismatch(f"{what}: {found}, expected {expected}")
 
 
 def same_arrays(found: Sequence[Any], expected: Sequence[Any]) -> bool:
-    return all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    return all(np.array_equal(*pair) for pair in zip(found, expected, strict=True))
 
 
 def same_sample(found: SampleRow, expected: SampleRow) -> None:
@@ -388,31 +392,22 @@ def same_sample(found: SampleRow, expected: SampleRow) -> None:
         same(getattr(found, name), getattr(expected, name), name)
     for name in PIXELS:
         if not np.array_equal(getattr(found, name), getattr(expected, name)):
-            raise Wrong(f"{name} of {found.id} is not what was written")
+            raise Mismatch(f"{name} of {found.id} is wrong")
 
 
 @pytest.fixture
-def reading() -> type[Reading]:
-    return Reading
+def store_reader() -> type[StoreReader]:
+    return StoreReader
 
 
 @pytest.fixture
-def through_zarr(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
-    """A context in which stores in a folder are read as those on an object store are."""
+def through_zarr() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which local stores are read through zarr, like those on an object store."""
 
-    def context() -> Any:
-        patch = pytest.MonkeyPatch.context()
-        return _Patched(patch)
+    @contextmanager
+    def context() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("nucseg_cache.reading.ChunkFiles.of", lambda array: None)
+            yield
 
     return context
-
-
-class _Patched:
-    def __init__(self, context: Any) -> None:
-        self._context = context
-
-    def __enter__(self) -> None:
-        self._context.__enter__().setattr("nucseg_cache.reading.ChunkFiles.of", lambda array: None)
-
-    def __exit__(self, *error: Any) -> None:
-        self._context.__exit__(*error)

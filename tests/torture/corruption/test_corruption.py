@@ -1,7 +1,6 @@
-"""Whatever happens to the files of a store: a read is right or an error that says so, and what the error says mends it.
+"""Damaged stores: a read is correct or fails with an error, and following the error message repairs the store.
 
-Each trial damages a copy of a store, reads all that is in it in every way there is, does what the messages say, and
-reads it again.
+Each trial damages a copy of a store, reads all of it in every way, does what the messages say, and reads it again.
 """
 
 import contextlib
@@ -23,20 +22,20 @@ from nucseg_cache.layout import Layout
 
 Random = np.random.Generator
 Fault = Callable[[Any, Path, Random], list[str]]
-"""Damages the store of a shelf that lies at a path; returns the names, within it, of what was touched."""
+"""Damages a copy of `Stores.current` at a path; returns the relative paths of what was changed."""
 
 PIXELS = ("image", "instances", "ignore")
 ONE_ROW_A_FILE = (*PIXELS, "values")
-SHELVES = ("f16 and a view", "i8 and f32")
+NAMES = ("f16 and a view", "i8 and f32")
 MOST_ROUNDS = 5
-"""Messages that a user may have to follow one after the other, at most."""
+"""The most messages that a user has to follow, one after the other."""
 
 
-# ---- what there is to be damaged
+# ---- what can be damaged
 
 
 def names(path: Path, pattern: str = "*") -> list[str]:
-    """Files of a store, in order; links are not followed."""
+    """The sorted files of a store; links are not followed."""
     return sorted(str(file.relative_to(path)) for file in path.rglob(pattern) if file.is_file() or file.is_symlink())
 
 
@@ -45,7 +44,7 @@ def chunks(path: Path) -> list[str]:
 
 
 def a_file(path: Path, random: Random) -> str:
-    """Any file, of what is rare as often as of what there is much."""
+    """A random file; each kind of file is equally likely."""
     kinds = [
         [name for name in names(path) if name.endswith("zarr.json")],
         [name for name in chunks(path) if name.startswith("samples/") and name.split("/")[1] in PIXELS],
@@ -85,8 +84,8 @@ def copy(source: Path, target: Path) -> None:
 # ---- faults: bytes
 
 
-def changed(change: Callable[[bytes, Random], bytes]) -> Fault:
-    def fault(shelf: Any, path: Path, random: Random) -> list[str]:
+def content_changed(change: Callable[[bytes, Random], bytes]) -> Fault:
+    def fault(stores: Any, path: Path, random: Random) -> list[str]:
         name = a_file(path, random)
         content = (path / name).read_bytes()
         (path / name).write_bytes(change(content, random))
@@ -109,45 +108,45 @@ def overwrite(content: bytes, random: Random) -> bytes:
     return (content[:first] + written + content[first + n_bytes :])[: len(content)]
 
 
-def cut(content: bytes, random: Random) -> bytes:
+def truncate(content: bytes, random: Random) -> bytes:
     return content[: int(random.integers(1, max(len(content), 2)))]
 
 
-def grow(content: bytes, random: Random) -> bytes:
+def extend(content: bytes, random: Random) -> bytes:
     more = random.bytes(int(random.integers(1, 600)))
     return content + (more if random.random() < 0.5 else bytes(len(more)))
 
 
-def delete(shelf: Any, path: Path, random: Random) -> list[str]:
+def delete(stores: Any, path: Path, random: Random) -> list[str]:
     name = a_file(path, random)
     (path / name).unlink()
     return [name]
 
 
-# ---- faults: files and folders in another one's place
+# ---- faults: files and folders in the wrong place
 
 
-def swap(path: Path, one: str, other: str) -> list[str]:
-    (path / one).rename(path / "swapped")
-    (path / other).rename(path / one)
-    (path / "swapped").rename(path / other)
-    return [one, other]
+def swap(path: Path, first: str, second: str) -> list[str]:
+    (path / first).rename(path / "swapped")
+    (path / second).rename(path / first)
+    (path / "swapped").rename(path / second)
+    return [first, second]
 
 
-def swap_rows(shelf: Any, path: Path, random: Random) -> list[str]:
+def swap_rows(stores: Any, path: Path, random: Random) -> list[str]:
     array = one_of([a for a in arrays(path) if len(list((path / a / "c").iterdir())) > 1], random)
-    one, other = random.permutation([name for name in chunks(path) if name.startswith(f"{array}/")])[:2]
-    return swap(path, str(one), str(other))
+    pair = random.permutation([name for name in chunks(path) if name.startswith(f"{array}/")])[:2]
+    return swap(path, *map(str, pair))
 
 
-def take_another_array(shelf: Any, path: Path, random: Random) -> list[str]:
+def take_another_array(stores: Any, path: Path, random: Random) -> list[str]:
     target, source = random.permutation(chunks(path))[:2]
     copy(path / source, path / target)
     return [str(target)]
 
 
-def take_another_group(shelf: Any, path: Path, random: Random) -> list[str]:
-    """A file of the same row and array of another view or key."""
+def take_another_group(stores: Any, path: Path, random: Random) -> list[str]:
+    """Replace a file by that of the same row and array in another view or key."""
     found = [name for name in chunks(path) if name.startswith("embeddings/")]
     target = one_of(found, random)
     alike = [name for name in found if name != target and name.split("/")[3:] == target.split("/")[3:]]
@@ -157,15 +156,15 @@ def take_another_group(shelf: Any, path: Path, random: Random) -> list[str]:
     return [target]
 
 
-def take_from(other: str) -> Fault:
-    """A file of a store at another moment, or of another store.
+def take_from(name_of_store: str) -> Fault:
+    """Replace a file by that of another version of the store, or of another store.
 
-    But for the root's own document: a store whose number of rows is set back is one whose last append was killed.
-    Nothing tells these two from one another, and the next `embed` adds the rows again (see the format's README).
+    Not the root's document: a store with fewer rows looks like one whose last append was killed, and the next `embed`
+    adds the rows again (see the format's README).
     """
 
-    def fault(shelf: Any, path: Path, random: Random) -> list[str]:
-        source = getattr(shelf, other)
+    def fault(stores: Any, path: Path, random: Random) -> list[str]:
+        source = getattr(stores, name_of_store)
         differing = [name for name in names(source) if name != "zarr.json" and differs(source / name, path / name)]
         name = one_of(differing, random)
         copy(source / name, path / name)
@@ -174,26 +173,26 @@ def take_from(other: str) -> Fault:
     return fault
 
 
-def differs(one: Path, other: Path) -> bool:
-    return not other.exists() or one.read_bytes() != other.read_bytes()
+def differs(source: Path, target: Path) -> bool:
+    return not target.exists() or source.read_bytes() != target.read_bytes()
 
 
-def delete_folder(shelf: Any, path: Path, random: Random) -> list[str]:
+def delete_folder(stores: Any, path: Path, random: Random) -> list[str]:
     folder = one_of([*arrays(path), *groups(path)[1:]], random)
     remove(path / folder)
     return [folder]
 
 
-def swap_folders(shelf: Any, path: Path, random: Random) -> list[str]:
+def swap_folders(stores: Any, path: Path, random: Random) -> list[str]:
     folders = arrays(path) if random.random() < 0.6 else [g for g in groups(path) if g.startswith("embeddings/")]
-    one = one_of(folders, random)
-    others = [f for f in folders if f != one and f.rpartition("/")[0] == one.rpartition("/")[0]]
-    return swap(path, one, one_of(others, random)) if others else []
+    folder = one_of(folders, random)
+    siblings = [f for f in folders if f != folder and f.rpartition("/")[0] == folder.rpartition("/")[0]]
+    return swap(path, folder, one_of(siblings, random)) if siblings else []
 
 
-def folder_of(other: str) -> Fault:
-    def fault(shelf: Any, path: Path, random: Random) -> list[str]:
-        source = getattr(shelf, other)
+def folder_of(name_of_store: str) -> Fault:
+    def fault(stores: Any, path: Path, random: Random) -> list[str]:
+        source = getattr(stores, name_of_store)
         folder = one_of([*arrays(source), *groups(source)[1:]], random)
         copy(source / folder, path / folder)
         return [folder]
@@ -215,73 +214,73 @@ VALUES: tuple[Any, ...] = (None, True, -1, 0, 1, 2, 3.5, 1 << 70, "", "x", "uint
 
 
 def edit_randomly(value: Any, random: Random) -> None:
-    """Go down somewhere in a JSON value; there take something out, put something in, or set it to something else."""
+    """Delete, add or replace a value at a random depth of a JSON value."""
     while True:
-        places = list(value) if isinstance(value, dict) else list(range(len(value)))
-        if not places or random.random() < 0.1:
+        keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+        if not keys or random.random() < 0.1:
             more = one_of(VALUES, random)
             value.update(more=more) if isinstance(value, dict) else value.append(more)
             return
-        place = one_of(places, random)
-        inside = value[place]
+        key = one_of(keys, random)
+        inside = value[key]
         if isinstance(inside, dict | list) and random.random() < 0.75:
             value = inside
             continue
         if random.random() < 0.3:
-            del value[place]
+            del value[key]
         else:
             others = [other for other in VALUES if json.dumps(other) != json.dumps(inside)]
-            value[place] = one_of(others, random)
+            value[key] = one_of(others, random)
         return
 
 
-def edit_attributes(shelf: Any, path: Path, random: Random) -> list[str]:
+def edit_attributes(stores: Any, path: Path, random: Random) -> list[str]:
     sealed = [group for group in groups(path) if group not in ("samples", "embeddings")]
     name = f"{one_of(sealed, random)}/zarr.json".removeprefix("/")
     return edit(path, name, lambda document: edit_randomly(document["attributes"], random))
 
 
-def edit_array(shelf: Any, path: Path, random: Random) -> list[str]:
+def edit_array(stores: Any, path: Path, random: Random) -> list[str]:
     return edit(path, f"{one_of(arrays(path), random)}/zarr.json", lambda document: edit_randomly(document, random))
 
 
-def edit_n_rows(shelf: Any, path: Path, random: Random) -> list[str]:
+def edit_n_rows(stores: Any, path: Path, random: Random) -> list[str]:
     name = f"{one_of(arrays(path), random)}/zarr.json"
     n_rows = one_of((*VALUES, 5, 6, 1000, 1 << 40), random)
     return edit(path, name, lambda document: document["shape"].__setitem__(0, n_rows))
 
 
-def edit_group(shelf: Any, path: Path, random: Random) -> list[str]:
+def edit_group(stores: Any, path: Path, random: Random) -> list[str]:
     name = f"{one_of(groups(path), random)}/zarr.json".removeprefix("/")
     return edit(path, name, lambda document: edit_randomly(document, random))
 
 
-def not_the_same_json(shelf: Any, path: Path, random: Random) -> list[str]:
+def replace_metadata(stores: Any, path: Path, random: Random) -> list[str]:
     name = one_of(names(path, "zarr.json"), random)
     texts = ("", "[]", "null", "3", '"x"', '{"a": NaN}', "[" * 5000, '{"zarr_format": 3', "\ufeff{}", "{}")
     (path / name).write_text(one_of(texts, random))
     return [name]
 
 
-def consolidate(shelf: Any, path: Path, random: Random) -> list[str]:
+def consolidate(stores: Any, path: Path, random: Random) -> list[str]:
     group = one_of(["", *(g for g in groups(path) if g.startswith("embeddings/"))], random)
     with pytest.warns(Warning, match="[Cc]onsolidated"):
         zarr.consolidate_metadata(path / group)
     return [f"{group}/zarr.json".removeprefix("/")]
 
 
-def another_format(shelf: Any, path: Path, random: Random) -> list[str]:
+def another_format(stores: Any, path: Path, random: Random) -> list[str]:
     number = one_of((0, 2, 99, "1", None), random)
     if random.random() < 0.5:
         return edit(path, "zarr.json", lambda document: document["attributes"].update(format=number))
-    Layout.open(path, "r+").with_attributes(format=number)  # as another version would have written it
+    Layout.open(path, "r+").with_attributes(format=number)  # with a valid seal, as another version would write it
     return ["zarr.json"]
 
 
 # ---- faults: the file system
 
 
-def file_becomes_folder(shelf: Any, path: Path, random: Random) -> list[str]:
+def file_becomes_folder(stores: Any, path: Path, random: Random) -> list[str]:
     name = a_file(path, random)
     (path / name).unlink()
     (path / name).mkdir()
@@ -290,25 +289,25 @@ def file_becomes_folder(shelf: Any, path: Path, random: Random) -> list[str]:
     return [name]
 
 
-def folder_becomes_file(shelf: Any, path: Path, random: Random) -> list[str]:
-    folders = sorted(str(one.relative_to(path)) for one in path.rglob("*") if one.is_dir())
+def folder_becomes_file(stores: Any, path: Path, random: Random) -> list[str]:
+    folders = sorted(str(folder.relative_to(path)) for folder in path.rglob("*") if folder.is_dir())
     name = one_of(folders, random)
     remove(path / name)
     (path / name).write_bytes(b"x" * int(random.integers(0, 3)))
     return [name]
 
 
-def cannot_be_read(shelf: Any, path: Path, random: Random) -> list[str]:
+def make_unreadable(stores: Any, path: Path, random: Random) -> list[str]:
     name = a_file(path, random)
     if os.geteuid() and random.random() < 0.5:
         (path / name).chmod(0)
     else:
         (path / name).unlink()
-        (path / name).symlink_to(path / name)  # a link to itself cannot be opened, not even by root
-    return [name.partition("/c/")[0]]  # it is no damage, and stops every read that comes by
+        (path / name).symlink_to(path / name)  # not even root can open a link to itself
+    return [name.partition("/c/")[0]]  # not damage of one row: every read of the array fails
 
 
-def becomes_link(shelf: Any, path: Path, random: Random) -> list[str]:
+def becomes_link(stores: Any, path: Path, random: Random) -> list[str]:
     name = a_file(path, random)
     target = one_of(["elsewhere", "nowhere", one_of(chunks(path), random)], random)
     if target == "elsewhere":
@@ -319,57 +318,57 @@ def becomes_link(shelf: Any, path: Path, random: Random) -> list[str]:
 
 
 FAULTS: dict[str, Fault] = {
-    "bits flipped in a file of a store": changed(flip),
-    "bytes of a file of a store overwritten": changed(overwrite),
-    "a file of a store cut short": changed(cut),
-    "a file of a store grown": changed(grow),
-    "a file of a store emptied": changed(lambda content, random: b""),
-    "a file of a store deleted": delete,
-    "files of two rows swapped": swap_rows,
-    "a file replaced by one of another array": take_another_array,
-    "a file replaced by that of another view or key": take_another_group,
-    "a file as it was before an image changed": take_from("earlier"),
-    "a file replaced by that of another store": take_from("stranger"),
-    "a folder of a store deleted": delete_folder,
-    "two folders of a store swapped": swap_folders,
-    "a folder as it was before an image changed": folder_of("earlier"),
-    "a folder replaced by that of another store": folder_of("stranger"),
-    "an attribute edited": edit_attributes,
-    "an array's metadata edited": edit_array,
-    "an array's number of rows edited": edit_n_rows,
-    "a group's metadata edited": edit_group,
-    "metadata that is other JSON or none": not_the_same_json,
-    "metadata consolidated by another program": consolidate,
-    "a store of another format number": another_format,
-    "a file of a store is a folder": file_becomes_folder,
-    "a folder of a store is a file": folder_becomes_file,
-    "a file of a store cannot be read": cannot_be_read,
-    "a file of a store is a link": becomes_link,
+    "store: bits flipped in a file": content_changed(flip),
+    "store: bytes of a file overwritten": content_changed(overwrite),
+    "store: file truncated": content_changed(truncate),
+    "store: file extended": content_changed(extend),
+    "store: file emptied": content_changed(lambda content, random: b""),
+    "store: file deleted": delete,
+    "store: files of two rows swapped": swap_rows,
+    "store: file replaced by one of another array": take_another_array,
+    "store: file replaced by that of another view or key": take_another_group,
+    "store: file from before an image changed": take_from("earlier"),
+    "store: file replaced by that of another store": take_from("other"),
+    "store: folder deleted": delete_folder,
+    "store: two folders swapped": swap_folders,
+    "store: folder from before an image changed": folder_of("earlier"),
+    "store: folder replaced by that of another store": folder_of("other"),
+    "store: attribute edited": edit_attributes,
+    "store: metadata of an array edited": edit_array,
+    "store: number of rows of an array edited": edit_n_rows,
+    "store: metadata of a group edited": edit_group,
+    "store: metadata replaced by other JSON or text": replace_metadata,
+    "store: metadata consolidated by another program": consolidate,
+    "store: other format number": another_format,
+    "store: file replaced by a folder": file_becomes_folder,
+    "store: folder replaced by a file": folder_becomes_file,
+    "store: file unreadable": make_unreadable,
+    "store: file replaced by a link": becomes_link,
 }
-SEVERAL = "several of these at once"
+SEVERAL = "store: several of these at once"
 
 
-# ---- how far it may reach
+# ---- the rows that a fault may affect
 
 
-class Reach:
-    """The rows that may be lost to what was touched: no others may be."""
+class Affected:
+    """The rows that may be lost after some files were changed; no others may be."""
 
     def __init__(self, touched: Sequence[str], n_rows: int) -> None:
         self._rows: dict[str, set[int]] = {}
         for name in touched:
-            for where in _reached(name):
-                self._rows.setdefault(where, set()).update(_rows(name, n_rows))
+            for node in _nodes(name):
+                self._rows.setdefault(node, set()).update(_rows(name, n_rows))
 
     def samples(self) -> set[int]:
         return self._rows.get("samples", set())
 
     def embeddings(self, key: str, view: str) -> set[int]:
-        places = ("samples", "embeddings", f"embeddings/{key}", f"embeddings/{key}/{view}")
-        return set().union(*(self._rows.get(place, set()) for place in places))
+        nodes = ("samples", "embeddings", f"embeddings/{key}", f"embeddings/{key}/{view}")
+        return set().union(*(self._rows.get(node, set()) for node in nodes))
 
 
-def _reached(name: str) -> list[str]:
+def _nodes(name: str) -> list[str]:
     parts = name.split("/")
     if parts[0] != "embeddings":
         return ["samples"]
@@ -379,20 +378,20 @@ def _reached(name: str) -> list[str]:
 
 
 def _rows(name: str, n_rows: int) -> set[int]:
-    array, _, place = name.partition("/c/")
-    if not place:
+    array, _, chunk = name.partition("/c/")
+    if not chunk:
         return set(range(n_rows))
-    number = int(place.split("/")[0])
+    number = int(chunk.split("/")[0])
     if array.rpartition("/")[2] in ONE_ROW_A_FILE:
         return {number}
     return set(range(number * BLOCK_ROWS, min((number + 1) * BLOCK_ROWS, n_rows)))
 
 
-# ---- doing what the messages say
+# ---- following the messages
 
 
-def follow(message: str, shelf: Any, path: Path) -> None:
-    """What a user does who is told this, but for running `embed`."""
+def follow(message: str, stores: Any, path: Path) -> None:
+    """Do what a message says, except for `embed`."""
     pruned = re.search(r"`nucseg cache prune (\S+) --key (\S+)`", message)
     deleted = re.search(rf"[Dd]elete ({re.escape(str(path))}(?:/[^\s,;]*[^\s,;.])?)", message)
     if pruned:
@@ -407,80 +406,82 @@ def follow(message: str, shelf: Any, path: Path) -> None:
         remove(path.parent / "set aside")
         path.rename(path.parent / "set aside")
     elif "`nucseg embed`" not in message:
-        raise AssertionError(f"it does not say what to do: {message}")
+        raise AssertionError(f"the message names no way out: {message}")
 
 
-def mend(shelf: Any, path: Path, complaints: Sequence[Exception]) -> None:
-    """Follow the messages of reading, then those of `embed`, until it is content."""
-    told = list(dict.fromkeys(str(error) for error in complaints))
+def repair(stores: Any, path: Path, errors: Sequence[Exception]) -> None:
+    """Follow the messages of reading, then those of `embed`, until `embed` succeeds."""
+    messages = list(dict.fromkeys(map(str, errors)))
     for _ in range(MOST_ROUNDS):
         try:
-            for message in told[:1] if any("elete" in one for one in told) else told:
-                follow(message, shelf, path)
-            shelf.embed(path)
-            if verify(path).findings:  # and has cleared them: what was noted of an image that is gone, for example
-                shelf.embed(path)
+            for message in messages[:1] if any("elete" in text for text in messages) else messages:
+                follow(message, stores, path)
+            stores.embed(path)
+            if verify(path).findings:  # now cleared: the record of a deleted image, for example
+                stores.embed(path)
         except (CacheError, NucsegError) as error:
-            told = [str(error)]
+            messages = [str(error)]
         else:
             return
-    raise AssertionError(f"after {MOST_ROUNDS} messages the last is: {told[0]}")
+    raise AssertionError(f"after {MOST_ROUNDS} messages the last is: {messages[0]}")
 
 
 # ---- trials
 
 
-def harm(fault: str, shelf: Any, path: Path, random: Random) -> list[str]:
-    """Apply a fault, or several, to a copy of a store; returns the names of what was touched."""
-    shutil.copytree(shelf.now, path)
+def damage(fault: str, stores: Any, path: Path, random: Random) -> list[str]:
+    """Apply a fault, or several, to a copy of the store; returns the relative paths of what was changed."""
+    shutil.copytree(stores.current, path)
     if fault != SEVERAL:
-        return FAULTS[fault](shelf, path, random)
+        return FAULTS[fault](stores, path, random)
     touched: list[str] = []
-    # a later one may find nothing to harm in what the first have left
+    # a fault may find nothing to damage in what the first ones have left
     with contextlib.suppress(OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, CacheError):
         for _ in range(int(random.integers(2, 5))):
-            touched += FAULTS[one_of(list(FAULTS), random)](shelf, path, random)
+            touched += FAULTS[one_of(list(FAULTS), random)](stores, path, random)
     return touched
 
 
-def outcome(shelf: Any, path: Path, touched: Sequence[str], reading: Any, through_zarr: Any, number: int) -> str:
-    """Read what was damaged, do what the messages say, read it again; what became of the fault."""
-    truth = shelf.truth
-    if any(is_of_another_moment(name) for name in touched):
-        truth = truth + shelf.truth_earlier + shelf.truth_stranger
-    n_rows = len(shelf.truth.rows)
-    read = reading(path, truth, n_rows).all()
+def outcome(stores: Any, path: Path, touched: Sequence[str], store_reader: Any, through_zarr: Any, number: int) -> str:
+    """Read a damaged store, repair it, read it again; returns the outcome."""
+    contents = stores.contents
+    if any(may_be_of_another_version(name) for name in touched):
+        contents = contents + stores.earlier_contents + stores.other_contents
+    n_rows = len(stores.contents.rows)
+    read = store_reader(path, contents, n_rows).read_all()
     if number % 2 == 0:
         with through_zarr():
-            again = reading(path, truth, n_rows).all(verified=False)
-        assert (again.bad_samples, again.bad_embeddings) == (read.bad_samples, read.bad_embeddings), "zarr reads others"
-    reach = Reach(touched, n_rows)
-    assert read.bad_samples <= reach.samples(), f"samples {read.bad_samples} are lost to it"
+            again = store_reader(path, contents, n_rows).read_all(verified=False)
+        assert (again.bad_samples, again.bad_embeddings) == (read.bad_samples, read.bad_embeddings), (
+            "zarr reads other rows"
+        )
+    affected = Affected(touched, n_rows)
+    assert read.bad_samples <= affected.samples(), f"samples {read.bad_samples} are lost"
     for group, bad in read.bad_embeddings.items():
-        assert bad <= reach.embeddings(*group), f"embeddings {bad} of {group} are lost to it"
-    mend(shelf, path, read.complaints)
-    shelf.refuse_difference(path)
-    return "detected" if read.complaints else "survived"
+        assert bad <= affected.embeddings(*group), f"embeddings {bad} of {group} are lost"
+    repair(stores, path, read.errors)
+    stores.check_repaired(path)
+    return "detected" if read.errors else "survived"
 
 
-def is_of_another_moment(name: str) -> bool:
-    """Whether samples that are whole in themselves may stand there: nothing in a store tells when it was so."""
+def may_be_of_another_version(name: str) -> bool:
+    """Whether intact samples of another version may be in its place, which a store cannot detect."""
     return name == "zarr.json" or (name.startswith("samples") and "/c/" not in name)
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, SEVERAL])
-def test_a_damaged_store_is_never_read_wrong_and_is_mended_by_what_the_messages_say(
-    fault: str, profile: Any, ledger: Any, shelves: Any, reading: Any, through_zarr: Any, tmp_path: Path
+def test_a_damaged_store_is_never_misread_and_its_messages_lead_to_a_repair(
+    fault: str, profile: Any, ledger: Any, stores: Any, store_reader: Any, through_zarr: Any, tmp_path: Path
 ) -> None:
     order = [*FAULTS, SEVERAL].index(fault)
     for number in range(profile.trials(short=1, long=40)):
-        shelf = shelves("two blocks" if number % 20 == 19 else SHELVES[(number + order) % 2])
+        subject = stores("two blocks" if number % 20 == 19 else NAMES[(number + order) % 2])
         path = tmp_path / str(number) / "mine.zarr"
-        touched = harm(fault, shelf, path, profile.random(7, order, number))
+        touched = damage(fault, subject, path, profile.random(7, order, number))
         try:
-            found = outcome(shelf, path, touched, reading, through_zarr, number + order)
+            found = outcome(subject, path, touched, store_reader, through_zarr, number + order)
         except Exception as error:
-            ledger.lost(fault, f"trial {number} on {shelf.name}, touched {touched}: {type(error).__name__}: {error}")
+            ledger.lost(fault, f"trial {number} on {subject.name}, touched {touched}: {type(error).__name__}: {error}")
         else:
             getattr(ledger, found)(fault)
         shutil.rmtree(path.parent)

@@ -1,15 +1,11 @@
-"""File names as people give them: with spaces, marks, brackets, line breaks, in two spellings, or no text at all."""
+"""File names with spaces, markup, control characters or invalid UTF-8, and in two Unicode spellings."""
 
 import os
 import unicodedata
-from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from nucseg_cache import Store
-
-LONG = "x" * 251
+from tests.torture.inputs.drawing import nuclei, picture
 
 NAMES: dict[str, str] = {
     "spaces": "a name  with spaces",
@@ -44,15 +40,15 @@ NAMES: dict[str, str] = {
     "a number": "007",
     "true": "true",
     "NaN": "nan",
-    "a name of Windows": "CON",
-    "as long as can be": LONG,
+    "reserved by Windows": "CON",
+    "longest possible": "x" * 251,
     "hash": "#1",
     "tilde": "~",
     "colon": "C:x",
     "like a temporary file": "odd.part",
     "like a lost row": "(lost row 1)",
 }
-"""Names with which an image is taken in, under that name in composed letters."""
+"""Accepted names; the id of the image is the name in composed Unicode."""
 
 REFUSED: dict[str, bytes] = {
     "line break": b"a\nb",
@@ -62,156 +58,105 @@ REFUSED: dict[str, bytes] = {
     "bell": b"a\x07",
     "delete": b"a\x7f",
     "C1 control": "a\x9bb".encode(),
-    "no UTF-8": b"a\xff\xfe",
+    "invalid UTF-8": b"a\xff\xfe",
     "latin 1": "Präparat".encode("latin-1"),
     "half a character": "切".encode()[:2],
     "encoded surrogate": b"a\xed\xa0\x80",
 }
 
 
-def test_names(trial: Any, slides: Any, some_of: Any, draw: Any) -> None:
-    for case, name in some_of(NAMES, 5).items():
-        data = slides()
-        Image.fromarray(draw.picture(7)).save(data.image(f"{name}.png"))
-        Image.fromarray(draw.nuclei()).save(data.mask(f"{name}.png"))
-        id_ = unicodedata.normalize("NFC", name)
-        trial(
-            "odd file name",
-            case,
-            data.embed,
-            naming=[name],
-            untouched=data.folder,
-            kept=data.sound_kept,
-            right=lambda _, d=data, id_=id_: d.pixels(id_, draw.picture(7)) or d.ids(id_, draw.nuclei()),
-        )
+def test_unusual_names(dataset: Any, some_of: Any) -> None:
+    for case, name in some_of(NAMES, 4).items():
+        data, id_ = dataset(), unicodedata.normalize("NFC", name)
+        data.add(name, picture(7))
+        check = lambda _, d=data, id_=id_: d.pixels(id_, picture(7)) or d.ids(id_, nuclei())  # noqa: E731
+        data.try_embed("name: unusual file name", case, naming=[name], check=check)
 
 
-def test_names_that_no_id_can_be_made_of(trial: Any, slides: Any, some_of: Any, draw: Any) -> None:
+def test_refused_names(dataset: Any, some_of: Any) -> None:
     for case, raw in some_of(REFUSED, 2).items():
-        data = slides()
-        name = os.fsdecode(raw)
-        put(data.folder / "images", name, draw.picture(7))
-        put(data.folder / "masks", name, draw.nuclei())
-        ended = trial(
-            "file name that is no text",
-            case,
-            data.embed,
-            naming=[repr(name)[1:-1]],
-            untouched=data.folder,
-            kept=data.sound_kept,
-        )
+        data, name = dataset(), os.fsdecode(raw)
+        add(data, name)
+        ended = data.try_embed("name: control characters or invalid UTF-8", case, naming=[repr(name)[1:-1]])
         assert ended.err.isascii() or "�" not in ended.err
         assert not set(ended.err) & set("\x1b\x07\r\t\x7f\x9b")
 
 
-def put(folder: Path, name: str, values: Any) -> None:
-    Image.fromarray(values).save(folder / "temporary.png")
-    (folder / "temporary.png").rename(folder / f"{name}.png")
+def add(data: Any, name: str, mask_name: str | None = None, seed: int = 7) -> None:
+    """Add an image and its mask under names that Pillow would refuse or change."""
+    data.add("temporary", picture(seed))
+    data.image("temporary.png").rename(data.image(f"{name}.png"))
+    data.mask("temporary.png").rename(data.mask(f"{mask_name or name}.png"))
 
 
-def test_one_name_in_two_spellings(trial: Any, slides: Any, draw: Any) -> None:
+def test_one_name_in_two_spellings(dataset: Any) -> None:
+    fault = "name: two Unicode spellings"
     composed, decomposed = (unicodedata.normalize(form, "Größe") for form in ("NFC", "NFD"))
-    for image, mask in ((composed, decomposed), (decomposed, composed)):
-        data = slides()
-        Image.fromarray(draw.picture(7)).save(data.image(f"{image}.png"))
-        Image.fromarray(draw.nuclei()).save(data.mask(f"{mask}.png"))
-        trial(
-            "one name spelt in two ways",
-            "image and mask differ",
-            data.embed,
-            naming=["Größe"],
-            right=lambda _, d=data: d.pixels(composed, draw.picture(7)) or d.ids(composed, draw.nuclei()),
-        )
+    for names in ((composed, decomposed), (decomposed, composed)):
+        data = dataset()
+        add(data, *names)
+        check = lambda _, d=data: d.pixels(composed, picture(7)) or d.ids(composed, nuclei())  # noqa: E731
+        data.try_embed(fault, "image and mask differ", naming=["Größe"], check=check)
     for kind in ("images", "masks"):
-        data = slides()
-        for name in (composed, decomposed):
-            Image.fromarray(draw.picture(7)).save(data.image(f"{composed}.png"))
-            Image.fromarray(draw.nuclei()).save(data.mask(f"{composed}.png"))
-            (data.folder / kind / f"{composed}.png").rename(data.folder / kind / f"{name}.tif.png")
-            (data.folder / kind / f"{name}.tif.png").rename(data.folder / kind / f"{name}.png")
-            put(data.folder / kind, composed, draw.nuclei() if kind == "masks" else draw.picture(7))
-        trial("one name spelt in two ways", f"two files in {kind}", data.embed, naming=["Größe"], kept=data.sound_kept)
-    data = slides()
+        data = dataset()
+        add(data, composed)
+        (data.folder / kind / f"{decomposed}.png").write_bytes((data.folder / kind / f"{composed}.png").read_bytes())
+        data.try_embed(fault, f"two files in {kind}", naming=["Größe"])
+    data = dataset()
     for kind, group in (("images", composed), ("masks", decomposed)):
-        folder = data.folder / kind
-        (data.folder / "new" / group).mkdir(parents=True)
-        for file in folder.iterdir():
-            file.rename(data.folder / "new" / group / file.name)
-        folder.rmdir()
-        (data.folder / "new").rename(folder)
-    trial(
-        "one name spelt in two ways",
-        "sub-folders",
-        data.embed,
-        right=lambda _: data.ids(f"{composed}/sound 0", draw.nuclei()),
-    )
+        files = list((data.folder / kind).iterdir())
+        (data.folder / kind / group).mkdir()
+        for file in files:
+            file.rename(file.parent / group / file.name)
+    in_group = lambda *_: data.ids(f"{composed}/sound 0", nuclei())  # noqa: E731
+    data.try_embed(fault, "sub-folders", check=in_group, always=lambda: "")
 
 
-def test_twins(trial: Any, slides: Any, draw: Any) -> None:
-    data = slides()
-    for seed, name in enumerate(("A", "a", "a.b", "a b")):
-        Image.fromarray(draw.picture(seed + 3)).save(data.image(f"{name}.png"))
-        Image.fromarray(draw.nuclei()).save(data.mask(f"{name}.png"))
-    trial(
-        "names that nearly are the same",
-        "A and a",
-        data.embed,
-        kept=data.sound_kept,
-        right=lambda _: next(
-            filter(
-                None, (data.pixels(name, draw.picture(seed + 3)) for seed, name in enumerate(("A", "a", "a.b", "a b")))
-            ),
-            "",
-        ),
-    )
+def pixels_problem(data: Any, seeds: dict[str, int]) -> str:
+    return next(filter(None, (data.pixels(name, picture(seed)) for name, seed in seeds.items())), "")
 
-    data = slides()
+
+def test_nearly_equal_names(dataset: Any) -> None:
+    fault = "name: nearly equal names"
+    data, seeds = dataset(), {"A": 3, "a": 4, "a.b": 5, "a b": 6}
+    for name, seed in seeds.items():
+        data.add(name, picture(seed))
+    data.try_embed(fault, "A and a", check=lambda _: pixels_problem(data, seeds))
+
+    data, seeds = dataset(), {"one/same": 3, "two/same": 4}
     for kind in ("images", "masks"):
+        for file in (data.folder / kind).iterdir():
+            file.unlink()
         for group in ("one", "two"):
             (data.folder / kind / group).mkdir()
-        for file in list((data.folder / kind).glob("*.png")):
-            file.unlink()
-    for seed, group in enumerate(("one", "two")):
-        Image.fromarray(draw.picture(seed + 3)).save(data.image(f"{group}/same.png"))
-        Image.fromarray(draw.nuclei()).save(data.mask(f"{group}/same.png"))
-    trial(
-        "names that nearly are the same",
-        "one name in two sub-folders",
-        data.embed,
-        right=lambda _: next(
-            filter(None, (data.pixels(f"{g}/same", draw.picture(s + 3)) for s, g in enumerate(("one", "two")))), ""
-        ),
-    )
+    for name, seed in seeds.items():
+        data.add(name, picture(seed))
+    data.try_embed(fault, "one name in two sub-folders", check=lambda _: pixels_problem(data, seeds), always=lambda: "")
 
-    data = slides()
-    for suffix in ("png", "PNG", "tif"):
-        Image.fromarray(draw.picture(7)).save(data.image(f"odd.{suffix}"))
-    Image.fromarray(draw.nuclei()).save(data.mask("odd.png"))
-    trial("names that nearly are the same", "one name, three suffixes", data.embed, naming=["odd."])
+    data = dataset()
+    data.add("odd", picture(7))
+    for suffix in ("PNG", "tif"):
+        data.image(f"odd.{suffix}").write_bytes(data.image("odd.png").read_bytes())
+    data.try_embed(fault, "one name, three suffixes")
 
 
-def test_files_that_systems_leave_behind(trial: Any, slides: Any, draw: Any) -> None:
-    data = slides()
+def test_hidden_files(dataset: Any) -> None:
+    data = dataset()
     for kind in ("images", "masks"):
         folder = data.folder / kind
         for name in (".DS_Store", "._sound 0.png", ".hidden.png", "Thumbs.db", "desktop.ini", "Icon\r"):
             (folder / name).write_bytes(b"\0\x05\x16\x07")
         (folder / os.fsdecode(b"n\xf6tes.txt")).write_text("notes")
         (folder / ".png").write_bytes(b"")
-    trial(
-        "files that systems leave behind",
-        "hidden files, thumbnails, notes",
-        data.embed,
-        kept=data.sound_kept,
-        right=lambda _: "" if data.store().n_rows == 2 else "something else was taken in",
-    )
+    check = lambda _: "" if data.store().n_rows == 2 else "another file was read"  # noqa: E731
+    data.try_embed("data set: hidden files of operating systems", "hidden files, thumbnails, notes", check=check)
 
 
-PLACES = {
+FOLDERS = {
     "brackets": "[red]x[red]",
     "spaces": "a b  c",
     "line break": "a\nb",
-    "no UTF-8": os.fsdecode(b"a\xff"),
+    "invalid UTF-8": os.fsdecode(b"a\xff"),
     "percent": "100%s",
     "escape sequence": "a\x1b[2Jb",
     "Chinese": "组织",
@@ -220,28 +165,22 @@ PLACES = {
 }
 
 
-def test_folders_of_odd_names(trial: Any, slides: Any, some_of: Any, draw: Any) -> None:
-    """The data set, the cache, or both lie in a folder of that name."""
-    for case, name in some_of(PLACES, 1).items():
-        data = slides()
-        place = data.folder.parent / name
-        place.mkdir()
-        data.folder.rename(place / "slides")
-        named = ["--dataset", "mine", "--source", place / "slides", "--cache", place / "cache"]
-        store = place / "cache" / "mine.zarr"
+def test_unusual_folder_names(trial: Any, dataset: Any, some_of: Any) -> None:
+    """The data set and the cache are in a folder of that name."""
+    fault = "name: unusual folder name"
+    for case, name in some_of(FOLDERS, 1).items():
+        data = dataset()
+        folder = data.folder.parent / name
+        folder.mkdir()
+        data.folder.rename(folder / "slides")
+        store = folder / "cache" / "mine.zarr"
+        embed = ["embed", "--dataset", "mine", "--cache", folder / "cache", "--encoder", "none"]
+        check = lambda _, store=store: "" if Store.open(store).n_rows == 2 else "rows are missing"  # noqa: E731
         ended = trial(
-            "folder of an odd name",
-            case,
-            ["embed", *named, "--encoder", "none"],
-            naming=[repr(name)[1:-1], name],
-            right=lambda _, store=store: "" if Store.open(store).n_rows == 2 else "not all is there",
+            fault, case, [*embed, "--source", folder / "slides"], naming=[repr(name)[1:-1], name], check=check
         )
         assert not set(ended.out + ended.err) & set("\x1b\x07\r\x7f")
         if ended.status == 0:
-            trial("folder of an odd name", f"{case}, info", ["cache", "info", store], right=lambda _: "")
-            trial(
-                "folder of an odd name",
-                f"{case}, again",
-                ["embed", "--dataset", "mine", "--cache", place / "cache", "--encoder", "none"],
-                right=lambda e: "" if "0 new" in e.out else "not where it was",
-            )
+            trial(fault, f"{case}, info", ["cache", "info", store], check=lambda _: "")
+            again = lambda e: "" if "0 new" in e.out else "the source was not found again"  # noqa: E731
+            trial(fault, f"{case}, again", embed, check=again)

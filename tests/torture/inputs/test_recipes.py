@@ -1,12 +1,18 @@
-"""Recipes and configurations that are no TOML, say what cannot be, or are meant to do harm."""
+"""Recipes that are not TOML, have invalid values, or are malicious."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-FAULT = "hostile recipe"
+from typer.testing import CliRunner
 
-NO_TOML: dict[str, bytes] = {
+from nucseg_pipeline.cli import app
+from tests.torture.inputs.drawing import picture
+
+FAULT = "recipe: invalid or malicious"
+
+NOT_TOML: dict[str, bytes] = {
     "binary": bytes(range(256)) * 9,
     "zeros": bytes(999),
     "JSON": b'{"train": {"epochs": 1}}',
@@ -30,7 +36,7 @@ NO_TOML: dict[str, bytes] = {
     "10 MB of brackets": b"[" * 10_000_000,
 }
 
-NO_RECIPE: dict[str, str] = {
+INVALID: dict[str, str] = {
     "an unknown table": "[nonsense]\nx = 1\n",
     "a table nearly right": "[trian]\nepochs = 1\n",
     "an unknown key": "[train]\nepoch = 1\n",
@@ -47,7 +53,7 @@ NO_RECIPE: dict[str, str] = {
     "a list for text": '[train]\nencoder = ["a"]\n',
     "a table for text": "[train]\nencoder = {a = 1}\n",
     "a date": "[train]\nepochs = 2020-01-01\n",
-    "no number": "[train]\nlearning_rate = nan\n",
+    "NaN": "[train]\nlearning_rate = nan\n",
     "infinity": "[train]\nlearning_rate = inf\n",
     "minus infinity": "[train]\ndropout = -inf\n",
     "negative": "[train]\nepochs = -1\n",
@@ -61,101 +67,82 @@ NO_RECIPE: dict[str, str] = {
     "an empty text": '[train]\nencoder = ""\n',
     "a NUL in a path": '[train]\nweights = "a\\u0000b"\n',
     "a NUL in a text": '[train]\nencoder = "onnx:a\\u0000b"\n',
-    "a data set that wanders": '[train]\ndataset = "../../etc/passwd"\n',
+    "a data set outside the cache": '[train]\ndataset = "../../etc/passwd"\n',
     "a data set with a slash": '[train]\ndataset = "a/b"\n',
     "an unknown model": '[train]\nmodel = "resnet"\n',
     "an unknown fusion": '[train]\nfusion = "magic"\n',
     "an unknown split": '[train]\nsplit = "random"\n',
     "an unknown device": '[train]\ndevice = "tpu"\n',
     "an encoder that runs code": "[train]\nencoder = \"__import__('os')\"\n",
-    "views that wander": '[train]\nviews = "../../x"\n',
-    "an augmentation that is no file": '[train]\naugmentation = "/nowhere.toml"\n',
+    "views outside the folder": '[train]\nviews = "../../x"\n',
+    "an augmentation file that is missing": '[train]\naugmentation = "/nowhere.toml"\n',
     "an augmentation of colours": '[train]\naugmentation = "ColorJitter"\n',
-    "an augmentation written out badly": '[train]\naugmentation = "[{"\n',
+    "an inline augmentation that is invalid": '[train]\naugmentation = "[{"\n',
     "an augmentation of other classes": '[train]\naugmentation = \'[{"name": "Lambda"}]\'\n',
-    "a table of the papers": '[ablation]\ntitle = "x"\n',
+    "an ablation": '[ablation]\ntitle = "x"\n',
 }
-"""Each for `train`, on a data set that is there, where nothing else is wrong."""
+"""Recipes for `train`, on a data set that exists, each with one mistake."""
 
 
-def store(slides: Any, draw: Any) -> Any:
-    from PIL import Image
+def test_recipes_that_are_not_toml(trial: Any, some_of: Any) -> None:
+    for case, content in some_of(NOT_TOML, 3).items():
+        folder = trial.new_folder()
+        (folder / "mine.toml").write_bytes(content)
+        for command in ALL_RECIPES:
+            words = command_with(command, folder / "mine.toml", folder)
+            trial(FAULT, f"{command[0]}: {case}", words, naming=["mine.toml"])
 
-    data = slides()
+
+ALL_RECIPES = (("train", "--recipe"), ("ablate",), ("embed", "--recipe"), ("embed", "--views"))
+ALL_FILES = (("train", "--recipe"), ("ablate",), ("embed", "--views"), ("train", "--augmentation"))
+
+
+def command_with(command: tuple[str, ...], file: Path, folder: Path) -> list[object]:
+    """A command that reads a recipe."""
+    more = [] if command == ("ablate",) else ["--dataset", "synthetic", "--cache", folder / "cache"]
+    encoder = ["--encoder", "random"] if command == ("embed", "--views") else []
+    return [*command, file, *more, *encoder]
+
+
+def test_invalid_recipes(trial: Any, dataset: Any, some_of: Any) -> None:
+    data = dataset()
     for number in range(8):
-        Image.fromarray(draw.picture(number)).save(data.image(f"{number}.png"))
-        Image.fromarray(draw.nuclei()).save(data.mask(f"{number}.png"))
-    assert draw.run(*data.embed).status == 0
-    return data
-
-
-def test_recipes_that_are_no_toml(trial: Any, some_of: Any) -> None:
-    for case, content in some_of(NO_TOML, 5).items():
-        place = trial.fresh()
-        (place / "mine.toml").write_bytes(content)
-        for command in (
-            ["train", "--recipe"],
-            ["ablate"],
-            ["embed", "--recipe"],
-            ["embed", "--encoder", "random", "--views"],
-        ):
-            more = [] if command == ["ablate"] else ["--dataset", "synthetic", "--cache", place / "cache"]
-            trial(FAULT, f"{command[0]}: {case}", [*command, place / "mine.toml", *more], naming=["mine.toml"])
-
-
-def test_recipes_that_say_what_cannot_be(trial: Any, slides: Any, some_of: Any, draw: Any) -> None:
-    data = store(slides, draw)
-    key = {name: text.partition("\n")[2].partition(" ")[0].partition(".")[0] for name, text in NO_RECIPE.items()}
-    for case, text in some_of(NO_RECIPE, 10).items():
+        data.add(str(number), picture(number))
+    assert CliRunner().invoke(app, [str(word) for word in data.embed]).exit_code == 0
+    key = {name: text.partition("\n")[2].partition(" ")[0].partition(".")[0] for name, text in INVALID.items()}
+    for case, text in some_of(INVALID, 5).items():
         recipe = data.folder.parent / "mine.toml"
         recipe.write_text(text)
         named = ["--dataset", "mine"] if "dataset =" not in text else []
-        fixed = ["--cache", data.cache, "--run", data.folder.parent / "run", "--device", "cpu", "--threads", 1]
-        fixed = [one for one in fixed if "device" not in text or one not in ("--device", "cpu")]
+        fixed = ["--cache", data.cache, "--run", data.folder.parent / "run", "--threads", 1]
+        device = ["--device", "cpu"] if "device" not in text else []
         small = [["--fusion", "none"], ["--model", "unet"], ["--epochs", 1], ["--width", 2]]
         needed = [word for pair in small if f"{pair[0][2:]} =" not in text for word in pair if "encoder" not in text]
-        trial(
-            FAULT,
-            case,
-            ["train", "--recipe", recipe, *named, *fixed, *needed],
-            untouched=data.cache,
-            seconds=30,
-            naming=[
-                "mine.toml",
-                key[case] or "mine.toml",
-                key[case].replace("_", "-"),
-                text.split(" = ")[-1].strip('\n"'),
-            ],
-        )
+        value = text.split(" = ")[-1].strip('\n"')
+        naming = ["mine.toml", key[case] or "mine.toml", key[case].replace("_", "-"), value]
+        command = ["train", "--recipe", recipe, *named, *fixed, *device, *needed]
+        trial(FAULT, case, command, untouched=data.cache, seconds=30, naming=naming)
         assert not (data.folder.parent / "run").exists(), case
 
 
-def test_recipes_that_are_no_files(trial: Any) -> None:
-    for case, make in {
-        "a folder": lambda file: file.mkdir(),
-        "nothing": lambda file: None,
-        "a dangling link": lambda file: file.symlink_to("nothing"),
-        "a loop of links": lambda file: file.symlink_to(file.name),
-        "a device without end": lambda file: file.symlink_to("/dev/zero"),
-        "a file without end": sparse,
-    }.items():
-        for command in (["train", "--recipe"], ["ablate"], ["embed", "--views"], ["train", "--augmentation"]):
-            place = trial.fresh()
-            file = place / "mine.toml"
-            make(file)
-            more = [] if command == ["ablate"] else ["--dataset", "synthetic", "--cache", place / "cache"]
-            trial(
-                "recipe that is no file, or has no end",
-                f"{' '.join(command)}: {case}",
-                [*command, file, *more],
-                naming=["mine.toml"],
-                seconds=20,
-            )
+NOT_FILES: dict[str, Callable[[Path], None]] = {
+    "a folder": lambda file: file.mkdir(),
+    "missing": lambda file: None,
+    "a dangling link": lambda file: file.symlink_to("nothing"),
+    "a loop of links": lambda file: file.symlink_to(file.name),
+    "an endless device": lambda file: file.symlink_to("/dev/zero"),
+    "a file of a terabyte": lambda file: os.truncate(os.open(file, os.O_CREAT | os.O_WRONLY), 1 << 40),
+}
 
 
-def sparse(file: Path) -> None:
-    with file.open("wb") as stream:
-        stream.truncate(1 << 40)
+def test_recipes_that_are_not_files(trial: Any, some_of: Any) -> None:
+    for case, make in some_of(NOT_FILES, 2).items():
+        for command in ALL_FILES:
+            folder = trial.new_folder()
+            make(folder / "mine.toml")
+            words = command_with(command, folder / "mine.toml", folder)
+            case_name = f"{' '.join(command)}: {case}"
+            trial("recipe: not a file, or endless", case_name, words, naming=["mine.toml"], seconds=20)
 
 
 VIEWS: dict[str, str] = {
@@ -169,38 +156,38 @@ VIEWS: dict[str, str] = {
     "a transform of another module": '[[transform]]\nname = "__class__"\n',
     "a transform without a name": "[[transform]]\np = 1.0\n",
     "a name that is a list": '[[transform]]\nname = ["HEDJitter"]\n',
-    "a geometric one": '[[transform]]\nname = "Rotate"\n',
-    "a chance above one": '[[transform]]\nname = "HEDJitter"\np = 1.5\n',
-    "a chance that is no number": '[[transform]]\nname = "HEDJitter"\np = nan\n',
-    "a range turned over": '[[transform]]\nname = "HEDJitter"\nscale = [1.2, 0.8]\n',
+    "a geometric transform": '[[transform]]\nname = "Rotate"\n',
+    "a probability above one": '[[transform]]\nname = "HEDJitter"\np = 1.5\n',
+    "a probability that is NaN": '[[transform]]\nname = "HEDJitter"\np = nan\n',
+    "a reversed range": '[[transform]]\nname = "HEDJitter"\nscale = [1.2, 0.8]\n',
     "a range of one": '[[transform]]\nname = "HEDJitter"\nscale = [1.2]\n',
-    "a range without end": '[[transform]]\nname = "HEDJitter"\nscale = [0.8, inf]\n',
+    "an infinite range": '[[transform]]\nname = "HEDJitter"\nscale = [0.8, inf]\n',
     "a range of texts": '[[transform]]\nname = "HEDJitter"\nscale = ["a", "b"]\n',
     "a huge number": '[[transform]]\nname = "HEDJitter"\nscale = [0.8, 1' + "0" * 400 + "]\n",
     "a table of transforms": '[transform]\nname = "HEDJitter"\n',
     "an unknown key": '[[transform]]\nname = "HEDJitter"\nfile = "/etc/passwd"\n',
 }
 
-MOTIONS: dict[str, str] = {
+AUGMENTATIONS: dict[str, str] = {
     "nothing": "",
     "no list": '[transform]\nname = "D4"\n',
     "a number": "transform = 3\n",
     "a list of numbers": "transform = [1, 2]\n",
-    "something beside": 'x = 1\n[[transform]]\nname = "D4"\n',
-    "an unknown one": '[[transform]]\nname = "Nonsense"\n',
-    "one that runs code": '[[transform]]\nname = "Lambda"\nimage = "print"\n',
+    "an extra key": 'x = 1\n[[transform]]\nname = "D4"\n',
+    "an unknown transform": '[[transform]]\nname = "Nonsense"\n',
+    "a transform that runs code": '[[transform]]\nname = "Lambda"\nimage = "print"\n',
     "a function of the library": '[[transform]]\nname = "from_dict"\n',
     "an attribute of the library": '[[transform]]\nname = "__builtins__"\n',
-    "one that reads files": '[[transform]]\nname = "FDA"\nreference_images = ["/etc/passwd"]\n',
+    "a transform that reads files": '[[transform]]\nname = "FDA"\nreference_images = ["/etc/passwd"]\n',
     "colours": '[[transform]]\nname = "ColorJitter"\n',
     "an unknown parameter": '[[transform]]\nname = "Rotate"\nlimits = 3\n',
-    "a parameter of ours": '[[transform]]\nname = "Rotate"\nfill = 3\n',
+    "an internal parameter": '[[transform]]\nname = "Rotate"\nfill = 3\n',
     "a parameter of a wrong type": '[[transform]]\nname = "Rotate"\nlimit = "far"\n',
-    "a parameter without end": '[[transform]]\nname = "Rotate"\nlimit = [0.0, inf]\n',
-    "a chance of two": '[[transform]]\nname = "D4"\np = 2\n',
+    "an infinite parameter": '[[transform]]\nname = "Rotate"\nlimit = [0.0, inf]\n',
+    "a probability of two": '[[transform]]\nname = "D4"\np = 2\n',
     "an empty group": "[[transform]]\none_of = []\n",
     "a group of zeros": '[[transform]]\none_of = [{ name = "D4", p = 0 }]\n',
-    "a group in a group, without end": "[[transform]]\n" + "all_of = [{ " * 400 + "name = 1" + " }]" * 400 + "\n",
+    "400 nested groups": "[[transform]]\n" + "all_of = [{ " * 400 + "name = 1" + " }]" * 400 + "\n",
     "a date": '[[transform]]\nname = "Rotate"\nlimit = 2020-01-01\n',
     "a huge elastic field": '[[transform]]\nname = "ElasticTransform"\nalpha = 1e300\nsigma = 1e300\n',
     "a grid of too many cells": '[[transform]]\nname = "GridDistortion"\nnum_steps = 100000000\n',
@@ -208,51 +195,28 @@ MOTIONS: dict[str, str] = {
 }
 
 
-def test_photometric_recipes(trial: Any, some_of: Any) -> None:
-    for case, text in some_of(VIEWS, 20).items():
-        place = trial.fresh()
-        (place / "mine.toml").write_text(text)
-        trial(
-            FAULT,
-            f"views: {case}",
-            [
-                "embed",
-                "--dataset",
-                "synthetic",
-                "--encoder",
-                "random",
-                "--cache",
-                place / "cache",
-                "--views",
-                place / "mine.toml",
-            ],
-            naming=["mine.toml"],
-        )
-        assert not (place / "cache").exists()
-    for name in ("identity", "d4-x", "a b", "ä", "..", ".toml", "-x", "a/../d4"):
-        place = trial.fresh()
-        (place / "a").mkdir()
-        file = place / f"{name}.toml"
+def test_views(trial: Any, some_of: Any) -> None:
+    for case, text in some_of(VIEWS, 5).items():
+        folder = trial.new_folder()
+        (folder / "mine.toml").write_text(text)
+        words = command_with(("embed", "--views"), folder / "mine.toml", folder)
+        trial(FAULT, f"views: {case}", words, naming=["mine.toml"])
+        assert not (folder / "cache").exists()
+    for name in some_of(dict.fromkeys(("identity", "d4-x", "a b", "ä", "..", ".toml", "-x", "a/../d4")), 3):
+        folder = trial.new_folder()
+        (folder / "a").mkdir()
+        file = folder / f"{name}.toml"
         file.write_text('[[transform]]\nname = "HEDJitter"\n')
-        trial(
-            FAULT,
-            f"views called {name}",
-            ["embed", "--dataset", "synthetic", "--encoder", "random", "--cache", place / "cache", "--views", file],
-            naming=[file.name, name],
-        )
+        words = command_with(("embed", "--views"), file, folder)
+        trial(FAULT, f"views called {name}", words, naming=[file.name, name])
 
 
 def test_augmentations(trial: Any, some_of: Any) -> None:
-    for case, text in some_of(MOTIONS, 8).items():
-        place = trial.fresh()
-        (place / "mine.toml").write_text(text)
-        trial(
-            FAULT,
-            f"augmentation: {case}",
-            ["train", "--dataset", "synthetic", "--cache", place / "cache", "--augmentation", place / "mine.toml"],
-            naming=["mine.toml", "augmentation"],
-            seconds=30,
-        )
+    for case, text in some_of(AUGMENTATIONS, 4).items():
+        folder = trial.new_folder()
+        (folder / "mine.toml").write_text(text)
+        words = command_with(("train", "--augmentation"), folder / "mine.toml", folder)
+        trial(FAULT, f"augmentation: {case}", words, naming=["mine.toml", "augmentation"], seconds=30)
 
 
 TABLE = '[ablation]\ntitle = "t"\ndatasets = ["synthetic"]\nbaseline = "a"\n[train]\nepochs = 1\n[[row]]\nname = "a"\n'
@@ -262,7 +226,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "a row without a name": lambda t: t.replace('name = "a"', 'stain = "none"'),
     "two rows of one name": lambda t: t + '[[row]]\nname = "a"\n',
     "a baseline that is no row": lambda t: t.replace('baseline = "a"', 'baseline = "b"'),
-    "a data set that wanders": lambda t: t.replace('["synthetic"]', '["../x"]'),
+    "a data set outside the cache": lambda t: t.replace('["synthetic"]', '["../x"]'),
     "data sets that are no list": lambda t: t.replace('["synthetic"]', '"synthetic"'),
     "data sets that are numbers": lambda t: t.replace('["synthetic"]', "[1]"),
     "folds that are no table": lambda t: t.replace("[train]", "folds = 3\n[train]"),
@@ -270,13 +234,13 @@ TABLES: dict[str, Callable[[str], str]] = {
     "seeds that are text": lambda t: t.replace("[train]", 'seeds = ["a"]\n[train]'),
     "a seed that is negative": lambda t: t.replace("[train]", "seeds = [-1]\n[train]"),
     "an unknown key": lambda t: t.replace("[train]", 'shell = "touch pwned"\n[train]'),
-    "a field that the plan sets": lambda t: t.replace("epochs = 1", "seed = 1"),
+    "a field that the ablation sets": lambda t: t.replace("epochs = 1", "seed = 1"),
     "a row that is a number": lambda t: t.replace('[[row]]\nname = "a"', "").replace(
         "[ablation]", "row = 3\n[ablation]"
     ),
     "a grid that is a list": lambda t: t + "[[grid]]\nepochs = [1]\n",
     "a grid without values": lambda t: t + "[grid]\nepochs = []\n",
-    "a grid of all there is": lambda t: (
+    "a grid of millions": lambda t: (
         t
         + "[grid]\n"
         + "".join(
@@ -284,7 +248,7 @@ TABLES: dict[str, Callable[[str], str]] = {
             for name in ("width", "epochs", "batch_size", "epoch_images")
         )
     ),
-    "a stain that is none": lambda t: t + 'stain = "pink"\n',
+    "an unknown stain": lambda t: t + 'stain = "pink"\n',
     "published numbers of text": lambda t: t + 'published = { synthetic = { dice = "x" } }\n',
     "a title that is a list": lambda t: t.replace('title = "t"', "title = []"),
     "an ablation that is a number": lambda t: "ablation = 3\n",
@@ -293,23 +257,9 @@ TABLES: dict[str, Callable[[str], str]] = {
 
 
 def test_tables(trial: Any, some_of: Any) -> None:
-    for case, change in some_of(TABLES, 12).items():
-        place = trial.fresh()
-        (place / "mine.toml").write_text(change(TABLE))
-        trial(
-            FAULT,
-            f"table: {case}",
-            [
-                "ablate",
-                place / "mine.toml",
-                "--quick",
-                "--cache",
-                place / "cache",
-                "--runs",
-                place / "runs",
-                "--out",
-                place / "out",
-            ],
-            naming=["mine.toml"],
-            seconds=30,
-        )
+    for case, change in some_of(TABLES, 4).items():
+        folder = trial.new_folder()
+        (folder / "mine.toml").write_text(change(TABLE))
+        folders = ["--cache", folder / "cache", "--runs", folder / "runs", "--out", folder / "out"]
+        command = ["ablate", folder / "mine.toml", "--quick", *folders]
+        trial(FAULT, f"table: {case}", command, naming=["mine.toml"], seconds=30)

@@ -1,4 +1,4 @@
-"""Run folders that lost a file, were edited, or come from others: `report`, and `train --resume`."""
+"""`report` and `train --resume` with run folders that lack a file, were damaged, edited or crafted."""
 
 import json
 import pickle
@@ -14,15 +14,18 @@ from PIL import Image
 
 FILES = ("config.toml", "split.json", "inputs.json", "run.json", "epochs.csv", "last.pt", "best.pt", "rule.json")
 
+FAULT = "run: folder damaged or edited"
 MARK = "nucseg was here"
 
 
 class Code:
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Path.write_text, (self.place / MARK, "run")
+        return Path.write_text, (self.folder / MARK, "run")
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,7 @@ def train(run: Path) -> list[object]:
     return ["train", "--run", run, *small]
 
 
-def gone(name: str) -> Callable[[Path], None]:
+def deleted(name: str) -> Callable[[Path], None]:
     return lambda run: (run / name).unlink()
 
 
@@ -110,7 +113,7 @@ def other_weights(content: dict[str, Any], run: Path) -> dict[str, Any]:
     return {**content, "model": {name: torch.zeros(3) for name in content["model"]}}
 
 
-def no_numbers(content: dict[str, Any], run: Path) -> dict[str, Any]:
+def with_nan(content: dict[str, Any], run: Path) -> dict[str, Any]:
     return {
         **content,
         "model": {k: v * float("nan") if v.is_floating_point() else v for k, v in content["model"].items()},
@@ -118,17 +121,17 @@ def no_numbers(content: dict[str, Any], run: Path) -> dict[str, Any]:
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
-    **{f"{name} gone": gone(name) for name in FILES},
+    **{f"{name} deleted": deleted(name) for name in FILES},
     **{f"{name} empty": with_content(name, b"") for name in FILES},
     **{f"{name} binary": with_content(name, bytes(range(256))) for name in FILES},
-    **{f"{name} cut in the middle": cut(name) for name in FILES},
+    **{f"{name} cut in half": cut(name) for name in FILES},
     **{f"{name} a folder": a_folder(name) for name in FILES},
     **{f"{name} a list": with_content(name, b"[1, 2]") for name in FILES if name.endswith("json")},
     **{f"{name} deep": with_content(name, b"[" * 100_000) for name in FILES if name.endswith("json")},
-    **{f"{name} of numbers": with_content(name, b'{"a": NaN}') for name in FILES if name.endswith("json")},
+    **{f"{name} with NaN": with_content(name, b'{"a": NaN}') for name in FILES if name.endswith("json")},
     "run.json of another format": edited("run.json", put(format=99)),
     "run.json without a status": edited("run.json", drop("status")),
-    "run.json with a status of its own": edited("run.json", put(status=["finished"])),
+    "run.json with an unknown status": edited("run.json", put(status=["finished"])),
     "run.json without the best epoch": edited("run.json", drop("best_epoch")),
     "run.json with text for the best epoch": edited("run.json", put(best_epoch="<script>")),
     "split.json without tests": edited("split.json", put(test=[])),
@@ -164,14 +167,14 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
         for what, change in {
             "with other keys": lambda c, run: {**c, "model": {"a": torch.zeros(1)}},
             "with other shapes": other_weights,
-            "with weights that are no numbers": no_numbers,
+            "with NaN weights": with_nan,
             "without weights": lambda c, run: {k: v for k, v in c.items() if k != "model"},
             "with text for weights": lambda c, run: {**c, "model": "x"},
-            "without what it was made from": lambda c, run: {k: v for k, v in c.items() if k != "inputs"},
-            "made from something else": lambda c, run: {**c, "inputs": "0"},
+            "without the digest of its inputs": lambda c, run: {k: v for k, v in c.items() if k != "inputs"},
+            "of other inputs": lambda c, run: {**c, "inputs": "0"},
             "of another format": lambda c, run: {**c, "format": 99},
             "that is a list": lambda c, run: [1],
-            "that carries code": lambda c, run: {**c, "more": Code(run)},
+            "with code": lambda c, run: {**c, "more": Code(run)},
         }.items()
     },
     **{
@@ -182,46 +185,43 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 
 def test_damaged_runs(trial: Any, some_of: Any, trained: Path) -> None:
-    for case, damage in some_of(DAMAGES, 6).items():
-        place = trial.fresh()
-        shutil.copytree(trained / "run", place / "run")
-        damage(place / "run")
+    for case, damage in some_of(DAMAGES, 4).items():
+        folder = trial.new_folder()
+        shutil.copytree(trained / "run", folder / "run")
+        damage(folder / "run")
         name = case.split()[0]
-        naming = [name, str(place / "run"), "mine", "nowhere", "store"]
-        report = place / "report"
-        whole = lambda _, report=report: "" if finite(report) else "the report is not whole"  # noqa: E731
+        naming = [name, str(folder / "run"), "mine", "nowhere", "store"]
+        report = folder / "report"
+        complete = lambda _, report=report: "" if is_complete(report) else "the report is incomplete"  # noqa: E731
         trial(
-            "run folder damaged, edited or of others",
+            FAULT,
             f"{case}: report",
-            ["report", place / "run", "--out", report],
+            ["report", folder / "run", "--out", report],
             naming=naming,
-            right=whole if harmless(case) else None,
-            untouched=place / "run",
+            check=complete if is_unused(case) else None,
+            untouched=folder / "run",
         )
-        words = [*train(place / "run"), "--dataset", "mine", "--cache", trained / "cache", "--resume"]
+        words = [*train(folder / "run"), "--dataset", "mine", "--cache", trained / "cache", "--resume"]
         trial(
-            "run folder damaged, edited or of others",
+            FAULT,
             f"{case}: resume",
             words,
             naming=[*naming, "configuration"],
-            right=lambda _: "",
+            check=lambda _: "",
         )
-        assert not (place / "run" / MARK).exists(), case
+        assert not (folder / "run" / MARK).exists(), case
         assert json.loads((trained / "run" / "run.json").read_text())["status"] == "finished"
 
 
-def harmless(case: str) -> bool:
-    """What a report does not read."""
-    return case.startswith(("last.pt", "epochs.csv")) or case in HARMLESS
+def is_unused(case: str) -> bool:
+    """Whether a report does not read what was changed."""
+    return case.startswith(("last.pt", "epochs.csv")) or case == "config.toml of another data set"
 
 
-HARMLESS = {"config.toml of another data set"}
-
-
-def finite(report: Path) -> bool:
+def is_complete(report: Path) -> bool:
     def refuse(constant: str) -> float:
         raise ValueError(constant)
 
     json.loads((report / "summary.json").read_text(), parse_constant=refuse)
     page = (report / "report.html").read_text()
-    return page.count("<script") == 2 and page.count("script-src 'sha256-") == 1  # its own, and data
+    return page.count("<script") == 2 and page.count("script-src 'sha256-") == 1  # its script and its data

@@ -1,5 +1,6 @@
-"""Weights that carry code, are of another network, damaged, or no weights at all; and checkpoints of runs likewise."""
+"""Encoder weights that contain code, are damaged or of another network, and files that are not weights."""
 
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -10,21 +11,23 @@ import numpy as np
 import pytest
 import torch
 
+from tests.instant_encoder import message
+
 MARK = "nucseg was here"
 
 
 class Code:
-    """Unpickled, it writes a file."""
+    """Writes a file when it is unpickled."""
 
-    def __init__(self, place: Path) -> None:
-        self.place = place
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Path.write_text, (self.place / MARK, "run")
+        return Path.write_text, (self.folder / MARK, "run")
 
 
 def like_sam(width: int = 768, blocks: int = 12, fill: float = 0.0) -> dict[str, torch.Tensor]:
-    """As little of a checkpoint as tells its architecture."""
+    """The tensors of a checkpoint that identify its architecture."""
     norms = {f"image_encoder.blocks.{i}.norm1.weight": torch.full((width,), fill) for i in range(blocks)}
     return {"image_encoder.pos_embed": torch.zeros(1, 64, 64, width), **norms}
 
@@ -98,16 +101,16 @@ WEIGHTS: dict[str, Callable[[Path], None]] = {
     "other keys": saved({"a": torch.zeros(3)}),
     "keys that are numbers": saved({1: torch.zeros(3)}),
     "text in place of tensors": saved({"image_encoder.pos_embed": "x"}),
-    "no tensor of a place": saved({"image_encoder.x": torch.zeros(1)}),
+    "no position embedding": saved({"image_encoder.x": torch.zeros(1)}),
     "another architecture": saved(like_sam(1024, 24)),
     "no known architecture": saved(like_sam(77, 3)),
     "missing tensors": saved(like_sam()),
-    "no numbers": saved(like_sam(fill=float("nan"))),
-    "whole numbers": saved({name: t.long() for name, t in like_sam().items()}),
-    "a place of no dimension": saved({"image_encoder.pos_embed": torch.zeros(())}),
+    "NaN": saved(like_sam(fill=float("nan"))),
+    "integers": saved({name: t.long() for name, t in like_sam().items()}),
+    "a position embedding without dimensions": saved({"image_encoder.pos_embed": torch.zeros(())}),
     "sparse": saved({"image_encoder.pos_embed": torch.zeros(1, 64, 64, 768).to_sparse()}),
     "on the meta device": saved({"image_encoder.pos_embed": torch.zeros(4, device="meta")}),
-    "cut in the middle": cut(like_sam(), 0.5),
+    "cut in half": cut(like_sam(), 0.5),
     "without its last bytes": cut(like_sam(), 0.999),
     "only its first bytes": cut(like_sam(), 0.001),
     "a changed byte": flipped,
@@ -125,21 +128,21 @@ WEIGHTS: dict[str, Callable[[Path], None]] = {
     "dangling link": lambda file: file.symlink_to("nothing"),
     "loop of links": lambda file: file.symlink_to(file.name),
     "endless device": lambda file: file.symlink_to("/dev/zero"),
-    "pipe": lambda file: __import__("os").mkfifo(file),
+    "pipe": lambda file: os.mkfifo(file),
 }
 
 
-def test_weights(trial: Any, slides: Any, some_of: Any) -> None:
+def test_weights(trial: Any, dataset: Any, some_of: Any) -> None:
     for case, make in some_of(WEIGHTS, 6).items():
-        data = slides()
+        data = dataset()
         file = data.folder.parent / "odd.pth"
         make(file)
         trial(
-            "weights that carry code" if "code" in case else "weights that are none, or damaged",
+            "weights: with code" if "code" in case else "weights: invalid or damaged",
             case,
             ["embed", *data.named, "--encoder", "vit_b", "--weights", file],
             naming=["odd.pth"],
-            kept=data.sound_kept,
+            always=data.valid_images_problem,
             seconds=40,
         )
         assert not (file.parent / MARK).exists(), case
@@ -156,16 +159,6 @@ ONNX: dict[str, bytes] = {
 }
 
 
-def field(number: int, value: int | bytes | str) -> bytes:
-    def varint(n: int) -> bytes:
-        return bytes([n & 127 | 128]) + varint(n >> 7) if n > 127 else bytes([n])
-
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    content = value.encode() if isinstance(value, str) else value
-    return varint(number << 3 | 2) + varint(len(content)) + content
-
-
 def model(
     *,
     shape: tuple[int, ...] = (1, 3, 1024, 1024),
@@ -174,12 +167,12 @@ def model(
     kind: int = 1,
     domain: str = "",
 ) -> bytes:
-    """An ONNX file of one node, by hand (onnx.proto3)."""
-    dims = b"".join(field(1, field(1, n)) for n in shape)
-    ends = [field(1, name) + field(2, field(1, field(1, kind) + field(2, dims))) for name in ("x", "y")]
-    node = field(1, "x") + field(2, "y") + field(4, operator) + (field(7, domain) if domain else b"")
-    graph = field(1, node) + field(2, "odd") + field(11, ends[0]) + field(12, ends[1])
-    return field(1, 8) + field(7, graph) + field(8, field(1, domain) + field(2, opset))
+    """An ONNX file of one node (onnx.proto3)."""
+    dims = message(*((1, message((1, n))) for n in shape))
+    ends = [message((1, name), (2, message((1, message((1, kind), (2, dims)))))) for name in ("x", "y")]
+    node = message((1, "x"), (2, "y"), (4, operator), *([(7, domain)] if domain else []))
+    graph = message((1, node), (2, "odd"), (11, ends[0]), (12, ends[1]))
+    return message((1, 8), (7, graph), (8, message((1, domain), (2, opset))))
 
 
 ONNX |= {
@@ -197,17 +190,17 @@ ONNX |= {
 }
 
 
-def test_exported_encoders(trial: Any, slides: Any, some_of: Any) -> None:
+def test_exported_encoders(trial: Any, dataset: Any, some_of: Any) -> None:
     pytest.importorskip("onnxruntime")
     for case, content in some_of(ONNX, 3).items():
-        data = slides()
+        data = dataset()
         file = data.folder.parent / "odd.onnx"
         file.write_bytes(content)
         trial(
-            "exported encoder that is none",
+            "encoder: invalid ONNX file",
             case,
             ["embed", *data.named, "--encoder", f"onnx:{file}"],
             naming=["odd.onnx"],
-            kept=data.sound_kept,
+            always=data.valid_images_problem,
             seconds=40,
         )

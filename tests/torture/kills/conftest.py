@@ -1,13 +1,14 @@
-"""Whole commands in processes of their own, to be killed at any moment, and what they leave on the disk."""
+"""Commands in child processes that can be killed at any moment, and the caches that they leave."""
 
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,41 +18,58 @@ from PIL import Image
 
 from nucseg_cache import Store, StoreNotFound, prune, verify
 
-NURSERY = Path(__file__).parent / "nursery.py"
+FORK_SERVER = Path(__file__).with_name("fork_server.py")
+
+TORCH = ("nucseg_pipeline.train.stage", "pydantic", "torch._dynamo")
+
+MODULES = {
+    "embed": ("nucseg_pipeline.embed.stage", "onnxruntime", "pydantic"),
+    "train": TORCH,
+    "report": ("nucseg_pipeline.report.stage", *TORCH),
+    "ablate": ("nucseg_pipeline.ablate.stage", *TORCH),
+    "cache": ("nucseg_cache",),
+}
+"""The modules of each command, which the fork server imports once."""
 
 N_IMAGES = 5
-"""Enough for a training: three to learn from, one to choose by, one to test on."""
+"""Enough for a split: three training images, one validation image, one test image."""
 
-PATIENCE_S = 120.0
-"""The longest that any command here may take on a busy machine."""
+TIMEOUT_S = 120.0
+"""The longest that a command may take on a busy machine."""
 
 
 @dataclass
 class Command:
-    """A command that was started."""
+    """A running command."""
 
     process: int
     output: Path
     poll: Callable[[], int | None]
-    """How it ended: its exit status, or the negative number of the signal that killed it; None while it runs."""
+    """Its exit status, or the negative number of the signal that killed it; None while it runs."""
 
     @property
     def text(self) -> str:
-        """What it has printed so far."""
+        """Its output so far."""
         return self.output.read_text()
 
-    def wait(self, seconds: float = PATIENCE_S) -> int:
-        """How it ended."""
+    def wait(self, seconds: float = TIMEOUT_S) -> int:
+        """Wait for its end; returns the exit status."""
         end = time.monotonic() + seconds
         while (status := self.poll()) is None:
             assert time.monotonic() < end, f"it did not end in {seconds} s:\n{self.text}"
-            time.sleep(0.005)
+            time.sleep(0.02)
         return status
 
-    def stop(self, after: float, *, how: signal.Signals = signal.SIGKILL) -> int:
-        """Send it a signal after so many seconds; how it ended, which is by itself where that was earlier."""
-        time.sleep(after)
-        return self.send(how).wait()
+    def seconds(self) -> float:
+        """Wait for its end; returns the seconds that took. Fails if the command fails."""
+        start = time.monotonic()
+        assert self.wait() == 0, self.text
+        return time.monotonic() - start
+
+    def killed_after(self, seconds: float) -> bool:
+        """Kill it after some seconds; False if it ended earlier."""
+        time.sleep(seconds)
+        return self.send().wait() == -signal.SIGKILL
 
     def send(self, how: signal.Signals = signal.SIGKILL) -> "Command":
         """Send it a signal, unless it has ended."""
@@ -60,36 +78,40 @@ class Command:
         return self
 
     def until(self, condition: Callable[[], object]) -> "Command":
-        """Wait until something is so, or it has ended."""
+        """Wait until a condition holds, or the command has ended."""
         while not condition() and self.poll() is None:
-            time.sleep(0.001)
+            time.sleep(0.005)
         return self
 
+    def failure(self) -> str:
+        """Wait for its end; returns its output if it failed."""
+        return self.text or "no output" if self.wait() else ""
+
     def number(self, pattern: str) -> int:
-        """A number that it printed."""
+        """A number in its output."""
         found = re.search(pattern, self.text)
         assert found, f"{pattern} is not in:\n{self.text}"
         return int(found[1])
 
 
 @dataclass
-class Nursery:
-    """Starts commands as forks of a process that has imported everything; see nursery.py."""
+class ForkServer:
+    """Starts commands as forks of a process that has imported their modules; see fork_server.py."""
 
-    modules: Sequence[str]
     outputs: Path
-    """Where the commands' outputs go, one file each."""
-    _process: "subprocess.Popen[str] | None" = None
+    """The folder of the commands' outputs, one file each."""
+    _server: "subprocess.Popen[str] | None" = None
     _running: set[int] = field(default_factory=set)
     _n_started: int = 0
 
     def __call__(self, *arguments: object, begun: Path | None = None) -> Command:
-        """Start `nucseg ARGUMENTS`; one byte goes to the file `begun` for each image whose encoding has begun."""
+        """Start `nucseg ARGUMENTS`; `begun` gets one byte for each image whose encoding begins."""
         self._n_started += 1
         output = self.outputs / f"{self._n_started}.txt"
         output.touch()
-        asked = {"start": [*map(str, arguments)], "output": str(output), "begun": begun and str(begun)}
-        process = self._ask(asked)
+        words = [*map(str, arguments)]
+        modules = MODULES[words[0]]
+        process = self._ask({"start": words, "modules": modules, "output": str(output), "begun": begun and str(begun)})
         assert process
         self._running.add(process)
         ended: list[int] = []
@@ -104,112 +126,106 @@ class Nursery:
         return Command(process, output, poll)
 
     def _ask(self, request: dict[str, object]) -> int | None:
-        if self._process is None:
-            command = [sys.executable, str(NURSERY), *self.modules]
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            self._read()
-        assert self._process.stdin
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
-        answer = self._read()
-        assert answer is None or isinstance(answer, int)
+        if self._server is None:
+            command = [sys.executable, str(FORK_SERVER)]
+            self._server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._server.stdin
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        assert self._server.stdout
+        answer: int | None = json.loads(self._server.stdout.readline())
         return answer
 
-    def _read(self) -> object:
-        assert self._process
-        assert self._process.stdout
-        return json.loads(self._process.stdout.readline())
-
     def close(self) -> None:
-        """End everything that was started."""
+        """End the server and all commands that still run."""
         for process in self._running:
             os.kill(process, signal.SIGKILL)
-        if self._process is not None:
-            self._process.communicate()
+        if self._server is not None:
+            self._server.communicate()
 
 
-@pytest.fixture(scope="module")
-def nucseg(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
-    """Starts `nucseg` commands that have imported the modules that the test module's PRELOADED names."""
-    nursery = Nursery(request.module.PRELOADED, tmp_path_factory.mktemp("output"))
-    yield nursery
-    nursery.close()
+@pytest.fixture(scope="session")
+def nucseg(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Starts `nucseg` commands."""
+    server = ForkServer(tmp_path_factory.mktemp("output"))
+    yield server
+    server.close()
 
 
 @dataclass(frozen=True)
-class Slides:
-    """A folder of small images and masks, and the encoder that they are shown to."""
+class Dataset:
+    """A folder data set of small images."""
 
     folder: Path
-    encoder: str
 
     def repaint(self, number: int, version: int) -> None:
-        """Replace one image on the disk by another, in one step."""
+        """Replace one image atomically by another."""
         file = self.folder / "images" / f"{number:02}.png"
         draw_image(number, version).save(file.with_suffix(".new"), "png")
         file.with_suffix(".new").replace(file)
 
 
 def draw_image(number: int, version: int = 0) -> Image.Image:
-    """Noise that is never the same twice."""
+    """Noise, other for each number and version."""
     return Image.fromarray(np.random.default_rng((number, version)).integers(0, 256, (40, 32, 3), dtype=np.uint8))
 
 
-def draw_slides(folder: Path, encoder: str, n_images: int) -> Slides:
-    """Make a folder of images, each with the same two nuclei."""
+def draw_dataset(folder: Path) -> Dataset:
+    """Write images, each with the same two nuclei."""
     for kind in ("images", "masks"):
         (folder / kind).mkdir(parents=True)
     mask = np.zeros((40, 32), np.uint8)
     mask[5:12, 3:9], mask[20:30, 20:28] = 1, 2
-    for number in range(n_images):
+    for number in range(N_IMAGES):
         draw_image(number).save(folder / "images" / f"{number:02}.png")
         Image.fromarray(mask).save(folder / "masks" / f"{number:02}.png")
-    return Slides(folder, encoder)
+    return Dataset(folder)
 
 
 @dataclass
-class Place:
-    """A cache in which a data set is embedded, again and again."""
+class Workspace:
+    """A data set and a cache that commands fill."""
 
-    nucseg: Nursery
-    slides: Slides
+    nucseg: ForkServer
+    dataset: Dataset
+    encoder: str
     cache: Path
 
     @property
     def store(self) -> Path:
-        """Where its store is, or will be."""
+        """The path of the store."""
         return self.cache / "mine.zarr"
 
     @property
     def begun(self) -> Path:
-        """Holds a byte for each image whose encoding was begun in it."""
+        """A file with one byte for each image whose encoding has begun."""
         return self.cache.with_name(f"{self.cache.name}.begun")
 
-    def arguments(self, *more: object) -> list[object]:
-        """Those of the `embed` that fills it."""
-        named = ["--dataset", "mine", "--source", self.slides.folder, "--cache", self.cache]
-        return ["embed", *named, "--encoder", self.slides.encoder, "--threads", 1, "--device", "cpu", *more]
+    def embed_arguments(self, *options: object) -> list[object]:
+        """Arguments of the `embed` that fills the cache."""
+        named = ["--dataset", "mine", "--source", self.dataset.folder, "--cache", self.cache]
+        return ["embed", *named, "--encoder", self.encoder, "--threads", 1, "--device", "cpu", *options]
 
-    def embed(self, *more: object) -> Command:
-        """Begin to fill it."""
-        return self.nucseg(*self.arguments(*more), begun=self.begun)
+    def embed(self, *options: object) -> Command:
+        """Start to fill the cache."""
+        return self.nucseg(*self.embed_arguments(*options), begun=self.begun)
 
-    def train_arguments(self, run: Path, *more: object) -> list[object]:
-        """Those of the `train` of a small network on it."""
-        named = ["--dataset", "mine", "--cache", self.cache, "--encoder", self.slides.encoder, "--run", run]
+    def train_arguments(self, run: Path, *options: object) -> list[object]:
+        """Arguments of the `train` of a small network."""
+        named = ["--dataset", "mine", "--cache", self.cache, "--encoder", self.encoder, "--run", run]
         network = ["--model", "unet", "--fusion", "concat", "--width", 2, "--epochs", 3, "--batch-size", 2]
-        return ["train", *named, *network, "--threads", 1, "--device", "cpu", *more]
+        return ["train", *named, *network, "--threads", 1, "--device", "cpu", *options]
 
-    def train(self, run: Path, *more: object) -> Command:
-        """Begin to train."""
-        return self.nucseg(*self.train_arguments(run, *more))
+    def train(self, run: Path, *options: object) -> Command:
+        """Start a training."""
+        return self.nucseg(*self.train_arguments(run, *options))
 
     def n_begun(self) -> int:
-        """How many images the encoder has begun with, over all commands."""
+        """The number of images whose encoding has begun, in all commands."""
         return self.begun.stat().st_size if self.begun.exists() else 0
 
-    def n_there(self) -> int:
-        """How many embeddings it holds, in all views; -1 where there is no store yet."""
+    def n_embedded(self) -> int:
+        """The number of embeddings in all views; -1 if there is no store."""
         try:
             store = Store.open(self.store)
         except StoreNotFound:
@@ -217,54 +233,61 @@ class Place:
         groups = [store.embeddings(key, view) for key in store.keys() for view in store.views(key)]  # noqa: SIM118
         return sum(len(group.embedded_rows()) for group in groups)
 
-    def trouble(self) -> str:
-        """What `cache verify` finds in it; nothing where there is no store yet."""
+    def damage(self) -> str:
+        """The findings of `cache verify`; empty if there is no store yet."""
         try:
-            found = verify(self.store, clear=False)
+            result = verify(self.store, clear=False)
         except StoreNotFound:
-            return f"{self.store} is there, and is no store" if self.store.exists() else ""
-        return "; ".join(map(str, found.findings))
+            return f"{self.store} exists, but is not a store" if self.store.exists() else ""
+        return "; ".join(map(str, result.findings))
 
-    def differences(self, undisturbed: "Place") -> str:
-        """How its store, after `cache prune`, differs from another one; and what else is beside it."""
+    def differences(self, undisturbed: "Workspace") -> str:
+        """How the pruned store differs from another one, and which files are left next to it."""
         prune(self.store)
-        beside = {path.name for path in self.cache.iterdir()} - {self.store.name, f".{self.store.name}.lock"}
-        unlike = differing(self.store, undisturbed.store)
-        return "; ".join(
-            [*(f"left beside the store: {name}" for name in sorted(beside)), *([unlike] if unlike else [])]
-        )
+        left = {path.name for path in self.cache.iterdir()} - {self.store.name, f".{self.store.name}.lock"}
+        difference = compare_folders(self.store, undisturbed.store)
+        return "; ".join([*(f"left next to the store: {name}" for name in sorted(left)), *filter(None, [difference])])
+
+    def damage_value(self, row: int, values: str = "embeddings/*/identity/values/c") -> None:
+        """Change the last byte of an embedding in every key."""
+        for folder in self.store.glob(values):
+            file = folder / str(row) / "0/0/0"
+            file.write_bytes(file.read_bytes()[:-1] + b"!")
+
+    def copy_store(self, source: "Workspace") -> "Workspace":
+        """Fill the empty cache with the store of another workspace."""
+        shutil.copytree(source.store, self.store)
+        return self
 
 
-Places = Callable[..., Place]
+NewWorkspace = Callable[..., Workspace]
 
 
-def places(nucseg: Nursery, encoder: str, folder: Path) -> Places:
-    """Makes empty caches; `slides` are those of another place, or new ones that a test may change."""
+@pytest.fixture(scope="session")
+def new_workspace(
+    nucseg: ForkServer, instant_encoder: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Workspace]:
+    """Creates empty caches, for the data set of another workspace or for a new one."""
+    folder = tmp_path_factory.mktemp("workspaces")
 
-    def make(slides: Slides | None = None, n_images: int = N_IMAGES) -> Place:
+    def create(dataset: Dataset | None = None) -> Workspace:
         number = len(list(folder.iterdir()))
-        slides = slides or draw_slides(folder / f"slides {number}", encoder, n_images)
+        dataset = dataset or draw_dataset(folder / f"dataset {number}")
         cache = folder / f"cache {number}"
         cache.mkdir()
-        return Place(nucseg, slides, cache)
+        return Workspace(nucseg, dataset, instant_encoder, cache)
 
-    return make
-
-
-@pytest.fixture
-def place(nucseg: Nursery, instant_encoder: str, tmp_path: Path) -> Places:
-    """See `places`."""
-    (tmp_path / "places").mkdir()
-    return places(nucseg, instant_encoder, tmp_path / "places")
+    return create
 
 
-@pytest.fixture(scope="module")
-def place_for_all(nucseg: Nursery, instant_encoder: str, tmp_path_factory: pytest.TempPathFactory) -> Places:
-    """As `place`, for what several tests of a module look at."""
-    return places(nucseg, instant_encoder, tmp_path_factory.mktemp("places"))
+@pytest.fixture(scope="session")
+def embedded(new_workspace: NewWorkspace) -> tuple[Workspace, float]:
+    """A workspace that an undisturbed `embed` has filled, and the seconds that took."""
+    workspace = new_workspace()
+    return workspace, workspace.embed().seconds()
 
 
-def differing(found: Path, expected: Path) -> str:
+def compare_folders(found: Path, expected: Path) -> str:
     """How the files of two folders differ."""
     ours, theirs = files_of(found), files_of(expected)
     names = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
@@ -272,5 +295,5 @@ def differing(found: Path, expected: Path) -> str:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Everything in a folder, by its path in it."""
+    """The files of a folder by their relative paths."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}

@@ -1,4 +1,4 @@
-"""Programs in processes of their own: on a small disk, with little memory, with no more rights than other users."""
+"""Programs in child processes: on a small disk, with little memory, or with the permissions of an ordinary user."""
 
 import inspect
 import json
@@ -29,7 +29,7 @@ def nucseg(*arguments: object) -> Any:
 
 
 def wrong(result: Any) -> str:
-    """What is wrong with how a command ended that met a fault; empty where it said one thing clearly, or succeeded."""
+    """What is wrong with the end of a command; empty if it succeeded, or failed with one error message."""
     if result.exit_code == 0:
         return ""
     if result.exit_code != 1 or result.stderr.count("error: ") != 1 or "Traceback" in result.output:
@@ -38,19 +38,19 @@ def wrong(result: Any) -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """The content of every file below a folder."""
+    """The digest of every file below a folder."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def told(**outcome: object) -> None:
-    print("TOLD " + json.dumps(outcome), flush=True)
+def report(**trial: object) -> None:
+    print("TRIAL " + json.dumps(trial), flush=True)
 '''
 
 
 @pytest.fixture(scope="session")
 def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder data set of a few drawn images; not to be changed."""
+    """A folder data set of a few random images; read only."""
     folder = tmp_path_factory.mktemp("slides")
     for kind in ("images", "masks"):
         (folder / kind).mkdir()
@@ -66,13 +66,13 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
-    """Run a Python program that knows the prelude; returns what it told."""
+    """Run a Python program that starts with the prelude; returns the trials that it reports."""
 
-    def run(source: str, *arguments: object, before: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-        command = [*before, sys.executable, "-c", f"{PRELUDE}\n{inspect.cleandoc(source)}", *map(str, arguments)]
+    def run(source: str, *arguments: object, wrapper: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+        command = [*wrapper, sys.executable, "-c", f"{PRELUDE}\n{inspect.cleandoc(source)}", *map(str, arguments)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=3600)
-        lines = [line.removeprefix("TOLD ") for line in done.stdout.splitlines() if line.startswith("TOLD ")]
+        lines = [line.removeprefix("TRIAL ") for line in done.stdout.splitlines() if line.startswith("TRIAL ")]
         assert done.returncode == 0, f"{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
         return [json.loads(line) for line in lines]
 

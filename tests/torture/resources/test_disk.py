@@ -1,6 +1,6 @@
-"""A real disk that fills up while something is written: what is finished is kept, the rest follows once there is space.
+"""A disk that fills up while a command writes: finished work is kept, and the next run completes it.
 
-The disk is a tmpfs in a mount namespace of the program's own, so nothing else can fill it or notice.
+The disk is a tmpfs in a private mount namespace of the program, so that no other process sees it.
 """
 
 import shutil
@@ -15,19 +15,19 @@ DISK_MIB = 48
 
 
 @pytest.fixture
-def on_a_disk(tmp_path: Path) -> tuple[str, ...]:
-    """What is put before a command so that it sees `tmp_path`/disk as a small disk of its own."""
+def on_small_disk(tmp_path: Path) -> tuple[str, ...]:
+    """Wrapper of a command, for which `tmp_path`/disk is then a small disk."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = f'mount -t tmpfs -o size={DISK_MIB}m none "$0" && exec "$@"'
-    before = ("unshare", "--map-root-user", "--mount", "sh", "-c", mount, str(disk))
-    if shutil.which("unshare") is None or subprocess.run([*before, "true"], capture_output=True).returncode:
-        pytest.skip("this machine lets nobody mount a disk of their own (unshare --map-root-user --mount)")
-    return before
+    wrapper = ("unshare", "--map-root-user", "--mount", "sh", "-c", mount, str(disk))
+    if shutil.which("unshare") is None or subprocess.run([*wrapper, "true"], capture_output=True).returncode:
+        pytest.skip("users cannot mount a tmpfs on this machine (unshare --map-root-user --mount)")
+    return wrapper
 
 
 FILLING = """
-    disk, slides, seed, n_trials, base = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+    disk, slides, encoder, base, seed, n_trials = Path(sys.argv[1]), *sys.argv[2:5], *map(int, sys.argv[5:])
     import numpy as np
     from nucseg_cache import CacheError, Store, StoreNotFound, verify
 
@@ -38,7 +38,7 @@ FILLING = """
 
     @contextlib.contextmanager
     def filling(when_used: int):
-        "Fill the disk once so many bytes are on it; what somebody else writes there stops when it is full."
+        "Fill the disk as soon as `when_used` bytes are on it."
         over = threading.Event()
 
         def fill() -> None:
@@ -65,7 +65,7 @@ FILLING = """
 
 EMBEDDING = """
     def embed(cache: Path) -> Any:
-        return nucseg("embed", "--dataset", "mine", "--source", slides, "--cache", cache, "--encoder", "random",
+        return nucseg("embed", "--dataset", "mine", "--source", slides, "--cache", cache, "--encoder", encoder,
                       "--threads", 1, "--format", ("f16", "i8")[trial % 2])
 
     for trial in range(n_trials):
@@ -87,8 +87,8 @@ EMBEDDING = """
         again = embed(cache)
         nucseg("cache", "prune", store)
         if not lost and (again.exit_code != 0 or digests(store) != digests(reference / "mine.zarr")):
-            lost = f"once there is space the store is another: {again.output[-500:]}"
-        told(refused=first.exit_code == 1, wrong=lost and f"{lost} (it said: {first.stderr[-300:]})")
+            lost = f"with space again, the store differs: {again.output[-500:]}"
+        report(refused=first.exit_code == 1, wrong=lost and f"{lost} (it said: {first.stderr[-300:]})")
         shutil.rmtree(cache, ignore_errors=True)
 """
 
@@ -97,11 +97,11 @@ TRAINING = """
     import torch
 
     base = Path(base)
-    nucseg("embed", "--dataset", "mine", "--source", slides, "--cache", base / "cache", "--encoder", "random",
+    nucseg("embed", "--dataset", "mine", "--source", slides, "--cache", base / "cache", "--encoder", encoder,
            "--threads", 1)
 
     def train(run: Path, *more: str) -> Any:
-        return nucseg("train", "--dataset", "mine", "--cache", base / "cache", "--encoder", "random", "--run", run,
+        return nucseg("train", "--dataset", "mine", "--cache", base / "cache", "--encoder", encoder, "--run", run,
                       "--width", 2, "--epochs", 2, "--batch-size", 2, "--threads", 1, "--device", "cpu", *more)
 
     def weights(run: Path) -> dict[str, Any]:
@@ -117,10 +117,11 @@ TRAINING = """
         lost = wrong(first)
         again = train(run, "--resume") if run.exists() else train(run)
         if not lost and again.exit_code != 0:
-            lost = f"once there is space: {again.output[-500:]}"
-        if not lost and (one := weights(run)) and (other := weights(base / "run")):
-            lost = ", ".join(name for name in one if not torch.equal(one[name], other[name]))
-        told(refused=first.exit_code == 1, wrong=lost and f"{lost} (it said: {first.stderr[-300:]})")
+            lost = f"with space again: {again.output[-500:]}"
+        if not lost:
+            found, expected = weights(run), weights(base / "run")
+            lost = ", ".join(name for name in expected if not torch.equal(found[name], expected[name]))
+        report(refused=first.exit_code == 1, wrong=lost and f"{lost} (it said: {first.stderr[-300:]})")
         shutil.rmtree(run)
 """
 
@@ -128,10 +129,11 @@ TRAINING = """
 @pytest.mark.parametrize(
     ("doing", "source", "short", "long"), [("embedding", EMBEDDING, 2, 100), ("training", TRAINING, 0, 30)]
 )
-def test_on_a_disk_that_fills_up_what_is_finished_is_kept_and_the_rest_follows(
-    on_a_disk: tuple[str, ...],
+def test_work_finished_before_the_disk_is_full_is_kept(
+    on_small_disk: tuple[str, ...],
     program: Callable[..., list[dict[str, Any]]],
     slides: Path,
+    instant_encoder: str,
     profile: Any,
     ledger: Any,
     tmp_path: Path,
@@ -141,12 +143,11 @@ def test_on_a_disk_that_fills_up_what_is_finished_is_kept_and_the_rest_follows(
     long: int,
 ) -> None:
     n_trials = profile.trials(short=short, long=long)
-    if not n_trials:
-        pytest.skip("in the long profile only")
+    arguments = (tmp_path / "disk", slides, instant_encoder, tmp_path, profile.seed, n_trials)
 
-    trials = program(FILLING + source, tmp_path / "disk", slides, profile.seed, n_trials, tmp_path, before=on_a_disk)
+    trials = program(FILLING + source, *arguments, wrapper=on_small_disk)
 
     assert len(trials) == n_trials
     for trial in trials:
-        ledger.judge(f"disk that fills up while {doing}", wrong=trial["wrong"], refused=trial["refused"])
+        ledger.judge(f"disk full while {doing}", wrong=trial["wrong"], refused=trial["refused"])
     assert any(trial["refused"] for trial in trials)

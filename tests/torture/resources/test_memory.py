@@ -1,11 +1,11 @@
-"""An encoder whose memory is limited to a random amount: fewer images at once, or one message; never anything wrong."""
+"""An encoder with a random limit on its memory: it takes smaller batches or fails with one message."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 MOST_MIB = 100
-"""Where all images fit at once."""
+"""Enough for a batch of all images."""
 
 LIMITED = """
     import resource
@@ -18,7 +18,7 @@ LIMITED = """
     unlimited = VitEncoder._embed
 
     def limited_to(more: float) -> None:
-        "Let the network have so many bytes more than the process has; what fails is torch's own allocation."
+        "Limit the network to `more` bytes beyond what the process has, so that torch's allocation fails."
         def embed(self: Any, inputs: Any) -> Any:
             status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
             most = int(status["VmData"].split()[0]) * 1024 + int(more)
@@ -30,7 +30,7 @@ LIMITED = """
         VitEncoder._embed = embed
 
     def embed(cache: Path, more: float | None = None) -> dict[str, Any]:
-        "Embed in a process of its own, which has no memory yet that it could use again."
+        "Embed in a new process, whose allocator has no memory to reuse."
         reading, writing = os.pipe()
         if not os.fork():
             if more is not None:
@@ -53,11 +53,11 @@ LIMITED = """
         found, expected = (Store.open(folder / "mine.zarr") for folder in (cache, base / "undisturbed"))
         (key,), rows = expected.keys(), range(expected.n_rows)
         values, right = (np.asarray(store.embeddings(key).read(rows), np.float32) for store in (found, expected))
-        # a batch of another size rounds otherwise
+        # float32 sums depend on the batch size
         if not lost and (again["code"] or verify(found.location).findings or np.abs(values - right).max() > 0.01):
-            lost = f"with all the memory: {again['said'][-300:]}"
-        told(refused=limited["code"] != 0, wrong=lost and f"{lost} (it said: {limited['said'][-500:]})",
-             halved="continuing with 1" in limited["said"])
+            lost = f"without the limit: {again['said'][-300:]}"
+        report(refused=limited["code"] != 0, wrong=lost and f"{lost} (it said: {limited['said'][-500:]})",
+               halved="continuing with 1" in limited["said"])
         shutil.rmtree(cache)
 """
 
@@ -71,6 +71,6 @@ def test_embedding_with_little_memory(
 
     assert len(trials) == n_trials
     for trial in trials:
-        ledger.judge("encoder that runs out of memory", wrong=trial["wrong"], refused=trial["refused"])
-    # not only all or nothing: the least that is asked for at first are two
+        ledger.judge("encoder: out of memory", wrong=trial["wrong"], refused=trial["refused"])
+    # the limits include some between those of all images and of one
     assert any(trial["halved"] for trial in trials)

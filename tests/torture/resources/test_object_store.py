@@ -1,7 +1,6 @@
-"""An S3 server of which every tenth request fails: what is embedded there is right in the end, or the error says why.
+"""An S3 server that fails one request in ten: the store is correct in the end, or an error says why.
 
-It listens on the loopback interface alone. A request fails before the server did what was asked, or after: then it was
-done, and nobody is told.
+The server listens on the loopback interface only. A request fails before or after the server has carried it out.
 """
 
 from collections.abc import Callable
@@ -18,13 +17,13 @@ FAILING = """
     from nucseg_cache import Store, verify
 
     logging.disable(logging.CRITICAL)
-    slides, base, seed, n_trials = sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:])
+    slides, encoder, base, seed, n_trials = *sys.argv[1:3], Path(sys.argv[3]), *map(int, sys.argv[4:])
     os.environ |= {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
                    "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null",
                    "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
 
     class Failing:
-        "A server that answers, but for one request in ten."
+        "A server that fails a share of its requests."
 
         def __init__(self, app: Any) -> None:
             self.app, self.random, self.lock, self.share, self.n_failed = app, None, threading.Lock(), 0.0, 0
@@ -36,10 +35,10 @@ FAILING = """
             if not fails:
                 return self.app(environ, start_response)
             if kind == 0:
-                list(self.app(environ, lambda *answer: None))  # done, and nobody is told
+                list(self.app(environ, lambda *answer: None))  # carried out, but the client gets an error
             if kind == 3:
                 environ["werkzeug.socket"].shutdown(2)
-                raise ConnectionError("the line is cut")
+                raise ConnectionError("connection closed")
             status, code = [("500 Internal Server Error", "InternalError"), ("503 Slow Down", "SlowDown")][kind == 2]
             start_response(status, [("Content-Type", "application/xml")])
             return [f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>".encode()]
@@ -58,7 +57,7 @@ FAILING = """
         failing.share = 0.0
 
     def embed(cache: object) -> Any:
-        return nucseg("embed", "--dataset", "mine", "--source", slides, "--cache", cache, "--encoder", "random",
+        return nucseg("embed", "--dataset", "mine", "--source", slides, "--cache", cache, "--encoder", encoder,
                       "--threads", 1, "--format", "i8", "--limit", 3)
 
     def objects(prefix: str) -> dict[str, str]:
@@ -76,33 +75,39 @@ FAILING = """
             n_failed = failing.n_failed
         lost, again = wrong(first), embed(place)
         if not lost and (again.exit_code or objects(f"{trial}/mine.zarr/") != right):
-            lost = f"once nothing fails: {again.output[-400:]}"
+            lost = f"once no request fails: {again.output[-400:]}"
         with share_fails(0.1, trial, 1):
             info = nucseg("cache", "verify", f"{place}/mine.zarr", "--keep")
         bad = "bad" in info.stderr or "samples" in info.stderr
-        lost = lost or wrong(info) or ("a whole store is called damaged: " + info.stderr if bad else "")
+        lost = lost or wrong(info) or ("a sound store is reported as damaged: " + info.stderr if bad else "")
         refused = 1 in (first.exit_code, info.exit_code)
-        told(refused=refused, n_failed=n_failed, wrong=lost and f"{lost} (it said: {first.stderr[-400:]})")
+        report(refused=refused, n_failed=n_failed, wrong=lost and f"{lost} (it said: {first.stderr[-400:]})")
 
-    if n_trials > 1:  # it asks again and again for a while
+    if n_trials > 1:  # takes long: every request is retried
         with share_fails(1.0, n_trials):
             never = embed("s3://bucket/never")
-        told(refused=never.exit_code == 1, wrong=wrong(never), said=never.stderr)
+        report(refused=never.exit_code == 1, wrong=wrong(never), said=never.stderr)
 """
 
 
 def test_an_s3_server_that_fails_one_request_in_ten(
-    program: Callable[..., list[dict[str, Any]]], slides: Path, profile: Any, ledger: Any, tmp_path: Path
+    program: Callable[..., list[dict[str, Any]]],
+    slides: Path,
+    instant_encoder: str,
+    profile: Any,
+    ledger: Any,
+    tmp_path: Path,
 ) -> None:
     pytest.importorskip("moto.server")
     n_trials = profile.trials(short=1, long=20)
 
-    told = program(FAILING, slides, tmp_path, profile.seed, n_trials)
-    assert len(told) == n_trials + (n_trials > 1)
-    for trial in told[:n_trials]:
+    trials = program(FAILING, slides, instant_encoder, tmp_path, profile.seed, n_trials)
+
+    assert len(trials) == n_trials + (n_trials > 1)
+    for trial in trials[:n_trials]:
         assert trial["n_failed"] > 0
-        ledger.judge("S3 server that fails one request in ten", wrong=trial["wrong"], refused=trial["refused"])
-    for never in told[n_trials:]:
+        ledger.judge("object store: one S3 request in ten fails", wrong=trial["wrong"], refused=trial["refused"])
+    for never in trials[n_trials:]:
         assert never["refused"]
         assert not never["wrong"]
         assert "Check the network" in never["said"]
