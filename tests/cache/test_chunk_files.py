@@ -1,7 +1,7 @@
 """Reading chunk files directly returns what zarr returns, also for damaged files."""
 
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 import google_crc32c
@@ -17,8 +17,6 @@ from nucseg_cache import FORMATS, BadRow, Key, Store
 from nucseg_cache.chunk_files import ChunkFiles
 from nucseg_cache.reading import parallel_map
 
-Files, Ways = MutableMapping[str, bytes], Callable[[], Iterator[str]]
-MakeKey, MakeEmbedding = Callable[..., Key], Callable[..., np.ndarray]
 SEVERAL = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 VIEW = "stain-1"
@@ -26,7 +24,7 @@ VIEW = "stain-1"
 
 
 @pytest.fixture
-def everything(store: Store, key_of: MakeKey, embedding: MakeEmbedding) -> Store:
+def everything(store: Store, key_of: Callable[..., Key]) -> Store:
     """Three rows in every format, with images."""
     random = np.random.default_rng(0)
     for name in FORMATS:
@@ -58,7 +56,7 @@ def read_everything(location: str, key: Key) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_both_ways_return_the_same_bits(everything: Store, key_of: MakeKey, each_way: Ways, name: str) -> None:
+def test_both_ways_return_the_same_bits(everything, key_of, each_way, name) -> None:
     directly, through_zarr = (read_everything(everything.location, key_of(format=name)) for _ in each_way())
 
     assert directly == through_zarr
@@ -66,7 +64,7 @@ def test_both_ways_return_the_same_bits(everything: Store, key_of: MakeKey, each
     assert len(directly[0]) == len(directly[-3]) == 3
 
 
-def test_both_ways_report_the_same_damage(everything: Store, key_of: MakeKey, each_way: Ways, files: Files) -> None:
+def test_both_ways_report_the_same_damage(everything, key_of, each_way, files) -> None:
     key = key_of(format="i8")
     names = sorted(n for n in files if "/c/" in n and ("samples" in n or key.hash in n))
     assert len(names) == 9 + 10 + 6 + 3
@@ -100,9 +98,7 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
-def test_a_file_with_a_right_crc_is_not_decoded_past_the_array(
-    embedded: Store, key: Key, files: Files, frame: bytes
-) -> None:
+def test_a_file_with_a_right_crc_is_not_decoded_past_the_array(embedded, key, files, frame) -> None:
     """With a frame larger than its row, a decoder in C would write past the end of the caller's array."""
     name = f"embeddings/{key.hash}/identity/values/c/1/0/0/0"
     files[name] = with_crc(frame)
@@ -120,9 +116,7 @@ def with_crc(frame: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["f16", "i6"])
-def test_embeddings_are_read_into_the_callers_array(
-    store: Store, key_of: MakeKey, embedding: MakeEmbedding, name: str, way: str
-) -> None:
+def test_embeddings_are_read_into_the_callers_array(store, key_of, embedding, name, way) -> None:
     embeddings = store.embeddings(key_of(format=name))
     embeddings.write([0, 1, 2], np.stack([embedding(n) for n in range(3)]))
     out = np.full((2, 256, 64, 64), 7, "float16" if name == "f16" else "float32")
@@ -144,12 +138,12 @@ def test_embeddings_are_read_into_the_callers_array(
     ],
     ids=["too many rows", "another type", "another order"],
 )
-def test_an_array_that_does_not_fit_is_refused(embedded: Store, key: Key, out: np.ndarray) -> None:
+def test_an_array_that_does_not_fit_is_refused(embedded, key, out) -> None:
     with pytest.raises(ValueError, match=r"out is float.* expected contiguous float16 of \(1, 256, 64, 64\)"):
         embedded.embeddings(key).read([0], out=out)
 
 
-def test_many_threads_read_the_same_rows_right(everything: Store, key_of: MakeKey) -> None:
+def test_many_threads_read_the_same_rows_right(everything, key_of) -> None:
     embeddings = everything.embeddings(key_of(format="i8"), VIEW)
     expected = embeddings.read_stored(range(3))
     wrong: list[int] = []
@@ -186,7 +180,7 @@ OTHER_LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changed", OTHER_LAYOUTS.values(), ids=OTHER_LAYOUTS)
-def test_an_array_of_another_layout_is_read_by_zarr(tmp_path: Any, changed: dict[str, Any]) -> None:
+def test_an_array_of_another_layout_is_read_by_zarr(tmp_path, changed) -> None:
     asked = {"shape": (8, 4), "chunks": (4, 4), "dtype": "i4", "compressors": [BloscCodec(), Crc32cCodec()]} | changed
     array = zarr.create_array(tmp_path / "a.zarr", **asked)
 
@@ -195,7 +189,7 @@ def test_an_array_of_another_layout_is_read_by_zarr(tmp_path: Any, changed: dict
 
 @pytest.mark.parametrize("chunk_rows", [1, 4, 16])
 @pytest.mark.parametrize("where", [slice(0, 10), slice(3, 5), slice(4, 8), slice(7, 40), slice(9, 9), slice(12, 20)])
-def test_rows_across_files_are_those_that_zarr_reads(tmp_path: Any, chunk_rows: int, where: slice) -> None:
+def test_rows_across_files_are_those_that_zarr_reads(tmp_path, chunk_rows, where) -> None:
     array = zarr.create_array(
         tmp_path / "a.zarr",
         shape=(10, 3),

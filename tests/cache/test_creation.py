@@ -1,18 +1,12 @@
 """A store is created completely or not at all: under a temporary name that is then renamed."""
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from nucseg_cache import CacheError, Store, StoreAccessError, StoreExists, StoreNotFound
 
-NewStore = Callable[..., Store]
-
 
 def test_a_killed_creation_leaves_nothing_that_opens_and_the_next_one_cleans_up(
-    strike: Callable[..., Any], new_store: NewStore, tmp_path: Path, files_of: Callable[[Path], Mapping[str, bytes]]
+    strike, new_store, tmp_path, files_of
 ) -> None:
     new_store(tmp_path / "undisturbed.zarr", 0)
     expected = dict(files_of(tmp_path / "undisturbed.zarr"))
@@ -34,9 +28,7 @@ def test_a_killed_creation_leaves_nothing_that_opens_and_the_next_one_cleans_up(
         assert sorted(path.name for path in folder.iterdir()) == [".d.zarr.lock", "d.zarr"]
 
 
-def test_a_full_disk_during_creation_is_reported_and_leaves_nothing(
-    strike: Callable[..., Any], new_store: NewStore, tmp_path: Path
-) -> None:
+def test_a_full_disk_during_creation_is_reported_and_leaves_nothing(strike, new_store, tmp_path) -> None:
     for at in (1, 7, 20):
         with pytest.raises(StoreAccessError, match=r"No space left on device\. Free some space there"):
             strike(at, "full", lambda: new_store(tmp_path / "d.zarr", 0))
@@ -44,7 +36,7 @@ def test_a_full_disk_during_creation_is_reported_and_leaves_nothing(
         assert [path.name for path in tmp_path.iterdir()] == [".d.zarr.lock"]
 
 
-def test_the_leftovers_of_other_stores_are_not_touched(new_store: NewStore, tmp_path: Path) -> None:
+def test_the_leftovers_of_other_stores_are_not_touched(new_store, tmp_path) -> None:
     others = [f".d.zarr.old.{'a' * 32}.tmp", f".other.zarr.{'a' * 32}.tmp", ".d.zarr.notes.tmp", "d.zarr.tmp"]
     for name in (*others, f".d.zarr.{'a' * 32}.tmp"):
         (tmp_path / name).mkdir()
@@ -54,9 +46,7 @@ def test_the_leftovers_of_other_stores_are_not_touched(new_store: NewStore, tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "d.zarr", ".d.zarr.lock"])
 
 
-def test_of_two_processes_that_create_at_once_one_wins_and_the_other_gets_store_exists(
-    process: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_of_two_processes_that_create_at_once_one_wins_and_the_other_gets_store_exists(process, tmp_path) -> None:
     program = """
         store = Path(sys.argv[1])
         print("ready", flush=True)
@@ -82,7 +72,7 @@ def test_of_two_processes_that_create_at_once_one_wins_and_the_other_gets_store_
         assert Store.open(tmp_path / f"{n}.zarr").n_rows == 1
 
 
-def test_an_empty_folder_is_taken_and_a_full_one_is_not(new_store: NewStore, tmp_path: Path) -> None:
+def test_an_empty_folder_is_taken_and_a_full_one_is_not(new_store, tmp_path) -> None:
     (tmp_path / "empty.zarr").mkdir()
     (tmp_path / "full.zarr").mkdir()
     (tmp_path / "full.zarr" / "x").write_text("x")
@@ -94,11 +84,11 @@ def test_an_empty_folder_is_taken_and_a_full_one_is_not(new_store: NewStore, tmp
             new_store(tmp_path / name)
 
 
-def test_the_folders_above_are_made(new_store: NewStore, tmp_path: Path) -> None:
+def test_the_folders_above_are_made(new_store, tmp_path) -> None:
     assert new_store(tmp_path / "a" / "b" / "d.zarr").n_rows == 3
 
 
-def test_a_place_that_cannot_be_written_is_an_error_that_says_what_to_do(new_store: NewStore, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_an_error_that_says_what_to_do(new_store, tmp_path) -> None:
     (tmp_path / "file").write_text("x")
 
     with pytest.raises(
@@ -108,7 +98,7 @@ def test_a_place_that_cannot_be_written_is_an_error_that_says_what_to_do(new_sto
 
 
 @pytest.mark.parametrize("side_px", ["eight", ""])
-def test_a_preparation_without_a_side_leaves_nothing(tmp_path: Path, side_px: str) -> None:
+def test_a_preparation_without_a_side_leaves_nothing(tmp_path, side_px) -> None:
     with pytest.raises((CacheError, ValueError)):
         Store.create(tmp_path / "d.zarr", dataset="d", source="", preparation={"side_px": side_px})
 

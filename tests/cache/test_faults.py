@@ -15,8 +15,6 @@ import pytest
 from nucseg_cache import EmbeddingNotFound, Key, SampleRow, Store, StoreAccessError
 
 MakeSample, MakeEmbedding = Callable[..., SampleRow], Callable[..., np.ndarray]
-Snapshot = Callable[[Path], Mapping[str, bytes]]
-Ways = Callable[[], Iterator[str]]
 
 KEY = Key({"architecture": "vit_b", "weights": "6923c33d" * 4, "format": "f16"})
 I8 = Key({"architecture": "vit_b", "format": "i8"})
@@ -108,7 +106,11 @@ def operation(
 
 @pytest.fixture
 def undisturbed(
-    operation: Operation, store_path: Path, tmp_path: Path, strike: Callable[..., Any], files_of: Snapshot
+    operation: Operation,
+    store_path: Path,
+    tmp_path: Path,
+    strike: Callable[..., Any],
+    files_of: Callable[[Path], Mapping[str, bytes]],
 ) -> tuple[int, dict[str, bytes]]:
     """The number of changes of an operation, and the files after it."""
     path = tmp_path / "undisturbed.zarr"
@@ -118,13 +120,7 @@ def undisturbed(
 
 
 def test_a_process_killed_at_any_write(
-    operation: Operation,
-    undisturbed: tuple[int, dict[str, bytes]],
-    store_path: Path,
-    tmp_path: Path,
-    strike: Callable[..., Any],
-    files_of: Snapshot,
-    each_way: Ways,
+    operation, undisturbed, store_path, tmp_path, strike, files_of, each_way
 ) -> None:
     n_changes, expected = undisturbed
     assert n_changes >= 1
@@ -142,15 +138,7 @@ def test_a_process_killed_at_any_write(
         assert found == expected, f"after a kill at change {at} of {n_changes}"
 
 
-def test_a_disk_full_at_some_write(
-    operation: Operation,
-    undisturbed: tuple[int, dict[str, bytes]],
-    store_path: Path,
-    tmp_path: Path,
-    strike: Callable[..., Any],
-    files_of: Snapshot,
-    each_way: Ways,
-) -> None:
+def test_a_disk_full_at_some_write(operation, undisturbed, store_path, tmp_path, strike, files_of, each_way) -> None:
     n_changes, expected = undisturbed
     for at in {n_changes // 2, n_changes} - {0}:
         path = tmp_path / f"{at}.zarr"
@@ -173,7 +161,7 @@ def moments(n_changes: int) -> list[int]:
     return [at for at in range(1, n_changes + 1) if n_changes < 15 or at > n_changes // 2 or at % 4 == 1]
 
 
-def every_read_is_right(path: Path, operation: Operation, each_way: Ways) -> None:
+def every_read_is_right(path: Path, operation: Operation, each_way: Callable[[], Iterator[str]]) -> None:
     for _ in each_way():
         reads_are_right(Store.open(path), operation)
 
@@ -218,9 +206,7 @@ def left_behind(name: str) -> bool:
     return name.endswith(".partial") or ".tmp/" in name
 
 
-def test_a_row_finished_before_the_disk_was_full_is_kept(
-    store: Store, sample: MakeSample, embedding: MakeEmbedding, strike: Callable[..., Any]
-) -> None:
+def test_a_row_finished_before_the_disk_was_full_is_kept(store, sample, embedding, strike) -> None:
     embeddings = store.embeddings(KEY)
     embeddings.write([0], embedding(0)[None])
 
@@ -232,9 +218,7 @@ def test_a_row_finished_before_the_disk_was_full_is_kept(
 
 
 @pytest.mark.usefixtures("way")
-def test_a_failure_to_read_is_distinguished_from_damage(
-    embedded: Store, monkeypatch: pytest.MonkeyPatch, key: Key
-) -> None:
+def test_a_failure_to_read_is_distinguished_from_damage(embedded, monkeypatch, key) -> None:
     async def refuse(*_: object, **__: object) -> None:
         refuse_at_once()
 
@@ -260,7 +244,7 @@ def test_a_failure_to_read_is_distinguished_from_damage(
 
 
 @pytest.mark.usefixtures("way")
-def test_a_file_that_cannot_be_opened_is_named(embedded: Store, store_path: Path, key: Key) -> None:
+def test_a_file_that_cannot_be_opened_is_named(embedded, store_path, key) -> None:
     file = store_path / f"embeddings/{key.hash}/identity/record/c/0/0"
     file.unlink()
     file.symlink_to(file)
@@ -269,7 +253,7 @@ def test_a_file_that_cannot_be_opened_is_named(embedded: Store, store_path: Path
         Store.open(store_path).embeddings(key).read([0])
 
 
-def test_a_file_in_place_of_a_folder_or_the_reverse_is_named(embedded: Store, store_path: Path, key: Key) -> None:
+def test_a_file_in_place_of_a_folder_or_the_reverse_is_named(embedded, store_path, key) -> None:
     values = store_path / f"embeddings/{key.hash}/identity/values/c"
     shutil.rmtree(values / "0")
     (values / "0").write_text("x")

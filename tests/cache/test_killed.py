@@ -2,14 +2,11 @@
 
 import signal
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from nucseg_cache import Key, Store, prune, verify
+from nucseg_cache import Store, prune, verify
 
 N_ROWS = 16
 
@@ -28,12 +25,7 @@ EMBED = f"""
 
 
 def test_embedding_killed_at_five_moments_and_resumed_ends_bit_equal(
-    new_store: Callable[..., Store],
-    key: Key,
-    embedding: Callable[..., np.ndarray],
-    process: Callable[..., Any],
-    files_of: Callable[[Path], Mapping[str, bytes]],
-    tmp_path: Path,
+    new_store, key, embedding, process, files_of, tmp_path
 ) -> None:
     undisturbed = new_store(tmp_path / "undisturbed.zarr", N_ROWS)
     for row in range(N_ROWS):
@@ -102,12 +94,7 @@ READ = """
 
 @pytest.mark.parametrize("what", ["the same image", "another image"])
 def test_a_reader_sees_whole_rows_or_an_error_while_another_process_writes(
-    embedded: Store,
-    key: Key,
-    sample: Callable[..., Any],
-    embedding: Callable[..., np.ndarray],
-    process: Callable[..., Any],
-    what: str,
+    embedded, key, sample, embedding, process, what
 ) -> None:
     reader = process(READ, embedded.location, "0.7", "keep" if what == "another image" else "reopen")
     assert reader.stdout.readline() == "reading\n"

@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from nucseg_cache import BLOCK_ROWS, Key, SampleRow, Store, StoreAccessError, StoreExists
-
-MakeSample, MakeEmbedding = Callable[..., SampleRow], Callable[..., np.ndarray]
+from nucseg_cache import BLOCK_ROWS, Store, StoreAccessError, StoreExists
 
 opened: list[str] = []
 """The files opened since the last `clear`, while a test counts them."""
@@ -34,7 +32,7 @@ def chunks_read() -> Iterator[Callable[[str], int]]:
 
 
 def test_embedding_block_by_block_does_not_read_the_records_of_all_blocks(
-    two_blocks: Store, sample: MakeSample, key: Key, embedding: MakeEmbedding, chunks_read: Callable[[str], int]
+    two_blocks, sample, key, embedding, chunks_read
 ) -> None:
     two_blocks.append([sample(number % 200, id=f"more {number}") for number in range(BLOCK_ROWS * 4)])
     embeddings = two_blocks.embeddings(key)
@@ -58,9 +56,7 @@ def test_embedding_block_by_block_does_not_read_the_records_of_all_blocks(
     assert [info.row for info in embedded] == [0, 1, 64, 128, 192, 256, 320]
 
 
-def test_records_in_memory_follow_writes_but_not_failed_ones(
-    embedded: Store, key: Key, embedding: MakeEmbedding, strike: Callable[..., Any]
-) -> None:
+def test_records_in_memory_follow_writes_but_not_failed_ones(embedded, key, embedding, strike) -> None:
     embeddings = embedded.embeddings(key)
     assert embeddings.missing() == []
     embeddings.clear([1])
@@ -85,7 +81,7 @@ class CountedId(str):
         return str.__eq__(self, other)
 
 
-def test_repeated_ids_are_found_without_comparing_all_pairs(store: Store, sample: MakeSample) -> None:
+def test_repeated_ids_are_found_without_comparing_all_pairs(store, sample) -> None:
     rows = [sample(0, id=CountedId(f"image {number}")) for number in (*range(3, 2000), 77, 2)]
 
     with pytest.raises(StoreExists, match=r"twice among the new ones: \['image 2', 'image 77'\]"):
@@ -94,7 +90,7 @@ def test_repeated_ids_are_found_without_comparing_all_pairs(store: Store, sample
     assert CountedId.n_comparisons["=="] < 10 * len(rows)
 
 
-def test_rows_repaired_out_of_order_are_listed_in_order(store: Store, sample: MakeSample, files: Any) -> None:
+def test_rows_repaired_out_of_order_are_listed_in_order(store, sample, files) -> None:
     files["samples/id/c/0"] = b""
     damaged = Store.open(store.location, mode="r+")
     for row in (2, 0, 1):
@@ -105,7 +101,7 @@ def test_rows_repaired_out_of_order_are_listed_in_order(store: Store, sample: Ma
     assert [info.row for info in damaged.table] == [0, 1, 2, 3]
 
 
-def test_the_bytes_of_all_samples_are_those_of_their_files(store: Store, files: Any) -> None:
+def test_the_bytes_of_all_samples_are_those_of_their_files(store, files) -> None:
     pixels = tuple(f"samples/{name}/c/" for name in ("image", "instances", "ignore"))
     expected = sum(len(content) for name, content in files.items() if name.startswith(pixels))
 

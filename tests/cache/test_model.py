@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -170,7 +169,7 @@ class StoreModel(RuleBasedStateMachine):
 
 
 def test_any_sequence_of_operations_agrees_with_the_model(
-    sample: Any, embedding: Any, new_store: Any, each_way: Any, strike: Any, monkeypatch: pytest.MonkeyPatch
+    sample, embedding, new_store, each_way, strike, monkeypatch
 ) -> None:
     monkeypatch.setattr(StoreModel, "make", (sample, embedding, new_store))
     monkeypatch.setattr(StoreModel, "each_way", staticmethod(each_way))

@@ -1,7 +1,6 @@
 """The format's README: its program, which does not import nucseg, agrees with the package on every row."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 
-from nucseg_cache import FORMAT, FORMATS, Key, SampleRow, Store
+from nucseg_cache import FORMAT, FORMATS
 
 README = Path(__file__).resolve().parents[2] / "cache" / "README.md"
 
@@ -24,9 +23,7 @@ def program() -> dict[str, Any]:
     return defined
 
 
-def test_the_program_reads_and_verifies_embeddings(
-    two_blocks: Store, store_path: Path, key: Key, embedding: Callable[..., np.ndarray], program: dict[str, Any]
-) -> None:
+def test_the_program_reads_and_verifies_embeddings(two_blocks, store_path, key, embedding, program) -> None:
     rows = [0, 5, 63, 64, 66]
     two_blocks.embeddings(key).write(rows, np.stack([embedding(row) for row in rows]))
 
@@ -41,9 +38,7 @@ def test_the_program_reads_and_verifies_embeddings(
         program["embedding"](store_path, key.hash, "identity", 0)
 
 
-def test_the_program_reads_and_verifies_samples(
-    two_blocks: Store, store_path: Path, sample: Callable[..., SampleRow], program: dict[str, Any]
-) -> None:
+def test_the_program_reads_and_verifies_samples(two_blocks, store_path, sample, program) -> None:
     two_blocks.replace(65, sample(65, id='Ωμέγα "quoted" \\ / \n', group="", mpp=1e-7, size=(1, 70000)))
     two_blocks.set_present(64, present=False)
 
@@ -52,18 +47,14 @@ def test_the_program_reads_and_verifies_samples(
     np.testing.assert_array_equal(program["sample"](store_path, 65), sample(65).image)
 
 
-def test_the_program_finds_a_damaged_sample(
-    store: Store, store_path: Path, files: Any, program: dict[str, Any]
-) -> None:
+def test_the_program_finds_a_damaged_sample(store, store_path, files, program) -> None:
     files["samples/ignore/c/1/0/0"] = files["samples/ignore/c/0/0/0"]
 
     with pytest.raises(ValueError, match="row 1 is damaged"):
         program["sample"](store_path, 1)
 
 
-def test_the_program_checks_seals_and_names_of_groups(
-    embedded: Store, store_path: Path, key: Key, files: Any, program: dict[str, Any]
-) -> None:
+def test_the_program_checks_seals_and_names_of_groups(embedded, store_path, key, files, program) -> None:
     arrays = [f"samples/{path.name}" for path in (store_path / "samples").iterdir() if path.is_dir()]
     group = store_path / "embeddings" / key.hash
 
@@ -75,7 +66,7 @@ def test_the_program_checks_seals_and_names_of_groups(
     assert not program["is_sealed"](group / "identity", ["values", "stored", "record"])
 
 
-def test_the_drawing_names_every_array_and_the_format(embedded: Store, store_path: Path) -> None:
+def test_the_drawing_names_every_array_and_the_format(embedded, store_path) -> None:
     drawing = README.read_text("utf-8").split("```text\n")[1].split("```")[0]
     arrays = {path.parent.name for path in store_path.rglob("zarr.json") if (path.parent / "c").is_dir()}
 

@@ -33,7 +33,7 @@ DIGESTS = st.binary(min_size=32, max_size=32)
         present=st.booleans(),
     )
 )
-def test_the_digest_covers_the_json_of_all_fields(info: RowInfo) -> None:
+def test_the_digest_covers_the_json_of_all_fields(info) -> None:
     described = asdict(info) | {
         "mpp": "" if info.mpp is None else struct.pack("<d", info.mpp).hex(),
         "image_digest": info.image_digest.hex(),
@@ -45,7 +45,7 @@ def test_the_digest_covers_the_json_of_all_fields(info: RowInfo) -> None:
 
 
 @pytest.mark.parametrize("text", ['"', "\\", "\0", "\x1f", "\x7f", "\u2028", "é", "🔬", "\n\t"])
-def test_special_characters_are_escaped_as_in_json(text: str) -> None:
+def test_special_characters_are_escaped_as_in_json(text) -> None:
     info = RowInfo(0, text, text, text, None, (1, 2), bytes(32), bytes(32))
 
     assert description_digest(info) != description_digest(

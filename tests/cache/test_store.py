@@ -1,7 +1,5 @@
 """The contract of a store, the same in a folder and on an object store."""
 
-from collections.abc import Callable, MutableMapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ from nucseg_cache import (
     FORMATS,
     CacheError,
     EmbeddingNotFound,
-    Key,
     RowDamaged,
     SampleRow,
     Store,
@@ -25,9 +22,6 @@ from nucseg_cache import (
     UnstorableSample,
     verify,
 )
-
-MakeSample, MakeEmbedding, MakeKey = Callable[..., SampleRow], Callable[..., np.ndarray], Callable[..., Key]
-NewStore, FilesOf = Callable[..., Store], Callable[..., MutableMapping[str, bytes]]
 
 
 def assert_same(found: SampleRow, expected: SampleRow) -> None:
@@ -42,7 +36,7 @@ def assert_same(found: SampleRow, expected: SampleRow) -> None:
 class TestStoreContract:
     """Every test here runs on every kind of store."""
 
-    def test_samples_are_read_back_as_written(self, location: str, new_store: NewStore, sample: MakeSample) -> None:
+    def test_samples_are_read_back_as_written(self, location, new_store, sample) -> None:
         new_store(location)
 
         store = Store.open(location)
@@ -54,7 +48,7 @@ class TestStoreContract:
         for found, number in zip(store.read_samples([2, 0, 1]), [2, 0, 1], strict=True):
             assert_same(found, sample(number))
 
-    def test_ids_may_be_any_unicode_text(self, location: str, sample: MakeSample) -> None:
+    def test_ids_may_be_any_unicode_text(self, location, sample) -> None:
         ids = ["a/b [1]*?", "Ωμέγα 🔬 é", " ", "", "x" * 3000, 'quote"\\\n', "\0"]
         rows = [sample(i, id=name, group="", stratum=name) for i, name in enumerate(ids)]
 
@@ -64,7 +58,7 @@ class TestStoreContract:
         assert [info.id for info in found.table] == ids
         assert [(s.id, s.group, s.stratum) for s in found.read_samples(range(len(ids)))] == [(n, "", n) for n in ids]
 
-    def test_numpy_numbers_are_read_back_as_python_numbers(self, location: str, sample: MakeSample) -> None:
+    def test_numpy_numbers_are_read_back_as_python_numbers(self, location, sample) -> None:
         rows = [sample(0, mpp=1), sample(1, mpp=np.float32(0.1), size=(np.int64(3), np.int32(4)))]
 
         Store.create(location, dataset="drawn", source="", preparation={"side_px": "8"}, rows=rows)
@@ -72,16 +66,14 @@ class TestStoreContract:
         first, second = Store.open(location).table
         assert (first.mpp, second.mpp, second.size) == (1.0, float(np.float32(0.1)), (3, 4))
 
-    def test_opening_a_store_that_does_not_exist_is_an_error_and_creates_nothing(
-        self, location: str, files_of: FilesOf
-    ) -> None:
+    def test_opening_a_store_that_does_not_exist_is_an_error_and_creates_nothing(self, location, files_of) -> None:
         for mode in ("r", "r+"):
             with pytest.raises(StoreNotFound, match=r"there is no store at .*drawn\.zarr.*nucseg embed"):
                 Store.open(location, mode=mode)  # type: ignore[arg-type]
 
         assert not list(files_of(location))
 
-    def test_a_store_is_not_created_twice(self, filled: str, new_store: NewStore, files_of: FilesOf) -> None:
+    def test_a_store_is_not_created_twice(self, filled, new_store, files_of) -> None:
         before = dict(files_of(filled))
 
         with pytest.raises(StoreExists, match=r"drawn\.zarr"):
@@ -89,7 +81,7 @@ class TestStoreContract:
 
         assert dict(files_of(filled)) == before
 
-    def test_other_files_are_not_overwritten(self, location: str, new_store: NewStore, files_of: FilesOf) -> None:
+    def test_other_files_are_not_overwritten(self, location, new_store, files_of) -> None:
         files_of(location)["thesis/chapter.txt"] = b"irreplaceable"
 
         with pytest.raises(StoreExists, match="only created in an empty place"):
@@ -97,9 +89,7 @@ class TestStoreContract:
 
         assert dict(files_of(location)) == {"thesis/chapter.txt": b"irreplaceable"}
 
-    def test_another_zarr_group_is_not_taken_for_a_store(
-        self, location: str, new_store: NewStore, files_of: FilesOf
-    ) -> None:
+    def test_another_zarr_group_is_not_taken_for_a_store(self, location, new_store, files_of) -> None:
         zarr.create_group(location, attributes={"mine": True})
         before = dict(files_of(location))
 
@@ -110,13 +100,13 @@ class TestStoreContract:
 
         assert dict(files_of(location)) == before
 
-    def test_another_format_version_is_refused(self, filled: str, files_of: FilesOf) -> None:
+    def test_another_format_version_is_refused(self, filled, files_of) -> None:
         files_of(filled).edit("zarr.json", lambda json: json["attributes"].update(format=2))  # type: ignore[attr-defined]
 
         with pytest.raises(StoreFormatError, match="has format 2, this nucseg reads format 1"):
             Store.open(filled)
 
-    def test_rows_are_appended_and_keep_their_numbers(self, filled: str, sample: MakeSample) -> None:
+    def test_rows_are_appended_and_keep_their_numbers(self, filled, sample) -> None:
         store = Store.open(filled, mode="r+")
         store.append([sample(7), sample(5)])
         store.append([])
@@ -130,7 +120,7 @@ class TestStoreContract:
         for row, number in enumerate((0, 1, 2, 7, 5, 6)):
             assert_same(found.read_samples([row])[0], sample(number))
 
-    def test_more_rows_than_a_block_holds(self, location: str, new_store: NewStore, sample: MakeSample) -> None:
+    def test_more_rows_than_a_block_holds(self, location, new_store, sample) -> None:
         store = new_store(location, BLOCK_ROWS - 1)
         store.append([sample(number) for number in range(BLOCK_ROWS - 1, BLOCK_ROWS + 2)])
 
@@ -140,7 +130,7 @@ class TestStoreContract:
         assert_same(found.read_samples([BLOCK_ROWS])[0], sample(BLOCK_ROWS))
         assert not found.damaged()
 
-    def test_a_repeated_id_is_refused(self, filled: str, sample: MakeSample, files_of: FilesOf) -> None:
+    def test_a_repeated_id_is_refused(self, filled, sample, files_of) -> None:
         store, before = Store.open(filled, mode="r+"), dict(files_of(filled))
 
         for numbers in ([1], [3, 3], [4, 0]):
@@ -151,9 +141,7 @@ class TestStoreContract:
 
         assert dict(files_of(filled)) == before
 
-    def test_a_sample_that_cannot_be_stored_exactly_is_refused(
-        self, filled: str, sample: MakeSample, files_of: FilesOf
-    ) -> None:
+    def test_a_sample_that_cannot_be_stored_exactly_is_refused(self, filled, sample, files_of) -> None:
         store, before = Store.open(filled, mode="r+"), dict(files_of(filled))
         refused: list[tuple[dict[str, object], str]] = [
             ({"image": np.zeros((9, 8, 3), np.uint8)}, r"image of 'image 3' is uint8 of shape \(9, 8, 3\)"),
@@ -173,9 +161,7 @@ class TestStoreContract:
         assert dict(files_of(filled)) == before
 
     @pytest.mark.parametrize("name", FORMATS)
-    def test_embeddings_are_read_back_and_missing_rows_are_listed(
-        self, filled: str, key_of: MakeKey, embedding: MakeEmbedding, name: str
-    ) -> None:
+    def test_embeddings_are_read_back_and_missing_rows_are_listed(self, filled, key_of, embedding, name) -> None:
         store, key = Store.open(filled, mode="r+"), key_of(format=name)
         store.embeddings(key).write([2, 0], np.stack([embedding(2), embedding(0)]))
 
@@ -189,16 +175,14 @@ class TestStoreContract:
         with pytest.raises(RowDamaged, match=r"row 1 \(image 1\): it is missing"):
             found.read([0, 1])
 
-    def test_an_embedding_can_be_written_again(self, filled: str, key: Key, embedding: MakeEmbedding) -> None:
+    def test_an_embedding_can_be_written_again(self, filled, key, embedding) -> None:
         embeddings = Store.open(filled, mode="r+").embeddings(key)
         embeddings.write([0, 1], np.stack([embedding(0), embedding(0)]))
         embeddings.write([1], embedding(1)[None])
 
         np.testing.assert_array_equal(embeddings.read([0, 1]), np.stack([embedding(0), embedding(1)]))
 
-    def test_a_reader_sees_rows_rewritten_after_it_read_them(
-        self, filled: str, key: Key, embedding: MakeEmbedding
-    ) -> None:
+    def test_a_reader_sees_rows_rewritten_after_it_read_them(self, filled, key, embedding) -> None:
         writer = Store.open(filled, mode="r+").embeddings(key)
         writer.write([0, 1, 2], np.stack([embedding(n) for n in range(3)]))
         reader = Store.open(filled).embeddings(key)
@@ -208,9 +192,7 @@ class TestStoreContract:
 
         np.testing.assert_array_equal(reader.read([2, 1, 0]), np.stack([embedding(n) for n in (12, 1, 10)]))
 
-    def test_embeddings_grow_with_the_samples(
-        self, filled: str, sample: MakeSample, key: Key, embedding: MakeEmbedding
-    ) -> None:
+    def test_embeddings_grow_with_the_samples(self, filled, sample, key, embedding) -> None:
         store = Store.open(filled, mode="r+")
         embeddings = store.embeddings(key)
         embeddings.write([0], embedding(0)[None])
@@ -223,7 +205,7 @@ class TestStoreContract:
         assert found.blocks() == [range(64), range(64, 65)]
         np.testing.assert_array_equal(found.read([64, 3, 0]), np.stack([embedding(n) for n in (64, 3, 0)]))
 
-    def test_nothing_is_created_before_the_first_write(self, filled: str, key: Key, files_of: FilesOf) -> None:
+    def test_nothing_is_created_before_the_first_write(self, filled, key, files_of) -> None:
         store = Store.open(filled, mode="r+")
         before = dict(files_of(filled))
 
@@ -239,9 +221,7 @@ class TestStoreContract:
         assert store.views(key) == ()
         assert store.recorded(key) == {}
 
-    def test_a_store_holds_several_keys_and_views(
-        self, filled: str, key: Key, key_of: MakeKey, embedding: MakeEmbedding
-    ) -> None:
+    def test_a_store_holds_several_keys_and_views(self, filled, key, key_of, embedding) -> None:
         store, other = Store.open(filled, mode="r+"), key_of(weights="ffd1a2cd" * 4)
         groups = [(key, "identity"), (other, "identity"), (other, "flip-x")]
         for n, (group_key, view) in enumerate(groups):
@@ -254,16 +234,14 @@ class TestStoreContract:
         for n, (group_key, view) in enumerate(groups):
             np.testing.assert_array_equal(found.embeddings(group_key, view).read([0])[0], embedding(n))
 
-    def test_an_invalid_name_of_a_view_is_refused(self, filled: str, key: Key) -> None:
+    def test_an_invalid_name_of_a_view_is_refused(self, filled, key) -> None:
         store = Store.open(filled)
 
         for view in ("", ".", "..", "a/b", "../samples", "a.b"):
             with pytest.raises(CacheError, match="the name of a view has letters"):
                 store.embeddings(key, view)
 
-    def test_a_changed_file_is_found_on_reading_and_cleared_by_verify(
-        self, filled: str, key: Key, embedding: MakeEmbedding, files_of: FilesOf
-    ) -> None:
+    def test_a_changed_file_is_found_on_reading_and_cleared_by_verify(self, filled, key, embedding, files_of) -> None:
         embeddings = Store.open(filled, mode="r+").embeddings(key)
         embeddings.write([0, 1], np.stack([embedding(0), embedding(1)]))
         files, values = files_of(filled), f"embeddings/{key.hash}/identity/values/c"
@@ -276,9 +254,7 @@ class TestStoreContract:
         assert [(finding.what, finding.bad.row) for finding in found.findings] == [(f"{key.hash}/identity", 0)]
         assert Store.open(filled).embeddings(key).missing() == [0, 2]
 
-    def test_a_missing_or_shortened_file_is_listed_without_reading(
-        self, filled: str, key: Key, embedding: MakeEmbedding, files_of: FilesOf
-    ) -> None:
+    def test_a_missing_or_shortened_file_is_listed_without_reading(self, filled, key, embedding, files_of) -> None:
         store = Store.open(filled, mode="r+")
         store.embeddings(key).write([0, 1, 2], np.stack([embedding(n) for n in range(3)]))
         files = files_of(filled)
@@ -292,7 +268,7 @@ class TestStoreContract:
         assert found.embeddings(key).missing(sizes=True) == [0, 2]
         assert [(bad.row, bad.id) for bad in found.damaged()] == [(0, "image 0"), (2, "image 2")]
 
-    def test_source_and_notes_are_stored(self, filled: str, sample: MakeSample) -> None:
+    def test_source_and_notes_are_stored(self, filled, sample) -> None:
         assert Store.open(filled).notes == ()
         store = Store.open(filled, mode="r+")
         store.remember_source("/elsewhere", ["one image has no label"])
@@ -301,9 +277,7 @@ class TestStoreContract:
         assert Store.open(filled).source == "/elsewhere"
         assert Store.open(filled).notes == ("one image has no label",)
 
-    def test_chunks_of_zeros_are_written_too(
-        self, location: str, sample: MakeSample, key: Key, files_of: FilesOf
-    ) -> None:
+    def test_chunks_of_zeros_are_written_too(self, location, sample, key, files_of) -> None:
         zeros = sample(
             0,
             image=np.zeros((8, 8, 3), np.uint8),
@@ -319,7 +293,7 @@ class TestStoreContract:
 
 
 def test_an_interrupted_creation_on_an_object_store_is_not_a_store_and_can_be_repeated(
-    new_store: NewStore, files_of: FilesOf, monkeypatch: pytest.MonkeyPatch
+    new_store, files_of, monkeypatch
 ) -> None:
     location, write, writes = "memory://interrupted/drawn.zarr", FsspecStore.set, []
 
@@ -342,7 +316,7 @@ def test_an_interrupted_creation_on_an_object_store_is_not_a_store_and_can_be_re
     assert Store.open(location).n_rows == 3
 
 
-def test_a_path_may_hold_spaces_brackets_and_unicode(tmp_path: Path, new_store: NewStore) -> None:
+def test_a_path_may_hold_spaces_brackets_and_unicode(tmp_path, new_store) -> None:
     path = tmp_path / "Ä [x] *?" / "b {c}.zarr"
     new_store(path)
 

@@ -1,17 +1,12 @@
 """verify finds and clears damaged rows; prune deletes what is named and what was left behind, and nothing else."""
 
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from nucseg_cache import (
     EmbeddingNotFound,
-    Key,
-    SampleRow,
     Store,
     StoreAccessError,
     StoreDamaged,
@@ -20,11 +15,10 @@ from nucseg_cache import (
     verify,
 )
 
-MakeEmbedding = Callable[..., np.ndarray]
 LEFT = "0123456789abcdef" * 2
 
 
-def test_an_intact_store_has_no_findings_and_is_not_changed(embedded: Store, files: Any) -> None:
+def test_an_intact_store_has_no_findings_and_is_not_changed(embedded, files) -> None:
     before, seen = dict(files), []
 
     found = verify(embedded.location, progress=lambda done, total: seen.append((done, total)))
@@ -35,9 +29,7 @@ def test_an_intact_store_has_no_findings_and_is_not_changed(embedded: Store, fil
     assert seen == sorted(seen)
 
 
-def test_bad_embeddings_are_cleared_and_everything_else_is_kept(
-    embedded: Store, key: Key, key_of: Callable[..., Key], files: Any, embedding: MakeEmbedding
-) -> None:
+def test_bad_embeddings_are_cleared_and_everything_else_is_kept(embedded, key, key_of, files, embedding) -> None:
     other = key_of(format="i8")
     embedded.embeddings(other).write([0, 2], np.stack([embedding(0), embedding(2)]))
     embedded.set_present(0, present=False)
@@ -64,7 +56,7 @@ def test_bad_embeddings_are_cleared_and_everything_else_is_kept(
 
 @pytest.mark.parametrize("clear", [True, False])
 def test_rows_that_another_process_replaces_meanwhile_are_neither_bad_nor_cleared(
-    embedded: Store, key: Key, sample: Callable[..., SampleRow], embedding: MakeEmbedding, clear: bool
+    embedded, key, sample, embedding, clear
 ) -> None:
     other, replaced = Store.open(embedded.location, mode="r+"), []
 
@@ -81,9 +73,7 @@ def test_rows_that_another_process_replaces_meanwhile_are_neither_bad_nor_cleare
     assert Store.open(embedded.location).embeddings(key).missing() == [2]
 
 
-def test_samples_rewritten_before_they_are_read_are_not_bad(
-    two_blocks: Store, sample: Callable[..., SampleRow]
-) -> None:
+def test_samples_rewritten_before_they_are_read_are_not_bad(two_blocks, sample) -> None:
     read = []
 
     def replace(done: int, total: int) -> None:
@@ -95,7 +85,7 @@ def test_samples_rewritten_before_they_are_read_are_not_bad(
     assert read == [64, 67]
 
 
-def test_embeddings_deleted_meanwhile_are_not_bad(embedded: Store, key: Key) -> None:
+def test_embeddings_deleted_meanwhile_are_not_bad(embedded, key) -> None:
     def delete(done: int, total: int) -> None:
         if done == 3:
             prune(embedded.location, keys=[key.hash])
@@ -103,7 +93,7 @@ def test_embeddings_deleted_meanwhile_are_not_bad(embedded: Store, key: Key) -> 
     assert verify(embedded.location, progress=delete).findings == ()
 
 
-def test_without_clear_nothing_is_changed(embedded: Store, key: Key, files: Any) -> None:
+def test_without_clear_nothing_is_changed(embedded, key, files) -> None:
     file = f"embeddings/{key.hash}/identity/values/c/1/0/0/0"
     files[file] = files[file][1:]
     before = dict(files)
@@ -115,9 +105,7 @@ def test_without_clear_nothing_is_changed(embedded: Store, key: Key, files: Any)
     assert dict(files) == before
 
 
-def test_damaged_samples_are_found_and_then_known_without_reading_them(
-    embedded: Store, files: Any, sample: Callable[..., SampleRow]
-) -> None:
+def test_damaged_samples_are_found_and_then_known_without_reading_them(embedded, files, sample) -> None:
     name = "samples/image/c/1/0/0/0"
     files[name] = files[name][:40] + bytes([files[name][40] ^ 1]) + files[name][41:]
     assert Store.open(embedded.location).damaged() == []
@@ -136,7 +124,7 @@ def test_damaged_samples_are_found_and_then_known_without_reading_them(
 
 
 @pytest.mark.parametrize("array", ["stored", "record"])
-def test_damaged_records_and_sizes_of_embeddings_are_found(embedded: Store, key: Key, files: Any, array: str) -> None:
+def test_damaged_records_and_sizes_of_embeddings_are_found(embedded, key, files, array) -> None:
     name = next(file for file in files if file.startswith(f"embeddings/{key.hash}/identity/{array}/c/"))
     files[name] = b"nonsense"
 
@@ -147,7 +135,7 @@ def test_damaged_records_and_sizes_of_embeddings_are_found(embedded: Store, key:
     assert verify(embedded.location).findings == ()
 
 
-def test_damaged_sizes_of_samples_are_found(embedded: Store, files: Any) -> None:
+def test_damaged_sizes_of_samples_are_found(embedded, files) -> None:
     files["samples/stored/c/0/0"] = b"nonsense"
 
     found = verify(embedded.location)
@@ -156,9 +144,7 @@ def test_damaged_sizes_of_samples_are_found(embedded: Store, files: Any) -> None
 
 
 @pytest.mark.parametrize("view", ["", "/identity"])
-def test_unreadable_embeddings_can_be_pruned_as_the_message_says(
-    embedded: Store, store_path: Path, key: Key, files: Any, view: str
-) -> None:
+def test_unreadable_embeddings_can_be_pruned_as_the_message_says(embedded, store_path, key, files, view) -> None:
     name = f"{key.hash}{view}"
     files[f"embeddings/{name}/zarr.json"] = b"{"
     with pytest.raises(StoreDamaged, match=f"`nucseg cache prune {store_path} --key {name}`"):
@@ -171,7 +157,7 @@ def test_unreadable_embeddings_can_be_pruned_as_the_message_says(
 
 
 @pytest.mark.parametrize("view", ["", "/identity"])
-def test_a_file_in_place_of_embeddings_can_be_pruned(embedded: Store, store_path: Path, key: Key, view: str) -> None:
+def test_a_file_in_place_of_embeddings_can_be_pruned(embedded, store_path, key, view) -> None:
     place = store_path / "embeddings" / f"{key.hash}{view}"
     shutil.rmtree(place)
     place.write_text("x")
@@ -181,7 +167,7 @@ def test_a_file_in_place_of_embeddings_can_be_pruned(embedded: Store, store_path
     assert not place.exists()
 
 
-def test_a_row_repaired_meanwhile_is_not_cleared(embedded: Store, key: Key, files: Any) -> None:
+def test_a_row_repaired_meanwhile_is_not_cleared(embedded, key, files) -> None:
     file = f"embeddings/{key.hash}/identity/values/c/1/0/0/0"
     before, read = dict(files), []
     files[file] = files[file][1:]
@@ -197,7 +183,7 @@ def test_a_row_repaired_meanwhile_is_not_cleared(embedded: Store, key: Key, file
 
 
 def test_prune_deletes_the_named_key_and_what_was_left_behind(
-    embedded: Store, key: Key, key_of: Callable[..., Key], files: Any, store_path: Path, embedding: MakeEmbedding
+    embedded, key, key_of, files, store_path, embedding
 ) -> None:
     before, other = dict(files), key_of(weights="another")
     for view in ("identity", "flip-x"):
@@ -225,7 +211,7 @@ def test_prune_deletes_the_named_key_and_what_was_left_behind(
     )
 
 
-def test_prune_without_keys_deletes_no_embeddings(embedded: Store, files: Any) -> None:
+def test_prune_without_keys_deletes_no_embeddings(embedded, files) -> None:
     before = dict(files)
 
     assert prune(embedded.location).n_leftovers == 0
@@ -233,7 +219,7 @@ def test_prune_without_keys_deletes_no_embeddings(embedded: Store, files: Any) -
     assert dict(files) == before
 
 
-def test_an_unknown_key_stops_prune_before_anything_is_deleted(embedded: Store, key: Key, files: Any) -> None:
+def test_an_unknown_key_stops_prune_before_anything_is_deleted(embedded, key, files) -> None:
     files["zarr." + LEFT + ".partial"] = b"x"
     before = dict(files)
 
@@ -243,7 +229,7 @@ def test_an_unknown_key_stops_prune_before_anything_is_deleted(embedded: Store, 
     assert dict(files) == before
 
 
-def test_a_pruned_key_can_be_written_again(embedded: Store, key: Key, embedding: MakeEmbedding) -> None:
+def test_a_pruned_key_can_be_written_again(embedded, key, embedding) -> None:
     embeddings = embedded.embeddings(key)
     prune(embedded.location, keys=[key.hash])
 
@@ -252,9 +238,7 @@ def test_a_pruned_key_can_be_written_again(embedded: Store, key: Key, embedding:
     np.testing.assert_array_equal(Store.open(embedded.location).embeddings(key).read([1])[0], embedding(1))
 
 
-def test_a_killed_prune_leaves_no_half_of_a_key(
-    embedded: Store, key: Key, strike: Callable[..., Any], embedding: MakeEmbedding
-) -> None:
+def test_a_killed_prune_leaves_no_half_of_a_key(embedded, key, strike, embedding) -> None:
     n_changes = 0
     for at in (1, 2):
         n_changes += strike(at, "killed", lambda: prune(embedded.location, keys=[key.hash])).struck
@@ -267,14 +251,12 @@ def test_a_killed_prune_leaves_no_half_of_a_key(
     assert Store.open(embedded.location).embeddings(key).missing() == [1, 2]
 
 
-def test_prune_is_refused_while_another_writes(embedded: Store, key: Key) -> None:
+def test_prune_is_refused_while_another_writes(embedded, key) -> None:
     with embedded.embeddings(key).claim(range(64)), pytest.raises(StoreAccessError, match="another process is writing"):
         prune(embedded.location)
 
 
-def test_prune_works_on_an_object_store(
-    filled: str, key: Key, embedding: MakeEmbedding, files_of: Callable[..., Any]
-) -> None:
+def test_prune_works_on_an_object_store(filled, key, embedding, files_of) -> None:
     before = dict(files_of(filled))
     Store.open(filled, mode="r+").embeddings(key).write([0], embedding(0)[None])
 
@@ -283,7 +265,7 @@ def test_prune_works_on_an_object_store(
     assert dict(files_of(filled)) == before
 
 
-def test_a_missing_store_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_store_is_an_error(tmp_path) -> None:
     for operation in (verify, prune):
         with pytest.raises(StoreNotFound):
             operation(tmp_path / "none.zarr")

@@ -1,8 +1,6 @@
 """Exact views: described and sealed, with images of their own if their colours differ, verified like every row."""
 
-from collections.abc import Callable, Mapping, MutableMapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from nucseg_cache import (
     Embeddings,
     Key,
     RowDamaged,
-    SampleRow,
     Store,
     StoreDamaged,
     UnstorableEmbedding,
@@ -20,9 +17,6 @@ from nucseg_cache import (
     prune,
     verify,
 )
-
-MakeSample, MakeEmbedding, MakeKey = Callable[..., SampleRow], Callable[..., np.ndarray], Callable[..., Key]
-Files = MutableMapping[str, bytes]
 
 SEED_0 = {"seed": "0", "transform 1": "HEDJitter"}
 
@@ -37,7 +31,7 @@ def stained(store: Store, key: Key) -> Embeddings:
 
 
 @pytest.fixture
-def jittered(embedded: Store, key: Key, embedding: MakeEmbedding) -> Store:
+def jittered(embedded: Store, key: Key, embedding: Callable[..., np.ndarray]) -> Store:
     """Three samples with their embeddings and a view with other colours."""
     values, images = np.stack([embedding(20 + n) for n in range(3)]), np.stack([image(n) for n in range(3)])
     stained(embedded, key).write(range(3), values, images)
@@ -49,9 +43,7 @@ def path_of(key: Key, name: str) -> str:
 
 
 @pytest.mark.parametrize("storage", ["f16", "f32", "i8"])
-def test_values_and_images_are_read_back_as_written(
-    filled: str, key_of: MakeKey, embedding: MakeEmbedding, storage: str
-) -> None:
+def test_values_and_images_are_read_back_as_written(filled, key_of, embedding, storage) -> None:
     key = key_of(format=storage)
     stained(Store.open(filled, mode="r+"), key).write(
         [2, 0], np.stack([embedding(2), embedding(0)]), np.stack([image(2), image(0)])
@@ -67,16 +59,14 @@ def test_values_and_images_are_read_back_as_written(
     assert Store.open(filled).find({"format": storage}, "stain-1") == key
 
 
-def test_a_view_without_images_returns_none_for_them(embedded: Store, key: Key, embedding: MakeEmbedding) -> None:
+def test_a_view_without_images_returns_none_for_them(embedded, key, embedding) -> None:
     values, images = embedded.embeddings(key).read_with_images([1])
 
     np.testing.assert_array_equal(values[0], embedding(1))
     assert images is None
 
 
-def test_a_view_without_images_has_the_arrays_of_identity(
-    embedded: Store, key: Key, embedding: MakeEmbedding, store_path: Path
-) -> None:
+def test_a_view_without_images_has_the_arrays_of_identity(embedded, key, embedding, store_path) -> None:
     embedded.embeddings(key, "d4-1").write([0], embedding(0)[None])
     group = store_path / "embeddings" / key.hash
 
@@ -91,7 +81,7 @@ def test_a_view_without_images_has_the_arrays_of_identity(
 
 @pytest.mark.parametrize("array", ["image", "values"])
 @pytest.mark.parametrize("damage", ["swapped", "truncated", "edited", "deleted", "of identity"])
-def test_damage_to_image_or_values_is_found(jittered: Store, key: Key, files: Files, array: str, damage: str) -> None:
+def test_damage_to_image_or_values_is_found(jittered, key, files, array, damage) -> None:
     chunk = {"image": "image/c/{}/0/0/0", "values": "values/c/{}/0/0/0"}[array]
     name, other = (path_of(key, chunk.format(row)) for row in (1, 2))
     if damage == "deleted":
@@ -118,7 +108,7 @@ def test_damage_to_image_or_values_is_found(jittered: Store, key: Key, files: Fi
     view.read_with_images([0, 2])
 
 
-def test_a_truncated_image_is_found_without_reading_it(jittered: Store, key: Key, files: Files) -> None:
+def test_a_truncated_image_is_found_without_reading_it(jittered, key, files) -> None:
     name = path_of(key, "image/c/1/0/0/0")
     files[name] = files[name][:-1]
 
@@ -126,7 +116,7 @@ def test_a_truncated_image_is_found_without_reading_it(jittered: Store, key: Key
     assert stained(jittered, key).missing(sizes=True) == [1]
 
 
-def test_verify_clears_a_damaged_image_which_is_then_missing(jittered: Store, key: Key, files: Files) -> None:
+def test_verify_clears_a_damaged_image_which_is_then_missing(jittered, key, files) -> None:
     files[path_of(key, "image/c/0/0/0/0")] = files[path_of(key, "image/c/2/0/0/0")]
 
     found = verify(jittered.location)
@@ -137,9 +127,7 @@ def test_verify_clears_a_damaged_image_which_is_then_missing(jittered: Store, ke
     assert jittered.embeddings(key).missing() == []
 
 
-def test_a_view_with_another_recipe_of_the_same_name_is_refused_with_the_differences(
-    jittered: Store, key: Key, embedding: MakeEmbedding
-) -> None:
+def test_a_view_with_another_recipe_of_the_same_name_is_refused_with_the_differences(jittered, key, embedding) -> None:
     edited = jittered.embeddings(key, "stain-1", described={"seed": "1", "transform 2": "CLAHE"}, images=True)
 
     message = (
@@ -159,9 +147,7 @@ def test_a_view_with_another_recipe_of_the_same_name_is_refused_with_the_differe
     assert stained(jittered, key).missing() == []
 
 
-def test_a_view_that_another_process_created_is_checked_before_writing(
-    embedded: Store, key: Key, embedding: MakeEmbedding
-) -> None:
+def test_a_view_that_another_process_created_is_checked_before_writing(embedded, key, embedding) -> None:
     mine, theirs = stained(embedded, key), stained(Store.open(embedded.location, mode="r+"), key)
     edited = Store.open(embedded.location, mode="r+").embeddings(key, "stain-1", described={"seed": "1"}, images=True)
     assert mine.missing() == theirs.missing() == edited.missing() == [0, 1, 2]
@@ -178,9 +164,7 @@ def test_a_view_that_another_process_created_is_checked_before_writing(
 @pytest.mark.parametrize(
     "edit", [lambda attributes: attributes["described"].update(seed="1"), lambda attributes: attributes.pop("images")]
 )
-def test_the_description_of_a_view_and_whether_it_keeps_images_are_sealed(
-    jittered: Store, key: Key, files: Any, edit: Callable[[dict[str, Any]], object]
-) -> None:
+def test_the_description_of_a_view_and_whether_it_keeps_images_are_sealed(jittered, key, files, edit) -> None:
     files.edit(path_of(key, "zarr.json"), lambda document: edit(document["attributes"]))
 
     with pytest.raises(StoreDamaged, match=r"stain-1.* were changed after they were written"):
@@ -198,7 +182,7 @@ def test_the_description_of_a_view_and_whether_it_keeps_images_are_sealed(
     ],
 )
 def test_images_that_do_not_fit_the_view_are_refused_before_anything_is_written(
-    jittered: Store, key: Key, embedding: MakeEmbedding, files: Files, view: str, images: np.ndarray | None
+    jittered, key, embedding, files, view, images
 ) -> None:
     before = dict(files)
 
@@ -209,7 +193,7 @@ def test_images_that_do_not_fit_the_view_are_refused_before_anything_is_written(
 
 
 def test_a_changed_image_costs_one_embedding_in_each_key_and_view_and_a_vanished_one_none(
-    jittered: Store, key: Key, key_of: MakeKey, sample: MakeSample, embedding: MakeEmbedding
+    jittered, key, key_of, sample, embedding
 ) -> None:
     other = key_of(format="f32")
     jittered.embeddings(other).write(range(3), np.stack([embedding(n) for n in range(3)]))
@@ -224,7 +208,7 @@ def test_a_changed_image_costs_one_embedding_in_each_key_and_view_and_a_vanished
     assert [group.file_bytes()[0] for group in groups] == [2, 2, 2]
 
 
-def test_the_recorded_bytes_are_those_of_the_files(jittered: Store, key: Key, files: Files) -> None:
+def test_the_recorded_bytes_are_those_of_the_files(jittered, key, files) -> None:
     chunks = [
         content
         for name, content in files.items()
@@ -235,7 +219,7 @@ def test_the_recorded_bytes_are_those_of_the_files(jittered: Store, key: Key, fi
     assert jittered.embeddings(key, "d4-1").file_bytes() == (0, 0)
 
 
-def test_one_view_can_be_pruned_alone(jittered: Store, key: Key, files: Files) -> None:
+def test_one_view_can_be_pruned_alone(jittered, key, files) -> None:
     before = {name: content for name, content in files.items() if "/stain-1/" not in name}
 
     with pytest.raises(EmbeddingNotFound, match="stain-2"):
@@ -249,12 +233,7 @@ def test_one_view_can_be_pruned_alone(jittered: Store, key: Key, files: Files) -
 
 
 def test_a_killed_writer_never_leaves_an_image_with_the_values_of_another(
-    jittered: Store,
-    key: Key,
-    embedding: MakeEmbedding,
-    strike: Callable[..., Any],
-    files_of: Callable[[Path], Mapping[str, bytes]],
-    store_path: Path,
+    jittered, key, embedding, strike, files_of, store_path
 ) -> None:
     def write_again() -> None:
         stained(Store.open(store_path, mode="r+"), key).write([1], embedding(11)[None], image(11)[None])
@@ -279,8 +258,8 @@ def test_a_killed_writer_never_leaves_an_image_with_the_values_of_another(
 
 
 def test_two_processes_can_write_two_views_of_one_key(
-    embedded: Store, key: Key, embedding: MakeEmbedding, process: Callable[..., Any], files: Mapping[str, bytes],
-    new_store: Callable[..., Store], files_of: Callable[[Path], Mapping[str, bytes]], tmp_path: Path,
+    embedded, key, embedding, process, files,
+    new_store, files_of, tmp_path
 ) -> None:  # fmt: skip
     program = """
         store = Store.open(sys.argv[1], mode="r+")

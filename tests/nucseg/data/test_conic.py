@@ -51,7 +51,7 @@ def entries(root: Path) -> tuple[Entry, ...]:
     return open_dataset("conic", root).entries
 
 
-def test_ids_groups_and_strata_come_from_the_names_in_the_order_of_the_files(release: Path) -> None:
+def test_ids_groups_and_strata_come_from_the_names_in_the_order_of_the_files(release) -> None:
     assert [(entry.id, entry.group, entry.stratum, entry.mpp) for entry in entries(release)] == [
         ("consep_1-0000", "consep_1", "consep", 0.5),
         ("consep_1-0001", "consep_1", "consep", 0.5),
@@ -63,7 +63,7 @@ def test_ids_groups_and_strata_come_from_the_names_in_the_order_of_the_files(rel
 
 
 @pytest.mark.parametrize("index", range(5))
-def test_a_patch_has_the_content_that_was_written(release: Path, index: int) -> None:
+def test_a_patch_has_the_content_that_was_written(release, index) -> None:
     entry = entries(release)[index]
     sample, *digests = entry.read()
 
@@ -76,13 +76,13 @@ def test_a_patch_has_the_content_that_was_written(release: Path, index: int) -> 
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.int64, np.uint64, np.dtype(">u2")])
-def test_labels_of_any_integer_type_are_read(tmp_path: Path, dtype: type) -> None:
+def test_labels_of_any_integer_type_are_read(tmp_path, dtype) -> None:
     sample, *_ = entries(write(tmp_path, labels=LABELS.astype(dtype)))[2].read()
 
     np.testing.assert_array_equal(sample.instances, LABELS[2, ..., 0])
 
 
-def test_arrays_in_fortran_order_are_read_the_same(tmp_path: Path) -> None:
+def test_arrays_in_fortran_order_are_read_the_same(tmp_path) -> None:
     root = write(tmp_path, np.asfortranarray(IMAGES), np.asfortranarray(LABELS))
 
     sample, *digests = entries(root)[3].read()
@@ -92,14 +92,14 @@ def test_arrays_in_fortran_order_are_read_the_same(tmp_path: Path) -> None:
     assert tuple(digests) == entries(write(tmp_path))[3].digests()
 
 
-def test_a_nucleus_in_two_pieces_stays_one_even_in_8_bit_labels(tmp_path: Path) -> None:
+def test_a_nucleus_in_two_pieces_stays_one_even_in_8_bit_labels(tmp_path) -> None:
     labels = np.zeros((5, 256, 256, 2), np.uint8)
     labels[0, 2:6, 2:6, 0] = labels[0, 9:12, 2:6, 0] = 1
 
     assert entries(write(tmp_path, labels=labels))[0].read()[0].instances.max() == 1
 
 
-def test_a_digest_is_of_type_shape_and_values_of_the_patch(release: Path) -> None:
+def test_a_digest_is_of_type_shape_and_values_of_the_patch(release) -> None:
     image, ids = IMAGES[1], np.ascontiguousarray(LABELS[1, ..., 0])
 
     assert entries(release)[1].digests() == (
@@ -108,7 +108,7 @@ def test_a_digest_is_of_type_shape_and_values_of_the_patch(release: Path) -> Non
     )
 
 
-def test_digests_depend_on_exactly_what_is_used_of_a_patch(tmp_path: Path) -> None:
+def test_digests_depend_on_exactly_what_is_used_of_a_patch(tmp_path) -> None:
     before = [entry.digests() for entry in entries(write(tmp_path))]
     images, labels = IMAGES.copy(), LABELS.copy()
     images[2, 255, 255, 2] ^= 1
@@ -121,7 +121,7 @@ def test_digests_depend_on_exactly_what_is_used_of_a_patch(tmp_path: Path) -> No
     assert changed == [(False, False), (False, False), (True, False), (False, True), (False, False)]
 
 
-def test_the_digests_of_a_patch_do_not_depend_on_its_index(tmp_path: Path) -> None:
+def test_the_digests_of_a_patch_do_not_depend_on_its_index(tmp_path) -> None:
     before = [entry.digests() for entry in entries(write(tmp_path))]
 
     after = [entry.digests() for entry in entries(write(tmp_path, IMAGES[::-1], LABELS[::-1], NAMES[::-1]))]
@@ -129,7 +129,7 @@ def test_the_digests_of_a_patch_do_not_depend_on_its_index(tmp_path: Path) -> No
     assert after == before[::-1]
 
 
-def test_a_sample_does_not_change_with_its_file(release: Path) -> None:
+def test_a_sample_does_not_change_with_its_file(release) -> None:
     sample, *_ = entries(release)[0].read()
     with (release / "images.npy").open("r+b") as stream:
         stream.seek(-IMAGES.nbytes, os.SEEK_END)
@@ -138,7 +138,7 @@ def test_a_sample_does_not_change_with_its_file(release: Path) -> None:
     np.testing.assert_array_equal(sample.image, IMAGES[0])
 
 
-def test_entries_can_be_sent_to_other_processes(release: Path) -> None:
+def test_entries_can_be_sent_to_other_processes(release) -> None:
     sent = pickle.loads(pickle.dumps(entries(release)))
 
     assert sent == entries(release)
@@ -146,7 +146,7 @@ def test_entries_can_be_sent_to_other_processes(release: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="only Linux lists what a process has open")
-def test_nothing_stays_open_after_a_read(release: Path) -> None:
+def test_nothing_stays_open_after_a_read(release) -> None:
     all_entries = entries(release)
     samples = [all_entries[0].read()]
     n_before = len(list(Path("/proc/self/fd").iterdir()))
@@ -157,7 +157,7 @@ def test_nothing_stays_open_after_a_read(release: Path) -> None:
     assert "images.npy" not in Path("/proc/self/maps").read_text()
 
 
-def test_replaced_files_are_read_again(release: Path) -> None:
+def test_replaced_files_are_read_again(release) -> None:
     first, last = entries(release)[0], entries(release)[4]
     first.read()
 
@@ -169,7 +169,7 @@ def test_replaced_files_are_read_again(release: Path) -> None:
             access()
 
 
-def test_a_file_truncated_after_listing_is_an_error_and_not_a_crash(release: Path) -> None:
+def test_a_file_truncated_after_listing_is_an_error_and_not_a_crash(release) -> None:
     entry = entries(release)[4]
     os.truncate(release / "labels.npy", 300_000)
 
@@ -178,7 +178,7 @@ def test_a_file_truncated_after_listing_is_an_error_and_not_a_crash(release: Pat
         entry.read()
 
 
-def test_a_class_map_instead_of_instances_is_refused(release: Path) -> None:
+def test_a_class_map_instead_of_instances_is_refused(release) -> None:
     write(release, labels=LABELS[..., ::-1])
 
     with pytest.raises(DataError, match=r"Patch 3 \(dpath_7-0003\) of .*labels\.npy is not an instance map"):
@@ -186,7 +186,7 @@ def test_a_class_map_instead_of_instances_is_refused(release: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["CoNIC", "conic/conic"])
-def test_the_release_is_also_found_inside_the_folder(release: Path, tmp_path: Path, place: str) -> None:
+def test_the_release_is_also_found_inside_the_folder(release, tmp_path, place) -> None:
     (tmp_path / place).parent.mkdir(exist_ok=True)
     release.rename(tmp_path / place)
 
@@ -202,7 +202,7 @@ def test_the_release_is_also_found_inside_the_folder(release: Path, tmp_path: Pa
     ],
     ids=["Windows", "with an index", "quoted"],
 )
-def test_a_table_saved_by_another_program_gives_the_same_names(release: Path, table: str) -> None:
+def test_a_table_saved_by_another_program_gives_the_same_names(release, table) -> None:
     (release / "patch_info.csv").write_bytes(table.encode())
 
     assert [entry.id for entry in entries(release)] == NAMES
@@ -278,9 +278,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9793
         (names("patch_info", *NAMES[:3], NAMES[0], NAMES[1]), ["repeats 2 names: consep_1-0000, "]),
     ],
 )
-def test_incomplete_or_wrong_copies_are_refused_with_the_reason(
-    release: Path, damage: Callable[[Path], None], fragments: list[str]
-) -> None:
+def test_incomplete_or_wrong_copies_are_refused_with_the_reason(release, damage, fragments) -> None:
     damage(release)
 
     with pytest.raises(DataError) as error:
@@ -300,7 +298,7 @@ class Trap:
         return os.mkdir, (str(self.folder),)
 
 
-def test_python_objects_are_refused_and_never_unpickled(release: Path, tmp_path: Path) -> None:
+def test_python_objects_are_refused_and_never_unpickled(release, tmp_path) -> None:
     np.save(release / "labels.npy", np.array([Trap(tmp_path / "sprung")] * 5, object), allow_pickle=True)
 
     with pytest.raises(DataError, match=r"labels\.npy .* is not a complete NumPy array of numbers"):
@@ -310,7 +308,7 @@ def test_python_objects_are_refused_and_never_unpickled(release: Path, tmp_path:
     assert (tmp_path / "sprung").exists()
 
 
-def test_a_damaged_header_gives_an_error_or_the_same_patches(release: Path) -> None:
+def test_a_damaged_header_gives_an_error_or_the_same_patches(release) -> None:
     file = release / "images.npy"
     whole = file.read_bytes()
     rng = np.random.default_rng(0)
@@ -350,7 +348,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_the_whole_release_is_listed_in_its_groups(whole: Path) -> None:
+def test_the_whole_release_is_listed_in_its_groups(whole) -> None:
     data_set = open_dataset("conic", whole)
     groups = {entry.group: entry.stratum for entry in data_set.entries}
 
@@ -378,7 +376,7 @@ print(json.dumps({
 """
 
 
-def test_the_whole_release_is_read_with_little_memory(whole: Path) -> None:
+def test_the_whole_release_is_read_with_little_memory(whole) -> None:
     command = [sys.executable, "-c", MEASURED, str(whole)]
     measured = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
@@ -391,7 +389,7 @@ def test_the_whole_release_is_read_with_little_memory(whole: Path) -> None:
 
 
 @pytest.mark.shared
-def test_the_real_patch_is_read_unchanged(shared: Path) -> None:
+def test_the_real_patch_is_read_unchanged(shared) -> None:
     root = shared / "data" / "conic"
     labels = np.load(root / "labels.npy")
 
@@ -413,9 +411,7 @@ def test_the_real_patch_is_read_unchanged(shared: Path) -> None:
         ("nucseg.data.conic.csv.DictReader", r"patch_info\.csv cannot be read: Permission denied"),
     ],
 )
-def test_an_unreadable_file_is_named(
-    release: Path, function: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_file_is_named(release, function, message, monkeypatch) -> None:
     def refuse(*args: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 

@@ -2,7 +2,6 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +48,7 @@ def release(tmp_path: Path) -> Path:
     return root
 
 
-def test_the_whole_release_has_three_images_of_each_of_ten_organs(release: Path) -> None:
+def test_the_whole_release_has_three_images_of_each_of_ten_organs(release) -> None:
     data_set = open_dataset("cryonuseg", release)
 
     assert [entry.id for entry in data_set.entries] == sorted(name.removesuffix(".tif") for name in NAMES)
@@ -58,7 +57,7 @@ def test_the_whole_release_has_three_images_of_each_of_ten_organs(release: Path)
     assert data_set.notes == (f"CryoNuSeg: labels of {FIRST}, first round; those of others are not used.",)
 
 
-def test_instances_are_those_of_annotator_1_in_the_first_round(release: Path) -> None:
+def test_instances_are_those_of_annotator_1_in_the_first_round(release) -> None:
     sample, *digests = open_dataset("cryonuseg", release).entries[7].read()
 
     assert np.unique(sample.instances).tolist() == [0, 1]
@@ -66,7 +65,7 @@ def test_instances_are_those_of_annotator_1_in_the_first_round(release: Path) ->
     assert tuple(digests) == open_dataset("cryonuseg", release).entries[7].digests()
 
 
-def test_the_folder_of_annotator_1_may_be_nested_like_the_others(release: Path) -> None:
+def test_the_folder_of_annotator_1_may_be_nested_like_the_others(release) -> None:
     (release / FIRST).rename(release / "moving")
     (release / FIRST).mkdir()
     (release / "moving").rename(release / FIRST / FIRST)
@@ -76,7 +75,7 @@ def test_the_folder_of_annotator_1_may_be_nested_like_the_others(release: Path) 
     assert entry.read()[0].instances.max() == 1
 
 
-def test_old_releases_have_the_labels_next_to_the_images(release: Path) -> None:
+def test_old_releases_have_the_labels_next_to_the_images(release) -> None:
     (release / FIRST / LABELS).rename(release / LABELS)
     for annotator in (FIRST, SECOND_ROUND, OTHER):
         shutil.rmtree(release / annotator)
@@ -97,7 +96,7 @@ def undouble_others(root: Path) -> None:
 
 
 @pytest.mark.parametrize("arrange", [lambda root: None, move_labels_beside_images, undouble_others])
-def test_labels_of_other_annotators_are_never_used(release: Path, arrange: Callable[[Path], None]) -> None:
+def test_labels_of_other_annotators_are_never_used(release, arrange) -> None:
     arrange(release)
     shutil.rmtree(release / FIRST)
 
@@ -109,7 +108,7 @@ def test_labels_of_other_annotators_are_never_used(release: Path, arrange: Calla
 
 
 @pytest.mark.parametrize("place", ["CryoNuSeg", "archive/archive"])
-def test_the_release_is_also_found_inside_the_folder(release: Path, tmp_path: Path, place: str) -> None:
+def test_the_release_is_also_found_inside_the_folder(release, tmp_path, place) -> None:
     (tmp_path / place).parent.mkdir(exist_ok=True)
     release.rename(tmp_path / place)
 
@@ -169,9 +168,7 @@ def renamed_images(root: Path) -> None:
         ),
     ],
 )
-def test_an_incomplete_copy_is_refused_with_what_is_missing(
-    release: Path, damage: Callable[[Path], None], fragments: list[str]
-) -> None:
+def test_an_incomplete_copy_is_refused_with_what_is_missing(release, damage, fragments) -> None:
     damage(release)
 
     with pytest.raises(DataError) as error:
@@ -181,7 +178,7 @@ def test_an_incomplete_copy_is_refused_with_what_is_missing(
     assert str(release) in str(error.value)
 
 
-def test_notes_say_that_images_are_missing_and_name_labels_without_one(release: Path) -> None:
+def test_notes_say_that_images_are_missing_and_name_labels_without_one(release) -> None:
     for name in NAMES[4:]:
         (release / "tissue images" / name).unlink()
 
@@ -191,7 +188,7 @@ def test_notes_say_that_images_are_missing_and_name_labels_without_one(release: 
     assert any("without an image" in note and note.endswith("and 21 more.") for note in notes)
 
 
-def test_nuinsseg_is_not_taken_for_it(tmp_path: Path) -> None:
+def test_nuinsseg_is_not_taken_for_it(tmp_path) -> None:
     for organ in ("human bladder", "human brain"):
         (tmp_path / organ / "tissue images").mkdir(parents=True)
         (tmp_path / organ / "tissue images" / "human_1.png").write_bytes(b"")
@@ -201,7 +198,7 @@ def test_nuinsseg_is_not_taken_for_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
-def test_the_real_images_and_labels_are_read_unchanged(shared: Path) -> None:
+def test_the_real_images_and_labels_are_read_unchanged(shared) -> None:
     root = shared / "data" / "cryonuseg"
     data_set = open_dataset("cryonuseg", root)
 
