@@ -14,7 +14,7 @@ from nucseg_cache.errors import Unreachable
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     # reads each object in one request: reading in parts would request its size first and double the requests
-    "s3": {"max_concurrency": 1},
+    "s3": {"max_concurrency": 1}
 }
 
 

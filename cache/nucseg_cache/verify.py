@@ -37,10 +37,7 @@ class Verification:
 
 
 def verify(
-    location: str | Path,
-    *,
-    clear: bool = True,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    location: str | Path, *, clear: bool = True, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Verification:
     """Read every row of a store and verify it against its record.
 

@@ -11,6 +11,7 @@ from zarr.storage import LocalStore
 
 from nucseg_cache import Key, Store, StoreAccessError
 from nucseg_cache.locks import SAMPLES, StoreLocks, block_slot, shape_slot
+from tests.cache.drawn_store import Files, make_embeddings, make_key, make_sample, make_store
 
 HOLD_FIRST_BLOCK = """
     store = Store.open(sys.argv[1], mode="r+")
@@ -27,7 +28,7 @@ def claimed(store: Store, key: Key, block: int, view: str = "identity") -> bool:
         return held
 
 
-def test_a_block_held_by_a_process_is_refused_to_others_until_it_is_killed(two_blocks, key, key_of, process) -> None:
+def test_a_block_held_by_a_process_is_refused_to_others_until_it_is_killed(two_blocks, key, process) -> None:
     holder = process(HOLD_FIRST_BLOCK, two_blocks.location)
     assert holder.stdout.readline() == "held\n"
     second = process(HOLD_FIRST_BLOCK, two_blocks.location)
@@ -36,7 +37,7 @@ def test_a_block_held_by_a_process_is_refused_to_others_until_it_is_killed(two_b
     assert not claimed(two_blocks, key, 0)
     assert not claimed(two_blocks, key, 0, "flip-x")  # the views of a key share their blocks
     assert claimed(two_blocks, key, 1)
-    assert claimed(two_blocks, key_of(weights="another"), 0)
+    assert claimed(two_blocks, make_key(weights="another"), 0)
 
     holder.send_signal(signal.SIGKILL)
     holder.wait()
@@ -148,7 +149,7 @@ def test_no_two_locks_of_a_store_are_the_same_byte() -> None:
 
 
 def test_two_processes_that_write_blocks_of_one_key_leave_the_files_of_a_sequential_run(
-    two_blocks, key, process, files, files_of, embedding, new_store, tmp_path
+    two_blocks, key, process, files, tmp_path
 ) -> None:
     program = """
         store = Store.open(sys.argv[1], mode="r+")
@@ -169,27 +170,27 @@ def test_two_processes_that_write_blocks_of_one_key_leave_the_files_of_a_sequent
         writer.stdin.flush()
     assert [writer.wait(timeout=300) for writer in writers] == [0, 0]
 
-    sequential = new_store(tmp_path / "sequential.zarr", 67)
+    sequential = make_store(tmp_path / "sequential.zarr", 67)
     for row in range(60, 67):
-        sequential.embeddings(key).write([row], embedding(row)[None])
-    assert dict(files) == dict(files_of(tmp_path / "sequential.zarr"))
+        sequential.embeddings(key).write([row], make_embeddings(row))
+    assert dict(files) == dict(Files(tmp_path / "sequential.zarr"))
     assert two_blocks.embeddings(key).missing() == list(range(60))
 
 
-def test_samples_appended_while_another_process_embeds_are_embedded_next(two_blocks, key, sample, embedding) -> None:
+def test_samples_appended_while_another_process_embeds_are_embedded_next(two_blocks, key) -> None:
     embedding_process = Store.open(two_blocks.location, mode="r+").embeddings(key)
-    embedding_process.write([0], embedding(0)[None])
+    embedding_process.write([0], make_embeddings(0))
     with two_blocks.exclusive():
-        two_blocks.append([sample(67)])
-    two_blocks.embeddings(key).write([67], embedding(67)[None])
-    embedding_process.write([1], embedding(1)[None])  # it knows of 67 rows, and there are 68
+        two_blocks.append([make_sample(67)])
+    two_blocks.embeddings(key).write([67], make_embeddings(67))
+    embedding_process.write([1], make_embeddings(1))  # it knows of 67 rows, and there are 68
 
     found = Store.open(two_blocks.location).embeddings(key)
     assert [info.row for info in found.embedded_rows()] == [0, 1, 67]
-    np.testing.assert_array_equal(found.read([0, 1, 67]), np.stack([embedding(n) for n in (0, 1, 67)]))
+    np.testing.assert_array_equal(found.read([0, 1, 67]), make_embeddings(0, 1, 67))
 
 
-def test_an_interrupt_keeps_the_lock_until_pending_writes_have_ended(store, sample, monkeypatch) -> None:
+def test_an_interrupt_keeps_the_lock_until_pending_writes_have_ended(store, monkeypatch) -> None:
     write, begun, ended = LocalStore.set, [], []
 
     async def slow(self: LocalStore, key: str, value: Any) -> None:
@@ -202,7 +203,7 @@ def test_an_interrupt_keeps_the_lock_until_pending_writes_have_ended(store, samp
 
     monkeypatch.setattr(LocalStore, "set", slow)
     with pytest.raises(KeyboardInterrupt), store.exclusive():
-        store.append([sample(3)])
+        store.append([make_sample(3)])
 
     assert begun
     assert sorted(ended) == sorted(begun)

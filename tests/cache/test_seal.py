@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nucseg_cache import CacheError, Key, RowDamaged, Store, StoreDamaged, StoreFormatError, StoreNotFound
 from nucseg_cache.seal import read_sealed, write_sealed
+from tests.cache.drawn_store import make_embeddings, make_key, make_sample
 
 Document = dict[str, Any]
 DAMAGED = "changed after they were written|unreadable|cannot be read|its name|it was renamed"
@@ -161,8 +162,8 @@ def test_writing_to_a_group_that_lost_its_document_is_an_error(embedded, key, fi
     assert f"`nucseg cache prune {embedded.location} --key {part.replace('KEY', key.hash)[11:]}`" in str(caught.value)
 
 
-def test_a_key_whose_group_was_renamed(embedded, key, key_of, store_path) -> None:
-    other = key_of(weights="ffd1a2cd" * 4)
+def test_a_key_whose_group_was_renamed(embedded, key, store_path) -> None:
+    other = make_key(weights="ffd1a2cd" * 4)
     (store_path / "embeddings" / key.hash).rename(store_path / "embeddings" / other.hash)
 
     with pytest.raises(StoreDamaged, match=f"holds the key of {key.hash}: it was renamed"):
@@ -203,7 +204,7 @@ def test_a_shortened_array_of_the_samples(embedded, files, array) -> None:
 
 @pytest.mark.parametrize("array", ["values", "stored", "record"])
 def test_a_shortened_array_of_the_embeddings_makes_rows_missing_which_can_be_rewritten(
-    embedded, key, files, array, embedding
+    embedded, key, files, array
 ) -> None:
     before = dict(files)
     name = f"embeddings/{key.hash}/identity/{array}/zarr.json"
@@ -213,15 +214,15 @@ def test_a_shortened_array_of_the_embeddings_makes_rows_missing_which_can_be_rew
     assert embeddings.missing() == embeddings.missing(sizes=True) == [2]
     with pytest.raises(RowDamaged, match=r"row 2 \(image 2\): it is missing"):
         embeddings.read([0, 1, 2])
-    embeddings.write([2], embedding(2)[None])
+    embeddings.write([2], make_embeddings(2))
 
-    np.testing.assert_array_equal(embeddings.read(range(3)), np.stack([embedding(n) for n in range(3)]))
+    np.testing.assert_array_equal(embeddings.read(range(3)), make_embeddings(0, 1, 2))
     assert dict(files) == before
 
 
-def test_appending_changes_only_the_number_of_rows_in_an_arrays_document(store, files, sample) -> None:
+def test_appending_changes_only_the_number_of_rows_in_an_arrays_document(store, files) -> None:
     before = {name: json.loads(content) for name, content in files.items() if name.endswith("/zarr.json")}
-    store.append([sample(3)])
+    store.append([make_sample(3)])
 
     for name, document in before.items():
         if document["node_type"] == "array":
@@ -229,11 +230,11 @@ def test_appending_changes_only_the_number_of_rows_in_an_arrays_document(store, 
         assert json.loads(files[name]) == document
 
 
-def test_consolidated_metadata_is_ignored(store, key, sample) -> None:
+def test_consolidated_metadata_is_ignored(store, key) -> None:
     with pytest.warns(Warning, match="[Cc]onsolidated"):
         zarr.consolidate_metadata(store.location)
     grown = Store.open(store.location, mode="r+")
-    grown.append([sample(3)])
+    grown.append([make_sample(3)])
     grown.embeddings(key).write([3], np.ones((1, 256, 64, 64), np.float32))
 
     assert Store.open(store.location).read_samples([3])[0].id == "image 3"

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -208,78 +209,77 @@ def test_a_table_saved_by_another_program_gives_the_same_names(release, table) -
     assert [entry.id for entry in entries(release)] == NAMES
 
 
-def cut(name: str, size: int) -> Callable[[Path], None]:
-    return lambda root: os.truncate(root / name, size)
+def change(root: Path, name: str, content: np.ndarray | bytes | int | None) -> None:
+    """Replace files by an array or by bytes, cut them to a size, or remove them."""
+    for file in map(root.joinpath, name.split()):
+        if isinstance(content, np.ndarray):
+            np.save(file, content)
+        elif isinstance(content, bytes):
+            file.write_bytes(content)
+        elif content is None:
+            file.unlink()
+        else:
+            os.truncate(file, content)
 
 
-def replace(name: str, data: bytes) -> Callable[[Path], None]:
-    return lambda root: (root / name).write_bytes(data) and None
+def table(*rows: str) -> bytes:
+    return "\n".join(rows).encode()
 
 
-def array(name: str, values: np.ndarray) -> Callable[[Path], None]:
-    return lambda root: np.save(root / name, values)
-
-
-def names(*rows: str) -> Callable[[Path], None]:
-    return replace("patch_info.csv", "\n".join(rows).encode())
-
-
-def remove(*files: str) -> Callable[[Path], None]:
-    return lambda root: [(root / file).unlink() for file in files] and None
-
-
-def archive(root: Path) -> None:
-    with (root / "images.npy").open("wb") as stream:
-        np.savez(stream, IMAGES)
+def archive() -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, IMAGES)
+    return stream.getvalue()
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 979300000\n"
 
 
 @pytest.mark.parametrize(
-    ("damage", "fragments"),
+    ("name", "content", "fragments"),
     [
+        ("images.npy", None, ["images.npy missing in ", "holds labels.npy, patch_info.csv.", "copy images.npy there"]),
+        ("labels.npy patch_info.csv", None, ["labels.npy, patch_info.csv missing in ", "which holds images.npy."]),
+        ("images.npy", 700_000, ["images.npy (700,000 bytes) is not a complete NumPy array", "truncated", "again"]),
+        ("labels.npy", 64, ["labels.npy (64 bytes) is not a complete NumPy array", "again"]),
+        ("labels.npy", 0, ["labels.npy (0 bytes) is not a complete NumPy array"]),
+        ("images.npy", POINTER, [f"images.npy ({len(POINTER)} bytes) is not a complete NumPy array"]),
+        ("images.npy", archive(), ["images.npy (", "is not a complete NumPy array"]),
+        ("images.npy", IMAGES[..., 0], ["images.npy holds (5, 256, 256) of uint8", "(patches, 256, 256, 3)"]),
         (
-            remove("images.npy"),
-            ["images.npy missing in ", "holds labels.npy, patch_info.csv.", "copy images.npy there"],
-        ),
-        (remove("labels.npy", "patch_info.csv"), ["labels.npy, patch_info.csv missing in ", "which holds images.npy."]),
-        (
-            cut("images.npy", 700_000),
-            ["images.npy (700,000 bytes) is not a complete NumPy array", "truncated", "again"],
-        ),
-        (cut("labels.npy", 64), ["labels.npy (64 bytes) is not a complete NumPy array", "again"]),
-        (cut("labels.npy", 0), ["labels.npy (0 bytes) is not a complete NumPy array"]),
-        (replace("images.npy", POINTER), [f"images.npy ({len(POINTER)} bytes) is not a complete NumPy array"]),
-        (archive, ["images.npy (", "is not a complete NumPy array"]),
-        (array("images.npy", IMAGES[..., 0]), ["images.npy holds (5, 256, 256) of uint8", "(patches, 256, 256, 3)"]),
-        (
-            array("images.npy", IMAGES[:, :250]),
+            "images.npy",
+            IMAGES[:, :250],
             ["images.npy holds (5, 250, 256, 3) of uint8; expected (patches, 256, 256, 3)"],
         ),
-        (array("images.npy", IMAGES / 255), ["images.npy holds (5, 256, 256, 3) of float64;", " of uint8"]),
-        (array("images.npy", np.uint8(1)), ["images.npy holds () of uint8;"]),
-        (array("labels.npy", LABELS.astype(np.float32)), ["labels.npy holds (5, 256, 256, 2) of float32;", "integers"]),
-        (array("labels.npy", LABELS[..., 0]), ["labels.npy holds (5, 256, 256) of uint16;", "(patches, 256, 256, 2)"]),
+        ("images.npy", IMAGES / 255, ["images.npy holds (5, 256, 256, 3) of float64;", " of uint8"]),
+        ("images.npy", np.array(1, np.uint8), ["images.npy holds () of uint8;"]),
+        ("labels.npy", LABELS.astype(np.float32), ["labels.npy holds (5, 256, 256, 2) of float32;", "integers"]),
+        ("labels.npy", LABELS[..., 0], ["labels.npy holds (5, 256, 256) of uint16;", "(patches, 256, 256, 2)"]),
+        ("images.npy", IMAGES[:4], ["4 patches in images.npy, 5 in labels.npy, 5 names", "from the same release"]),
+        ("labels.npy", LABELS[:3], ["5 patches in images.npy, 3 in labels.npy, 5 names in patch_info.csv"]),
         (
-            array("images.npy", IMAGES[:4]),
-            ["4 patches in images.npy, 5 in labels.npy, 5 names", "from the same release"],
+            "patch_info.csv",
+            table("patch_info", *NAMES[:2]),
+            ["5 patches in images.npy, 5 in labels.npy, 2 names in patch_info.csv"],
         ),
-        (array("labels.npy", LABELS[:3]), ["5 patches in images.npy, 3 in labels.npy, 5 names in patch_info.csv"]),
-        (names("patch_info", *NAMES[:2]), ["5 patches in images.npy, 5 in labels.npy, 2 names in patch_info.csv"]),
-        (names(*NAMES), ["patch_info.csv has the columns consep_1-0000; expected a column patch_info"]),
-        (names(), ["patch_info.csv has no columns; expected a column patch_info"]),
-        (replace("patch_info.csv", b"patch_info\n\xff\xfe\n"), ["patch_info.csv is not a CSV table in UTF-8"]),
-        (replace("patch_info.csv", b"patch_info\n" + b"a" * 200_000), ["patch_info.csv is not a CSV table in UTF-8"]),
         (
-            names("patch_info", *NAMES[:3], "dpath-7", "crag_7_0000"),
+            "patch_info.csv",
+            table(*NAMES),
+            ["patch_info.csv has the columns consep_1-0000; expected a column patch_info"],
+        ),
+        ("patch_info.csv", table(), ["patch_info.csv has no columns; expected a column patch_info"]),
+        ("patch_info.csv", b"patch_info\n\xff\xfe\n", ["patch_info.csv is not a CSV table in UTF-8"]),
+        ("patch_info.csv", b"patch_info\n" + b"a" * 200_000, ["patch_info.csv is not a CSV table in UTF-8"]),
+        (
+            "patch_info.csv",
+            table("patch_info", *NAMES[:3], "dpath-7", "crag_7_0000"),
             ["2 of 5 names in ", "<cohort>_<source>-<index>", "'dpath-7', 'crag_7_0000'"],
         ),
-        (names("patch_info", *NAMES[:3], NAMES[0], NAMES[1]), ["repeats 2 names: consep_1-0000, "]),
+        ("patch_info.csv", table("patch_info", *NAMES[:3], NAMES[0], NAMES[1]), ["repeats 2 names: consep_1-0000, "]),
     ],
 )
-def test_incomplete_or_wrong_copies_are_refused_with_the_reason(release, damage, fragments) -> None:
-    damage(release)
+def test_incomplete_or_wrong_copies_are_refused_with_the_reason(release, name, content, fragments) -> None:
+    change(release, name, content)
 
     with pytest.raises(DataError) as error:
         open_dataset("conic", release)

@@ -179,49 +179,22 @@ def test_stage1_test_next_to_stage1_train_is_skipped(tmp_path) -> None:
     assert ids(open_dataset("dsb2018", tmp_path)) == ["a"]
 
 
-def no_masks(root: Path) -> None:
-    for id_ in "abc":
-        shutil.rmtree(root / id_ / "masks")
-
-
-def empty_masks(root: Path) -> None:
-    no_masks(root)
-    for id_ in "abc":
-        (root / id_ / "masks").mkdir()
-
-
-def one_without_masks(root: Path) -> None:
-    shutil.rmtree(root / "b" / "masks")
-
-
-def no_image(root: Path) -> None:
-    (root / "b" / "images" / "b.png").unlink()
-
-
-def no_images(root: Path) -> None:
-    for id_ in "abc":
-        shutil.rmtree(root / id_ / "images")
-
-
-def another_folder(root: Path) -> None:
-    (root / "checkpoints").mkdir()
-
-
 @pytest.mark.parametrize(
-    ("damage", "fragments"),
+    ("removed", "fragments"),
     [
-        (no_masks, ["3 of 3", "/<id>/masks", "stage1_test has none; use stage1_train", ": a, b, c."]),
-        (empty_masks, ["3 of 3", "/<id>/masks", ": a, b, c."]),
-        (one_without_masks, ["1 of 3", "have no label", "/<id>/masks", ": b."]),
-        (no_image, ["1 of 3 folders in ", "`<id>/images/<id>.png`: b.", "Copy or unpack them again"]),
-        (no_images, ["is not Data Science Bowl 2018", "<id>/images/<id>.png", "It holds a/, b/, c/."]),
-        (another_folder, ["1 of 4 folders in ", ": checkpoints.", "move these folders away"]),
+        ("*/masks", ["3 of 3", "/<id>/masks", "stage1_test has none; use stage1_train", ": a, b, c."]),
+        ("*/masks/*", ["3 of 3", "/<id>/masks", ": a, b, c."]),
+        ("b/masks", ["1 of 3", "have no label", "/<id>/masks", ": b."]),
+        ("b/images/b.png", ["1 of 3 folders in ", "`<id>/images/<id>.png`: b.", "Copy or unpack them again"]),
+        ("*/images", ["is not Data Science Bowl 2018", "<id>/images/<id>.png", "It holds a/, b/, c/."]),
+        ("c/*", ["1 of 3 folders in ", ": c.", "move these folders away"]),
     ],
 )
-def test_an_incomplete_copy_is_refused_with_what_is_missing(tmp_path, damage, fragments) -> None:
+def test_an_incomplete_copy_is_refused_with_what_is_missing(tmp_path, removed, fragments) -> None:
     for id_ in "abc":
         add_image(tmp_path, id_)
-    damage(tmp_path)
+    for place in list(tmp_path.glob(removed)):
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
 
     with pytest.raises(DataError) as error:
         open_dataset("dsb2018", tmp_path)
