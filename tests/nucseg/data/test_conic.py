@@ -186,14 +186,6 @@ def test_a_class_map_instead_of_instances_is_refused(release) -> None:
         entries(release)[3].read()
 
 
-@pytest.mark.parametrize("place", ["CoNIC", "conic/conic"])
-def test_the_release_is_also_found_inside_the_folder(release, tmp_path, place) -> None:
-    (tmp_path / place).parent.mkdir(exist_ok=True)
-    release.rename(tmp_path / place)
-
-    assert len(entries(tmp_path)) == 5
-
-
 @pytest.mark.parametrize(
     "table",
     [

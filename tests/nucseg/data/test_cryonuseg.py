@@ -107,17 +107,6 @@ def test_labels_of_other_annotators_are_never_used(release, arrange) -> None:
     assert f"There are only labels of other annotators, {SECOND_ROUND}, {OTHER}, which are not used" in str(error.value)
 
 
-@pytest.mark.parametrize("place", ["CryoNuSeg", "archive/archive"])
-def test_the_release_is_also_found_inside_the_folder(release, tmp_path, place) -> None:
-    (tmp_path / place).parent.mkdir(exist_ok=True)
-    release.rename(tmp_path / place)
-
-    data_set = open_dataset("cryonuseg", tmp_path)
-
-    assert len(data_set.entries) == 30
-    assert data_set.source == str(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("removed", "fragments"),
     [

@@ -104,18 +104,18 @@ def test_two_files_with_the_same_name_are_refused(source) -> None:
         open_dataset("folder", source)
 
 
-def test_a_folder_of_another_layout_is_refused_with_what_was_found(tmp_path) -> None:
-    (tmp_path / "pictures").mkdir()
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (["pictures"], "holds the folders pictures; expected `images/` and `masks/`"),
+        (["images", "masks"], "has no images in"),
+    ],
+)
+def test_a_folder_of_another_layout_or_without_images_is_refused(tmp_path, folders, message) -> None:
+    for name in folders:
+        (tmp_path / name).mkdir()
 
-    with pytest.raises(DataError, match="holds the folders pictures; expected `images/` and `masks/`"):
-        open_dataset("folder", tmp_path)
-
-
-def test_a_folder_without_images_is_refused(tmp_path) -> None:
-    (tmp_path / "images").mkdir()
-    (tmp_path / "masks").mkdir()
-
-    with pytest.raises(DataError, match="has no images in"):
+    with pytest.raises(DataError, match=message):
         open_dataset("folder", tmp_path)
 
 

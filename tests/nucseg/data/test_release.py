@@ -8,7 +8,7 @@ import pytest
 from nucseg.data import Release, dataset_names, open_dataset, release_named, releases
 from nucseg.data.files import FileEntry
 from nucseg.data.release import count_note, folders_with, labelled_part, release_folder
-from nucseg.errors import ConfigError, DataError
+from nucseg.errors import DataError
 
 TILES = Release(
     name="tiles",
@@ -38,11 +38,6 @@ def test_releases_come_in_the_order_of_the_names() -> None:
     assert [known.name for known in releases()] == list(dataset_names())
     assert dataset_names() == ("nuinsseg", "cryonuseg", "conic", "dsb2018", "folder", "synthetic")
     assert [release_named(name) for name in dataset_names()] == list(releases())
-
-
-def test_an_unknown_release_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'conik'\. Known: nuinsseg, cryonuseg, conic, dsb2018, folder, synthetic"):
-        release_named("conik")
 
 
 @pytest.mark.parametrize(
