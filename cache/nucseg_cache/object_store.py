@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from zarr.storage import FsspecStore
 
 from nucseg_cache.errors import Unreachable
-
-R = TypeVar("R")
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     # reads each object in one request: reading in parts would request its size first and double the requests
@@ -29,10 +27,10 @@ def _library_errors_as_unreachable() -> Iterator[None]:
         raise Unreachable(str(error)) from error
 
 
-def _guarded(request: Callable[..., Awaitable[R]]) -> Callable[..., Coroutine[Any, Any, R]]:
-    async def guarded(*args: Any, **options: Any) -> R:
+def _guarded(name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def guarded(self: FsspecStore, *args: Any, **options: Any) -> Any:
         with _library_errors_as_unreachable():
-            return await request(*args, **options)
+            return await getattr(FsspecStore, name)(self, *args, **options)
 
     return guarded
 
@@ -56,11 +54,11 @@ class ObjectStore(FsspecStore):
         store.url = url
         return store
 
-    get = _guarded(FsspecStore.get)
-    set = _guarded(FsspecStore.set)
-    delete = _guarded(FsspecStore.delete)
-    delete_dir = _guarded(FsspecStore.delete_dir)
-    getsize = _guarded(FsspecStore.getsize)
+    get = _guarded("get")
+    set = _guarded("set")
+    delete = _guarded("delete")
+    delete_dir = _guarded("delete_dir")
+    getsize = _guarded("getsize")
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:  # noqa: D102 - as in zarr
         with _library_errors_as_unreachable():
