@@ -1,7 +1,5 @@
 """Create, open, grow and write the arrays of a store, for samples and embeddings alike."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 

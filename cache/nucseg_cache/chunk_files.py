@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import google_crc32c
@@ -30,14 +29,7 @@ class ChunkFiles:
     """The chunk files of one array whose chunks divide its first axis alone."""
 
     def __init__(self, folder: str, shape: tuple[int, ...], chunk_rows: int, dtype: np.dtype[Any] | None) -> None:
-        """Describe the array; nothing is read.
-
-        Args:
-            folder: the array's folder.
-            shape: the array's shape.
-            chunk_rows: rows per chunk file.
-            dtype: type of the numbers; None for an array of strings.
-        """
+        """Describe the array in a folder; `dtype` is None for an array of strings. Nothing is read."""
         self._folder, self._tail = f"{folder}/c/", "/0" * (len(shape) - 1)
         self._n_rows, self._row_shape, self._chunk_rows = shape[0], shape[1:], chunk_rows
         self._dtype = dtype
@@ -65,16 +57,10 @@ class ChunkFiles:
 
     def read_rows(self, where: slice) -> npt.NDArray[Any]:
         """Read consecutive rows, clipped to the array's length; raises as `read_row` does."""
-        parts = [self.chunk(index)[inside] for index, inside, _ in self.spans(where)]
+        n_rows, stop = self._chunk_rows, min(where.stop, self._n_rows)
+        indices = range(where.start // n_rows, -(-stop // n_rows))
+        parts = [self.chunk(i)[max(where.start - i * n_rows, 0) : stop - i * n_rows] for i in indices]
         return np.concatenate(parts) if parts else self._filled(0)
-
-    def spans(self, where: slice) -> Iterator[tuple[int, slice, slice]]:
-        """For each chunk with some of the rows: its index, the rows within it, their place in the requested slice."""
-        first, stop = where.start, min(where.stop, self._n_rows)
-        for index in range(first // self._chunk_rows, -(-stop // self._chunk_rows)):
-            begin = index * self._chunk_rows
-            low, high = max(begin, first), min(begin + self._chunk_rows, stop)
-            yield index, slice(low - begin, high - begin), slice(low - first, high - first)
 
     def chunk(self, index: int) -> npt.NDArray[Any]:
         """Read all rows of one chunk file; raises as `read_row` does."""

@@ -1,7 +1,5 @@
 """Create a store completely or not at all."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The arrays of one key and view on disk: created by the first write, extended as samples are added."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -38,15 +36,7 @@ class EmbeddingArrays:
     def __init__(
         self, parent: zarr.Group, key: Key, view: ViewSpec, storage: Format, recorded: Mapping[str, str]
     ) -> None:
-        """Describe the arrays; nothing is read or created.
-
-        Args:
-            parent: the store's group `embeddings`.
-            key: identifies the embeddings.
-            view: which view, and what a new one will hold.
-            storage: the storage format.
-            recorded: versions, device and threads, written with the key when its group is created.
-        """
+        """Describe the arrays in the group `embeddings`; `recorded` is written with a new key. Nothing is read yet."""
         self._parent, self._key, self._view, self._storage = parent, key, view, storage
         self._attributes = {"fields": dict(key.fields), "recorded": dict(recorded), "error": storage.error_bound}
         self._use({})

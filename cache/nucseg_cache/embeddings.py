@@ -5,8 +5,6 @@ stored (its values and, in a view that keeps images, its image). Key, view and i
 elsewhere does not pass for this one. A record of zeros means that the row is missing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -208,7 +206,7 @@ class Embeddings:
         info = self._table().get(row)
         if info is None:
             return "the store has no intact sample in this row"
-        if not _is_embedded(records, info):
+        if not _are_embedded(records, [info])[0]:
             stale = row < len(records) and records[row].any()
             return "it was made from another version of the image" if stale else "it is missing"
         try:
@@ -361,16 +359,8 @@ def _check_out(out: Floats, dtype: str, shape: tuple[int, ...]) -> None:
         raise ValueError(f"out is {out.dtype} of shape {out.shape}, expected contiguous {dtype} of {shape}")
 
 
-def _is_embedded(records: npt.NDArray[np.uint8], info: RowInfo) -> bool:
-    return (
-        info.row < len(records)
-        and records[info.row, :_IMAGE_BYTES].tobytes() == info.image_digest
-        and bool(records[info.row].any())
-    )
-
-
 def _are_embedded(records: npt.NDArray[np.uint8], infos: Sequence[RowInfo]) -> npt.NDArray[np.bool_]:
-    """As `_is_embedded`, for many rows at once."""
+    """Which rows have a record of their current image."""
     is_embedded = np.zeros(len(infos), np.bool_)
     rows = np.array([info.row for info in infos], np.int64)
     within = rows < len(records)

@@ -1,7 +1,5 @@
 """Errors of the cache. Each message says what was found, what was expected and what to do."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shlex

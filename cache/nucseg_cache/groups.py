@@ -1,7 +1,5 @@
 """Create and delete groups of a store completely or not at all, and find what killed processes left behind."""
 
-from __future__ import annotations
-
 import asyncio
 import glob
 import json
@@ -20,9 +18,6 @@ from zarr.storage import LocalStore
 from nucseg_cache.location import discard
 
 _HEX = "[0-9a-f]" * 32
-
-_WAIT_S = 20.0
-"""The longest wait for pending writes after an interrupt; Slurm kills a job 30 seconds after announcing it."""
 
 
 def create_group(parent: zarr.Group, name: str, build: Callable[[zarr.Group], None]) -> None:
@@ -45,11 +40,9 @@ def create_group(parent: zarr.Group, name: str, build: Callable[[zarr.Group], No
 
 
 def delete_group(parent: zarr.Group, name: str) -> None:
-    """Delete a group completely or not at all, even a damaged one; in a folder it is renamed first.
+    """Delete a group, at a path relative to a group above it, completely or not at all, even a damaged one.
 
-    Args:
-        parent: a group above it.
-        name: its path relative to `parent`.
+    In a folder it is renamed first.
     """
     folder = group_folder(parent)
     if folder is None:
@@ -150,20 +143,6 @@ def run_all(
         if isinstance(outcome, BaseException) and not (isinstance(outcome, Exception) and tolerated(outcome)):
             raise outcome
     return outcomes
-
-
-def wait_for_requests() -> None:
-    """Wait until all pending requests to a store have ended, for at most `_WAIT_S`.
-
-    After an interrupt or an error, zarr's other requests go on writing.
-    """
-
-    async def all_ended() -> None:
-        pending = asyncio.all_tasks() - {asyncio.current_task()}
-        if pending:
-            await asyncio.wait(pending, timeout=_WAIT_S)
-
-    sync(all_ended())
 
 
 def _document(group: zarr.Group, name: str) -> str:

@@ -1,7 +1,5 @@
 """The location of a store: a local folder (also as `file://`) or the fsspec URL of an object store."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil
@@ -128,16 +126,21 @@ def _object_bytes(array: zarr.Array[Any], names: Sequence[str]) -> list[int]:
     return sync(sizes())
 
 
-def discard(folder: Path) -> None:
-    """Delete an unfinished folder.
+def wait_for_requests(timeout_s: float | None = 20.0) -> None:
+    """Wait until all pending requests to a store have ended: after an interrupt or an error, zarr goes on writing.
 
-    After an error zarr returns while its other writes go on. They are awaited first, because they would create the
-    folder again.
+    The default wait is bounded because Slurm kills a job 30 seconds after announcing it.
     """
 
-    async def writes_ended() -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
+    async def all_ended() -> None:
+        pending = asyncio.all_tasks() - {asyncio.current_task()}
+        if pending:
+            await asyncio.wait(pending, timeout=timeout_s)
 
-    sync(writes_ended())
+    sync(all_ended())
+
+
+def discard(folder: Path) -> None:
+    """Delete an unfinished folder, once pending writes, which would create it again, have ended."""
+    wait_for_requests(timeout_s=None)
     shutil.rmtree(folder, ignore_errors=True)

@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nucseg_cache.errors import access
-from nucseg_cache.groups import wait_for_requests
+from nucseg_cache.location import wait_for_requests
 
 SAMPLES = 0
 _BLOCKS_PER_KEY = 1 << 32
-_ALL = -1
-_TO_THE_END = 0  # the length that POSIX takes as unlimited
+ALL = -1
+"""Stands for all slots of a store."""
 
 
 def shape_slot(key_hash: str) -> int:
@@ -66,7 +66,7 @@ class StoreLocks:
     def acquire(self, slot: int) -> Iterator[None]:
         """Hold one slot; waits while another process or thread holds it."""
         with self._released:
-            self._released.wait_for(lambda: not self._held & {slot, _ALL})
+            self._released.wait_for(lambda: not self._held & {slot, ALL})
             self._held.add(slot)
         try:
             with access(str(self._file), "locking"):
@@ -78,9 +78,9 @@ class StoreLocks:
 
     @contextmanager
     def try_acquire(self, slot: int) -> Iterator[bool]:
-        """Hold one slot if it is free; yields whether it was acquired."""
+        """Hold one slot, or `ALL` slots, if nobody else holds them; yields whether they were acquired."""
         with self._released:
-            taken = not self._held & {slot, _ALL} and self._lock_now(1, slot)
+            taken = not (self._held if slot == ALL else self._held & {slot, ALL}) and self._lock_now(slot)
             if taken:
                 self._held.add(slot)
         try:
@@ -90,33 +90,23 @@ class StoreLocks:
             if taken:
                 self._release(slot)
 
-    @contextmanager
-    def try_acquire_all(self) -> Iterator[bool]:
-        """Hold all slots if all are free; yields whether they were acquired."""
-        with self._released:
-            taken = not self._held and self._lock_now(_TO_THE_END, 0)
-            if taken:
-                self._held.add(_ALL)
+    def _lock_now(self, slot: int) -> bool:
         try:
-            with _waiting_on_error():
-                yield taken
-        finally:
-            if taken:
-                self._release(_ALL)
-
-    def _lock_now(self, length: int, first: int) -> bool:
-        try:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, length, first)
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, *_bytes_of(slot))
         except (BlockingIOError, PermissionError):  # POSIX allows either for a locked slot
             return False
         return True
 
     def _release(self, slot: int) -> None:
         with self._released:
-            length, first = (_TO_THE_END, 0) if slot == _ALL else (1, slot)
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, length, first)
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, *_bytes_of(slot))
             self._held.discard(slot)
             self._released.notify_all()
+
+
+def _bytes_of(slot: int) -> tuple[int, int]:
+    """Length and first byte of a slot in the lock file; POSIX takes the length 0 as unlimited."""
+    return (0, 0) if slot == ALL else (1, slot)
 
 
 @contextmanager

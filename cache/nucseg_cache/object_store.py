@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from zarr.abc.store import ByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore
 
 from nucseg_cache.errors import Unreachable
 
 _OPTIONS: dict[str, dict[str, Any]] = {
     # reads each object in one request: reading in parts would request its size first and double the requests
-    "s3": {"max_concurrency": 1},
+    "s3": {"max_concurrency": 1}
 }
+
+
+@contextmanager
+def _library_errors_as_unreachable() -> Iterator[None]:
+    """Raise errors of a protocol's library as Unreachable; errors of Python and zarr pass unchanged."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in ("builtins", "zarr") or isinstance(error, OSError):
+            raise
+        raise Unreachable(str(error)) from error
+
+
+def _guarded(name: str) -> Callable[..., Coroutine[Any, Any, Any]]:
+    async def guarded(self: FsspecStore, *args: Any, **options: Any) -> Any:
+        with _library_errors_as_unreachable():
+            return await getattr(FsspecStore, name)(self, *args, **options)
+
+    return guarded
 
 
 class ObjectStore(FsspecStore):
@@ -37,29 +54,13 @@ class ObjectStore(FsspecStore):
         store.url = url
         return store
 
-    async def get(  # noqa: D102 - as in zarr, like those below
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        with _library_errors_as_unreachable():
-            return await super().get(key, prototype, byte_range)
+    get = _guarded("get")
+    set = _guarded("set")
+    delete = _guarded("delete")
+    delete_dir = _guarded("delete_dir")
+    getsize = _guarded("getsize")
 
-    async def set(self, key: str, value: Buffer, byte_range: tuple[int, int] | None = None) -> None:  # noqa: D102
-        with _library_errors_as_unreachable():
-            await super().set(key, value, byte_range)
-
-    async def delete(self, key: str) -> None:  # noqa: D102
-        with _library_errors_as_unreachable():
-            await super().delete(key)
-
-    async def delete_dir(self, prefix: str) -> None:  # noqa: D102
-        with _library_errors_as_unreachable():
-            await super().delete_dir(prefix)
-
-    async def getsize(self, key: str) -> int:  # noqa: D102
-        with _library_errors_as_unreachable():
-            return await super().getsize(key)
-
-    async def list_dir(self, prefix: str) -> AsyncIterator[str]:  # noqa: D102
+    async def list_dir(self, prefix: str) -> AsyncIterator[str]:  # noqa: D102 - as in zarr
         with _library_errors_as_unreachable():
             async for name in super().list_dir(prefix):
                 yield name
@@ -68,14 +69,3 @@ class ObjectStore(FsspecStore):
         with _library_errors_as_unreachable():
             async for name in super().list_prefix(prefix):
                 yield name
-
-
-@contextmanager
-def _library_errors_as_unreachable() -> Iterator[None]:
-    """Raise errors of a protocol's library as Unreachable; errors of Python and zarr pass unchanged."""
-    try:
-        yield
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] in ("builtins", "zarr") or isinstance(error, OSError):
-            raise
-        raise Unreachable(str(error)) from error

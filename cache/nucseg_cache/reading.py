@@ -1,7 +1,5 @@
 """Read rows of a store's arrays: directly from chunk files in a folder, through zarr elsewhere."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,9 +32,7 @@ class Reader:
     def row_into(self, row: int, out: Mapping[str, npt.NDArray[Any]]) -> None:
         """Read one row of several arrays of numbers; codecs raise various errors on damaged bytes.
 
-        Args:
-            row: the row number.
-            out: array name -> contiguous array of the row's shape and type.
+        `out` has a contiguous array of the row's shape and type by the array's name.
         """
         if out.keys() <= self._files.keys():
             for name, target in out.items():
@@ -54,13 +50,17 @@ class Reader:
     def rows_or_zeros(self, name: str, where: slice) -> npt.NDArray[Any]:
         """Read rows of an array of numbers; zeros, which match no record, if a chunk file cannot be decoded."""
         array = self._arrays[name]
-        if name not in self._files:
-            return _rows_or_zeros_through_zarr(array, where)
-        files = self._files[name]
-        rows = np.zeros((min(where.stop, array.shape[0]) - where.start, *array.shape[1:]), array.dtype)
-        for index, inside, place in files.spans(where):
-            with suppress(ValueError, RuntimeError):  # raised on damage
-                rows[place] = files.chunk(index)[inside]
+        first, stop = where.start, min(where.stop, array.shape[0])
+        try:
+            return np.array(self.columns([name], slice(first, stop))[0])
+        except (OSError, MemoryError):
+            raise
+        except Exception:  # damage raises errors of many types; find out which file is damaged
+            rows = np.zeros((stop - first, *array.shape[1:]), array.dtype)
+        for chunk in chunk_rows(array, slice(first, stop)):
+            part = slice(max(chunk.start, first), min(chunk.stop, stop))
+            with suppress(ValueError, RuntimeError, TypeError, EOFError):  # raised on damage
+                rows[part.start - first : part.stop - first] = self.columns([name], part)[0]
         return rows
 
     def undecodable(self, name: str, n_rows: int) -> list[slice]:
@@ -86,20 +86,6 @@ def _request(array: zarr.Array[Any], where: int | slice) -> Coroutine[Any, Any, 
     if isinstance(where, slice) and is_string_array(array):
         return read_strings(array, where)
     return array.async_array.getitem(where)
-
-
-def _rows_or_zeros_through_zarr(array: zarr.Array[Any], where: slice) -> npt.NDArray[Any]:
-    try:
-        return np.array(array[where])
-    except (OSError, MemoryError):
-        raise
-    except Exception:  # damage raises errors of many types; find out which file is damaged
-        rows = np.zeros((min(where.stop, array.shape[0]) - where.start, *array.shape[1:]), array.dtype)
-    for chunk in chunk_rows(array, where):
-        part = slice(max(chunk.start, where.start), min(chunk.stop, where.stop))
-        with suppress(ValueError, RuntimeError, TypeError, EOFError):  # raised on damage
-            rows[part.start - where.start : part.stop - where.start] = array[part]
-    return rows
 
 
 def chunk_rows(array: zarr.Array[Any], where: slice) -> list[slice]:

@@ -1,7 +1,5 @@
 """Rows of a store as Python objects, and the digests in their records."""
 
-from __future__ import annotations
-
 import math
 import struct
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ record (N, 32): 16 bytes xxh3-128 of the row's description, then 16 bytes of its
 Zeros in the second half: its pixels were found damaged.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -176,8 +174,12 @@ class Samples:
         except Exception as error:  # as in `describe`
             _reraise_access_errors(error)
             return BadRow(info.row, info.id, f"it cannot be decoded ({error})")
-        sample = _sample(info, *(out[name] for name in _PIXELS))
-        reason = _why_damaged(out["record"].tobytes(), info, sample)
+        record = out.pop("record").tobytes()
+        sample = SampleRow(
+            info.id, info.group, info.stratum, info.mpp, info.size,
+            **out, image_digest=info.image_digest, mask_digest=info.mask_digest,
+        )  # fmt: skip
+        reason = _why_damaged(record, info, sample)
         return BadRow(info.row, info.id, reason) if reason else sample
 
     def damaged(self, infos: Sequence[RowInfo]) -> list[BadRow]:
@@ -222,15 +224,6 @@ def _wrong_sizes(found: Sequence[int], written: Sequence[int]) -> str:
         for name, size, expected in zip(_PIXELS, found, written, strict=True)
         if size != expected
     )
-
-
-def _sample(
-    info: RowInfo, image: npt.NDArray[np.uint8], instances: npt.NDArray[np.int32], ignore: npt.NDArray[np.bool_]
-) -> SampleRow:
-    return SampleRow(
-        info.id, info.group, info.stratum, info.mpp, info.size,
-        image, instances, ignore, info.image_digest, info.mask_digest,
-    )  # fmt: skip
 
 
 def _infos(first: int, column: Mapping[str, npt.NDArray[Any]]) -> list[RowInfo]:

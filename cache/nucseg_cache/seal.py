@@ -6,8 +6,6 @@ another version of zarr or a reader in another language gets the same digest. Th
 grows.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any

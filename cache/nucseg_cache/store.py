@@ -17,11 +17,10 @@ from nucseg_cache.embeddings import Embeddings
 from nucseg_cache.errors import BadRow, RowDamaged, StoreAccessError, StoreExists, access
 from nucseg_cache.formats import format_named
 from nucseg_cache.groups import delete_group
-from nucseg_cache.key import Key
-from nucseg_cache.key_selection import choose
+from nucseg_cache.key import Key, choose
 from nucseg_cache.layout import Layout
 from nucseg_cache.location import Mode, local_path
-from nucseg_cache.locks import SAMPLES, StoreLocks
+from nucseg_cache.locks import ALL, SAMPLES, StoreLocks
 from nucseg_cache.rows import RowInfo, SampleRow
 from nucseg_cache.views import ViewSpec
 
@@ -273,7 +272,7 @@ class Store:
         if self._locks is None:
             yield
             return
-        with self._locks.try_acquire_all() as acquired:
+        with self._locks.try_acquire(ALL) as acquired:
             if not acquired:
                 raise StoreAccessError(
                     f"another process is writing to {self.location}. Run the same command again once it has finished."

@@ -1,7 +1,5 @@
 """Read arrays of strings without zarr's decoder, which allocates as many strings as a damaged file claims."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Verify a store, clear the records of damaged rows, and prune."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -37,10 +35,7 @@ class Verification:
 
 
 def verify(
-    location: str | Path,
-    *,
-    clear: bool = True,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    location: str | Path, *, clear: bool = True, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Verification:
     """Read every row of a store and verify it against its record.
 
@@ -62,7 +57,7 @@ def verify(
     findings = _bad_samples(store, n_samples, lambda done: progress(done, total), clear=clear)
     n_read = n_samples
     for group, infos in embedded:
-        suspects = {bad.row for bad in _damaged_without_reading(group)}
+        suspects = {bad.row for bad in group.damaged()}
         for first in range(0, len(infos), BLOCK_ROWS):
             rows = [info.row for info in infos[first : first + BLOCK_ROWS]]
             suspects |= {bad.row for bad in _unreadable(group, rows)}
@@ -99,20 +94,13 @@ def _confirmed(store: Store, group: Embeddings, suspects: Collection[int], *, cl
             with group.claim(block, wait=True), store.exclusive():
                 store.refresh()
                 embedded = {info.row for info in group.embedded_rows()}
-                damaged = [bad for bad in _damaged_without_reading(group) if bad.row in inside]
+                damaged = [bad for bad in group.damaged() if bad.row in inside]
                 unreadable = _unreadable(group, [row for row in inside if row in embedded])
                 confirmed = {bad.row: bad for bad in [*damaged, *unreadable]}
                 if clear:
                     group.clear(sorted(confirmed))
             found += [confirmed[row] for row in sorted(confirmed)]
     return found
-
-
-def _damaged_without_reading(group: Embeddings) -> list[BadRow]:
-    try:
-        return group.damaged()
-    except EmbeddingNotFound:  # deleted by `prune` meanwhile
-        return []
 
 
 def _unreadable(group: Embeddings, rows: Sequence[int]) -> list[BadRow]:

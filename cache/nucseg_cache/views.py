@@ -1,7 +1,5 @@
 """Views of the embeddings: their name, how their images were made, and whether they keep these images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -102,11 +102,7 @@ def _entries(root: Path, labels: Path) -> list[FileEntry]:
         )
     return [
         FileEntry(
-            id=stem,
-            group=stem,
-            stratum=stem.split("_")[1],
-            image_file=image,
-            instances_file=labels / f"{stem}.tif",
+            id=stem, group=stem, stratum=stem.split("_")[1], image_file=image, instances_file=labels / f"{stem}.tif"
         )
         for stem, image in images.items()
     ]

@@ -23,10 +23,7 @@ RELEASE = Release(
     licence="CC0",
     home="https://bbbc.broadinstitute.org/BBBC038",
     download_gb=0.08,
-    layout=(
-        "<id>/images/<id>.png, one image per folder",
-        "<id>/masks/*.png, one mask per nucleus",
-    ),
+    layout=("<id>/images/<id>.png, one image per folder", "<id>/masks/*.png, one mask per nucleus"),
     instructions=(
         "Run `nucseg fetch dsb2018`, which does all of this. By hand: download stage1_train.zip from BBBC038; "
         "stage1_test.zip has no masks and cannot be used.",
@@ -125,11 +122,7 @@ def _entries(root: Path) -> list[NucleusFilesEntry]:
         )
     return [
         NucleusFilesEntry(
-            id=name,
-            group=name,
-            stratum="all",
-            image_file=_image_file(folder),
-            nucleus_files=_nucleus_files(folder),
+            id=name, group=name, stratum="all", image_file=_image_file(folder), nucleus_files=_nucleus_files(folder)
         )
         for name, folder in folders.items()
     ]

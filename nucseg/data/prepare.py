@@ -34,11 +34,7 @@ class Prepared:
 
 
 def prepare(
-    image: npt.NDArray[np.uint8],
-    instances: npt.NDArray[np.int32],
-    ignore: npt.NDArray[np.bool_],
-    *,
-    side_px: int = 256,
+    image: npt.NDArray[np.uint8], instances: npt.NDArray[np.int32], ignore: npt.NDArray[np.bool_], *, side_px: int = 256
 ) -> Prepared:
     """Bring image (H, W, 3), instances (H, W) and ignore (H, W) to side_px x side_px.
 

@@ -1,7 +1,5 @@
 """Resample arrays, or parts of them, from one pixel grid to another, one axis at a time."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -20,10 +18,9 @@ def area_mean(values: Floats, edges: npt.NDArray[np.float64], axis: int) -> Floa
     first = np.minimum(edges[:-1].astype(np.int64), n_native - 1)
     length = edges[-1] - edges[0]
     total: Floats = np.zeros_like(np.take(values, first, axis))
-    others = tuple(other for other in range(values.ndim) if other != axis)
     for pixel in (first + step for step in range(math.ceil(length / n) + 1)):
         share = (np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)).clip(0)
-        total += np.take(values, pixel, axis, mode="clip") * np.expand_dims(share.astype(values.dtype), others)
+        total += np.take(values, pixel, axis, mode="clip") * _along(share, values, axis)
     total *= n / length
     return total
 
@@ -36,8 +33,7 @@ def linear(values: Floats, positions: npt.NDArray[np.float64], axis: int) -> Flo
     last = values.shape[axis] - 1
     centred = (positions - 0.5).clip(0, last)
     below = np.minimum(centred.astype(np.int64), last)
-    others = tuple(other for other in range(values.ndim) if other != axis)
-    share = np.expand_dims((centred - below).astype(values.dtype), others)
+    share = _along(centred - below, values, axis)
     lower = np.take(values, below, axis)
     return np.asarray(lower + share * (np.take(values, np.minimum(below + 1, last), axis) - lower))
 
@@ -50,9 +46,12 @@ def resampled(values: Floats, start: float, step: float, n: int, axis: int) -> F
     edges = start + step * np.arange(n + 1)
     if step > 1:
         inside = edges.clip(0, values.shape[axis])
-        others = tuple(other for other in range(values.ndim) if other != axis)
-        share = (
-            np.diff(inside) * n / max(inside[-1] - inside[0], step / 2)
-        )  # less than 1 for an interval that extends beyond the axis
-        return np.asarray(area_mean(values, inside, axis) / np.expand_dims(share.astype(values.dtype), others))
+        # less than 1 for an interval that extends beyond the axis
+        share = np.diff(inside) * n / max(inside[-1] - inside[0], step / 2)
+        return np.asarray(area_mean(values, inside, axis) / _along(share, values, axis))
     return linear(values, (edges[:-1] + edges[1:]) / 2, axis)
+
+
+def _along(share: npt.NDArray[np.float64], values: Floats, axis: int) -> Floats:
+    """Shape weights, one for each position on the axis, so that they multiply the values."""
+    return np.expand_dims(share.astype(values.dtype), tuple(other for other in range(values.ndim) if other != axis))

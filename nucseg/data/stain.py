@@ -33,10 +33,8 @@ MIN_TISSUE_PX = 64
 """Least number of tissue pixels for an estimate."""
 
 _VERSION = "1"  # of the arithmetic below; increase when the same image gets other colours
-_LIGHT, _GLASS = (
-    240.0,
-    0.15,
-)  # transmitted light, and the optical density below which a pixel is glass; both are Macenko's
+# transmitted light, and the optical density below which a pixel is glass; both are Macenko's
+_LIGHT, _GLASS = 240.0, 0.15
 _MIN_DEGREES, _MIN_ABSORBANCE = 5.0, -0.1  # stains with a smaller angle turn camera noise into colour
 _MIN_LAB_STD = 0.5  # rounding to 8 bits alone causes about 0.3
 _SAMPLED_PX, _BLOCK_PX = 1 << 17, 1 << 16

@@ -1,7 +1,5 @@
 """Measure a nucleus: position, size, shape and staining."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

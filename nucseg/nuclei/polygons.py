@@ -1,7 +1,5 @@
 """Nuclei as polygons along the edges of their pixels: valid, with exactly the area of the mask, holes included."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise

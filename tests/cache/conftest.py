@@ -2,64 +2,22 @@
 
 import errno
 import inspect
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from fsspec.core import url_to_fs
 from fsspec.implementations.memory import MemoryFileSystem
 from zarr.storage import LocalStore
 
-from nucseg_cache import Key, SampleRow, Store
-
-SIDE_PX = 8
-
-
-def make_sample(number: int, *, image_version: int = 0, mask_version: int = 0, **changed: Any) -> SampleRow:
-    """A sample of 8 x 8 pixels; the versions count the changes of its files."""
-    random = np.random.default_rng((number, image_version, mask_version))
-    fields: dict[str, Any] = {
-        "id": f"image {number}",
-        "group": f"slide {number // 2}",
-        "stratum": "",
-        "mpp": None if number % 2 else 0.25,
-        "size": (8, 5 + number % 3),
-        "image": np.random.default_rng((number, image_version)).integers(0, 255, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8),
-        "instances": random.integers(0, 9, (SIDE_PX, SIDE_PX), dtype=np.int32),
-        "ignore": random.random((SIDE_PX, SIDE_PX)) < 0.5,
-        "image_digest": bytes([1 + number, 100 + image_version]) * 16,
-        "mask_digest": bytes([1 + number, 200 + mask_version]) * 16,
-    }
-    return SampleRow(**{**fields, **changed})
-
-
-def make_embedding(number: int, *, image_version: int = 0) -> np.ndarray:
-    """(256, 64, 64) float32 that every format stores exactly, all different, and quick to compress."""
-    # a channel of only -1, 0 and 1 is exact in any number of codes
-    values = np.repeat(-(np.arange(256, dtype=np.float32) % 2), 64 * 64).reshape(256, 64, 64)
-    values[number, 1, 1 + image_version] = 1.0
-    return values
-
-
-def make_store(location: str | Path, n_rows: int = 3) -> Store:
-    """A store of the first samples."""
-    rows = [make_sample(number) for number in range(n_rows)]
-    return Store.create(location, dataset="drawn", source="/data", preparation={"side_px": "8"}, rows=rows)
-
-
-def make_key(**fields: str) -> Key:
-    """A key, by default of format f16."""
-    return Key({"architecture": "vit_b", "weights": "6923c33d" * 4, "format": "f16"} | fields)
-
+from nucseg_cache import Key, Store
+from tests.cache.drawn_store import SIDE_PX, Files, make_embedding, make_embeddings, make_key, make_sample, make_store
 
 PREAMBLE = "\n".join(
     [
@@ -72,26 +30,6 @@ PREAMBLE = "\n".join(
         *map(inspect.getsource, (make_sample, make_embedding, make_store, make_key)),
     ]
 )
-
-
-@pytest.fixture(scope="session")
-def sample() -> Callable[..., SampleRow]:
-    return make_sample
-
-
-@pytest.fixture(scope="session")
-def embedding() -> Callable[..., np.ndarray]:
-    return make_embedding
-
-
-@pytest.fixture(scope="session")
-def key_of() -> Callable[..., Key]:
-    return make_key
-
-
-@pytest.fixture(scope="session")
-def new_store() -> Callable[..., Store]:
-    return make_store
 
 
 @pytest.fixture
@@ -110,7 +48,7 @@ def _prepared_stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
     make_store(folder / "samples.zarr")
     embedded = make_store(folder / "embedded.zarr")
-    embedded.embeddings(make_key()).write([0, 1, 2], np.stack([make_embedding(n) for n in range(3)]))
+    embedded.embeddings(make_key()).write([0, 1, 2], make_embeddings(0, 1, 2))
     make_store(folder / "two blocks.zarr", 67)
     return folder
 
@@ -181,42 +119,6 @@ def filled(location: str, _prepared_stores: Path) -> str:
     """A location with three samples without embeddings."""
     Files(location).update(Files(_prepared_stores / "samples.zarr"))
     return location
-
-
-class Files(MutableMapping[str, bytes]):
-    """The files of a store by name, in a folder or on an object store, read and written without zarr."""
-
-    def __init__(self, location: str | Path) -> None:
-        self._fs, self._root = url_to_fs(str(location))
-
-    def __getitem__(self, name: str) -> bytes:
-        content: bytes = self._fs.cat_file(f"{self._root}/{name}")
-        return content
-
-    def __setitem__(self, name: str, content: bytes) -> None:
-        path = f"{self._root}/{name}"
-        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self._fs.pipe_file(path, content)
-
-    def __delitem__(self, name: str) -> None:
-        self._fs.rm_file(f"{self._root}/{name}")
-
-    def __iter__(self) -> Iterator[str]:
-        return (name.removeprefix(f"{self._root}/") for name in self._fs.find(self._root))
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-    def edit(self, name: str, change: Callable[[dict[str, Any]], object]) -> None:
-        """Change a JSON file."""
-        document = json.loads(self[name])
-        change(document)
-        self[name] = json.dumps(document, indent=2).encode()
-
-
-@pytest.fixture(scope="session")
-def files_of() -> Callable[[str | Path], Files]:
-    return Files
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Reading chunk files directly returns what zarr returns, also for damaged files."""
 
 import threading
-from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 import google_crc32c
@@ -16,9 +15,8 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from nucseg_cache import FORMATS, BadRow, Key, Store
 from nucseg_cache.chunk_files import ChunkFiles
 from nucseg_cache.reading import parallel_map
+from tests.cache.drawn_store import make_embeddings, make_key
 
-Files, Ways = MutableMapping[str, bytes], Callable[[], Iterator[str]]
-MakeKey, MakeEmbedding = Callable[..., Key], Callable[..., np.ndarray]
 SEVERAL = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 VIEW = "stain-1"
@@ -26,11 +24,11 @@ VIEW = "stain-1"
 
 
 @pytest.fixture
-def everything(store: Store, key_of: MakeKey, embedding: MakeEmbedding) -> Store:
+def everything(store: Store) -> Store:
     """Three rows in every format, with images."""
     random = np.random.default_rng(0)
     for name in FORMATS:
-        view = store.embeddings(key_of(format=name), VIEW, images=True)
+        view = store.embeddings(make_key(format=name), VIEW, images=True)
         noise = random.normal(size=(3, 256, 64, 64)).astype(np.float32)
         view.write(range(3), noise, random.integers(0, 255, (3, 8, 8, 3), dtype=np.uint8))
     return store
@@ -58,16 +56,16 @@ def read_everything(location: str, key: Key) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_both_ways_return_the_same_bits(everything: Store, key_of: MakeKey, each_way: Ways, name: str) -> None:
-    directly, through_zarr = (read_everything(everything.location, key_of(format=name)) for _ in each_way())
+def test_both_ways_return_the_same_bits(everything, each_way, name) -> None:
+    directly, through_zarr = (read_everything(everything.location, make_key(format=name)) for _ in each_way())
 
     assert directly == through_zarr
     assert directly[1] == []
     assert len(directly[0]) == len(directly[-3]) == 3
 
 
-def test_both_ways_report_the_same_damage(everything: Store, key_of: MakeKey, each_way: Ways, files: Files) -> None:
-    key = key_of(format="i8")
+def test_both_ways_report_the_same_damage(everything, each_way, files) -> None:
+    key = make_key(format="i8")
     names = sorted(n for n in files if "/c/" in n and ("samples" in n or key.hash in n))
     assert len(names) == 9 + 10 + 6 + 3
     sound = {name: files[name] for name in names}
@@ -100,9 +98,7 @@ FRAMES = {
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
-def test_a_file_with_a_right_crc_is_not_decoded_past_the_array(
-    embedded: Store, key: Key, files: Files, frame: bytes
-) -> None:
+def test_a_file_with_a_right_crc_is_not_decoded_past_the_array(embedded, key, files, frame) -> None:
     """With a frame larger than its row, a decoder in C would write past the end of the caller's array."""
     name = f"embeddings/{key.hash}/identity/values/c/1/0/0/0"
     files[name] = with_crc(frame)
@@ -120,11 +116,9 @@ def with_crc(frame: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["f16", "i6"])
-def test_embeddings_are_read_into_the_callers_array(
-    store: Store, key_of: MakeKey, embedding: MakeEmbedding, name: str, way: str
-) -> None:
-    embeddings = store.embeddings(key_of(format=name))
-    embeddings.write([0, 1, 2], np.stack([embedding(n) for n in range(3)]))
+def test_embeddings_are_read_into_the_callers_array(store, name, way) -> None:
+    embeddings = store.embeddings(make_key(format=name))
+    embeddings.write([0, 1, 2], make_embeddings(0, 1, 2))
     out = np.full((2, 256, 64, 64), 7, "float16" if name == "f16" else "float32")
     buffer = embeddings.allocate(2)
 
@@ -132,7 +126,7 @@ def test_embeddings_are_read_into_the_callers_array(
     assert embeddings.read_stored([2, 0], out=buffer) is buffer
 
     for found in (out, buffer.values * (1 if buffer.scale is None else buffer.scale[:, :, None, None])):
-        np.testing.assert_array_equal(found, np.stack([embedding(2), embedding(0)]))
+        np.testing.assert_array_equal(found, make_embeddings(2, 0))
 
 
 @pytest.mark.parametrize(
@@ -144,13 +138,13 @@ def test_embeddings_are_read_into_the_callers_array(
     ],
     ids=["too many rows", "another type", "another order"],
 )
-def test_an_array_that_does_not_fit_is_refused(embedded: Store, key: Key, out: np.ndarray) -> None:
+def test_an_array_that_does_not_fit_is_refused(embedded, key, out) -> None:
     with pytest.raises(ValueError, match=r"out is float.* expected contiguous float16 of \(1, 256, 64, 64\)"):
         embedded.embeddings(key).read([0], out=out)
 
 
-def test_many_threads_read_the_same_rows_right(everything: Store, key_of: MakeKey) -> None:
-    embeddings = everything.embeddings(key_of(format="i8"), VIEW)
+def test_many_threads_read_the_same_rows_right(everything) -> None:
+    embeddings = everything.embeddings(make_key(format="i8"), VIEW)
     expected = embeddings.read_stored(range(3))
     wrong: list[int] = []
 
@@ -186,7 +180,7 @@ OTHER_LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changed", OTHER_LAYOUTS.values(), ids=OTHER_LAYOUTS)
-def test_an_array_of_another_layout_is_read_by_zarr(tmp_path: Any, changed: dict[str, Any]) -> None:
+def test_an_array_of_another_layout_is_read_by_zarr(tmp_path, changed) -> None:
     asked = {"shape": (8, 4), "chunks": (4, 4), "dtype": "i4", "compressors": [BloscCodec(), Crc32cCodec()]} | changed
     array = zarr.create_array(tmp_path / "a.zarr", **asked)
 
@@ -195,7 +189,7 @@ def test_an_array_of_another_layout_is_read_by_zarr(tmp_path: Any, changed: dict
 
 @pytest.mark.parametrize("chunk_rows", [1, 4, 16])
 @pytest.mark.parametrize("where", [slice(0, 10), slice(3, 5), slice(4, 8), slice(7, 40), slice(9, 9), slice(12, 20)])
-def test_rows_across_files_are_those_that_zarr_reads(tmp_path: Any, chunk_rows: int, where: slice) -> None:
+def test_rows_across_files_are_those_that_zarr_reads(tmp_path, chunk_rows, where) -> None:
     array = zarr.create_array(
         tmp_path / "a.zarr",
         shape=(10, 3),

@@ -2,14 +2,12 @@
 
 import signal
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from nucseg_cache import Key, Store, prune, verify
+from nucseg_cache import Store, prune, verify
+from tests.cache.drawn_store import Files, make_embedding, make_embeddings, make_sample, make_store
 
 N_ROWS = 16
 
@@ -27,20 +25,13 @@ EMBED = f"""
 """
 
 
-def test_embedding_killed_at_five_moments_and_resumed_ends_bit_equal(
-    new_store: Callable[..., Store],
-    key: Key,
-    embedding: Callable[..., np.ndarray],
-    process: Callable[..., Any],
-    files_of: Callable[[Path], Mapping[str, bytes]],
-    tmp_path: Path,
-) -> None:
-    undisturbed = new_store(tmp_path / "undisturbed.zarr", N_ROWS)
+def test_embedding_killed_at_five_moments_and_resumed_ends_bit_equal(key, process, tmp_path) -> None:
+    undisturbed = make_store(tmp_path / "undisturbed.zarr", N_ROWS)
     for row in range(N_ROWS):
-        undisturbed.embeddings(key).write([row], embedding(row)[None])
+        undisturbed.embeddings(key).write([row], make_embeddings(row))
     random = np.random.default_rng(7)
     path = tmp_path / "killed.zarr"
-    new_store(path, 3)
+    make_store(path, 3)
     written: list[int] = []
 
     for moment in range(5):
@@ -57,14 +48,14 @@ def test_embedding_killed_at_five_moments_and_resumed_ends_bit_equal(
         seen = Store.open(path).embeddings(key)
         assert not set(written) & set(seen.missing(sizes=True))
         for row in written:
-            np.testing.assert_array_equal(seen.read([row])[0], embedding(row))
+            np.testing.assert_array_equal(seen.read([row])[0], make_embedding(row))
 
     last = process(EMBED, path)
     last.communicate(timeout=300)
     assert last.returncode == 0
     assert verify(path).findings == ()
     prune(path)
-    assert dict(files_of(path)) == dict(files_of(tmp_path / "undisturbed.zarr"))
+    assert dict(Files(path)) == dict(Files(tmp_path / "undisturbed.zarr"))
 
 
 READ = """
@@ -101,14 +92,7 @@ READ = """
 
 
 @pytest.mark.parametrize("what", ["the same image", "another image"])
-def test_a_reader_sees_whole_rows_or_an_error_while_another_process_writes(
-    embedded: Store,
-    key: Key,
-    sample: Callable[..., Any],
-    embedding: Callable[..., np.ndarray],
-    process: Callable[..., Any],
-    what: str,
-) -> None:
+def test_a_reader_sees_whole_rows_or_an_error_while_another_process_writes(embedded, key, process, what) -> None:
     reader = process(READ, embedded.location, "0.7", "keep" if what == "another image" else "reopen")
     assert reader.stdout.readline() == "reading\n"
     version, embeddings = 0, embedded.embeddings(key)
@@ -116,12 +100,12 @@ def test_a_reader_sees_whole_rows_or_an_error_while_another_process_writes(
         if what == "another image":
             version = 1 - version
             for row in range(3):
-                embedded.replace(row, sample(row, image_version=version))
-                embeddings.write([row], embedding(row, image_version=version)[None])
+                embedded.replace(row, make_sample(row, image_version=version))
+                embeddings.write([row], make_embedding(row, image_version=version)[None])
         else:
             for row in range(3):
-                embedded.replace(row, sample(row))
-                embeddings.write([row], embedding(row)[None])
+                embedded.replace(row, make_sample(row))
+                embeddings.write([row], make_embeddings(row))
 
     old, new, bad = map(int, reader.communicate()[0].split())
     assert reader.returncode == 0

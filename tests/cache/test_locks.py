@@ -3,18 +3,15 @@
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from zarr.storage import LocalStore
 
-from nucseg_cache import Key, SampleRow, Store, StoreAccessError
+from nucseg_cache import Key, Store, StoreAccessError
 from nucseg_cache.locks import SAMPLES, StoreLocks, block_slot, shape_slot
-
-Process = Callable[..., Any]
+from tests.cache.drawn_store import Files, make_embeddings, make_key, make_sample, make_store
 
 HOLD_FIRST_BLOCK = """
     store = Store.open(sys.argv[1], mode="r+")
@@ -31,9 +28,7 @@ def claimed(store: Store, key: Key, block: int, view: str = "identity") -> bool:
         return held
 
 
-def test_a_block_held_by_a_process_is_refused_to_others_until_it_is_killed(
-    two_blocks: Store, key: Key, key_of: Callable[..., Key], process: Process
-) -> None:
+def test_a_block_held_by_a_process_is_refused_to_others_until_it_is_killed(two_blocks, key, process) -> None:
     holder = process(HOLD_FIRST_BLOCK, two_blocks.location)
     assert holder.stdout.readline() == "held\n"
     second = process(HOLD_FIRST_BLOCK, two_blocks.location)
@@ -42,7 +37,7 @@ def test_a_block_held_by_a_process_is_refused_to_others_until_it_is_killed(
     assert not claimed(two_blocks, key, 0)
     assert not claimed(two_blocks, key, 0, "flip-x")  # the views of a key share their blocks
     assert claimed(two_blocks, key, 1)
-    assert claimed(two_blocks, key_of(weights="another"), 0)
+    assert claimed(two_blocks, make_key(weights="another"), 0)
 
     holder.send_signal(signal.SIGKILL)
     holder.wait()
@@ -50,7 +45,7 @@ def test_a_block_held_by_a_process_is_refused_to_others_until_it_is_killed(
         assert held
 
 
-def test_a_link_to_a_store_is_the_same_store(two_blocks: Store, key: Key, tmp_path: Path) -> None:
+def test_a_link_to_a_store_is_the_same_store(two_blocks, key, tmp_path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "link.zarr").symlink_to(two_blocks.location)
     linked = Store.open(tmp_path / "elsewhere" / "link.zarr", mode="r+")
@@ -61,7 +56,7 @@ def test_a_link_to_a_store_is_the_same_store(two_blocks: Store, key: Key, tmp_pa
     assert claimed(linked, key, 0)
 
 
-def test_exclusive_waits_for_the_other_process_and_reloads_the_samples(store: Store, process: Process) -> None:
+def test_exclusive_waits_for_the_other_process_and_reloads_the_samples(store, process) -> None:
     other = process(
         """
         store = Store.open(sys.argv[1], mode="r+")
@@ -92,7 +87,7 @@ def test_exclusive_waits_for_the_other_process_and_reloads_the_samples(store: St
     assert store.info(3).id == "image 3"
 
 
-def test_locks_separate_the_threads_of_a_process_too(tmp_path: Path) -> None:
+def test_locks_separate_the_threads_of_a_process_too(tmp_path) -> None:
     locks = StoreLocks.of(tmp_path / "d.zarr")
     results: list[bool] = []
 
@@ -119,7 +114,7 @@ def test_locks_separate_the_threads_of_a_process_too(tmp_path: Path) -> None:
     assert StoreLocks.of(tmp_path / "d.zarr") is locks
 
 
-def test_exclusive_all_excludes_every_other_writer(store: Store, key: Key, process: Process) -> None:
+def test_exclusive_all_excludes_every_other_writer(store, key, process) -> None:
     with store.embeddings(key).claim(range(64)), pytest.raises(StoreAccessError, match="another process is writing"):
         store.exclusive_all().__enter__()
     holder = process(HOLD_FIRST_BLOCK, store.location)
@@ -135,7 +130,7 @@ def test_exclusive_all_excludes_every_other_writer(store: Store, key: Key, proce
     assert claimed(store, key, 0)
 
 
-def test_a_store_opened_for_reading_makes_no_lock(store: Store, tmp_path: Path) -> None:
+def test_a_store_opened_for_reading_makes_no_lock(store, tmp_path) -> None:
     (tmp_path / ".drawn.zarr.lock").unlink()
 
     Store.open(store.location).table  # noqa: B018 - reads all it can
@@ -154,14 +149,7 @@ def test_no_two_locks_of_a_store_are_the_same_byte() -> None:
 
 
 def test_two_processes_that_write_blocks_of_one_key_leave_the_files_of_a_sequential_run(
-    two_blocks: Store,
-    key: Key,
-    process: Process,
-    files: Mapping[str, bytes],
-    files_of: Callable[[Path], Mapping[str, bytes]],
-    embedding: Callable[..., np.ndarray],
-    new_store: Callable[..., Store],
-    tmp_path: Path,
+    two_blocks, key, process, files, tmp_path
 ) -> None:
     program = """
         store = Store.open(sys.argv[1], mode="r+")
@@ -182,31 +170,27 @@ def test_two_processes_that_write_blocks_of_one_key_leave_the_files_of_a_sequent
         writer.stdin.flush()
     assert [writer.wait(timeout=300) for writer in writers] == [0, 0]
 
-    sequential = new_store(tmp_path / "sequential.zarr", 67)
+    sequential = make_store(tmp_path / "sequential.zarr", 67)
     for row in range(60, 67):
-        sequential.embeddings(key).write([row], embedding(row)[None])
-    assert dict(files) == dict(files_of(tmp_path / "sequential.zarr"))
+        sequential.embeddings(key).write([row], make_embeddings(row))
+    assert dict(files) == dict(Files(tmp_path / "sequential.zarr"))
     assert two_blocks.embeddings(key).missing() == list(range(60))
 
 
-def test_samples_appended_while_another_process_embeds_are_embedded_next(
-    two_blocks: Store, key: Key, sample: Callable[..., SampleRow], embedding: Callable[..., np.ndarray]
-) -> None:
+def test_samples_appended_while_another_process_embeds_are_embedded_next(two_blocks, key) -> None:
     embedding_process = Store.open(two_blocks.location, mode="r+").embeddings(key)
-    embedding_process.write([0], embedding(0)[None])
+    embedding_process.write([0], make_embeddings(0))
     with two_blocks.exclusive():
-        two_blocks.append([sample(67)])
-    two_blocks.embeddings(key).write([67], embedding(67)[None])
-    embedding_process.write([1], embedding(1)[None])  # it knows of 67 rows, and there are 68
+        two_blocks.append([make_sample(67)])
+    two_blocks.embeddings(key).write([67], make_embeddings(67))
+    embedding_process.write([1], make_embeddings(1))  # it knows of 67 rows, and there are 68
 
     found = Store.open(two_blocks.location).embeddings(key)
     assert [info.row for info in found.embedded_rows()] == [0, 1, 67]
-    np.testing.assert_array_equal(found.read([0, 1, 67]), np.stack([embedding(n) for n in (0, 1, 67)]))
+    np.testing.assert_array_equal(found.read([0, 1, 67]), make_embeddings(0, 1, 67))
 
 
-def test_an_interrupt_keeps_the_lock_until_pending_writes_have_ended(
-    store: Store, sample: Callable[..., SampleRow], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_keeps_the_lock_until_pending_writes_have_ended(store, monkeypatch) -> None:
     write, begun, ended = LocalStore.set, [], []
 
     async def slow(self: LocalStore, key: str, value: Any) -> None:
@@ -219,7 +203,7 @@ def test_an_interrupt_keeps_the_lock_until_pending_writes_have_ended(
 
     monkeypatch.setattr(LocalStore, "set", slow)
     with pytest.raises(KeyboardInterrupt), store.exclusive():
-        store.append([sample(3)])
+        store.append([make_sample(3)])
 
     assert begun
     assert sorted(ended) == sorted(begun)

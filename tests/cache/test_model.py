@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -18,6 +17,7 @@ from hypothesis.stateful import (
 )
 
 from nucseg_cache import Key, Store, prune, verify
+from tests.cache.drawn_store import make_embedding, make_sample, make_store
 
 ROWS = st.data()
 GROUPS = st.sampled_from(["key", "view", "other"])
@@ -27,8 +27,6 @@ GROUPS = st.sampled_from(["key", "view", "other"])
 class StoreModel(RuleBasedStateMachine):
     """A store and a model of lists and dictionaries, to which the same operations are applied."""
 
-    make: Any = None
-    """The factories of conftest.py: sample, embedding, store."""
     each_way: Any = None
     """Both ways of reading, as in conftest.py."""
     strike: Any = None
@@ -40,7 +38,7 @@ class StoreModel(RuleBasedStateMachine):
         self.path = Path(self.folder.name) / "drawn.zarr"
         key, other = Key({"format": name}), Key({"format": name, "layer": "12"})
         self.groups = {"key": (key, "identity"), "view": (key, "d4-1"), "other": (other, "identity")}
-        self.store = self.make[2](self.path, 2)
+        self.store = make_store(self.path, 2)
         self.rows: list[dict[str, Any]] = [{"id": n, "image": 0, "mask": 0, "present": True} for n in range(2)]
         # row -> version of the image, which embedding
         self.embedded: dict[str, dict[int, tuple[int, int]]] = {group: {} for group in self.groups}
@@ -51,13 +49,13 @@ class StoreModel(RuleBasedStateMachine):
     @rule(n=st.integers(1, 3))
     def append(self, n: int) -> None:
         ids = range(len(self.rows), len(self.rows) + n)
-        self.store.append([self.make[0](number) for number in ids])
+        self.store.append([make_sample(number) for number in ids])
         self.rows += [{"id": number, "image": 0, "mask": 0, "present": True} for number in ids]
 
     @rule(data=ROWS, image=st.integers(0, 2), mask=st.integers(0, 2))
     def replace(self, data: st.DataObject, image: int, mask: int) -> None:
         row = data.draw(st.integers(0, len(self.rows) - 1))
-        self.store.replace(row, self.make[0](row, image_version=image, mask_version=mask))
+        self.store.replace(row, make_sample(row, image_version=image, mask_version=mask))
         self.rows[row] = {"id": row, "image": image, "mask": mask, "present": True}
 
     @rule(data=ROWS, present=st.booleans())
@@ -69,13 +67,13 @@ class StoreModel(RuleBasedStateMachine):
     @rule(data=ROWS, which=st.integers(0, 200), group=GROUPS)
     def write(self, data: st.DataObject, which: int, group: str) -> None:
         rows = self.some_rows(data)
-        self.embeddings(group).write(rows, np.stack([self.make[1](which + row) for row in rows]))
+        self.embeddings(group).write(rows, np.stack([make_embedding(which + row) for row in rows]))
         self.embedded[group] |= {row: (self.rows[row]["image"], which + row) for row in rows}
 
     @rule(data=ROWS, which=st.integers(0, 200), group=GROUPS, at=st.integers(1, 40))
     def write_and_be_killed(self, data: st.DataObject, which: int, group: str, at: int) -> None:
         rows = self.some_rows(data)
-        values = np.stack([self.make[1](which + row) for row in rows])
+        values = np.stack([make_embedding(which + row) for row in rows])
         self.strike(at, "killed", lambda: self.embeddings(group).write(rows, values))
 
         self.store = Store.open(self.path, mode="r+")
@@ -85,8 +83,8 @@ class StoreModel(RuleBasedStateMachine):
             if row in embedded:
                 found = self.embeddings(group).read([row])[0]
                 after = (self.rows[row]["image"], which + row)
-                is_after = np.array_equal(found, self.make[1](which + row))
-                assert is_after or (before and np.array_equal(found, self.make[1](before[1])))
+                is_after = np.array_equal(found, make_embedding(which + row))
+                assert is_after or (before and np.array_equal(found, make_embedding(before[1])))
                 self.embedded[group][row] = after if is_after or before is None else before
 
     @precondition(lambda self: any(self.embedded.values()))
@@ -154,7 +152,7 @@ class StoreModel(RuleBasedStateMachine):
         self.assert_agrees(self.store)
 
     def assert_agrees(self, store: Store) -> None:
-        expected = [self.make[0](r["id"], image_version=r["image"], mask_version=r["mask"]) for r in self.rows]
+        expected = [make_sample(r["id"], image_version=r["image"], mask_version=r["mask"]) for r in self.rows]
         assert store.table == tuple(
             sample.info(row, present=self.rows[row]["present"]) for row, sample in enumerate(expected)
         )
@@ -166,13 +164,10 @@ class StoreModel(RuleBasedStateMachine):
                 row for row, r in enumerate(self.rows) if r["present"] and row not in valid
             ]
             for row in sorted(valid)[-1:]:
-                np.testing.assert_array_equal(embeddings.read([row])[0], self.make[1](self.embedded[group][row][1]))
+                np.testing.assert_array_equal(embeddings.read([row])[0], make_embedding(self.embedded[group][row][1]))
 
 
-def test_any_sequence_of_operations_agrees_with_the_model(
-    sample: Any, embedding: Any, new_store: Any, each_way: Any, strike: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(StoreModel, "make", (sample, embedding, new_store))
+def test_any_sequence_of_operations_agrees_with_the_model(each_way, strike, monkeypatch) -> None:
     monkeypatch.setattr(StoreModel, "each_way", staticmethod(each_way))
     monkeypatch.setattr(StoreModel, "strike", staticmethod(strike))
 

@@ -1,7 +1,6 @@
 """The format's README: its program, which does not import nucseg, agrees with the package on every row."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,8 @@ import numpy as np
 import pytest
 import zarr
 
-from nucseg_cache import FORMAT, FORMATS, Key, SampleRow, Store
+from nucseg_cache import FORMAT, FORMATS
+from tests.cache.drawn_store import make_embedding, make_embeddings, make_sample
 
 README = Path(__file__).resolve().parents[2] / "cache" / "README.md"
 
@@ -24,46 +24,38 @@ def program() -> dict[str, Any]:
     return defined
 
 
-def test_the_program_reads_and_verifies_embeddings(
-    two_blocks: Store, store_path: Path, key: Key, embedding: Callable[..., np.ndarray], program: dict[str, Any]
-) -> None:
+def test_the_program_reads_and_verifies_embeddings(two_blocks, store_path, key, program) -> None:
     rows = [0, 5, 63, 64, 66]
-    two_blocks.embeddings(key).write(rows, np.stack([embedding(row) for row in rows]))
+    two_blocks.embeddings(key).write(rows, make_embeddings(*rows))
 
     for row in rows:
-        np.testing.assert_array_equal(program["embedding"](store_path, key.hash, "identity", row), embedding(row))
+        np.testing.assert_array_equal(program["embedding"](store_path, key.hash, "identity", row), make_embedding(row))
     stained = two_blocks.embeddings(key, "stain-1", described={"seed": "0"}, images=True)
-    stained.write([5], embedding(9)[None], np.full((1, 8, 8, 3), 7, np.uint8))
-    np.testing.assert_array_equal(program["embedding"](store_path, key.hash, "stain-1", 5), embedding(9))
+    stained.write([5], make_embeddings(9), np.full((1, 8, 8, 3), 7, np.uint8))
+    np.testing.assert_array_equal(program["embedding"](store_path, key.hash, "stain-1", 5), make_embedding(9))
     values = store_path / "embeddings" / key.hash / "identity" / "values" / "c"
     (values / "5/0/0/0").rename(values / "0/0/0/0")
     with pytest.raises(ValueError, match="row 0 is damaged"):
         program["embedding"](store_path, key.hash, "identity", 0)
 
 
-def test_the_program_reads_and_verifies_samples(
-    two_blocks: Store, store_path: Path, sample: Callable[..., SampleRow], program: dict[str, Any]
-) -> None:
-    two_blocks.replace(65, sample(65, id='Ωμέγα "quoted" \\ / \n', group="", mpp=1e-7, size=(1, 70000)))
+def test_the_program_reads_and_verifies_samples(two_blocks, store_path, program) -> None:
+    two_blocks.replace(65, make_sample(65, id='Ωμέγα "quoted" \\ / \n', group="", mpp=1e-7, size=(1, 70000)))
     two_blocks.set_present(64, present=False)
 
     for row in (0, 1, 63, 64, 66):
-        np.testing.assert_array_equal(program["sample"](store_path, row), sample(row).image)
-    np.testing.assert_array_equal(program["sample"](store_path, 65), sample(65).image)
+        np.testing.assert_array_equal(program["sample"](store_path, row), make_sample(row).image)
+    np.testing.assert_array_equal(program["sample"](store_path, 65), make_sample(65).image)
 
 
-def test_the_program_finds_a_damaged_sample(
-    store: Store, store_path: Path, files: Any, program: dict[str, Any]
-) -> None:
+def test_the_program_finds_a_damaged_sample(store, store_path, files, program) -> None:
     files["samples/ignore/c/1/0/0"] = files["samples/ignore/c/0/0/0"]
 
     with pytest.raises(ValueError, match="row 1 is damaged"):
         program["sample"](store_path, 1)
 
 
-def test_the_program_checks_seals_and_names_of_groups(
-    embedded: Store, store_path: Path, key: Key, files: Any, program: dict[str, Any]
-) -> None:
+def test_the_program_checks_seals_and_names_of_groups(embedded, store_path, key, files, program) -> None:
     arrays = [f"samples/{path.name}" for path in (store_path / "samples").iterdir() if path.is_dir()]
     group = store_path / "embeddings" / key.hash
 
@@ -75,7 +67,7 @@ def test_the_program_checks_seals_and_names_of_groups(
     assert not program["is_sealed"](group / "identity", ["values", "stored", "record"])
 
 
-def test_the_drawing_names_every_array_and_the_format(embedded: Store, store_path: Path) -> None:
+def test_the_drawing_names_every_array_and_the_format(embedded, store_path) -> None:
     drawing = README.read_text("utf-8").split("```text\n")[1].split("```")[0]
     arrays = {path.parent.name for path in store_path.rglob("zarr.json") if (path.parent / "c").is_dir()}
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nucseg_cache import CacheError, Key, RowDamaged, SampleRow, Store, StoreDamaged, StoreFormatError, StoreNotFound
+from nucseg_cache import CacheError, Key, RowDamaged, Store, StoreDamaged, StoreFormatError, StoreNotFound
 from nucseg_cache.seal import read_sealed, write_sealed
+from tests.cache.drawn_store import make_embeddings, make_key, make_sample
 
 Document = dict[str, Any]
 DAMAGED = "changed after they were written|unreadable|cannot be read|its name|it was renamed"
@@ -54,7 +54,7 @@ def everything(store: Store, key: Key) -> object:
 
 
 @pytest.mark.parametrize("array", ["samples/image", "samples/image_digest", "samples/record"])
-def test_an_edit_to_an_array_of_the_samples(embedded: Store, key: Key, files: Any, array: str) -> None:
+def test_an_edit_to_an_array_of_the_samples(embedded, key, files, array) -> None:
     name = f"{array}/zarr.json"
     intact = files[name]
     for edit in ARRAY_EDITS.values():
@@ -66,7 +66,7 @@ def test_an_edit_to_an_array_of_the_samples(embedded: Store, key: Key, files: An
 
 
 @pytest.mark.parametrize("array", ["values", "stored", "record"])
-def test_an_edit_to_an_array_of_the_embeddings(embedded: Store, key: Key, files: Any, array: str) -> None:
+def test_an_edit_to_an_array_of_the_embeddings(embedded, key, files, array) -> None:
     name = f"embeddings/{key.hash}/identity/{array}/zarr.json"
     intact = files[name]
     for edit in ARRAY_EDITS.values():
@@ -99,16 +99,14 @@ def test_an_edit_to_an_array_of_the_embeddings(embedded: Store, key: Key, files:
         ("embeddings/KEY/identity/", set_attribute("seal", "0" * 32)),
     ],
 )
-def test_an_edited_attribute(
-    embedded: Store, key: Key, files: Any, group: str, edit: Callable[[Document], object]
-) -> None:
+def test_an_edited_attribute(embedded, key, files, group, edit) -> None:
     files.edit(f"{group.replace('KEY', key.hash)}zarr.json", edit)
 
     with pytest.raises(StoreDamaged, match=DAMAGED):
         everything(embedded, key)
 
 
-def test_a_root_without_a_seal_is_not_a_finished_store(embedded: Store, files: Any) -> None:
+def test_a_root_without_a_seal_is_not_a_finished_store(embedded, files) -> None:
     files.edit("zarr.json", lambda document: document["attributes"].pop("seal"))
 
     with pytest.raises(StoreFormatError, match="not a finished store of nucseg: it has no seal"):
@@ -118,7 +116,7 @@ def test_a_root_without_a_seal_is_not_a_finished_store(embedded: Store, files: A
 @pytest.mark.parametrize(
     "name", ["", "samples/id/", "embeddings/KEY/", "embeddings/KEY/identity/", "embeddings/KEY/identity/record/"]
 )
-def test_a_document_that_is_not_a_json_object(embedded: Store, key: Key, files: Any, name: str) -> None:
+def test_a_document_that_is_not_a_json_object(embedded, key, files, name) -> None:
     for content in NOT_JSON.values():
         files[f"{name.replace('KEY', key.hash)}zarr.json"] = content
         with pytest.raises(StoreDamaged, match=DAMAGED):
@@ -126,7 +124,7 @@ def test_a_document_that_is_not_a_json_object(embedded: Store, key: Key, files: 
 
 
 @pytest.mark.parametrize("name", ["samples/mpp/", "embeddings/KEY/identity/values/", "embeddings/KEY/identity/"])
-def test_a_removed_document(embedded: Store, key: Key, files: Any, name: str) -> None:
+def test_a_removed_document(embedded, key, files, name) -> None:
     del files[f"{name.replace('KEY', key.hash)}zarr.json"]
 
     with pytest.raises(CacheError):
@@ -134,9 +132,7 @@ def test_a_removed_document(embedded: Store, key: Key, files: Any, name: str) ->
 
 
 @pytest.mark.parametrize("part", ["samples", "embeddings"])
-def test_a_document_without_information_is_not_needed_and_is_rewritten(
-    embedded: Store, key: Key, files: Any, part: str
-) -> None:
+def test_a_document_without_information_is_not_needed_and_is_rewritten(embedded, key, files, part) -> None:
     intact = dict(files)
     for content in (None, *NOT_JSON.values(), b'{"zarr_format": 3, "node_type": "array"}'):
         files.pop(f"{part}/zarr.json")
@@ -150,7 +146,7 @@ def test_a_document_without_information_is_not_needed_and_is_rewritten(
 
 
 @pytest.mark.parametrize("name", ["samples/mpp", "samples/image", "embeddings/KEY/identity/values"])
-def test_a_removed_array(embedded: Store, store_path: Path, key: Key, name: str) -> None:
+def test_a_removed_array(embedded, store_path, key, name) -> None:
     shutil.rmtree(store_path / name.replace("KEY", key.hash))
 
     with pytest.raises(StoreDamaged, match="missing or unreadable"):
@@ -158,9 +154,7 @@ def test_a_removed_array(embedded: Store, store_path: Path, key: Key, name: str)
 
 
 @pytest.mark.parametrize("part", ["embeddings/KEY", "embeddings/KEY/identity"])
-def test_writing_to_a_group_that_lost_its_document_is_an_error(
-    embedded: Store, key: Key, files: Any, part: str
-) -> None:
+def test_writing_to_a_group_that_lost_its_document_is_an_error(embedded, key, files, part) -> None:
     del files[f"{part.replace('KEY', key.hash)}/zarr.json"]
 
     with pytest.raises(StoreDamaged, match=r"is not a finished group: delete it with `") as caught:
@@ -168,8 +162,8 @@ def test_writing_to_a_group_that_lost_its_document_is_an_error(
     assert f"`nucseg cache prune {embedded.location} --key {part.replace('KEY', key.hash)[11:]}`" in str(caught.value)
 
 
-def test_a_key_whose_group_was_renamed(embedded: Store, key: Key, key_of: Callable[..., Key], store_path: Path) -> None:
-    other = key_of(weights="ffd1a2cd" * 4)
+def test_a_key_whose_group_was_renamed(embedded, key, store_path) -> None:
+    other = make_key(weights="ffd1a2cd" * 4)
     (store_path / "embeddings" / key.hash).rename(store_path / "embeddings" / other.hash)
 
     with pytest.raises(StoreDamaged, match=f"holds the key of {key.hash}: it was renamed"):
@@ -180,7 +174,7 @@ def test_a_key_whose_group_was_renamed(embedded: Store, key: Key, key_of: Callab
 
 @pytest.mark.parametrize("n_rows", [None, "3", -1, 3.5, [], {}])
 @pytest.mark.parametrize("array", ["samples/id", "embeddings/KEY/identity/values"])
-def test_an_invalid_number_of_rows(embedded: Store, key: Key, files: Any, array: str, n_rows: object) -> None:
+def test_an_invalid_number_of_rows(embedded, key, files, array, n_rows) -> None:
     name = f"{array.replace('KEY', key.hash)}/zarr.json"
     files.edit(name, lambda document: document["shape"].__setitem__(0, n_rows))
 
@@ -188,7 +182,7 @@ def test_an_invalid_number_of_rows(embedded: Store, key: Key, files: Any, array:
         everything(embedded, key)
 
 
-def test_two_views_that_were_swapped(embedded: Store, key: Key, store_path: Path) -> None:
+def test_two_views_that_were_swapped(embedded, key, store_path) -> None:
     other = embedded.embeddings(key, "soft-1", described={"seed": "0"})
     other.write([0], np.ones((1, 256, 64, 64), np.float32))
     place = store_path / "embeddings" / key.hash
@@ -201,7 +195,7 @@ def test_two_views_that_were_swapped(embedded: Store, key: Key, store_path: Path
 
 
 @pytest.mark.parametrize("array", ["id", "record", "image", "state"])
-def test_a_shortened_array_of_the_samples(embedded: Store, files: Any, array: str) -> None:
+def test_a_shortened_array_of_the_samples(embedded, files, array) -> None:
     files.edit(f"samples/{array}/zarr.json", lambda document: document["shape"].__setitem__(0, 2))
 
     with pytest.raises(StoreDamaged, match=f"has 2 rows in samples/{array}, expected 3. Restore"):
@@ -210,7 +204,7 @@ def test_a_shortened_array_of_the_samples(embedded: Store, files: Any, array: st
 
 @pytest.mark.parametrize("array", ["values", "stored", "record"])
 def test_a_shortened_array_of_the_embeddings_makes_rows_missing_which_can_be_rewritten(
-    embedded: Store, key: Key, files: Any, array: str, embedding: Callable[..., np.ndarray]
+    embedded, key, files, array
 ) -> None:
     before = dict(files)
     name = f"embeddings/{key.hash}/identity/{array}/zarr.json"
@@ -220,17 +214,15 @@ def test_a_shortened_array_of_the_embeddings_makes_rows_missing_which_can_be_rew
     assert embeddings.missing() == embeddings.missing(sizes=True) == [2]
     with pytest.raises(RowDamaged, match=r"row 2 \(image 2\): it is missing"):
         embeddings.read([0, 1, 2])
-    embeddings.write([2], embedding(2)[None])
+    embeddings.write([2], make_embeddings(2))
 
-    np.testing.assert_array_equal(embeddings.read(range(3)), np.stack([embedding(n) for n in range(3)]))
+    np.testing.assert_array_equal(embeddings.read(range(3)), make_embeddings(0, 1, 2))
     assert dict(files) == before
 
 
-def test_appending_changes_only_the_number_of_rows_in_an_arrays_document(
-    store: Store, files: Any, sample: Callable[..., SampleRow]
-) -> None:
+def test_appending_changes_only_the_number_of_rows_in_an_arrays_document(store, files) -> None:
     before = {name: json.loads(content) for name, content in files.items() if name.endswith("/zarr.json")}
-    store.append([sample(3)])
+    store.append([make_sample(3)])
 
     for name, document in before.items():
         if document["node_type"] == "array":
@@ -238,25 +230,25 @@ def test_appending_changes_only_the_number_of_rows_in_an_arrays_document(
         assert json.loads(files[name]) == document
 
 
-def test_consolidated_metadata_is_ignored(store: Store, key: Key, sample: Callable[..., SampleRow]) -> None:
+def test_consolidated_metadata_is_ignored(store, key) -> None:
     with pytest.warns(Warning, match="[Cc]onsolidated"):
         zarr.consolidate_metadata(store.location)
     grown = Store.open(store.location, mode="r+")
-    grown.append([sample(3)])
+    grown.append([make_sample(3)])
     grown.embeddings(key).write([3], np.ones((1, 256, 64, 64), np.float32))
 
     assert Store.open(store.location).read_samples([3])[0].id == "image 3"
     assert Store.open(store.location).embeddings(key).missing() == [0, 1, 2]
 
 
-def test_a_zarr_array_is_not_a_store(store_path: Path) -> None:
+def test_a_zarr_array_is_not_a_store(store_path) -> None:
     zarr.create_array(store_path, shape=(3,), dtype="u1")
 
     with pytest.raises(StoreFormatError, match="is a zarr array, not a store of nucseg"):
         Store.open(store_path)
 
 
-def test_an_empty_folder_or_a_file_is_not_a_store(tmp_path: Path) -> None:
+def test_an_empty_folder_or_a_file_is_not_a_store(tmp_path) -> None:
     (tmp_path / "file.zarr").write_text("x")
     (tmp_path / "folder.zarr").mkdir()
 
@@ -274,7 +266,7 @@ def test_an_empty_folder_or_a_file_is_not_a_store(tmp_path: Path) -> None:
         {"data_type": {"name": "evil", "configuration": {}}},
     ],
 )
-def test_codecs_and_types_unknown_to_zarr_are_damage_even_if_sealed(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_codecs_and_types_unknown_to_zarr_are_damage_even_if_sealed(tmp_path, change) -> None:
     group = zarr.open_group(tmp_path / "a.zarr", mode="w")
     group.create_array("values", shape=(2, 2), dtype="uint8")
     file = tmp_path / "a.zarr" / "values" / "zarr.json"
@@ -300,9 +292,7 @@ def places(value: Any) -> list[tuple[Any, Any]]:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_after_any_edit_of_a_document_reads_are_unchanged_or_refused(
-    embedded: Store, key: Key, files: Any, data: st.DataObject
-) -> None:
+def test_after_any_edit_of_a_document_reads_are_unchanged_or_refused(embedded, key, files, data) -> None:
     name = data.draw(st.sampled_from(sorted(file for file in files if file.endswith("zarr.json"))))
     intact, before = files[name], as_bytes(everything(embedded, key))
     document = json.loads(intact)

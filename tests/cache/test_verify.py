@@ -1,30 +1,17 @@
 """verify finds and clears damaged rows; prune deletes what is named and what was left behind, and nothing else."""
 
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from nucseg_cache import (
-    EmbeddingNotFound,
-    Key,
-    SampleRow,
-    Store,
-    StoreAccessError,
-    StoreDamaged,
-    StoreNotFound,
-    prune,
-    verify,
-)
+from nucseg_cache import EmbeddingNotFound, Store, StoreAccessError, StoreDamaged, StoreNotFound, prune, verify
+from tests.cache.drawn_store import Files, make_embedding, make_embeddings, make_key, make_sample
 
-MakeEmbedding = Callable[..., np.ndarray]
 LEFT = "0123456789abcdef" * 2
 
 
-def test_an_intact_store_has_no_findings_and_is_not_changed(embedded: Store, files: Any) -> None:
+def test_an_intact_store_has_no_findings_and_is_not_changed(embedded, files) -> None:
     before, seen = dict(files), []
 
     found = verify(embedded.location, progress=lambda done, total: seen.append((done, total)))
@@ -35,11 +22,9 @@ def test_an_intact_store_has_no_findings_and_is_not_changed(embedded: Store, fil
     assert seen == sorted(seen)
 
 
-def test_bad_embeddings_are_cleared_and_everything_else_is_kept(
-    embedded: Store, key: Key, key_of: Callable[..., Key], files: Any, embedding: MakeEmbedding
-) -> None:
-    other = key_of(format="i8")
-    embedded.embeddings(other).write([0, 2], np.stack([embedding(0), embedding(2)]))
+def test_bad_embeddings_are_cleared_and_everything_else_is_kept(embedded, key, files) -> None:
+    other = make_key(format="i8")
+    embedded.embeddings(other).write([0, 2], make_embeddings(0, 2))
     embedded.set_present(0, present=False)
     before = dict(files)
     for damaged, row in ((key, 0), (key, 2), (other, 2)):
@@ -57,23 +42,21 @@ def test_bad_embeddings_are_cleared_and_everything_else_is_kept(
     assert [info.row for info in embedded.embeddings(key).embedded_rows()] == [1]
     assert verify(embedded.location).findings == ()
 
-    embedded.embeddings(key).write([0, 2], np.stack([embedding(0), embedding(2)]))
-    embedded.embeddings(other).write([2], embedding(2)[None])
+    embedded.embeddings(key).write([0, 2], make_embeddings(0, 2))
+    embedded.embeddings(other).write([2], make_embeddings(2))
     assert dict(files) == before
 
 
 @pytest.mark.parametrize("clear", [True, False])
-def test_rows_that_another_process_replaces_meanwhile_are_neither_bad_nor_cleared(
-    embedded: Store, key: Key, sample: Callable[..., SampleRow], embedding: MakeEmbedding, clear: bool
-) -> None:
+def test_rows_that_another_process_replaces_meanwhile_are_neither_bad_nor_cleared(embedded, key, clear) -> None:
     other, replaced = Store.open(embedded.location, mode="r+"), []
 
     def replace(done: int, total: int) -> None:
         if not replaced:  # the samples were read, the embeddings were not
             replaced.append(done)
-            other.replace(1, sample(1, image_version=1))
-            other.embeddings(key).write([1], embedding(1, image_version=1)[None])
-            other.replace(2, sample(2, image_version=1))
+            other.replace(1, make_sample(1, image_version=1))
+            other.embeddings(key).write([1], make_embedding(1, image_version=1)[None])
+            other.replace(2, make_sample(2, image_version=1))
 
     found = verify(embedded.location, clear=clear, progress=replace)
 
@@ -81,21 +64,19 @@ def test_rows_that_another_process_replaces_meanwhile_are_neither_bad_nor_cleare
     assert Store.open(embedded.location).embeddings(key).missing() == [2]
 
 
-def test_samples_rewritten_before_they_are_read_are_not_bad(
-    two_blocks: Store, sample: Callable[..., SampleRow]
-) -> None:
+def test_samples_rewritten_before_they_are_read_are_not_bad(two_blocks) -> None:
     read = []
 
     def replace(done: int, total: int) -> None:
         if not read:  # the second block was not read yet
-            two_blocks.replace(65, sample(65, image_version=1))
+            two_blocks.replace(65, make_sample(65, image_version=1))
         read.append(done)
 
     assert verify(two_blocks.location, progress=replace).findings == ()
     assert read == [64, 67]
 
 
-def test_embeddings_deleted_meanwhile_are_not_bad(embedded: Store, key: Key) -> None:
+def test_embeddings_deleted_meanwhile_are_not_bad(embedded, key) -> None:
     def delete(done: int, total: int) -> None:
         if done == 3:
             prune(embedded.location, keys=[key.hash])
@@ -103,7 +84,7 @@ def test_embeddings_deleted_meanwhile_are_not_bad(embedded: Store, key: Key) -> 
     assert verify(embedded.location, progress=delete).findings == ()
 
 
-def test_without_clear_nothing_is_changed(embedded: Store, key: Key, files: Any) -> None:
+def test_without_clear_nothing_is_changed(embedded, key, files) -> None:
     file = f"embeddings/{key.hash}/identity/values/c/1/0/0/0"
     files[file] = files[file][1:]
     before = dict(files)
@@ -115,9 +96,7 @@ def test_without_clear_nothing_is_changed(embedded: Store, key: Key, files: Any)
     assert dict(files) == before
 
 
-def test_damaged_samples_are_found_and_then_known_without_reading_them(
-    embedded: Store, files: Any, sample: Callable[..., SampleRow]
-) -> None:
+def test_damaged_samples_are_found_and_then_known_without_reading_them(embedded, files) -> None:
     name = "samples/image/c/1/0/0/0"
     files[name] = files[name][:40] + bytes([files[name][40] ^ 1]) + files[name][41:]
     assert Store.open(embedded.location).damaged() == []
@@ -130,13 +109,13 @@ def test_damaged_samples_are_found_and_then_known_without_reading_them(
     found = Store.open(embedded.location, mode="r+")
     assert [(bad.row, bad.reason) for bad in found.damaged()] == [(1, "its image or masks were found damaged")]
     assert len(found.table) == 3
-    assert found.matches_record(1, sample(1))
-    found.replace(1, sample(1))
+    assert found.matches_record(1, make_sample(1))
+    found.replace(1, make_sample(1))
     assert verify(embedded.location).findings == ()
 
 
 @pytest.mark.parametrize("array", ["stored", "record"])
-def test_damaged_records_and_sizes_of_embeddings_are_found(embedded: Store, key: Key, files: Any, array: str) -> None:
+def test_damaged_records_and_sizes_of_embeddings_are_found(embedded, key, files, array) -> None:
     name = next(file for file in files if file.startswith(f"embeddings/{key.hash}/identity/{array}/c/"))
     files[name] = b"nonsense"
 
@@ -147,7 +126,7 @@ def test_damaged_records_and_sizes_of_embeddings_are_found(embedded: Store, key:
     assert verify(embedded.location).findings == ()
 
 
-def test_damaged_sizes_of_samples_are_found(embedded: Store, files: Any) -> None:
+def test_damaged_sizes_of_samples_are_found(embedded, files) -> None:
     files["samples/stored/c/0/0"] = b"nonsense"
 
     found = verify(embedded.location)
@@ -156,9 +135,7 @@ def test_damaged_sizes_of_samples_are_found(embedded: Store, files: Any) -> None
 
 
 @pytest.mark.parametrize("view", ["", "/identity"])
-def test_unreadable_embeddings_can_be_pruned_as_the_message_says(
-    embedded: Store, store_path: Path, key: Key, files: Any, view: str
-) -> None:
+def test_unreadable_embeddings_can_be_pruned_as_the_message_says(embedded, store_path, key, files, view) -> None:
     name = f"{key.hash}{view}"
     files[f"embeddings/{name}/zarr.json"] = b"{"
     with pytest.raises(StoreDamaged, match=f"`nucseg cache prune {store_path} --key {name}`"):
@@ -171,7 +148,7 @@ def test_unreadable_embeddings_can_be_pruned_as_the_message_says(
 
 
 @pytest.mark.parametrize("view", ["", "/identity"])
-def test_a_file_in_place_of_embeddings_can_be_pruned(embedded: Store, store_path: Path, key: Key, view: str) -> None:
+def test_a_file_in_place_of_embeddings_can_be_pruned(embedded, store_path, key, view) -> None:
     place = store_path / "embeddings" / f"{key.hash}{view}"
     shutil.rmtree(place)
     place.write_text("x")
@@ -181,7 +158,7 @@ def test_a_file_in_place_of_embeddings_can_be_pruned(embedded: Store, store_path
     assert not place.exists()
 
 
-def test_a_row_repaired_meanwhile_is_not_cleared(embedded: Store, key: Key, files: Any) -> None:
+def test_a_row_repaired_meanwhile_is_not_cleared(embedded, key, files) -> None:
     file = f"embeddings/{key.hash}/identity/values/c/1/0/0/0"
     before, read = dict(files), []
     files[file] = files[file][1:]
@@ -196,12 +173,10 @@ def test_a_row_repaired_meanwhile_is_not_cleared(embedded: Store, key: Key, file
     assert dict(files) == before
 
 
-def test_prune_deletes_the_named_key_and_what_was_left_behind(
-    embedded: Store, key: Key, key_of: Callable[..., Key], files: Any, store_path: Path, embedding: MakeEmbedding
-) -> None:
-    before, other = dict(files), key_of(weights="another")
+def test_prune_deletes_the_named_key_and_what_was_left_behind(embedded, key, files, store_path) -> None:
+    before, other = dict(files), make_key(weights="another")
     for view in ("identity", "flip-x"):
-        embedded.embeddings(other, view).write([0], embedding(0)[None])
+        embedded.embeddings(other, view).write([0], make_embeddings(0))
     leftovers = [
         f"samples/image/c/1/0/0/0.{LEFT}.partial",
         f"zarr.{LEFT}.partial",
@@ -225,7 +200,7 @@ def test_prune_deletes_the_named_key_and_what_was_left_behind(
     )
 
 
-def test_prune_without_keys_deletes_no_embeddings(embedded: Store, files: Any) -> None:
+def test_prune_without_keys_deletes_no_embeddings(embedded, files) -> None:
     before = dict(files)
 
     assert prune(embedded.location).n_leftovers == 0
@@ -233,7 +208,7 @@ def test_prune_without_keys_deletes_no_embeddings(embedded: Store, files: Any) -
     assert dict(files) == before
 
 
-def test_an_unknown_key_stops_prune_before_anything_is_deleted(embedded: Store, key: Key, files: Any) -> None:
+def test_an_unknown_key_stops_prune_before_anything_is_deleted(embedded, key, files) -> None:
     files["zarr." + LEFT + ".partial"] = b"x"
     before = dict(files)
 
@@ -243,47 +218,43 @@ def test_an_unknown_key_stops_prune_before_anything_is_deleted(embedded: Store, 
     assert dict(files) == before
 
 
-def test_a_pruned_key_can_be_written_again(embedded: Store, key: Key, embedding: MakeEmbedding) -> None:
+def test_a_pruned_key_can_be_written_again(embedded, key) -> None:
     embeddings = embedded.embeddings(key)
     prune(embedded.location, keys=[key.hash])
 
     assert embeddings.missing() == [0, 1, 2]
-    embeddings.write([1], embedding(1)[None])
-    np.testing.assert_array_equal(Store.open(embedded.location).embeddings(key).read([1])[0], embedding(1))
+    embeddings.write([1], make_embeddings(1))
+    np.testing.assert_array_equal(Store.open(embedded.location).embeddings(key).read([1])[0], make_embedding(1))
 
 
-def test_a_killed_prune_leaves_no_half_of_a_key(
-    embedded: Store, key: Key, strike: Callable[..., Any], embedding: MakeEmbedding
-) -> None:
+def test_a_killed_prune_leaves_no_half_of_a_key(embedded, key, strike) -> None:
     n_changes = 0
     for at in (1, 2):
         n_changes += strike(at, "killed", lambda: prune(embedded.location, keys=[key.hash])).struck
         store = Store.open(embedded.location, mode="r+")
         assert store.keys() == ((key,) if at == 1 else ())
     assert n_changes == 2
-    store.embeddings(key).write([0], embedding(0)[None])
+    store.embeddings(key).write([0], make_embeddings(0))
 
     assert prune(embedded.location).n_leftovers == 1
     assert Store.open(embedded.location).embeddings(key).missing() == [1, 2]
 
 
-def test_prune_is_refused_while_another_writes(embedded: Store, key: Key) -> None:
+def test_prune_is_refused_while_another_writes(embedded, key) -> None:
     with embedded.embeddings(key).claim(range(64)), pytest.raises(StoreAccessError, match="another process is writing"):
         prune(embedded.location)
 
 
-def test_prune_works_on_an_object_store(
-    filled: str, key: Key, embedding: MakeEmbedding, files_of: Callable[..., Any]
-) -> None:
-    before = dict(files_of(filled))
-    Store.open(filled, mode="r+").embeddings(key).write([0], embedding(0)[None])
+def test_prune_works_on_an_object_store(filled, key) -> None:
+    before = dict(Files(filled))
+    Store.open(filled, mode="r+").embeddings(key).write([0], make_embeddings(0))
 
     assert prune(filled, keys=[key.hash]).keys == (key.hash,)
 
-    assert dict(files_of(filled)) == before
+    assert dict(Files(filled)) == before
 
 
-def test_a_missing_store_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_store_is_an_error(tmp_path) -> None:
     for operation in (verify, prune):
         with pytest.raises(StoreNotFound):
             operation(tmp_path / "none.zarr")

@@ -1,7 +1,5 @@
 """Choose the reader for an image file."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Images that are decoded as a whole: PNG, JPEG, and small TIFFs."""
 
-from __future__ import annotations
-
 from io import BufferedReader
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Whole slides in the formats of scanners, read with OpenSlide."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Microns per pixel, from the metadata of several formats."""
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any

@@ -1,7 +1,5 @@
 """The interface of images of any size: levels, resolution, and regions at any scale."""
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ image in one strip as a whole: measured on 10,000 x 10,000 pixels, neighbouring 
 tiled files, 50 times on strips, and 150 times, with the whole image in memory, on an uncompressed file.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections import OrderedDict

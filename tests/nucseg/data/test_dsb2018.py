@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +44,7 @@ def ids(data_set: DataSet) -> list[str]:
     return [entry.id for entry in data_set.entries]
 
 
-def test_nuclei_are_numbered_in_plain_string_order_of_their_files(tmp_path: Path) -> None:
+def test_nuclei_are_numbered_in_plain_string_order_of_their_files(tmp_path) -> None:
     add_image(tmp_path, "a", n10=square(0, 0), n9=square(4, 4), N2=square(8, 8))
     expected = np.zeros((H, W), np.int32)
     expected[8:11, 8:11], expected[0:3, 0:3], expected[4:7, 4:7] = 1, 2, 3
@@ -56,7 +55,7 @@ def test_nuclei_are_numbered_in_plain_string_order_of_their_files(tmp_path: Path
     assert found.dtype == np.int32
 
 
-def test_pieces_of_a_file_are_one_nucleus_and_touching_files_are_two(tmp_path: Path) -> None:
+def test_pieces_of_a_file_are_one_nucleus_and_touching_files_are_two(tmp_path) -> None:
     pieces = square(0, 0) | square(0, 8)
     add_image(tmp_path, "a", n1=pieces, n2=square(3, 0))
 
@@ -66,13 +65,13 @@ def test_pieces_of_a_file_are_one_nucleus_and_touching_files_are_two(tmp_path: P
     np.testing.assert_array_equal(found == 2, square(3, 0) > 0)
 
 
-def test_empty_masks_give_no_nucleus_and_take_no_number(tmp_path: Path) -> None:
+def test_empty_masks_give_no_nucleus_and_take_no_number(tmp_path) -> None:
     add_image(tmp_path, "a", n1=np.zeros((H, W), np.uint8), n2=square(1, 1), n3=square(5, 5))
 
     assert np.unique(instances(tmp_path, "a")).tolist() == [0, 1, 2]
 
 
-def test_the_first_of_two_overlapping_nuclei_keeps_the_pixel(tmp_path: Path) -> None:
+def test_the_first_of_two_overlapping_nuclei_keeps_the_pixel(tmp_path) -> None:
     add_image(tmp_path, "a", n1=square(2, 2), n2=square(3, 3))
     expected = np.zeros((H, W), np.int32)
     expected[3:6, 3:6] = 2
@@ -81,7 +80,7 @@ def test_the_first_of_two_overlapping_nuclei_keeps_the_pixel(tmp_path: Path) -> 
     np.testing.assert_array_equal(instances(tmp_path, "a"), expected)
 
 
-def test_a_completely_covered_nucleus_is_an_error(tmp_path: Path) -> None:
+def test_a_completely_covered_nucleus_is_an_error(tmp_path) -> None:
     add_image(tmp_path, "a", n1=square(2, 2), n2=square(2, 5), n3=square(2, 3), n4=square(8, 8))
 
     with pytest.raises(
@@ -91,14 +90,14 @@ def test_a_completely_covered_nucleus_is_an_error(tmp_path: Path) -> None:
         instances(tmp_path, "a")
 
 
-def test_a_file_with_several_nuclei_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_several_nuclei_is_refused(tmp_path) -> None:
     add_image(tmp_path, "a", n1=square(2, 2) // 255 + square(6, 6) // 255 * 2)
 
     with pytest.raises(DataError, match=r"masks/n1\.png has the values 0, 1, 2; .* one nucleus"):
         instances(tmp_path, "a")
 
 
-def test_each_image_is_its_own_group(tmp_path: Path) -> None:
+def test_each_image_is_its_own_group(tmp_path) -> None:
     add_image(tmp_path, "b")
     add_image(tmp_path, "a")
 
@@ -111,7 +110,7 @@ def test_each_image_is_its_own_group(tmp_path: Path) -> None:
     assert "Data Science Bowl 2018: 2 of the 670 released images." in data_set.notes
 
 
-def test_digests_are_of_the_image_and_of_all_masks_in_their_order(tmp_path: Path) -> None:
+def test_digests_are_of_the_image_and_of_all_masks_in_their_order(tmp_path) -> None:
     single = add_image(tmp_path, "a")
     double = add_image(tmp_path, "b", n1=square(2, 2), n2=square(6, 6))
     entries = open_dataset("dsb2018", tmp_path).entries
@@ -127,7 +126,7 @@ def test_digests_are_of_the_image_and_of_all_masks_in_their_order(tmp_path: Path
 
 
 @pytest.mark.parametrize("grey", [GREY, GREY[..., :3], GREY[..., 0]], ids=["RGBA", "RGB", "L"])
-def test_grey_images_are_left_out_and_counted(tmp_path: Path, grey: np.ndarray) -> None:
+def test_grey_images_are_left_out_and_counted(tmp_path, grey) -> None:
     add_image(tmp_path, "a")
     add_image(tmp_path, "b", grey)
     add_image(tmp_path, "c", grey)
@@ -138,7 +137,7 @@ def test_grey_images_are_left_out_and_counted(tmp_path: Path, grey: np.ndarray) 
     assert "Data Science Bowl 2018: 2 grey images left out, which are not H&E." in data_set.notes
 
 
-def test_one_pixel_of_colour_is_not_grey(tmp_path: Path) -> None:
+def test_one_pixel_of_colour_is_not_grey(tmp_path) -> None:
     tinted = GREY.copy()
     tinted[5, 5, 2] += 1
     add_image(tmp_path, "a", tinted)
@@ -146,7 +145,7 @@ def test_one_pixel_of_colour_is_not_grey(tmp_path: Path) -> None:
     assert ids(open_dataset("dsb2018", tmp_path)) == ["a"]
 
 
-def test_only_grey_images_are_refused(tmp_path: Path) -> None:
+def test_only_grey_images_are_refused(tmp_path) -> None:
     add_image(tmp_path, "a", GREY)
     add_image(tmp_path, "b", GREY)
 
@@ -154,7 +153,7 @@ def test_only_grey_images_are_refused(tmp_path: Path) -> None:
         open_dataset("dsb2018", tmp_path)
 
 
-def test_a_damaged_image_stays_in_and_is_named_when_it_is_read(tmp_path: Path) -> None:
+def test_a_damaged_image_stays_in_and_is_named_when_it_is_read(tmp_path) -> None:
     add_image(tmp_path, "a")
     file = add_image(tmp_path, "b") / "images" / "b.png"
     file.write_bytes(file.read_bytes()[:60])
@@ -166,65 +165,36 @@ def test_a_damaged_image_stays_in_and_is_named_when_it_is_read(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("place", [".", "stage1_train", "stage1_train/stage1_train"])
-def test_the_images_are_found_in_the_folder_or_inside(tmp_path: Path, place: str) -> None:
+def test_the_images_are_found_in_the_folder_or_inside(tmp_path, place) -> None:
     add_image(tmp_path / place, "a")
     add_image(tmp_path / place, "b")
 
     assert ids(open_dataset("dsb2018", tmp_path)) == ["a", "b"]
 
 
-def test_stage1_test_next_to_stage1_train_is_skipped(tmp_path: Path) -> None:
+def test_stage1_test_next_to_stage1_train_is_skipped(tmp_path) -> None:
     add_image(tmp_path / "stage1_train", "a")
     save(tmp_path / "stage1_test" / "t" / "images" / "t.png", STAINED)
 
     assert ids(open_dataset("dsb2018", tmp_path)) == ["a"]
 
 
-def no_masks(root: Path) -> None:
-    for id_ in "abc":
-        shutil.rmtree(root / id_ / "masks")
-
-
-def empty_masks(root: Path) -> None:
-    no_masks(root)
-    for id_ in "abc":
-        (root / id_ / "masks").mkdir()
-
-
-def one_without_masks(root: Path) -> None:
-    shutil.rmtree(root / "b" / "masks")
-
-
-def no_image(root: Path) -> None:
-    (root / "b" / "images" / "b.png").unlink()
-
-
-def no_images(root: Path) -> None:
-    for id_ in "abc":
-        shutil.rmtree(root / id_ / "images")
-
-
-def another_folder(root: Path) -> None:
-    (root / "checkpoints").mkdir()
-
-
 @pytest.mark.parametrize(
-    ("damage", "fragments"),
+    ("removed", "fragments"),
     [
-        (no_masks, ["3 of 3", "/<id>/masks", "stage1_test has none; use stage1_train", ": a, b, c."]),
-        (empty_masks, ["3 of 3", "/<id>/masks", ": a, b, c."]),
-        (one_without_masks, ["1 of 3", "have no label", "/<id>/masks", ": b."]),
-        (no_image, ["1 of 3 folders in ", "`<id>/images/<id>.png`: b.", "Copy or unpack them again"]),
-        (no_images, ["is not Data Science Bowl 2018", "<id>/images/<id>.png", "It holds a/, b/, c/."]),
-        (another_folder, ["1 of 4 folders in ", ": checkpoints.", "move these folders away"]),
+        ("*/masks", ["3 of 3", "/<id>/masks", "stage1_test has none; use stage1_train", ": a, b, c."]),
+        ("*/masks/*", ["3 of 3", "/<id>/masks", ": a, b, c."]),
+        ("b/masks", ["1 of 3", "have no label", "/<id>/masks", ": b."]),
+        ("b/images/b.png", ["1 of 3 folders in ", "`<id>/images/<id>.png`: b.", "Copy or unpack them again"]),
+        ("*/images", ["is not Data Science Bowl 2018", "<id>/images/<id>.png", "It holds a/, b/, c/."]),
+        ("c/*", ["1 of 3 folders in ", ": c.", "move these folders away"]),
     ],
 )
-def test_an_incomplete_copy_is_refused_with_what_is_missing(
-    tmp_path: Path, damage: Callable[[Path], None], fragments: list[str]
-) -> None:
+def test_an_incomplete_copy_is_refused_with_what_is_missing(tmp_path, removed, fragments) -> None:
     for id_ in "abc":
         add_image(tmp_path, id_)
-    damage(tmp_path)
+    for place in list(tmp_path.glob(removed)):
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
 
     with pytest.raises(DataError) as error:
         open_dataset("dsb2018", tmp_path)
@@ -252,9 +222,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_the_whole_release_gives_its_images_in_colour_and_decodes_each_image_once(
-    whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_whole_release_gives_its_images_in_colour_and_decodes_each_image_once(whole, monkeypatch) -> None:
     decoded: list[Path] = []
     decode = files.decode_image
     monkeypatch.setattr(files, "decode_image", lambda data, file: decoded.append(file) or decode(data, file))
@@ -269,7 +237,7 @@ def test_the_whole_release_gives_its_images_in_colour_and_decodes_each_image_onc
 
 
 @pytest.mark.shared
-def test_the_real_masks_are_complete_and_do_not_overlap(shared: Path) -> None:
+def test_the_real_masks_are_complete_and_do_not_overlap(shared) -> None:
     root = shared / "data" / "dsb2018_he"
     data_set = open_dataset("dsb2018", root)
 

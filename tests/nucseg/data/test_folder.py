@@ -3,7 +3,6 @@
 import hashlib
 import os
 import unicodedata
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,7 @@ def source(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_each_image_is_its_own_group_in_one_stratum(source: Path) -> None:
+def test_each_image_is_its_own_group_in_one_stratum(source) -> None:
     data_set = open_dataset("folder", source)
 
     assert [(entry.id, entry.group, entry.stratum, entry.mpp) for entry in data_set.entries] == [
@@ -48,14 +47,14 @@ def test_each_image_is_its_own_group_in_one_stratum(source: Path) -> None:
     assert any("its own group" in note for note in data_set.notes)
 
 
-def test_binary_masks_are_numbered_and_instance_maps_are_kept(source: Path) -> None:
+def test_binary_masks_are_numbered_and_instance_maps_are_kept(source) -> None:
     a, b, c = (entry.read()[0] for entry in open_dataset("folder", source).entries)
 
     assert [np.unique(sample.instances).tolist() for sample in (a, b, c)] == [[0, 1, 2], [0, 7], [0, 1, 2]]
     assert any("binary" in note for note in open_dataset("folder", source).notes)
 
 
-def test_subfolders_are_groups_and_strata(tmp_path: Path) -> None:
+def test_subfolders_are_groups_and_strata(tmp_path) -> None:
     for group in ("patient 2", "patient 10"):
         save(tmp_path / "images" / group / "1.png", PINK)
         save(tmp_path / "masks" / group / "1.png", two_nuclei())
@@ -69,7 +68,7 @@ def test_subfolders_are_groups_and_strata(tmp_path: Path) -> None:
     assert not any("its own group" in note for note in data_set.notes)
 
 
-def test_the_ignore_mask_is_read_and_part_of_the_mask_digest(source: Path) -> None:
+def test_the_ignore_mask_is_read_and_part_of_the_mask_digest(source) -> None:
     before = open_dataset("folder", source).entries[1].digests()
     area = np.zeros((10, 12), np.uint8)
     area[0] = 1
@@ -84,7 +83,7 @@ def test_the_ignore_mask_is_read_and_part_of_the_mask_digest(source: Path) -> No
     assert mask_digest == entry.digests()[1] == hashlib.sha256(b"".join(parts)).digest() != before[1]
 
 
-def test_images_without_a_mask_are_named_and_counted(source: Path) -> None:
+def test_images_without_a_mask_are_named_and_counted(source) -> None:
     for number in range(8):
         save(source / "images" / f"x{number}.png", PINK)
 
@@ -92,42 +91,42 @@ def test_images_without_a_mask_are_named_and_counted(source: Path) -> None:
         open_dataset("folder", source)
 
 
-def test_masks_without_an_image_are_in_a_note(source: Path) -> None:
+def test_masks_without_an_image_are_in_a_note(source) -> None:
     save(source / "masks" / "spare.png", two_nuclei())
 
     assert "Masks without an image, not used: 1 (spare.png)." in open_dataset("folder", source).notes
 
 
-def test_two_files_with_the_same_name_are_refused(source: Path) -> None:
+def test_two_files_with_the_same_name_are_refused(source) -> None:
     save(source / "images" / "a.png", PINK)
 
     with pytest.raises(DataError, match=r"a\.png and a\.tif have the same name"):
         open_dataset("folder", source)
 
 
-def test_a_folder_of_another_layout_is_refused_with_what_was_found(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (["pictures"], "holds the folders pictures; expected `images/` and `masks/`"),
+        (["images", "masks"], "has no images in"),
+    ],
+)
+def test_a_folder_of_another_layout_or_without_images_is_refused(tmp_path, folders, message) -> None:
+    for name in folders:
+        (tmp_path / name).mkdir()
 
-    with pytest.raises(DataError, match="holds the folders pictures; expected `images/` and `masks/`"):
+    with pytest.raises(DataError, match=message):
         open_dataset("folder", tmp_path)
 
 
-def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    (tmp_path / "masks").mkdir()
-
-    with pytest.raises(DataError, match="has no images in"):
-        open_dataset("folder", tmp_path)
-
-
-def test_images_and_subfolders_together_are_refused(source: Path) -> None:
+def test_images_and_subfolders_together_are_refused(source) -> None:
     save(source / "images" / "patient" / "1.png", PINK)
 
     with pytest.raises(DataError, match="3 images and also the subfolders patient"):
         open_dataset("folder", source)
 
 
-def test_images_two_levels_deep_are_an_error(tmp_path: Path) -> None:
+def test_images_two_levels_deep_are_an_error(tmp_path) -> None:
     save(tmp_path / "images" / "patient" / "slide" / "1.png", PINK)
     (tmp_path / "masks").mkdir()
 
@@ -146,7 +145,7 @@ def an_endless_device(file: Path) -> None:
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("make", [a_pipe, an_endless_device])
 @pytest.mark.parametrize("name", ["images/b.png", "masks/b.tif"])
-def test_a_pipe_or_a_device_is_refused_without_blocking(source: Path, name: str, make: Callable[[Path], None]) -> None:
+def test_a_pipe_or_a_device_is_refused_without_blocking(source, name, make) -> None:
     (source / name).unlink()
     make(source / name)
     _, b, _ = open_dataset("folder", source).entries
@@ -156,7 +155,7 @@ def test_a_pipe_or_a_device_is_refused_without_blocking(source: Path, name: str,
             access()
 
 
-def test_a_file_that_is_too_large_is_not_read(source: Path) -> None:
+def test_a_file_that_is_too_large_is_not_read(source) -> None:
     with (source / "images" / "b.png").open("r+b") as stream:
         stream.truncate(1 << 40)
 
@@ -167,7 +166,7 @@ def test_a_file_that_is_too_large_is_not_read(source: Path) -> None:
 @pytest.mark.parametrize("image", ["NFC", "NFD"])
 @pytest.mark.parametrize("mask", ["NFC", "NFD"])
 @pytest.mark.parametrize("name", ["Größe", "Größe/ä"])
-def test_names_match_in_both_unicode_forms(tmp_path: Path, image: str, mask: str, name: str) -> None:
+def test_names_match_in_both_unicode_forms(tmp_path, image, mask, name) -> None:
     save(tmp_path / "images" / f"{unicodedata.normalize(image, name)}.png", PINK)
     save(tmp_path / "masks" / f"{unicodedata.normalize(mask, name)}.png", two_nuclei(7))
 
@@ -179,7 +178,7 @@ def test_names_match_in_both_unicode_forms(tmp_path: Path, image: str, mask: str
 
 @pytest.mark.parametrize("kind", ["images", "masks"])
 @pytest.mark.parametrize("where", ["{}.png", "{}/a.png"])
-def test_two_unicode_forms_of_one_name_are_refused(tmp_path: Path, kind: str, where: str) -> None:
+def test_two_unicode_forms_of_one_name_are_refused(tmp_path, kind, where) -> None:
     for form in ("NFC", "NFD"):
         save(tmp_path / kind / where.format(unicodedata.normalize(form, "é")), two_nuclei())
     other = "masks" if kind == "images" else "images"
@@ -190,21 +189,21 @@ def test_two_unicode_forms_of_one_name_are_refused(tmp_path: Path, kind: str, wh
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\tb", "a\x1b[31mb", os.fsdecode(b"a\xff")])
-def test_names_that_are_not_plain_text_are_refused(source: Path, name: str) -> None:
+def test_names_that_are_not_plain_text_are_refused(source, name) -> None:
     (source / "images" / "b.png").rename(source / "images" / f"{name}.png")
 
     with pytest.raises(DataError, match="Rename it"):
         open_dataset("folder", source)
 
 
-def test_other_files_may_have_any_name(source: Path) -> None:
+def test_other_files_may_have_any_name(source) -> None:
     (source / "images" / "Icon\r").write_bytes(b"")
     (source / "images" / os.fsdecode(b"n\xf6tes.txt")).write_bytes(b"")
 
     assert len(open_dataset("folder", source).entries) == 3
 
 
-def test_a_source_whose_path_is_not_utf_8_is_refused(source: Path) -> None:
+def test_a_source_whose_path_is_not_utf_8_is_refused(source) -> None:
     moved = source.rename(source.with_name(os.fsdecode(b"a\xff")))
 
     with pytest.raises(DataError, match="UTF-8"):
@@ -213,7 +212,7 @@ def test_a_source_whose_path_is_not_utf_8_is_refused(source: Path) -> None:
         open_dataset("folder", Path("~nobody-of-that-name/x"))
 
 
-def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path, monkeypatch) -> None:
     def refuse(folder: Path) -> None:
         raise PermissionError(13, "Permission denied")
 

@@ -20,7 +20,7 @@ def two_squares(first: int, second: int, dtype: type = np.uint8) -> np.ndarray:
 
 
 @pytest.mark.parametrize("values", [two_squares(1, 1), two_squares(255, 255), two_squares(1, 1, np.bool_)])
-def test_the_components_of_a_binary_mask_are_numbered(values: np.ndarray) -> None:
+def test_the_components_of_a_binary_mask_are_numbered(values) -> None:
     instances = instances_from(values, FILE)
 
     expected, n = ndimage.label(values, structure=np.ones((3, 3)))
@@ -47,7 +47,7 @@ def test_nuclei_that_touch_at_a_corner_are_one_component() -> None:
         two_squares(900, 70_000, np.int64),
     ],
 )
-def test_an_instance_map_keeps_its_ids(values: np.ndarray) -> None:
+def test_an_instance_map_keeps_its_ids(values) -> None:
     instances = instances_from(values, FILE)
 
     np.testing.assert_array_equal(instances, values)
@@ -55,12 +55,12 @@ def test_an_instance_map_keeps_its_ids(values: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.bool_])
-def test_a_mask_without_nuclei_is_all_background(dtype: type) -> None:
+def test_a_mask_without_nuclei_is_all_background(dtype) -> None:
     assert not instances_from(np.zeros((5, 5), dtype), FILE).any()
 
 
 @pytest.mark.parametrize("values", [two_squares(1, -4, np.int32), two_squares(1, 2**31, np.int64)])
-def test_ids_out_of_range_are_refused(values: np.ndarray) -> None:
+def test_ids_out_of_range_are_refused(values) -> None:
     with pytest.raises(DataError, match=r"masks/a\.png has ids from"):
         instances_from(values, FILE)
 

@@ -62,7 +62,7 @@ def official(rows: Sequence[SplitRow], dataset: str, fold: int = 0, seed: int = 
 
 
 @pytest.mark.parametrize("dataset", ["cryonuseg", "cryonuseg@macenko"])
-def test_each_fold_of_cryonuseg_leaves_one_organ_out(dataset: str) -> None:
+def test_each_fold_of_cryonuseg_leaves_one_organ_out(dataset) -> None:
     rows = cryonuseg_rows(*ORGANS)
     assert n_folds(rows, dataset=dataset, protocol="official") == 10
 
@@ -90,7 +90,7 @@ def test_a_part_of_cryonuseg_has_as_many_folds_as_organs() -> None:
 
 @pytest.mark.parametrize("dataset", ["conic", "conic@macenko"])
 @pytest.mark.parametrize("fold", [0, 1, 9])
-def test_the_test_part_of_conic_is_that_of_the_published_code(patch_info: list[str], dataset: str, fold: int) -> None:
+def test_the_test_part_of_conic_is_that_of_the_published_code(patch_info, dataset, fold) -> None:
     train, test = published_split(patch_info, fold)
 
     got = official(conic_rows(patch_info), dataset, fold, seed=7)
@@ -102,7 +102,7 @@ def test_the_test_part_of_conic_is_that_of_the_published_code(patch_info: list[s
     assert len(got.notes) == 1
 
 
-def test_every_fold_of_conic_keeps_source_images_together(patch_info: list[str]) -> None:
+def test_every_fold_of_conic_keeps_source_images_together(patch_info) -> None:
     rows = conic_rows(patch_info)
     tested = []
 
@@ -117,7 +117,7 @@ def test_every_fold_of_conic_keeps_source_images_together(patch_info: list[str])
     assert len(tested) == len(set(tested)) == 10
 
 
-def test_the_order_of_the_patches_does_not_matter(patch_info: list[str]) -> None:
+def test_the_order_of_the_patches_does_not_matter(patch_info) -> None:
     rows = conic_rows(patch_info)
     shuffled = random.Random(0).sample(rows, len(rows))
 
@@ -165,16 +165,14 @@ def test_conic_is_refused_where_scikit_learn_would_and_nowhere_else(n_sources, f
         ),
     ],
 )
-def test_data_that_cannot_be_split_by_the_rule_of_conic_is_refused_with_the_reason(
-    names: list[str], message: str
-) -> None:
+def test_data_that_cannot_be_split_by_the_rule_of_conic_is_refused_with_the_reason(names, message) -> None:
     with pytest.raises(ConfigError, match=message):
         official(conic_rows(names), "conic")
     with pytest.raises(ConfigError, match=message):
         n_folds(conic_rows(names), dataset="conic", protocol="official")
 
 
-def test_a_split_of_conic_by_images_says_how_many_patches_leak(patch_info: list[str]) -> None:
+def test_a_split_of_conic_by_images_says_how_many_patches_leak(patch_info) -> None:
     rows = conic_rows(patch_info)
 
     for protocol in ("kfold", "paper"):
@@ -198,7 +196,7 @@ def rows_from(dataset: str, source: Path) -> list[SplitRow]:
 
 
 @pytest.mark.shared
-def test_the_real_images_of_cryonuseg_are_one_of_each_of_five_organs(shared: Path) -> None:
+def test_the_real_images_of_cryonuseg_are_one_of_each_of_five_organs(shared) -> None:
     rows = rows_from("cryonuseg", shared / "data" / "cryonuseg")
 
     got = official(rows, "cryonuseg", 3)
@@ -212,7 +210,7 @@ def test_the_real_images_of_cryonuseg_are_one_of_each_of_five_organs(shared: Pat
 
 @pytest.mark.shared
 @pytest.mark.parametrize("protocol", protocol_names())
-def test_the_one_real_patch_of_conic_is_refused(shared: Path, protocol: str) -> None:
+def test_the_one_real_patch_of_conic_is_refused(shared, protocol) -> None:
     rows = rows_from("conic", shared / "data" / "conic")
 
     with pytest.raises(ConfigError, match="at least"):
@@ -220,7 +218,7 @@ def test_the_one_real_patch_of_conic_is_refused(shared: Path, protocol: str) -> 
 
 
 @pytest.mark.shared
-def test_the_patients_of_the_real_images_of_dsb2018_are_unknown(shared: Path) -> None:
+def test_the_patients_of_the_real_images_of_dsb2018_are_unknown(shared) -> None:
     rows = rows_from("dsb2018", shared / "data" / "dsb2018_he")
 
     notes = official(rows, "dsb2018").notes

@@ -31,7 +31,7 @@ def fair_area_mean(image: np.ndarray, h: int, w: int) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(SIZES, st.integers(1, 12), st.integers(0, 2**32 - 1))
-def test_a_reduced_image_has_the_mean_over_the_area_of_each_pixel(size, side_px: int, seed: int) -> None:
+def test_a_reduced_image_has_the_mean_over_the_area_of_each_pixel(size, side_px, seed) -> None:
     image = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
     scale = side_px / max(size)
     if scale >= 1 or min(size) * scale < 0.5:
@@ -44,7 +44,7 @@ def test_a_reduced_image_has_the_mean_over_the_area_of_each_pixel(size, side_px:
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 6, 8, 15, 16])
-def test_an_integer_reduction_equals_the_local_mean_of_another_library(factor: int) -> None:
+def test_an_integer_reduction_equals_the_local_mean_of_another_library(factor) -> None:
     image = np.random.default_rng(0).integers(0, 256, (16 * factor, 12 * factor, 3)).astype(np.uint8)
     image[: 4 * factor] = 255  # the largest sum there is
 
@@ -76,7 +76,7 @@ def test_a_small_image_is_interpolated_between_pixel_centres() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(SIZES, st.integers(1, 30))
-def test_masks_take_the_native_pixel_under_the_centre(size, side_px: int) -> None:
+def test_masks_take_the_native_pixel_under_the_centre(size, side_px) -> None:
     native_h, native_w = size
     if min(size) * side_px / max(size) < 0.5:
         return
@@ -93,7 +93,7 @@ def test_masks_take_the_native_pixel_under_the_centre(size, side_px: int) -> Non
 
 
 @pytest.mark.parametrize("size", [(512, 512), (320, 256), (300, 411), (100, 77)])
-def test_masks_agree_with_nearest_neighbour_of_another_library(size: tuple[int, int]) -> None:
+def test_masks_agree_with_nearest_neighbour_of_another_library(size) -> None:
     instances = np.random.default_rng(0).integers(0, 1000, size).astype(np.int32)
     h, w = content_size(size, 256)
 
@@ -141,13 +141,13 @@ def test_the_padding_is_at_the_bottom_right_and_ignored() -> None:
         ((512, 1), 256, (256, 1)),  # exactly one half is rounded up
     ],
 )
-def test_the_content_has_the_size_of_segment_anything(size, side_px: int, expected) -> None:
+def test_the_content_has_the_size_of_segment_anything(size, side_px, expected) -> None:
     assert content_size(size, side_px) == expected
 
 
 @settings(max_examples=200)
 @given(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), st.sampled_from([256, 1024]))
-def test_content_sizes_on_both_grids_have_the_same_geometry(size, side_px: int) -> None:
+def test_content_sizes_on_both_grids_have_the_same_geometry(size, side_px) -> None:
     if min(size) * side_px / max(size) < 0.5:
         return
     exact = [Fraction(extent * side_px, max(size)) for extent in size]
@@ -175,7 +175,7 @@ def test_shapes_that_do_not_match_are_refused() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(SIZES, st.integers(4, 40))
-def test_restoring_inverts_the_geometry_of_preparation(size, side_px: int) -> None:
+def test_restoring_inverts_the_geometry_of_preparation(size, side_px) -> None:
     """A ramp over the native image, prepared by its area mean, comes back as itself but at the clamped border."""
     if max(size) < side_px or min(size) * side_px < max(size):
         return

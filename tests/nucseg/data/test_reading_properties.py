@@ -37,7 +37,7 @@ def tiff(values: np.ndarray, **options: Any) -> bytes:
     INTEGERS.flatmap(lambda kind: arrays.arrays(kind, st.tuples(st.integers(1, 7), st.integers(5, 9)))),
     st.sampled_from([{}, {"compression": "zlib"}, {"byteorder": ">"}, {"photometric": "miniswhite"}]),
 )
-def test_a_mask_is_read_as_written(values: np.ndarray, options: dict[str, Any]) -> None:
+def test_a_mask_is_read_as_written(values, options) -> None:
     read = decode_values(tiff(values, **options), FILE)
 
     np.testing.assert_array_equal(read, values)
@@ -46,7 +46,7 @@ def test_a_mask_is_read_as_written(values: np.ndarray, options: dict[str, Any]) 
 
 @RELAXED
 @given(INTEGERS.flatmap(lambda kind: arrays.arrays(kind, (6, 8), elements={"min_value": 0, "max_value": 100})))
-def test_instances_are_ids_or_the_components_of_a_binary_mask(values: np.ndarray) -> None:
+def test_instances_are_ids_or_the_components_of_a_binary_mask(values) -> None:
     found = set(np.unique(values).tolist())
     is_binary = values.dtype.itemsize == 1 and (found <= {0, 1} or found <= {0, 255})
     try:
@@ -66,7 +66,7 @@ def test_instances_are_ids_or_the_components_of_a_binary_mask(values: np.ndarray
 
 @RELAXED
 @given(arrays.arrays("u1", (5, 6)), st.binary(min_size=768, max_size=768))
-def test_only_the_indices_of_a_palette_image_are_read(values: np.ndarray, colours: bytes) -> None:
+def test_only_the_indices_of_a_palette_image_are_read(values, colours) -> None:
     picture = Image.frombytes("P", (6, 5), values.tobytes())
     picture.putpalette(colours)
     file = io.BytesIO()
@@ -79,7 +79,7 @@ def test_only_the_indices_of_a_palette_image_are_read(values: np.ndarray, colour
 @given(
     st.binary(max_size=300), st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0"])
 )
-def test_any_bytes_are_an_image_or_an_error(content: bytes, start: bytes) -> None:
+def test_any_bytes_are_an_image_or_an_error(content, start) -> None:
     for decode, ndim in ((decode_image, 3), (decode_values, 2)):
         try:
             assert decode(start + content, FILE).ndim == ndim
@@ -95,7 +95,7 @@ NAMES = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20
 
 @RELAXED
 @given(st.lists(NAMES, min_size=1, max_size=4))
-def test_names_are_composed_text_or_an_error(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
+def test_names_are_composed_text_or_an_error(tmp_path_factory, names) -> None:
     folder = tmp_path_factory.mktemp("names")
     for name in names:
         try:
@@ -116,7 +116,7 @@ def test_names_are_composed_text_or_an_error(tmp_path_factory: pytest.TempPathFa
 
 @RELAXED
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=15), max_size=5), st.binary(max_size=80))
-def test_any_table_gives_names_or_an_error(tmp_path: Path, names: list[str], junk: bytes) -> None:
+def test_any_table_gives_names_or_an_error(tmp_path, names, junk) -> None:
     file = tmp_path / "patch_info.csv"
     for content in (b"patch_info\n" + "\n".join(names).encode(), b"patch_info\n" + junk, junk):
         file.write_bytes(content)
@@ -132,9 +132,7 @@ def test_any_table_gives_names_or_an_error(tmp_path: Path, names: list[str], jun
 
 @RELAXED
 @given(st.sampled_from(["nuinsseg", "cryonuseg", "conic", "dsb2018", "folder"]), st.data())
-def test_any_tree_of_files_is_a_data_set_or_an_error(
-    tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject
-) -> None:
+def test_any_tree_of_files_is_a_data_set_or_an_error(tmp_path_factory, name, data) -> None:
     parts = ("images", "masks", "a", "tissue images", "label masks modify", "Annotator 1 (biologist)", "vague areas")
     files = ("a.png", "b.tif", "Human_Skin_01.tif", "images.npy", "labels.npy", "patch_info.csv", "a")
     source = tmp_path_factory.mktemp("tree")

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,7 @@ from nucseg.data.synthetic import synthetic_dataset
 from nucseg.errors import ConfigError, DataError
 
 
-def test_every_name_can_be_opened(tmp_path: Path) -> None:
+def test_every_name_can_be_opened(tmp_path) -> None:
     *on_disk, drawn = dataset_names()
 
     assert open_dataset(drawn, None).name == "synthetic"
@@ -30,12 +29,12 @@ def test_a_data_set_on_disk_needs_a_source() -> None:
         open_dataset("folder", None)
 
 
-def test_a_generated_data_set_takes_no_source(tmp_path: Path) -> None:
+def test_a_generated_data_set_takes_no_source(tmp_path) -> None:
     with pytest.raises(ConfigError, match="leave out the source"):
         open_dataset("synthetic", tmp_path)
 
 
-def test_a_source_that_is_not_a_folder_is_named(tmp_path: Path) -> None:
+def test_a_source_that_is_not_a_folder_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
 
     with pytest.raises(DataError, match="nowhere does not exist"):
@@ -53,7 +52,7 @@ def test_repeated_ids_are_refused() -> None:
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["nuinsseg", "cryonuseg", "conic", "dsb2018"])
-def test_each_real_data_set_is_found_among_the_others(shared: Path, name: str) -> None:
+def test_each_real_data_set_is_found_among_the_others(shared, name) -> None:
     folder = {"dsb2018": "dsb2018_he"}.get(name, name)
 
     found = open_dataset(name, shared / "data")

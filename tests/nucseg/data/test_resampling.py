@@ -10,7 +10,7 @@ VALUES = np.random.default_rng(0).random((60, 8))
 
 
 @pytest.mark.parametrize("step", [0.3, 1.0, 2.0, 3.7])
-def test_a_part_of_an_axis_equals_that_part_of_the_whole(step: float) -> None:
+def test_a_part_of_an_axis_equals_that_part_of_the_whole(step) -> None:
     n = int(60 / step)
     whole = resampled(VALUES, 0.0, step, n, axis=0)
     first = n // 3
@@ -20,7 +20,7 @@ def test_a_part_of_an_axis_equals_that_part_of_the_whole(step: float) -> None:
 
 
 @pytest.mark.parametrize(("n", "filter_"), [(150, Image.Resampling.BILINEAR), (20, Image.Resampling.BOX)])
-def test_a_whole_axis_equals_pillows(n: int, filter_: Image.Resampling) -> None:
+def test_a_whole_axis_equals_pillows(n, filter_) -> None:
     expected = Image.fromarray(VALUES.astype(np.float32)).resize((8, n), filter_)
     np.testing.assert_allclose(resampled(VALUES, 0.0, 60 / n, n, axis=0), np.asarray(expected), atol=1e-6)
 

@@ -51,7 +51,7 @@ def tiff(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("region", REGIONS)
-def test_a_region_of_a_tiff_has_the_pixels_that_were_written(tiff: Path, region: tuple[int, int, int, int]) -> None:
+def test_a_region_of_a_tiff_has_the_pixels_that_were_written(tiff, region) -> None:
     y, x, h, w = region
     slide = TiffSlide(tiff)
     assert slide.size == (H, W)
@@ -60,7 +60,7 @@ def test_a_region_of_a_tiff_has_the_pixels_that_were_written(tiff: Path, region:
 
 
 @pytest.mark.parametrize("grid", [(150, 210), (100, 140), (600, 842), (299, 420)])
-def test_tiles_at_a_scale_fit_together_without_seams(grid: tuple[int, int], tmp_path: Path) -> None:
+def test_tiles_at_a_scale_fit_together_without_seams(grid, tmp_path) -> None:
     slide = TiffSlide(written(tmp_path / "a.tif", SMOOTH, tile=(64, 64)))
     whole = slide.read(0, 0, *grid, grid=grid)
     for y, x in ((0, 0), (31, 47), (grid[0] - 40, grid[1] - 50)):
@@ -91,7 +91,7 @@ def pyramid(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("grid", "value"), [((512, 640), 200), ((300, 375), 200), ((256, 320), 100), ((200, 250), 100), ((64, 80), 50)]
 )
-def test_the_smallest_level_that_is_large_enough_is_read(pyramid: Path, grid: tuple[int, int], value: int) -> None:
+def test_the_smallest_level_that_is_large_enough_is_read(pyramid, grid, value) -> None:
     slide = open_slide(pyramid)
     assert (slide.levels, slide.mpp) == ([(512, 640), (256, 320), (128, 160)], 0.5)
     assert (slide.read(10, 20, 30, 40, grid=grid) == value).all()
@@ -113,22 +113,20 @@ def test_the_smallest_level_that_is_large_enough_is_read(pyramid: Path, grid: tu
         ({"description": '<OME><Pixels PhysicalSizeX="1" PhysicalSizeXUnit="pixel"/></OME>'}, None),
     ],
 )
-def test_microns_per_pixel_are_read_from_the_file_if_plausible(
-    options: dict[str, object], mpp: float | None, tmp_path: Path
-) -> None:
+def test_microns_per_pixel_are_read_from_the_file_if_plausible(options, mpp, tmp_path) -> None:
     slide = open_slide(written(tmp_path / "a.tif", SMOOTH, **options))
     assert slide.mpp == (None if mpp is None else pytest.approx(mpp))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
-def test_small_images_are_decoded_like_those_of_data_sets(suffix: str, tmp_path: Path) -> None:
+def test_small_images_are_decoded_like_those_of_data_sets(suffix, tmp_path) -> None:
     Image.fromarray(SMOOTH).save(tmp_path / f"a{suffix}")
     slide = open_slide(tmp_path / f"a{suffix}")
     assert slide.reader == "pillow"
     np.testing.assert_array_equal(slide.read(0, 0, H, W), np.asarray(Image.open(tmp_path / f"a{suffix}")))
 
 
-def test_gray_inverted_and_transparent_tiffs_become_rgb_on_white(tmp_path: Path) -> None:
+def test_gray_inverted_and_transparent_tiffs_become_rgb_on_white(tmp_path) -> None:
     gray, alpha = SMOOTH[..., 0], np.zeros((H, W), np.uint8)
     alpha[:100] = 255
     cases = {
@@ -148,7 +146,7 @@ def test_gray_inverted_and_transparent_tiffs_become_rgb_on_white(tmp_path: Path)
     assert (pixels[100:] == 255).all()
 
 
-def test_a_jpeg_pyramid_is_read_alike_by_tifffile_and_openslide(tmp_path: Path) -> None:
+def test_a_jpeg_pyramid_is_read_alike_by_tifffile_and_openslide(tmp_path) -> None:
     pytest.importorskip("imagecodecs")
     pytest.importorskip("openslide")
     file = tmp_path / "slide.svs"
@@ -177,16 +175,14 @@ def test_a_jpeg_pyramid_is_read_alike_by_tifffile_and_openslide(tmp_path: Path) 
         (np.zeros((5, 90, 90), np.uint8), {"photometric": "minisblack"}, "planes|pages"),
     ],
 )
-def test_an_image_that_is_not_8_bit_rgb_or_gray_is_refused(
-    image: np.ndarray, options: dict[str, str], message: str, tmp_path: Path
-) -> None:
+def test_an_image_that_is_not_8_bit_rgb_or_gray_is_refused(image, options, message, tmp_path) -> None:
     file = written(tmp_path / "a.tif", image, **{"photometric": "rgb", **options})
     for reader in (open_slide, TiffSlide):
         with pytest.raises(DataError, match=message):
             reader(file)
 
 
-def test_a_png_that_is_too_large_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+def test_a_png_that_is_too_large_is_refused_before_it_is_decoded(tmp_path) -> None:
     header = io.BytesIO()
     Image.new("1", (10_000, 10_000)).save(header, "png")
     (tmp_path / "a.png").write_bytes(header.getvalue())
@@ -194,14 +190,14 @@ def test_a_png_that_is_too_large_is_refused_before_it_is_decoded(tmp_path: Path)
         open_slide(tmp_path / "a.png")
 
 
-def test_a_chunk_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunk_that_is_too_large_is_refused(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("nucseg.data.slides.tiff.MAX_CHUNK_BYTES", 1000)
     with pytest.raises(DataError, match=r"chunks of 421 x 300 pixels.*Convert it to a tiled TIFF"):
         TiffSlide(written(tmp_path / "a.tif", SMOOTH, compression="zlib", rowsperstrip=H))
 
 
 @pytest.mark.parametrize("options", [{}, {"tile": (64, 64), "compression": "zlib"}], ids=["raw", "packed"])
-def test_a_truncated_tiff_raises_one_clear_error(options: dict[str, object], tmp_path: Path) -> None:
+def test_a_truncated_tiff_raises_one_clear_error(options, tmp_path) -> None:
     file = written(tmp_path / "a.tif", np.tile(SMOOTH, (4, 4, 1)), **options)
     whole = file.read_bytes()
     assert int.from_bytes(whole[4:8], "little") < 100  # the directory comes first
@@ -211,21 +207,19 @@ def test_a_truncated_tiff_raises_one_clear_error(options: dict[str, object], tmp
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.png", b"no image"), ("a.tif", b"II*\0"), ("a.svs", b"nothing")])
-def test_other_files_are_refused(name: str, content: bytes, tmp_path: Path) -> None:
+def test_other_files_are_refused(name, content, tmp_path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=name):
         open_slide(tmp_path / name)
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_refused(tmp_path) -> None:
     for place in (tmp_path / "none.png", tmp_path):
         with pytest.raises(DataError, match="cannot be read"):
             open_slide(place)
 
 
-def test_without_openslide_a_slide_that_is_a_tiff_is_read_by_tifffile(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_openslide_a_slide_that_is_a_tiff_is_read_by_tifffile(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("nucseg.data.slides.factory.openslide_library", lambda: None)
     slide = open_slide(written(tmp_path / "a.svs", SMOOTH, tile=(64, 64)))
     assert slide.reader == "tifffile"
@@ -238,7 +232,7 @@ def test_without_openslide_a_slide_that_is_a_tiff_is_read_by_tifffile(
 @pytest.mark.parametrize(
     "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), [[1]]]
 )
-def test_an_array_that_is_not_an_image_is_refused(image: np.ndarray) -> None:
+def test_an_array_that_is_not_an_image_is_refused(image) -> None:
     with pytest.raises(DataError, match="An image"):
         ArraySlide(image)
 
@@ -250,7 +244,7 @@ def test_an_array_that_is_not_an_image_is_refused(image: np.ndarray) -> None:
         ({"photometric": "ycbcr"}, "YCbCr but not JPEG"),
     ],
 )
-def test_a_tiff_with_another_colour_model_is_refused(options: dict[str, str], message: str, tmp_path: Path) -> None:
+def test_a_tiff_with_another_colour_model_is_refused(options, message, tmp_path) -> None:
     channels = 4 if "separated" in options.values() else 3
     file = written(tmp_path / "a.tif", np.zeros((64, 64, channels), np.uint8), tile=(64, 64), **options)
 
@@ -258,7 +252,7 @@ def test_a_tiff_with_another_colour_model_is_refused(options: dict[str, str], me
         TiffSlide(file)
 
 
-def test_an_unknown_compression_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_compression_is_refused(tmp_path) -> None:
     file = written(tmp_path / "a.tif", SMOOTH, tile=(64, 64), compression="zlib")
     with tifffile.TiffFile(file, mode="r+") as tiff:
         tiff.pages[0].tags["Compression"].overwrite(34661)  # JBIG, for black and white images
@@ -267,7 +261,7 @@ def test_an_unknown_compression_is_refused(tmp_path: Path) -> None:
         TiffSlide(file)
 
 
-def test_an_error_of_openslide_is_reported(tmp_path: Path) -> None:
+def test_an_error_of_openslide_is_reported(tmp_path) -> None:
     def fail(name: str) -> None:
         raise RuntimeError("the index is damaged")
 

@@ -1,7 +1,6 @@
 """Training, validation and test parts."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,7 +45,7 @@ def test_notes_of_nuinsseg_say_that_images_are_missing_and_leak() -> None:
 
 
 @pytest.mark.parametrize("dataset", ["folder", "synthetic"])
-def test_a_data_set_without_official_split_gets_grouped_folds_and_a_note(dataset: str) -> None:
+def test_a_data_set_without_official_split_gets_grouped_folds_and_a_note(dataset) -> None:
     rows = rows_of(4, 5, 6, 7, 8, 9)
 
     official = split(rows, dataset=dataset, protocol="official", fold=1, seed=0)
@@ -58,7 +57,7 @@ def test_a_data_set_without_official_split_gets_grouped_folds_and_a_note(dataset
 
 
 @pytest.mark.parametrize("protocol", ["grouped", "kfold", "official"])
-def test_every_image_is_tested_in_exactly_one_fold(protocol: str) -> None:
+def test_every_image_is_tested_in_exactly_one_fold(protocol) -> None:
     rows = rows_of(*[4] * 31)
 
     parts = [split(rows, dataset="nuinsseg", protocol=protocol, fold=fold, seed=5).test for fold in range(5)]
@@ -95,7 +94,7 @@ def test_parts_are_disjoint_complete_ordered_and_repeatable(sizes, protocol, dat
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 20), min_size=3, max_size=12), st.integers(0, 2), st.integers(0, 1000))
-def test_no_group_is_in_two_parts_of_a_grouped_split(sizes: list[int], fold: int, seed: int) -> None:
+def test_no_group_is_in_two_parts_of_a_grouped_split(sizes, fold, seed) -> None:
     rows = rows_of(*sizes, per_stratum=2)
 
     got = split(rows, dataset="folder", protocol="grouped", fold=fold, seed=seed)
@@ -175,7 +174,7 @@ def lone_rows(group: str = "{}") -> list[SplitRow]:
 
 @pytest.mark.parametrize("dataset", ["folder", "dsb2018", "mine"])
 @pytest.mark.parametrize("protocol", ["grouped", "kfold", "paper", "official"])
-def test_a_note_says_if_groups_are_unknown(protocol: str, dataset: str) -> None:
+def test_a_note_says_if_groups_are_unknown(protocol, dataset) -> None:
     notes = split(lone_rows(), dataset=dataset, protocol=protocol, fold=0, seed=0).notes
 
     assert sum("a leak cannot be ruled out" in note for note in notes) == 1
@@ -184,7 +183,7 @@ def test_a_note_says_if_groups_are_unknown(protocol: str, dataset: str) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["cryonuseg", "cryonuseg@macenko"])
-def test_a_data_set_with_one_slide_per_image_has_no_note_on_leaks(dataset: str) -> None:
+def test_a_data_set_with_one_slide_per_image_has_no_note_on_leaks(dataset) -> None:
     for protocol in ("grouped", "kfold", "paper"):
         assert split(lone_rows(), dataset=dataset, protocol=protocol, fold=0, seed=0).notes == ()
 
@@ -193,7 +192,7 @@ def test_named_groups_of_one_image_are_known_groups() -> None:
     assert split(lone_rows("patient {}"), dataset="mine", protocol="grouped", fold=0, seed=0).notes == ()
 
 
-def test_subfolders_make_groups_known(tmp_path: Path) -> None:
+def test_subfolders_make_groups_known(tmp_path) -> None:
     for number in range(5):
         for kind in ("images", "masks"):
             for folder in (tmp_path / "flat" / kind, tmp_path / "sorted" / kind / f"patient {number}"):
@@ -222,7 +221,7 @@ def test_subfolders_make_groups_known(tmp_path: Path) -> None:
         ([9, 9], {"protocol": "kfold", "seed": -1}, "between 0 and 4294967295, got -1"),
     ],
 )
-def test_impossible_splits_are_refused_with_the_reason(sizes: list[int], asked: dict, message: str) -> None:
+def test_impossible_splits_are_refused_with_the_reason(sizes, asked, message) -> None:
     asked = {"dataset": "folder", **asked}
     with pytest.raises(ConfigError, match=message):
         split(rows_of(*sizes), **{"fold": 0, "seed": 0, **asked})
@@ -236,7 +235,7 @@ def rows_from(entries) -> list[SplitRow]:
 
 
 @pytest.mark.shared
-def test_the_real_images_are_split_by_the_published_rule(shared: Path) -> None:
+def test_the_real_images_are_split_by_the_published_rule(shared) -> None:
     rows = rows_from(open_dataset("nuinsseg", shared / "data" / "nuinsseg").entries)
     names = np.array(sorted(row.id for row in rows))
     _, test = list(KFold(n_splits=5, shuffle=True, random_state=19).split(names))[2]
@@ -265,7 +264,7 @@ KINDS = {
 
 @pytest.mark.parametrize("protocol", protocol_names())
 @pytest.mark.parametrize("dataset", KINDS)
-def test_every_protocol_divides_every_data_set(dataset: str, protocol: str) -> None:
+def test_every_protocol_divides_every_data_set(dataset, protocol) -> None:
     rows = KINDS[dataset]
     count = n_folds(rows, dataset=dataset, protocol=protocol)
 
@@ -283,7 +282,7 @@ def test_every_protocol_divides_every_data_set(dataset: str, protocol: str) -> N
 
 @pytest.mark.parametrize("protocol", ["grouped", "official"])
 @pytest.mark.parametrize("dataset", ["conic", "cryonuseg", "dsb2018", "synthetic", "mine"])
-def test_no_group_of_any_data_set_is_in_two_parts(dataset: str, protocol: str) -> None:
+def test_no_group_of_any_data_set_is_in_two_parts(dataset, protocol) -> None:
     rows = KINDS[dataset]
     group = {row.id: row.group for row in rows}
 
@@ -296,7 +295,7 @@ def test_no_group_of_any_data_set_is_in_two_parts(dataset: str, protocol: str) -
 
 @pytest.mark.parametrize("protocol", protocol_names())
 @pytest.mark.parametrize("dataset", KINDS)
-def test_every_protocol_refuses_a_single_image(dataset: str, protocol: str) -> None:
+def test_every_protocol_refuses_a_single_image(dataset, protocol) -> None:
     with pytest.raises(ConfigError, match=r"at least .*\. Add (images|patches)"):
         n_folds(KINDS[dataset][:1], dataset=dataset, protocol=protocol)
 

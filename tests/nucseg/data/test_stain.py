@@ -50,7 +50,7 @@ def gap(image: Any, other: Any) -> float:
 
 
 @pytest.mark.parametrize("stains", [BLUISH, REDDISH, BLUISH * 0.5], ids=["bluish", "reddish", "any length"])
-def test_macenko_keeps_concentrations_and_takes_the_colours_of_the_reference(stains: Any) -> None:
+def test_macenko_keeps_concentrations_and_takes_the_colours_of_the_reference(stains) -> None:
     amounts = concentrations()
     scaled = amounts * (MACENKO_CONCENTRATIONS / np.percentile(amounts, 99, axis=1))[:, np.newaxis]
     expected = 240 * np.exp(-MACENKO_STAINS @ scaled) - 1
@@ -67,7 +67,7 @@ def test_macenko_keeps_concentrations_and_takes_the_colours_of_the_reference(sta
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_tissue_from_two_laboratories_becomes_similar(method: str) -> None:
+def test_tissue_from_two_laboratories_becomes_similar(method) -> None:
     bluish, reddish = (seen(stains, concentrations()) for stains in (BLUISH, REDDISH))
 
     after = gap(normalise(bluish, method).image, normalise(reddish, method).image)
@@ -108,7 +108,7 @@ def test_reinhard_gives_tissue_the_means_and_deviations_of_the_target() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_white_stays_white_and_does_not_change_the_tissue(method: str) -> None:
+def test_white_stays_white_and_does_not_change_the_tissue(method) -> None:
     image = seen(BLUISH, concentrations())
     alone = normalise(image, method).image
     with_glass = np.concatenate([image, np.full((24, 96, 3), 240, np.uint8), np.full((24, 96, 3), 255, np.uint8)])
@@ -154,7 +154,7 @@ DEGENERATE = {
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("what", DEGENERATE)
-def test_an_image_without_an_estimate_is_returned_unchanged_with_the_reason(what: str, method: str) -> None:
+def test_an_image_without_an_estimate_is_returned_unchanged_with_the_reason(what, method) -> None:
     found = normalise(DEGENERATE[what], method)
 
     assert np.array_equal(found.image, DEGENERATE[what])
@@ -175,7 +175,7 @@ def test_macenko_does_not_amplify_traces_of_a_stain() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("seed", range(5))
-def test_any_image_can_be_normalised(method: str, seed: int) -> None:
+def test_any_image_can_be_normalised(method, seed) -> None:
     rng = np.random.default_rng(seed)
     image = (rng.integers(0, 256, (37, 53, 3)) // (1 + seed) + 40 * seed).astype(np.uint8)  # from noise to few colours
 
@@ -185,7 +185,7 @@ def test_any_image_can_be_normalised(method: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_large_image_is_normalised_in_one_piece(method: str) -> None:
+def test_a_large_image_is_normalised_in_one_piece(method) -> None:
     tile = seen(BLUISH, concentrations(200))
     large = np.concatenate([np.concatenate([tile, tile[:, ::-1]], axis=1)] * 3)  # 600 x 400: in several blocks
 
@@ -197,7 +197,7 @@ def test_a_large_image_is_normalised_in_one_piece(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_bytes_do_not_depend_on_the_number_of_threads(method: str) -> None:
+def test_the_bytes_do_not_depend_on_the_number_of_threads(method) -> None:
     image = seen(BLUISH, concentrations(300))
     with threadpool_limits(1):
         alone = normalise(image, method).image
@@ -214,7 +214,7 @@ def test_images_are_not_changed_without_normalisation() -> None:
     assert stain_identity("none") == {"stain": "none"}  # as stores that know of no other have it
 
 
-def test_every_normalisation_has_its_own_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_normalisation_has_its_own_identity(monkeypatch) -> None:
     before = [stain_identity(stain) for stain in STAINS]
     monkeypatch.setattr("nucseg.data.stain.REINHARD_MEANS", REINHARD_MEANS + 0.1)
     monkeypatch.setattr("nucseg.data.stain.MACENKO_CONCENTRATIONS", MACENKO_CONCENTRATIONS + 0.001)
@@ -240,7 +240,7 @@ def real(shared: Path) -> dict[str, list[Any]]:
 
 @pytest.mark.shared
 @pytest.mark.parametrize("method", METHODS)
-def test_normalising_brings_real_data_sets_closer_together(real: dict[str, list[Any]], method: str) -> None:
+def test_normalising_brings_real_data_sets_closer_together(real, method) -> None:
     before, after = {}, {}
     for name, images in real.items():
         before[name] = np.array([image.mean(axis=(0, 1)) for image in images])
@@ -257,7 +257,7 @@ def test_normalising_brings_real_data_sets_closer_together(real: dict[str, list[
 
 
 @pytest.mark.shared
-def test_reinhards_target_is_cryonuseg_in_the_colours_of_macenkos(shared: Path) -> None:
+def test_reinhards_target_is_cryonuseg_in_the_colours_of_macenkos(shared) -> None:
     found = []
     for entry in open_dataset("cryonuseg", shared / "data" / "cryonuseg").entries:
         image = normalise(entry.read_image()[0], "macenko").image
@@ -268,7 +268,7 @@ def test_reinhards_target_is_cryonuseg_in_the_colours_of_macenkos(shared: Path) 
 
 
 @pytest.mark.parametrize("stain", ["macenko", "reinhard"])
-def test_a_fitted_normalisation_changes_parts_like_the_whole(stain: str) -> None:
+def test_a_fitted_normalisation_changes_parts_like_the_whole(stain) -> None:
     image = synthetic_dataset(1, side_px=128).entries[0].read_image()[0]
     fitted = fit_normaliser(image, stain)
     whole = normalise(image, stain).image

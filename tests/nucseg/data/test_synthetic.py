@@ -32,7 +32,7 @@ def test_there_are_60_images_of_six_tissues_from_two_or_three_slides() -> None:
     assert len(set.union(*slides.values())) == 15
 
 
-def test_samples_have_the_shapes_and_types_of_other_data_sets(samples: list[Sample]) -> None:
+def test_samples_have_the_shapes_and_types_of_other_data_sets(samples) -> None:
     for sample in samples:
         assert (sample.image.shape, sample.image.dtype) == ((512, 512, 3), np.uint8)
         assert (sample.instances.shape, sample.instances.dtype) == ((512, 512), np.int32)
@@ -70,7 +70,7 @@ def test_images_seeds_and_sides_all_differ() -> None:
 
 
 @pytest.mark.parametrize("side_px", [64, 100, 257])
-def test_any_side_from_64_pixels_can_be_drawn(side_px: int) -> None:
+def test_any_side_from_64_pixels_can_be_drawn(side_px) -> None:
     sample = synthetic_dataset(1, side_px=side_px).entries[0].read()[0]
 
     assert sample.image.shape == (side_px, side_px, 3)
@@ -78,12 +78,12 @@ def test_any_side_from_64_pixels_can_be_drawn(side_px: int) -> None:
 
 
 @pytest.mark.parametrize("asked", [{"n_images": 0}, {"side_px": 63}, {"seed": -1}])
-def test_impossible_parameters_are_refused(asked: dict[str, int]) -> None:
+def test_impossible_parameters_are_refused(asked) -> None:
     with pytest.raises(ConfigError, match=f"{next(iter(asked))}={next(iter(asked.values()))}"):
         synthetic_dataset(**asked)
 
 
-def test_nuclei_are_bluer_and_darker_than_their_surroundings(samples: list[Sample]) -> None:
+def test_nuclei_are_bluer_and_darker_than_their_surroundings(samples) -> None:
     for sample in samples:
         nuclei = sample.instances > 0
         around = ndimage.binary_dilation(nuclei, iterations=12) & ~ndimage.binary_dilation(nuclei, iterations=3)
@@ -93,13 +93,13 @@ def test_nuclei_are_bluer_and_darker_than_their_surroundings(samples: list[Sampl
         assert inside[2] - inside[0] > outside[2] - outside[0]
 
 
-def test_the_background_is_pink_as_eosin(samples: list[Sample]) -> None:
+def test_the_background_is_pink_as_eosin(samples) -> None:
     for sample in samples:
         red, green, _ = np.median(sample.image[sample.instances == 0], axis=0)
         assert red > green + 10
 
 
-def test_outlines_follow_the_drawn_nuclei(samples: list[Sample]) -> None:
+def test_outlines_follow_the_drawn_nuclei(samples) -> None:
     """The optical density changes fastest at the border of the instance map."""
     fall = np.zeros(11)
     for sample in samples[::3]:
@@ -113,7 +113,7 @@ def test_outlines_follow_the_drawn_nuclei(samples: list[Sample]) -> None:
     assert abs(int(np.argmax(fall)) - 5) <= 1
 
 
-def test_tissues_differ_in_number_and_size_of_nuclei(samples: list[Sample]) -> None:
+def test_tissues_differ_in_number_and_size_of_nuclei(samples) -> None:
     areas = defaultdict(list)
     for sample in samples:
         areas[sample.stratum].extend(np.bincount(sample.instances.ravel())[1:])
@@ -122,7 +122,7 @@ def test_tissues_differ_in_number_and_size_of_nuclei(samples: list[Sample]) -> N
     assert np.median(areas["hepatic"]) > 1.5 * np.median(areas["lymphoid"])
 
 
-def test_some_nuclei_touch_and_some_areas_are_ignored(samples: list[Sample]) -> None:
+def test_some_nuclei_touch_and_some_areas_are_ignored(samples) -> None:
     crowded = next(sample.instances for sample in samples if sample.stratum == "lymphoid")
 
     _, n_components = ndimage.label(crowded > 0)
@@ -130,7 +130,7 @@ def test_some_nuclei_touch_and_some_areas_are_ignored(samples: list[Sample]) -> 
     assert 0 < np.mean([sample.ignore.mean() for sample in samples]) < 0.05
 
 
-def test_slides_of_a_tissue_are_stained_differently(samples: list[Sample]) -> None:
+def test_slides_of_a_tissue_are_stained_differently(samples) -> None:
     colours = defaultdict(list)
     for sample in samples:
         colours[sample.stratum].append(sample.image.mean(axis=(0, 1)))
@@ -138,7 +138,7 @@ def test_slides_of_a_tissue_are_stained_differently(samples: list[Sample]) -> No
     assert np.mean([np.abs(first - second).max() for first, second in colours.values()]) > 8
 
 
-def test_a_threshold_finds_nuclei_but_does_not_solve_the_task(samples: list[Sample]) -> None:
+def test_a_threshold_finds_nuclei_but_does_not_solve_the_task(samples) -> None:
     scores = []
     for sample in samples:
         hematoxylin = rgb2hed(sample.image)[..., 0]

@@ -86,7 +86,7 @@ def test_nuclei_below_the_smallest_area_are_dropped_and_the_others_numbered_with
 
 
 @pytest.mark.parametrize(("probability", "n_nuclei"), [(0.0, 0), (1.0, 1)])
-def test_a_map_of_one_value_is_no_nucleus_or_one(probability: float, n_nuclei: int) -> None:
+def test_a_map_of_one_value_is_no_nucleus_or_one(probability, n_nuclei) -> None:
     found = separate(np.full((48, 48), probability, dtype=np.float32), InstanceRule())
 
     assert found.max() == n_nuclei
@@ -96,7 +96,7 @@ def test_a_map_of_one_value_is_no_nucleus_or_one(probability: float, n_nuclei: i
     "wrong",
     [{"threshold": 0.0}, {"threshold": 1.0}, {"smoothing_px": -1.0}, {"min_distance_px": 0}, {"min_area_px": -1}],
 )
-def test_an_impossible_rule_is_refused(wrong: dict[str, float]) -> None:
+def test_an_impossible_rule_is_refused(wrong) -> None:
     with pytest.raises(ConfigError):
         InstanceRule(**wrong)  # type: ignore[arg-type]
 
@@ -216,7 +216,7 @@ def brute_force(instances: InstanceMap) -> Probability:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_distance_map_is_its_definition_for_nuclei_that_touch_and_that_the_image_cuts(seed: int) -> None:
+def test_the_distance_map_is_its_definition_for_nuclei_that_touch_and_that_the_image_cuts(seed) -> None:
     truth = crowd(seed, side=40, n=12) * 7  # numbers with gaps
     edge = np.concatenate([truth[0], truth[-1], truth[:, 0], truth[:, -1]])
     touching = (truth[1:] != truth[:-1]) & (truth[1:] > 0) & (truth[:-1] > 0)
@@ -260,7 +260,7 @@ def test_every_nucleus_has_a_deepest_pixel_of_one_whatever_its_size() -> None:
         pytest.param([[0, 0], [0, 0]], [[0, 0], [0, 0]], id="none"),
     ],
 )
-def test_the_distance_map_drawn_by_hand(instances: list[list[int]], expected: list[list[float]]) -> None:
+def test_the_distance_map_drawn_by_hand(instances, expected) -> None:
     np.testing.assert_allclose(distance_map(np.array(instances, np.int32)), np.array(expected, np.float32))
 
 
@@ -286,7 +286,7 @@ def test_a_predicted_distance_does_not_change_the_foreground() -> None:
 
 
 @pytest.mark.parametrize("factor", [-0.3, 0, 1.4])
-def test_labels_have_no_gaps_whatever_distance_is_predicted(factor: float) -> None:
+def test_labels_have_no_gaps_whatever_distance_is_predicted(factor) -> None:
     truth = discs((12, 12, 8), (12, 44, 8), (44, 28, 10))
     distance = distance_map(truth) * np.where(truth == 2, factor, 1).astype(np.float32)
 

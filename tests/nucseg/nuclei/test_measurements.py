@@ -16,7 +16,7 @@ def ellipse(a: float, b: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("a", "b"), [(30, 30), (40, 20)])
-def test_an_ellipse_has_the_area_perimeter_and_eccentricity_of_its_formulas(a: float, b: float) -> None:
+def test_an_ellipse_has_the_area_perimeter_and_eccentricity_of_its_formulas(a, b) -> None:
     mask = ellipse(a, b)
     measured = measure(
         NucleusMask(100, 200, mask), np.full((*mask.shape, 3), 200, np.uint8), np.full(mask.shape, 0.7, np.float32)

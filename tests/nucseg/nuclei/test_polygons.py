@@ -31,7 +31,7 @@ def random_mask(seed: int) -> np.ndarray:
 @pytest.mark.parametrize(
     "mask", [*map(mask_of, SHAPES.values()), *map(random_mask, range(30))], ids=[*SHAPES, *map(str, range(30))]
 )
-def test_an_outline_is_a_valid_polygon_of_exactly_the_pixels(mask: np.ndarray) -> None:
+def test_an_outline_is_a_valid_polygon_of_exactly_the_pixels(mask) -> None:
     outer, *holes = outline(mask, x=7, y=3)
     polygon = shapely.Polygon(outer, holes)
 

@@ -42,7 +42,7 @@ def drawn() -> np.ndarray:
 
 
 @pytest.mark.parametrize(("block", "shift"), [(640, 0), (200, 0), (200, 77), (131, 40)])
-def test_the_blocks_change_nothing(drawn: np.ndarray, block: int, shift: int) -> None:
+def test_the_blocks_change_nothing(drawn, block, shift) -> None:
     whole = separate(drawn, RULE)
 
     instances, nuclei = stitched(drawn, block, 100, shift)
@@ -52,7 +52,7 @@ def test_the_blocks_change_nothing(drawn: np.ndarray, block: int, shift: int) ->
     assert pairs.shape[1] == whole.max() + 1  # one to one: the same pixels under other numbers
 
 
-def test_nuclei_are_numbered_by_the_rows_then_the_columns_of_their_centres(drawn: np.ndarray) -> None:
+def test_nuclei_are_numbered_by_the_rows_then_the_columns_of_their_centres(drawn) -> None:
     instances, nuclei = stitched(drawn, 200, 100)
     centres = np.array(ndimage.center_of_mass(instances > 0, instances, range(1, len(nuclei) + 1))) + 0.5
 
@@ -60,7 +60,7 @@ def test_nuclei_are_numbered_by_the_rows_then_the_columns_of_their_centres(drawn
     assert all(tuple(before) < tuple(after) for before, after in pairwise(centres))
 
 
-def test_every_nucleus_has_the_pixels_that_its_mask_says(drawn: np.ndarray) -> None:
+def test_every_nucleus_has_the_pixels_that_its_mask_says(drawn) -> None:
     instances, nuclei = stitched(drawn, 131, 100, 40)
     for number, nucleus in enumerate(nuclei, start=1):
         np.testing.assert_array_equal(instances[nucleus.box] == number, nucleus.mask)
@@ -98,7 +98,7 @@ def test_a_pixel_stays_with_the_nucleus_that_came_first() -> None:
 
 
 @pytest.mark.parametrize("shift", [0, 7, 30])
-def test_blocks_divide_an_axis_and_windows_stay_within_it(shift: int) -> None:
+def test_blocks_divide_an_axis_and_windows_stay_within_it(shift) -> None:
     blocks = block_windows(100, 30, 10, shift)
     assert [block.start for block in blocks] == [0, *(block.stop for block in blocks[:-1])]
     assert blocks[-1].stop == 100

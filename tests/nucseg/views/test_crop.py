@@ -20,7 +20,7 @@ def cropped(folder: Path, scale: str, variants: int = 1) -> tuple[View, ...]:
     return views_named(str(file))
 
 
-def test_a_crop_is_a_square_of_adjacent_pixels_in_one_of_eight_orientations(tmp_path: Path) -> None:
+def test_a_crop_is_a_square_of_adjacent_pixels_in_one_of_eight_orientations(tmp_path) -> None:
     seen = Counter()
     for view in cropped(tmp_path, "[0.3, 0.6]", variants=80):
         part = view.apply(PLACES, "a")
@@ -36,7 +36,7 @@ def test_a_crop_is_a_square_of_adjacent_pixels_in_one_of_eight_orientations(tmp_
     assert set(seen) == set(range(8))
 
 
-def test_crops_come_from_everywhere_and_in_every_size(tmp_path: Path) -> None:
+def test_crops_come_from_everywhere_and_in_every_size(tmp_path) -> None:
     parts = [view.apply(PLACES, "a") for view in cropped(tmp_path, "[0.25, 1.0]", variants=300)]
     sides = np.array([len(part) for part in parts])
     covered = np.zeros((HEIGHT, WIDTH))
@@ -50,7 +50,7 @@ def test_crops_come_from_everywhere_and_in_every_size(tmp_path: Path) -> None:
     assert 0.4 < (sides < 0.5 * HEIGHT).mean() < 0.6
 
 
-def test_a_crop_can_be_the_whole_of_a_square_image(tmp_path: Path) -> None:
+def test_a_crop_can_be_the_whole_of_a_square_image(tmp_path) -> None:
     square = PLACES[:, :HEIGHT]
 
     part = cropped(tmp_path, "[1.0, 1.0]")[0].apply(square, "a")
@@ -58,11 +58,11 @@ def test_a_crop_can_be_the_whole_of_a_square_image(tmp_path: Path) -> None:
     assert sorted(part.reshape(-1, 3).tolist()) == sorted(square.reshape(-1, 3).tolist())
 
 
-def test_an_image_of_one_pixel_can_be_cropped(tmp_path: Path) -> None:
+def test_an_image_of_one_pixel_can_be_cropped(tmp_path) -> None:
     assert cropped(tmp_path, "[0.05, 0.05]")[0].apply(PLACES[:1, :1], "a").shape == (1, 1, 3)
 
 
-def test_a_crop_is_described_and_depends_on_image_and_variant(tmp_path: Path) -> None:
+def test_a_crop_is_described_and_depends_on_image_and_variant(tmp_path) -> None:
     first, second = cropped(tmp_path, "[0.3, 0.6]", variants=2)
     crops = {
         first.apply(PLACES, "a").tobytes(),
@@ -77,7 +77,7 @@ def test_a_crop_is_described_and_depends_on_image_and_variant(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("factor", [2, 3])
-def test_relative_size_and_position_do_not_depend_on_the_resolution(tmp_path: Path, factor: int) -> None:
+def test_relative_size_and_position_do_not_depend_on_the_resolution(tmp_path, factor) -> None:
     larger = PLACES.repeat(factor, axis=0).repeat(factor, axis=1)
     (view,) = cropped(tmp_path, "[0.5, 0.5]")
 

@@ -50,7 +50,7 @@ def test_a_large_image_is_jittered_like_its_parts() -> None:
     np.testing.assert_array_equal(whole, np.tile(jitter_stains(STAINED, [1.2, 0.9, 1], [0.01, 0, 0]), (20, 14, 1)))
 
 
-def test_gamma_is_a_power_of_the_light(tmp_path: Path) -> None:
+def test_gamma_is_a_power_of_the_light(tmp_path) -> None:
     view, *_ = variants(tmp_path, 'name = "RandomGamma"\ngamma = [0.7, 0.7]')
 
     expected = 255 * (STAINED / 255) ** 0.7
@@ -58,7 +58,7 @@ def test_gamma_is_a_power_of_the_light(tmp_path: Path) -> None:
     assert np.abs(view.apply(STAINED, "a") - expected).max() <= 1
 
 
-def test_brightness_adds_and_contrast_multiplies(tmp_path: Path) -> None:
+def test_brightness_adds_and_contrast_multiplies(tmp_path) -> None:
     brighter, *_ = variants(
         tmp_path, 'name = "RandomBrightnessContrast"\nbrightness = [0.1, 0.1]\ncontrast = [0.0, 0.0]'
     )
@@ -70,7 +70,7 @@ def test_brightness_adds_and_contrast_multiplies(tmp_path: Path) -> None:
     assert np.ptp(flatter.apply(STAINED, "a")) == pytest.approx(np.ptp(STAINED) / 2, abs=2)
 
 
-def test_clahe_equalises_the_lightness_like_opencv(tmp_path: Path) -> None:
+def test_clahe_equalises_the_lightness_like_opencv(tmp_path) -> None:
     cv2 = pytest.importorskip("cv2")
     view, *_ = variants(tmp_path, 'name = "CLAHE"\nclip = [3.0, 3.0]\ntiles = [4, 4]')
     lab = cv2.cvtColor(STAINED, cv2.COLOR_RGB2LAB)
@@ -80,7 +80,7 @@ def test_clahe_equalises_the_lightness_like_opencv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["stain", "papers"])
-def test_draws_differ_between_variants_and_images_and_do_not_depend_on_their_order(recipe: str) -> None:
+def test_draws_differ_between_variants_and_images_and_do_not_depend_on_their_order(recipe) -> None:
     views = views_named(recipe)
     drawn = [view.apply(STAINED, sample_id).tobytes() for view in views for sample_id in ("a", "b", "c")]
 
@@ -105,7 +105,7 @@ def test_another_process_draws_the_same() -> None:
     assert there.stdout.decode().strip() == hashlib.sha256(here.tobytes()).hexdigest()
 
 
-def test_the_probability_of_one_transform_changes_no_draw_of_another(tmp_path: Path) -> None:
+def test_the_probability_of_one_transform_changes_no_draw_of_another(tmp_path) -> None:
     jitter = 'name = "HEDJitter"'
     neutral = jitter + "\nscale = [1.0, 1.0]\nshift = [0.0, 0.0]"
 
@@ -116,13 +116,13 @@ def test_the_probability_of_one_transform_changes_no_draw_of_another(tmp_path: P
     assert (always[0] != STAINED).any()
 
 
-def test_probability_zero_changes_nothing(tmp_path: Path) -> None:
+def test_probability_zero_changes_nothing(tmp_path) -> None:
     never, *_ = variants(tmp_path, 'name = "RandomGamma"\ngamma = [0.5, 0.5]\np = 0.0')
 
     np.testing.assert_array_equal(never.apply(STAINED, "a"), STAINED)
 
 
-def test_the_probability_is_the_share_of_changed_images(tmp_path: Path) -> None:
+def test_the_probability_is_the_share_of_changed_images(tmp_path) -> None:
     view, *_ = variants(tmp_path, 'name = "HEDJitter"\np = 0.3\nscale = [2.0, 2.0]')
     dot = STAINED[:2, :2]
 
@@ -131,7 +131,7 @@ def test_the_probability_is_the_share_of_changed_images(tmp_path: Path) -> None:
     assert 0.2 < np.mean(changed) < 0.4
 
 
-def test_exactly_what_determines_the_pixels_is_described(tmp_path: Path) -> None:
+def test_exactly_what_determines_the_pixels_is_described(tmp_path) -> None:
     jitter = 'name = "HEDJitter"'
     first = variants(tmp_path, jitter)[0].described
 

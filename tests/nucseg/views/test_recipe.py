@@ -29,7 +29,7 @@ def test_the_built_in_recipes_are_what_their_comments_say() -> None:
     assert (stain.variants, papers.variants) == (4, 4)
 
 
-def test_a_recipe_may_leave_out_what_has_a_default(mine: Path) -> None:
+def test_a_recipe_may_leave_out_what_has_a_default(mine) -> None:
     mine.write_text(JITTER)
 
     recipe = load_recipe(str(mine))
@@ -63,7 +63,7 @@ def test_a_recipe_may_leave_out_what_has_a_default(mine: Path) -> None:
         ("[crop]\nscale = [0.5, 1.5]\n" + JITTER, r"crop: scale must be from 0.05 to 1.0, got 1.5"),
     ],
 )
-def test_an_error_says_what_was_expected(mine: Path, written: str, message: str) -> None:
+def test_an_error_says_what_was_expected(mine, written, message) -> None:
     mine.write_text(written)
 
     with pytest.raises(ConfigError, match=message):
@@ -74,7 +74,7 @@ def test_an_error_says_what_was_expected(mine: Path, written: str, message: str)
     "name",
     ["HorizontalFlip", "Rotate", "ElasticTransform", "RandomCrop", "Affine", "D4", "CoarseDropout", "RandomScale"],
 )
-def test_a_geometric_transform_is_referred_to_the_augmentation(mine: Path, name: str) -> None:
+def test_a_geometric_transform_is_referred_to_the_augmentation(mine, name) -> None:
     mine.write_text(f'[[transform]]\nname = "{name}"')
 
     with pytest.raises(ConfigError, match=rf"'{name}' moves or covers pixels.*training's augmentation.*HEDJitter"):
@@ -82,7 +82,7 @@ def test_a_geometric_transform_is_referred_to_the_augmentation(mine: Path, name:
 
 
 @pytest.mark.parametrize("name", ["RGBShift", "Downscale", "UnsharpMask", "ToGray"])
-def test_any_other_transform_is_unknown(mine: Path, name: str) -> None:
+def test_any_other_transform_is_unknown(mine, name) -> None:
     mine.write_text(f'[[transform]]\nname = "{name}"')
 
     with pytest.raises(ConfigError, match=f"no transform is called '{name}'. Known: HEDJitter"):
@@ -90,7 +90,7 @@ def test_any_other_transform_is_unknown(mine: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["identity", "Identity", "d4", "d4-1", "D4x"])
-def test_reserved_names_are_refused(tmp_path: Path, name: str) -> None:
+def test_reserved_names_are_refused(tmp_path, name) -> None:
     file = tmp_path / f"{name}.toml"
     file.write_text(JITTER)
 
@@ -99,7 +99,7 @@ def test_reserved_names_are_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["my recipe", "v1.2", "ü", "-x"])
-def test_names_not_allowed_for_views_are_refused(tmp_path: Path, name: str) -> None:
+def test_names_not_allowed_for_views_are_refused(tmp_path, name) -> None:
     file = tmp_path / f"{name}.toml"
     file.write_text(JITTER)
 
@@ -107,7 +107,7 @@ def test_names_not_allowed_for_views_are_refused(tmp_path: Path, name: str) -> N
         views_named(str(file))
 
 
-def test_an_unknown_name_suggests_a_known_one(tmp_path: Path) -> None:
+def test_an_unknown_name_suggests_a_known_one(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"no views 'stian', and no such file\. Did you mean 'stain'\?"):
         views_named("stian")
     with pytest.raises(ConfigError, match="cannot be read"):

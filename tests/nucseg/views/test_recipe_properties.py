@@ -1,7 +1,6 @@
 """Photometric recipes of any content are read as written or refused with an error that names the file."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,7 +54,7 @@ RELAXED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], 
 
 @RELAXED
 @given(recipes())
-def test_a_recipe_is_read_as_written(tmp_path: Path, recipe: Any) -> None:
+def test_a_recipe_is_read_as_written(tmp_path, recipe) -> None:
     variants, seed, steps = recipe
     (tmp_path / "mine.toml").write_text(written(*recipe))
 
@@ -68,9 +67,7 @@ def test_a_recipe_is_read_as_written(tmp_path: Path, recipe: Any) -> None:
 
 @RELAXED
 @given(recipes(), st.data())
-def test_any_other_value_is_in_bounds_or_an_error_that_names_the_file(
-    tmp_path: Path, recipe: Any, data: st.DataObject
-) -> None:
+def test_any_other_value_is_in_bounds_or_an_error_that_names_the_file(tmp_path, recipe, data) -> None:
     variants, seed, steps = recipe
     name, p, ranges = steps[0]
     place = data.draw(st.sampled_from(["variants", "seed", "p", "name", "more", *ranges]))
