@@ -1,19 +1,13 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score, jaccard_score
 
+from nucseg.data import open_dataset, prepare
 from nucseg.errors import DataError
-from nucseg.metrics import (
-    PixelCounts,
-    count_pixels,
-    dice,
-    dice_weighted,
-    iou,
-    iou_weighted,
-    miou,
-    total,
-)
+from nucseg.metrics import PixelCounts, count_pixels, dice, dice_weighted, iou, iou_weighted, miou, total
 
 Mask = NDArray[np.bool_]
 
@@ -64,3 +58,16 @@ def test_ignored_pixels_count_in_none_of_the_four() -> None:
 def test_masks_of_different_shapes_are_refused_by_name_and_shape() -> None:
     with pytest.raises(DataError, match=r"truth \(3, 4\), prediction \(3, 3\)"):
         count_pixels(TRUTH, PREDICTION[:, :3])
+
+
+@pytest.mark.shared
+def test_an_empty_prediction_of_real_images_scores_0_by_dice_and_077_by_the_weighted_dice(shared: Path) -> None:
+    counts = []
+    for entry in open_dataset("nuinsseg", shared / "data" / "nuinsseg").entries:
+        sample, *_ = entry.read()
+        prepared = prepare(sample.image, sample.instances, sample.ignore)
+        counts.append(count_pixels(prepared.instances > 0, np.zeros((256, 256), bool), prepared.ignore))
+
+    assert len(counts) == 124
+    assert np.mean([dice(image) for image in counts]) == 0
+    assert np.mean([dice_weighted(image) for image in counts]) == pytest.approx(0.77, abs=0.01)
