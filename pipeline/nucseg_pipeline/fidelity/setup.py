@@ -38,7 +38,7 @@ MIN_IMAGES = 2
 
 @dataclass(frozen=True, eq=False)
 class FidelitySetup:
-    """Everything that is read before the encoder is needed."""
+    """Everything that is read before the encoder is needed; the calibration images are training images."""
 
     config: FidelityConfig
     store: Store
@@ -49,11 +49,8 @@ class FidelitySetup:
     embedded: Mapping[int, set[str]]
     """Element of D4 -> ids of images with this exact view in the store."""
     measured: tuple[str, ...]
-    """Ids of test images."""
     calibration: tuple[str, ...]
-    """Ids of training images."""
     natives: Mapping[str, Image]
-    """Native images by id."""
 
     @classmethod
     def open(cls, config: FidelityConfig) -> FidelitySetup:
