@@ -69,10 +69,8 @@ def _is_cached(training: TrainConfig, views: str) -> bool:
     try:
         key = find_key(store, training)
         open_embeddings(store, key, present)
-        if key is not None and views not in (
-            "identity",
-            training.views,
-        ):  # not read by the training, but mixing is learned from them
+        # not read by the training, but mixing is learned from them
+        if key is not None and views not in ("identity", training.views):
             return len(rows_with_all_views(store, key, present)) >= min(ENOUGH_EXACT_IMAGES, len(present))
         if views != "identity":
             open_views(store, key, training, present)
