@@ -93,7 +93,6 @@ def train_all(
 
 
 def _with_threads(run: TrainConfig, jobs: int) -> TrainConfig:
-    """The run with its share of the cores, unless its threads are given."""
     return run if run.threads is not None or jobs == 1 else replace(run, threads=max(1, n_cores() // jobs))
 
 

@@ -127,7 +127,6 @@ def _checked(result: JobResult, config: AblateConfig) -> JobResult:
 
 
 def _shared_settings(runs: Sequence[TrainConfig]) -> dict[str, Any]:
-    """The settings that all runs have in common."""
     if not runs:
         return {}
     first, *others = [asdict(run) for run in runs]
@@ -141,6 +140,5 @@ def _shared_settings(runs: Sequence[TrainConfig]) -> dict[str, Any]:
 
 
 def _machine(config: AblateConfig) -> str:
-    """The hardware that the training times refer to."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and config.device != "cpu" else ""
     return f"{gpu or f'{n_cores()} CPU cores ({platform.machine()})'}, torch {torch.__version__}"

@@ -30,7 +30,6 @@ class TableRow:
     name: str
     status: str
     why: str = ""
-    """Why there are no scores, or not all."""
     same_as: str = ""
     """Name of an earlier row with the same runs; empty if there is none."""
     runs: tuple[str, ...] = ()

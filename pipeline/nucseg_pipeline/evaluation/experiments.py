@@ -105,7 +105,6 @@ def _is_repeat(run: Run, others: Sequence[Run]) -> bool:
 
 
 def _identity(run: Run) -> object:
-    """What two repeats have in common."""
     settings = {k: v for k, v in asdict(run.config).items() if k not in FREE_FIELDS | REPEATED}
     samples = {image_id: tuple(digests) for image_id, digests in run.inputs.samples.items()}
     return settings, dict(run.inputs.embedding), dict(run.inputs.preparation), samples

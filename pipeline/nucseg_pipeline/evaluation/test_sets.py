@@ -157,7 +157,6 @@ def choose_images(
 
 
 def _check_same_parts(first: Configuration, other: Configuration) -> None:
-    """Refuse to compare configurations with different test images, or with another split of the remaining images."""
     if not is_same_dataset(first.dataset, other.dataset):
         raise ConfigError(
             f"{first.name} was trained on {first.dataset} and {other.name} on {other.dataset}: they have no test "

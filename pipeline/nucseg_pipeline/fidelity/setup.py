@@ -121,7 +121,6 @@ class FidelitySetup:
         )
 
     def _known(self, image_id: str) -> set[int]:
-        """The elements of D4 for which the store has the exact view of an image."""
         return {element for element, ids in self.embedded.items() if image_id in ids}
 
     def fit_replay(self, encoder: Encoder, on_encoded: OnEncoded) -> ReplayParameters:

@@ -86,7 +86,6 @@ class _EncodingTimer:
         progress(0, total, "encoding")
 
     def __call__(self, n_images: int, seconds: float) -> None:
-        """Add one batch."""
         self.n_encoded += n_images
         self.seconds += seconds
         self._progress(self.n_encoded, self._total, "encoding")
@@ -127,5 +126,4 @@ def _open_encoder(config: FidelityConfig, key: Key) -> Encoder:
 
 
 def _example_spec(specs: Sequence[MotionSpec]) -> MotionSpec:
-    """The motion in the example figure."""
     return next((spec for spec in specs if spec.element == EXAMPLE_ELEMENT), specs[0])

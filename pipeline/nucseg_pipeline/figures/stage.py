@@ -120,7 +120,6 @@ def _content(figure: Figure, kind: str) -> bytes:
 def _index(
     config: FiguresConfig, folder: Path, drawing: ImageFigures, captions: Mapping[Path, str], notes: tuple[str, ...]
 ) -> str:
-    """The text of the index: the command, the runs, the images, what each file shows, and notes."""
     runs = [
         f"- {name}"
         + (f" (of {configuration.name})" if len(configuration.runs) > 1 else "")

@@ -42,7 +42,6 @@ class Chart:
 
     heading: str
     title: str
-    """What it shows, in one or two sentences."""
     alt: str
     drawing: Markup
     numbers: tuple[Numbers, ...]

@@ -137,7 +137,6 @@ def _guidance(entry: GalleryImage, name: str, size: tuple[int, int]) -> Guidance
 
 
 def _page_size(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(H, W) on the page."""
     shrink = min(1.0, MOST_PX / max(shape))
     return max(1, round(shape[0] * shrink)), max(1, round(shape[1] * shrink))
 
