@@ -183,18 +183,6 @@ def test_an_image_that_is_unknown_or_was_fitted_to_is_refused(draw: Draw, traine
     assert not (tmp_path / "figures").exists()
 
 
-def test_a_checkpoint_is_read_once_for_scores_levels_and_overlays(trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained / "guided", tmp_path / "run")
-
-    def delete(done: int, total: int, what: str) -> None:
-        (tmp_path / "run" / "best.pt").unlink(missing_ok=True)
-
-    config = FiguresConfig(runs=(tmp_path / "run",), out=tmp_path / "figures", n_images=1, device="cpu")
-
-    assert len(figures(config, delete).files) == 5
-    assert not (tmp_path / "run" / "best.pt").exists()
-
-
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
