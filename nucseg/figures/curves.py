@@ -12,14 +12,11 @@ from nucseg.figures.style import line_style, tidy
 
 @dataclass(frozen=True)
 class Epoch:
-    """The values that the curves show for one epoch."""
+    """Mean loss over training images and mean foreground Dice over validation images of an epoch, counted from 1."""
 
     epoch: int
-    """Number of the epoch, from 1."""
     train_loss: float
-    """Mean loss over the training images."""
     validation_dice: float
-    """Mean foreground Dice over the validation images."""
 
 
 def training_curves(histories: Mapping[str, Sequence[Epoch]]) -> Figure:

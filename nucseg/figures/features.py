@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from string import ascii_lowercase
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -70,7 +69,9 @@ def feature_panels(panels: Sequence[FeaturePanel]) -> Figure:
         axes = figure.add_axes(
             (left / WIDTH_IN, (top - tall_in) / height_in, panel_in / WIDTH_IN, tall_in / height_in), anchor="N"
         )
-        _draw(axes, panel, panel_in)
+        axes.imshow(panel.rgb, interpolation="bilinear" if panel.explained is None else "nearest")
+        if panel.outlined is not None:
+            draw_outlines(axes, panel.outlined, TRUTH, panel_in=panel_in)
         axes.set_title(titles[position], fontsize=font_pt, color=INK, pad=3, linespacing=1.15)
         axes.set_axis_off()
     return figure
@@ -88,12 +89,6 @@ def _n_columns(n_panels: int) -> int:
     """Up to MAX_COLUMNS in one row, else rows of equal length."""
     n_rows = -(-n_panels // MAX_COLUMNS)
     return -(-n_panels // n_rows)
-
-
-def _draw(axes: Axes, panel: FeaturePanel, panel_in: float) -> None:
-    axes.imshow(panel.rgb, interpolation="bilinear" if panel.explained is None else "nearest")
-    if panel.outlined is not None:
-        draw_outlines(axes, panel.outlined, TRUTH, panel_in=panel_in)
 
 
 def _font_pt(titles: Sequence[str], panel_in: float) -> float:

@@ -35,14 +35,9 @@ LINE_PER_IN = 0.3125
 """Width of an outline in points, per inch of the panel's width."""
 
 
-def draw_image(axes: Axes, image: Image) -> None:
-    """Draw only the image."""
-    axes.imshow(image, interpolation="bilinear")
-
-
 def draw_truth(axes: Axes, image: Image, truth: InstanceMap, ignored: Mask, *, panel_in: float) -> None:
     """Draw the image with its true nuclei outlined, on a panel `panel_in` inches wide."""
-    draw_image(axes, image)
+    axes.imshow(image, interpolation="bilinear")
     _fill(axes, ignored, IGNORED)
     draw_outlines(axes, truth, TRUTH, panel_in=panel_in)
 
@@ -51,7 +46,7 @@ def draw_prediction(
     axes: Axes, image: Image, truth: InstanceMap, found: InstanceMap, ignored: Mask, *, panel_in: float
 ) -> None:
     """Draw the image with the predicted nuclei outlined, and missed and added pixels filled."""
-    draw_image(axes, image)
+    axes.imshow(image, interpolation="bilinear")
     _fill(axes, (truth > 0) & (found == 0) & ~ignored, MISSED)
     _fill(axes, (truth == 0) & (found > 0) & ~ignored, EXTRA)
     _fill(axes, ignored, IGNORED)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nucseg.errors import DataError
-from nucseg.figures.nuclei import Image, draw_image, draw_prediction, draw_truth, legend
+from nucseg.figures.nuclei import Image, draw_prediction, draw_truth, legend
 from nucseg.figures.style import INK
 from nucseg.metrics.instances import InstanceMap
 from nucseg.metrics.overlap import Mask
@@ -31,7 +30,6 @@ class Scene:
     """
 
     label: str = ""
-    """Text to the left of the row."""
     image: Image
     truth: InstanceMap
     predictions: Mapping[str, InstanceMap]
@@ -42,10 +40,7 @@ class Scene:
 
 
 def overlay(
-    image: Image,
-    truth: InstanceMap,
-    predictions: Mapping[str, InstanceMap],
-    ignore: Mask | None = None,
+    image: Image, truth: InstanceMap, predictions: Mapping[str, InstanceMap], ignore: Mask | None = None
 ) -> Figure:
     """Draw an image, its true nuclei, and the nuclei of each run with the differences filled, side by side.
 
@@ -68,8 +63,8 @@ def overlays(scenes: Sequence[Scene]) -> Figure:
     figure, table = _empty_table(scenes, len(titles))
     for scene, row in zip(scenes, table, strict=True):
         remarks = ("", "", *(scene.remarks.get(run, "") for run in runs))
-        for axes, draw, remark in zip(row, _drawings(scene), remarks, strict=True):
-            draw(axes)
+        _draw_scene(scene, row)
+        for axes, remark in zip(row, remarks, strict=True):
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
             axes.set_xlabel(remark, fontsize=8, color=INK, labelpad=2)
@@ -107,8 +102,7 @@ def _common_runs(scenes: Sequence[Scene]) -> tuple[str, ...]:
     return names.pop()
 
 
-def _drawings(scene: Scene) -> list[Callable[[Axes], None]]:
-    """Functions that draw the panels: the image, the truth, then every prediction."""
+def _draw_scene(scene: Scene, row: Sequence[Axes]) -> None:
     image, truth, predictions = scene.image, scene.truth, scene.predictions
     ignored = np.zeros(truth.shape, dtype=bool) if scene.ignore is None else scene.ignore
     for layer in (truth, ignored, *predictions.values()):
@@ -118,11 +112,7 @@ def _drawings(scene: Scene) -> list[Callable[[Axes], None]]:
                 f"the truth {truth.shape}, the ignored part {ignored.shape}, the predictions "
                 f"{[prediction.shape for prediction in predictions.values()]}. Resize them first."
             )
-    return [
-        partial(draw_image, image=image),
-        partial(draw_truth, image=image, truth=truth, ignored=ignored, panel_in=CELL_IN),
-        *(
-            partial(draw_prediction, image=image, truth=truth, found=found, ignored=ignored, panel_in=CELL_IN)
-            for found in predictions.values()
-        ),
-    ]
+    row[0].imshow(image, interpolation="bilinear")
+    draw_truth(row[1], image, truth, ignored, panel_in=CELL_IN)
+    for axes, found in zip(row[2:], predictions.values(), strict=True):
+        draw_prediction(axes, image, truth, found, ignored, panel_in=CELL_IN)

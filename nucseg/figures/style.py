@@ -23,11 +23,7 @@ class LineStyle(TypedDict):
 
 def line_style(position: int) -> LineStyle:
     """Colour and dash of the run at this position; the dash helps in print without colour."""
-    return {
-        "color": CYCLE[position % len(CYCLE)],
-        "linestyle": DASHES[position % len(DASHES)],
-        "linewidth": 1.6,
-    }
+    return {"color": CYCLE[position % len(CYCLE)], "linestyle": DASHES[position % len(DASHES)], "linewidth": 1.6}
 
 
 def tidy(axes: Axes, *, xlabel: str = "", ylabel: str = "") -> None:

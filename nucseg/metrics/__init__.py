@@ -12,16 +12,7 @@ from nucseg.metrics.calibration import (
 )
 from nucseg.metrics.comparison import PairedDifference, check_same_images, holm, paired_difference, paired_differences
 from nucseg.metrics.instances import Overlaps, PanopticQuality, aji, matched, overlaps, panoptic_quality
-from nucseg.metrics.overlap import (
-    PixelCounts,
-    count_pixels,
-    dice,
-    dice_weighted,
-    iou,
-    iou_weighted,
-    miou,
-    total,
-)
+from nucseg.metrics.overlap import PixelCounts, count_pixels, dice, dice_weighted, iou, iou_weighted, miou, total
 from nucseg.metrics.sizes import SizeBin, recall_by_size, size_edges
 from nucseg.metrics.statistics import (
     Interval,

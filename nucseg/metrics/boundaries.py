@@ -79,7 +79,6 @@ def _boundary(mask: Mask, ignored: Mask) -> Mask:
 
 
 def _distances(true: Mask, found: Mask) -> tuple[Distances, Distances]:
-    """Measure from each true boundary pixel to the nearest predicted one, and back."""
     from monai.metrics.utils import get_surface_distance  # slow to import
 
     return get_surface_distance(true, found), get_surface_distance(found, true)

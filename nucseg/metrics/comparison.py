@@ -25,9 +25,8 @@ class PairedDifference:
     wilcoxon_p: float
     """Two-sided p value of Wilcoxon's signed-rank test over images (which assumes that images are independent)."""
     n_better: int
-    """Images on which the second run scores better."""
+    """Images on which the second run scores better; `n_worse` counts those on which it scores worse."""
     n_worse: int
-    """Images on which the second run scores worse."""
 
 
 def paired_difference(

@@ -92,7 +92,6 @@ class PanopticQuality:
     """Panoptic quality of one image and its two factors, pq = dq * sq (Kirillov et al. 2019, equation 2)."""
 
     pq: float
-    """Panoptic quality."""
     dq: float
     """Detection quality: F1 of the nuclei matched at Jaccard index > 0.5."""
     sq: float

@@ -27,7 +27,6 @@ class SizeBin:
     high_px: float
     """Upper edge, inclusive."""
     n_nuclei: int
-    """Number of nuclei."""
     recall: Interval
     """Share of them that is matched; the ends are None if fewer than two groups contain such nuclei."""
 

@@ -30,11 +30,9 @@ class Interval:
     value: float
     """The score itself: a mean over images, or a pooled score."""
     low: float | None
-    """Lower end; None if there are fewer than two groups to draw from."""
+    """Lower end; None, like the upper one, if there are fewer than two groups to draw from."""
     high: float | None
-    """Upper end; None if there are fewer than two groups to draw from."""
     n_images: int
-    """Number of images."""
     n_groups: int
     """Number of groups that were drawn from; equals `n_images` without groups."""
 
@@ -44,7 +42,6 @@ class Resampling:
     """Parameters of the bootstrap."""
 
     n_resamples: int = 10_000
-    """Number of resampled sets."""
     seed: int = 0
     """Seed of the draws: equal seeds give equal intervals."""
 
@@ -58,9 +55,7 @@ class Spread:
     """Standard deviation of the runs (n - 1 in the denominator); None for a single run."""
     n: int
     low: float
-    """The lowest of them."""
     high: float
-    """The highest of them."""
 
 
 def mean_interval(values: ArrayLike, groups: Sequence[str] | None = None, draws: Resampling | None = None) -> Interval:

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from nucseg.errors import ConfigError, RunBusy
 from nucseg_pipeline.config import TrainConfig
@@ -41,20 +40,6 @@ OnOutput = Callable[[TrainConfig, str], None]
 """Called with a training and a line that it printed."""
 
 
-class TrainingRunner(Protocol):
-    """Runs a training to its end."""
-
-    def train(self, run: TrainConfig, log: Path, on_output: OnOutput) -> str:
-        """Train and log to a file; return why it failed, empty if it did not. Called from several threads.
-
-        Raises:
-            RunBusy: another process is training in the run's folder.
-        """
-
-    def stop(self) -> None:
-        """Interrupt what is running; finished epochs are kept."""
-
-
 def is_finished(run: TrainConfig) -> bool:
     """Whether a run's folder holds its finished training."""
     folder = RunFolder(run.folder)
@@ -72,23 +57,12 @@ def train_all(
     on_start: Callable[[TrainConfig], None],
     on_output: OnOutput,
     on_finish: Callable[[TrainConfig, JobResult], None],
-    runner: TrainingRunner | None = None,
+    runner: SubprocessRunner | None = None,
 ) -> dict[Path, JobResult]:
     """Train the runs that are not finished yet; interrupted ones are resumed.
 
-    A run that another process is training is tried again after the others.
-
-    Args:
-        runs: each once, in order.
-        jobs: how many at a time.
-        logs: folder of one log for each run.
-        on_start: called before a training.
-        on_output: called with every line that a training prints, from several threads.
-        on_finish: called after a training.
-        runner: how one training is run; None takes `SubprocessRunner`.
-
-    Returns:
-        Folder of the run -> how it ended.
+    A run that another process is training is tried again after the others; `jobs` run at a time, each with a log in
+    the folder `logs`. `on_output` is called from several threads. Returns how each run ended, by its folder.
     """
     results = {run.folder: JobResult(run.folder, 0.0) for run in runs if is_finished(run)}
     waiting = deque(run for run in runs if run.folder not in results)
@@ -119,11 +93,10 @@ def train_all(
 
 
 def _with_threads(run: TrainConfig, jobs: int) -> TrainConfig:
-    """The run with its share of the cores, unless its threads are given."""
     return run if run.threads is not None or jobs == 1 else replace(run, threads=max(1, n_cores() // jobs))
 
 
-def _train(run: TrainConfig, log: Path, on_output: OnOutput, runner: TrainingRunner) -> JobResult | None:
+def _train(run: TrainConfig, log: Path, on_output: OnOutput, runner: SubprocessRunner) -> JobResult | None:
     """Train one run; None if another process is still training it."""
     start = time.monotonic()
     try:
@@ -147,7 +120,11 @@ class SubprocessRunner:
         self._lock = threading.Lock()
 
     def train(self, run: TrainConfig, log: Path, on_output: OnOutput) -> str:
-        """See `TrainingRunner`."""
+        """Train and log to a file; return why it failed, empty if it did not. Called from several threads.
+
+        Raises:
+            RunBusy: another process is training in the run's folder.
+        """
         lines: list[str] = []
         write = _log_writer(log)
         with tempfile.TemporaryDirectory(prefix="nucseg-") as folder:
@@ -175,7 +152,7 @@ class SubprocessRunner:
         return error
 
     def stop(self) -> None:
-        """See `TrainingRunner`."""
+        """Interrupt what is running; finished epochs are kept."""
         with self._lock:
             self._stopped = True
             for process in self._running:
@@ -184,9 +161,8 @@ class SubprocessRunner:
     def _start(self, command: Sequence[str]) -> subprocess.Popen[str] | None:
         """Start a process that `stop` can interrupt; None once `stop` was called."""
         # colours would hide what a line begins with
-        environment = {
-            name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE")
-        }
+        coloured = ("FORCE_COLOR", "TTY_COMPATIBLE")
+        environment = {name: value for name, value in os.environ.items() if name not in coloured}
         with self._lock:
             if self._stopped:
                 return None

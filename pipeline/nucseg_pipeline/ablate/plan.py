@@ -47,15 +47,12 @@ class PlannedRow:
 
     row: Row
     dataset: str
-    """Name of its store."""
     training: TrainConfig | None = None
     """Settings that its runs share; None if the row cannot be run."""
     runs: tuple[TrainConfig, ...] = ()
     """One for each fold and seed; empty if the row cannot be run."""
     why_not: str = ""
-    """Why it cannot be run; empty if it can."""
     n_encoded: int = 0
-    """Images that were encoded for this row."""
     n_parameters: int = 0
 
 
@@ -70,14 +67,7 @@ def plan_rows(
 
     A row that cannot be run (no such data, no weights, random weights, no such network, other test images than the
     rows before it) states the reason and does not stop the others. Runs are planned once everything is embedded, so
-    that all rows see the same store.
-
-    Args:
-        ablation: the recipe.
-        dataset: name of the data set, with a stain after an "@" or without.
-        config: options of the table.
-        progress: progress of the embedding.
-        on_plan: called with each row, in order, at the end.
+    that all rows see the same store. `on_plan` is called with each row, in order, at the end.
     """
     synced: set[str] = set()
     drafts = [_draft(ablation, row, dataset, config, progress, synced) for row in ablation.rows]

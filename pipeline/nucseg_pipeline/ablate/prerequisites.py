@@ -43,7 +43,6 @@ def embed_missing(training: TrainConfig, progress: Progress) -> int:
 
 
 def _embed_config(training: TrainConfig, encoder: str | None = None) -> EmbedConfig:
-    """The configuration of stage one that makes what a training reads."""
     return EmbedConfig(
         dataset=training.dataset,
         encoder=encoder or training.encoder,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from nucseg.errors import ConfigError, NucsegError
 from nucseg_cache import CacheError
 from nucseg_pipeline.ablate.jobs import JobResult
 from nucseg_pipeline.ablate.plan import PlannedRow
-from nucseg_pipeline.ablate.table import DONE, FAILED, NOT_RUN, Table, TableRow, common_repeats
+from nucseg_pipeline.ablate.table import DONE, FAILED, NOT_RUN, Table, TableRow
 from nucseg_pipeline.ablate.table_recipe import Ablation
 from nucseg_pipeline.config import AblateConfig, ReportConfig, TrainConfig
 from nucseg_pipeline.progress import Progress
 from nucseg_pipeline.report.stage import report
-from nucseg_pipeline.report.summary import ConfigurationSummary, ReportSummary
+from nucseg_pipeline.report.summary import ReportSummary
 from nucseg_pipeline.runs.folder import RunFolder
 
 
@@ -54,13 +54,15 @@ def _score(
 ) -> Table:
     finished = {row.row.name: [run for run in row.runs if not results[run.folder].error] for row in rows}
     finished = {name: runs for name, runs in finished.items() if runs}
-    repeats = common_repeats([frozenset((run.fold, run.seed) for run in runs) for runs in finished.values()])
+    done = [{(run.fold, run.seed) for run in runs} for runs in finished.values()]
+    repeats = set.intersection(*done) if done else set()
     scored = {name: [run for run in runs if (run.fold, run.seed) in repeats] for name, runs in finished.items()}
     own, same_as = _own_runs({name: runs for name, runs in scored.items() if runs})
     if not own:
         unscored = tuple(_without_scores(row, dataset, results) for row in rows)
         return Table(dataset=dataset, rows=unscored, notes=_excluded_repeats(finished, repeats))
-    baseline = _baseline(own, same_as, ablation.baseline)
+    wanted = same_as.get(ablation.baseline, ablation.baseline)
+    baseline = wanted if wanted in own else next(iter(own))
     summary = _report(dataset, own, baseline, config, progress)
     return Table(
         dataset=dataset,
@@ -87,11 +89,6 @@ def _own_runs(scored: Mapping[str, list[TrainConfig]]) -> tuple[dict[str, list[T
         else:
             same_as[name] = twin
     return own, same_as
-
-
-def _baseline(own: Mapping[str, object], same_as: Mapping[str, str], wanted: str) -> str:
-    name = same_as.get(wanted, wanted)
-    return name if name in own else next(iter(own))
 
 
 def _report(
@@ -135,7 +132,8 @@ def _row(
     if not runs:
         return row
     reported_as = same_as.get(name, name)
-    configuration = _with_runs(summary, [_run_name(reported_as, run, runs) for run in runs])
+    names = {_run_name(reported_as, run, runs) for run in runs}
+    configuration = next(item for item in summary.configurations if names & set(item.runs))
     comparison = next((item for item in summary.comparisons if item.name == configuration.name), None)
     return replace(
         row,
@@ -171,21 +169,13 @@ def _partly_failed(planned: PlannedRow, results: Mapping[Path, JobResult], why: 
     return f"{n_failed} of {len(planned.runs)} runs failed: {why}" if n_failed else ""
 
 
-def _excluded_repeats(
-    finished: Mapping[str, Sequence[TrainConfig]], repeats: frozenset[tuple[int, int]]
-) -> tuple[str, ...]:
+def _excluded_repeats(finished: Mapping[str, Sequence[TrainConfig]], repeats: Set[tuple[int, int]]) -> tuple[str, ...]:
     """Say which folds and seeds are scored, if some rows have finished more."""
     most = {(run.fold, run.seed) for runs in finished.values() for run in runs}
     if most == repeats:
         return ()
     kept = ", ".join(f"fold {fold} seed {seed}" for fold, seed in sorted(repeats)) or "none"
     return (f"Of {len(most)} finished repeats, the rows are scored on those that all of them have: {kept}.",)
-
-
-def _with_runs(summary: ReportSummary, names: Iterable[str]) -> ConfigurationSummary:
-    """The configuration of a report that has the runs of these names."""
-    wanted = set(names)
-    return next(configuration for configuration in summary.configurations if wanted & set(configuration.runs))
 
 
 def _training_seconds(run: TrainConfig) -> float:

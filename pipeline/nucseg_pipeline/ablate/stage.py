@@ -14,7 +14,7 @@ import torch
 
 from nucseg.errors import NucsegError
 from nucseg_cache import CacheError
-from nucseg_pipeline.ablate.jobs import JobResult, TrainingRunner, n_cores, train_all
+from nucseg_pipeline.ablate.jobs import JobResult, SubprocessRunner, n_cores, train_all
 from nucseg_pipeline.ablate.output import output_files
 from nucseg_pipeline.ablate.plan import PlannedRow, all_runs, plan_rows
 from nucseg_pipeline.ablate.scoring import score_table
@@ -32,7 +32,6 @@ class AblateCallbacks:
     """Functions that are called while a table is made."""
 
     on_embed: Progress
-    """Progress of the embedding."""
     on_plan: Callable[[PlannedRow], None]
     on_start: Callable[[TrainConfig, str], None]
     """A training, and its position among all, such as `3 of 25`."""
@@ -40,7 +39,6 @@ class AblateCallbacks:
     """A training, and a line that it printed; called from several threads."""
     on_finish: Callable[[TrainConfig, JobResult], None]
     on_score: Progress
-    """Progress of the scoring."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +59,13 @@ class AblateResult:
         return not self.n_failed and all(table.done for table in self.tables.tables)
 
 
-def ablate(config: AblateConfig, callbacks: AblateCallbacks, runner: TrainingRunner | None = None) -> AblateResult:
+def ablate(config: AblateConfig, callbacks: AblateCallbacks, runner: SubprocessRunner | None = None) -> AblateResult:
     """Make the table of a recipe: embed what is missing, train what is not finished, score, compare, write.
 
     Writes `<out>/ablation.{html,md,json}`, the report on each data set's runs in `<out>/<dataset>/`, a log for each
     training in `<out>/logs/`, and the runs in `config.runs`. Rows that cannot be run state the reason; a crashed
     training is reported, and the others continue. All rows of a data set are scored on the folds and seeds that every
     row has finished.
-
-    Args:
-        config: which table, and where.
-        callbacks: called on progress.
-        runner: how a training is run; None runs each in its own process.
 
     Raises:
         ConfigError: the recipe, or the folder of the table, cannot be used. Nothing was changed.
@@ -134,7 +127,6 @@ def _checked(result: JobResult, config: AblateConfig) -> JobResult:
 
 
 def _shared_settings(runs: Sequence[TrainConfig]) -> dict[str, Any]:
-    """The settings that all runs have in common."""
     if not runs:
         return {}
     first, *others = [asdict(run) for run in runs]
@@ -148,6 +140,5 @@ def _shared_settings(runs: Sequence[TrainConfig]) -> dict[str, Any]:
 
 
 def _machine(config: AblateConfig) -> str:
-    """The hardware that the training times refer to."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and config.device != "cpu" else ""
     return f"{gpu or f'{n_cores()} CPU cores ({platform.machine()})'}, torch {torch.__version__}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,7 +10,6 @@ from nucseg.metrics import Interval, PairedDifference, Spread
 from nucseg_pipeline.ablate.table_recipe import Ablation
 
 FORMAT = 1
-"""Number of the format of ablation.json."""
 
 TABLE_METRICS = ("dice", "aji", "pq", "miou", "dice_weighted", "iou_weighted")
 """Metrics of the table; the reports on its runs have all."""
@@ -30,13 +29,10 @@ class TableRow:
 
     name: str
     status: str
-    """done, failed or not run."""
     why: str = ""
-    """Why there are no scores, or not all."""
     same_as: str = ""
     """Name of an earlier row with the same runs; empty if there is none."""
     runs: tuple[str, ...] = ()
-    """Folders of the runs that are scored."""
     repeats: str = ""
     metrics: Mapping[str, Interval] = field(default_factory=dict)
     spreads: Mapping[str, Spread] = field(default_factory=dict)
@@ -79,7 +75,6 @@ class Tables:
     ablation: Ablation
     tables: tuple[Table, ...]
     settings: Mapping[str, Any]
-    """Settings that all rows were trained with."""
     quick: bool
     grid: str
     command: str
@@ -97,19 +92,9 @@ class Tables:
             "source": self.ablation.source,
             "published_note": self.ablation.published_note,
             "tables": {
-                table.dataset: {
-                    **asdict(table),
-                    "rows": {row.name: asdict(row) for row in table.rows},
-                }
+                table.dataset: {**asdict(table), "rows": {row.name: asdict(row) for row in table.rows}}
                 for table in self.tables
             },
             **{name: getattr(self, name) for name in ("settings", "quick", "grid", "command", "machine")},
             **{name: getattr(self, name) for name in ("created", "nucseg")},
         }
-
-
-def common_repeats(finished: Sequence[frozenset[tuple[int, int]]]) -> frozenset[tuple[int, int]]:
-    """The (fold, seed) pairs that every row has: all rows are scored on the same images. Empty without rows."""
-    if not finished:
-        return frozenset()
-    return frozenset.intersection(*finished)

@@ -21,7 +21,6 @@ PLANNED = frozenset({"dataset", "fold", "seed", "cache", "run", "resume", "threa
 MOST_ROWS = 1000
 
 PUBLISHED_METRICS = ("dice", "miou")
-"""Metrics that the papers report."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +45,15 @@ class Ablation:
     name: str
     title: str
     source: str = ""
-    """Where the table was published; empty if it was not."""
     published_note: str = ""
     """Metric and protocol of the published numbers."""
     datasets: tuple[str, ...]
     baseline: str
-    """Name of the row that the others are compared with."""
     folds: Mapping[str, int] = field(default_factory=dict)
     """Data set -> number of folds of its protocol; all folds if it is not listed."""
     seeds: tuple[int, ...] = (0,)
     rows: tuple[Row, ...]
     train: Mapping[str, Any]
-    """Fields of `TrainConfig` that all rows share."""
 
     def folds_of(self, dataset: str) -> int:
         """Most folds of a data set's protocol to run."""

@@ -103,7 +103,7 @@ def _print_matrix(matrix: Matrix) -> None:
         ]
         for row in matrix.rows
     ]
-    title = f"foreground Dice, {matrix.grid}: mean (95 % interval); * trained on this data set, on other images"
+    title = f"foreground Dice, {matrix.first.grid}: mean (95 % interval); * trained on this data set, on other images"
     out.print(table(title, ("configuration", *(f"{c.dataset} ({c.n_images})" for c in matrix.columns)), rows))
 
 

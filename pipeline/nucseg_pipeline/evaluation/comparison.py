@@ -36,11 +36,7 @@ class Stratum:
 
 
 def compare(baseline: RunScores, other: RunScores, draws: Resampling) -> Comparison:
-    """Compare a configuration with the baseline, image by image.
-
-    Raises:
-        ConfigError: their images, or the true masks of an image, differ.
-    """
+    """Compare a configuration with the baseline, image by image."""
     check_same_truth(baseline, other)
     first, second = ({name: run.values(name) for name in IMAGE_METRICS} for run in (baseline, other))
     differences = paired_differences(first, second, baseline.groups, draws, lower_is_better=LOWER_IS_BETTER)
@@ -48,11 +44,7 @@ def compare(baseline: RunScores, other: RunScores, draws: Resampling) -> Compari
 
 
 def compare_all(baseline: RunScores, others: Sequence[RunScores], draws: Resampling) -> tuple[Comparison, ...]:
-    """Compare several configurations with the baseline; p values are Holm-corrected for their number, per metric.
-
-    Raises:
-        ConfigError: their images, or the true masks of an image, differ.
-    """
+    """Compare several configurations with the baseline; p values are Holm-corrected for their number, per metric."""
     comparisons = [compare(baseline, other, draws) for other in others]
     corrected = {name: holm([c.differences[name].wilcoxon_p for c in comparisons]) for name in IMAGE_METRICS}
     return tuple(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os.path
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nucseg_pipeline.formatting import file_name
@@ -49,10 +49,11 @@ class Configuration:
         """Number of runs, folds and seeds in words; empty for a single run."""
         if len(self.runs) == 1:
             return ""
-        folds, seeds = (
-            sorted({getattr(run.config, field) for run in self.runs.values()}) for field in ("fold", "seed")
-        )
-        return f"{len(self.runs)} runs: {_listed('fold', folds)}, {_listed('seed', seeds)}"
+        listed = []
+        for field in ("fold", "seed"):
+            values = sorted({getattr(run.config, field) for run in self.runs.values()})
+            listed.append(f"{field}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}")
+        return f"{len(self.runs)} runs: {', '.join(listed)}"
 
 
 def group_runs(runs: Mapping[str, Run]) -> tuple[Configuration, ...]:
@@ -62,25 +63,14 @@ def group_runs(runs: Mapping[str, Run]) -> tuple[Configuration, ...]:
     folds of a data set that has grown in between are not grouped. Two runs of the same fold and seed are not repeats:
     they become two configurations.
     """
-    groups: list[_Group] = []
+    groups: list[dict[str, Run]] = []
     for name, run in runs.items():
-        group = next((group for group in groups if group.accepts(run)), None)
+        group = next((group for group in groups if _is_repeat(run, list(group.values()))), None)
         if group is None:
-            group = _Group(_identity(run))
-            groups.append(group)
-        group.runs[name] = run
-    names = _configuration_names([list(group.runs) for group in groups])
-    return tuple(Configuration(name, group.runs) for name, group in zip(names, groups, strict=True))
-
-
-@dataclass
-class _Group:
-    identity: object
-    runs: dict[str, Run] = field(default_factory=dict)
-
-    def accepts(self, run: Run) -> bool:
-        taken = {(other.config.fold, other.config.seed) for other in self.runs.values()}
-        return _identity(run) == self.identity and (run.config.fold, run.config.seed) not in taken
+            groups.append({name: run})
+        else:
+            group[name] = run
+    return tuple(map(Configuration, _configuration_names([list(group) for group in groups]), groups))
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:
@@ -109,8 +99,12 @@ def unguided_references(configurations: Sequence[Configuration], baseline: str) 
     return {configuration.name: reference for configuration in configurations if configuration.is_guided}
 
 
+def _is_repeat(run: Run, others: Sequence[Run]) -> bool:
+    taken = [(other.config.fold, other.config.seed) for other in others]
+    return (run.config.fold, run.config.seed) not in taken and _identity(run) == _identity(others[0])
+
+
 def _identity(run: Run) -> object:
-    """What two repeats have in common."""
     settings = {k: v for k, v in asdict(run.config).items() if k not in FREE_FIELDS | REPEATED}
     samples = {image_id: tuple(digests) for image_id, digests in run.inputs.samples.items()}
     return settings, dict(run.inputs.embedding), dict(run.inputs.preparation), samples
@@ -119,9 +113,8 @@ def _identity(run: Run) -> object:
 def _configuration_names(groups: Sequence[Sequence[str]]) -> list[str]:
     """Name configurations after the common prefix of their runs' names; a single run gives its own name."""
     names = [_common_name(names) for names in groups]
-    taken = [name for name in names if names.count(name) > 1]
     return [
-        f"{name} ({names[: position + 1].count(name)})" if name in taken else name
+        f"{name} ({names[: position + 1].count(name)})" if names.count(name) > 1 else name
         for position, name in enumerate(names)
     ]
 
@@ -131,7 +124,3 @@ def _common_name(names: Sequence[str]) -> str:
         return names[0]
     common = os.path.commonprefix(list(names))  # noqa: RUF071 -- a prefix of letters, not of folders
     return _REPEAT_SUFFIX.sub("", common) or names[0]
-
-
-def _listed(word: str, values: Sequence[int]) -> str:
-    return f"{word}{'s' if len(values) > 1 else ''} {', '.join(map(str, values))}"

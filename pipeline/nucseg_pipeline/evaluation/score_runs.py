@@ -32,20 +32,9 @@ def predicted_images(
 
 
 def score_runs(
-    test_set: TestSet,
-    configurations: Iterable[Configuration],
-    grid: Grid,
-    device: str,
-    on_image: Callable[[str], None],
+    test_set: TestSet, configurations: Iterable[Configuration], grid: Grid, device: str, on_image: Callable[[str], None]
 ) -> dict[str, RunScores]:
-    """Score every run on its images: run name -> scores.
-
-    Args:
-        test_set: the images of each run.
-        configurations: the runs.
-        grid: the pixel grid of the scores.
-        device: auto, cpu, mps, cuda or cuda:N.
-        on_image: called with the run's name after each image.
+    """Score every run on its images: run name -> scores; `on_image` is called with the run's name after each image.
 
     Raises:
         ConfigError: two runs were scored on different images, or against different masks, under the same id.

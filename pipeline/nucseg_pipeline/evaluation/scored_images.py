@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from math import hypot
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from nucseg_pipeline.modelling.inference import Prediction
 
 NATIVE = "native"
 """Name of the grid of the source's own masks."""
+
+Map = NDArray[np.float32]
+Pixels = tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.bool_]]
+"""Image, instances and ignored pixels."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -38,9 +43,9 @@ class ScoredImage:
     """(H, W), true nuclei; 0 is background."""
     ignore: NDArray[np.bool_]
     """(H, W), pixels that no metric counts, such as vague areas."""
-    probability: NDArray[np.float32]
+    probability: Map
     """(H, W), probability of nucleus."""
-    distance: NDArray[np.float32] | None = None
+    distance: Map | None = None
     """(H, W), predicted relative distance to the border of the nucleus; None if the network has no such output."""
     scale: float
     """Side of a pixel of the grid that the run was trained on, in pixels of this grid."""
@@ -55,65 +60,49 @@ Grid = Callable[[Prediction], ScoredImage]
 def prepared_grid(prediction: Prediction) -> ScoredImage:
     """Score on the prepared image that the run was trained on, without its padding."""
     sample, content = prediction.sample, prediction.content
-    instances = sample.instances[content]
+    pixels = sample.image[content], sample.instances[content], sample.ignore[content]
+    return _scored(prediction, pixels, lambda values: values[content], scale=1.0)
+
+
+def _on_native_grid(prediction: Prediction, entries: Mapping[str, Entry]) -> ScoredImage:
+    prepared = prediction.sample
+    sample, *digests = entries[prepared.id].read()
+    if digests != [prepared.image_digest, prepared.mask_digest]:
+        raise ConfigError(
+            f"{prepared.id} has changed since it was embedded: its image or masks differ from those in the store. "
+            "Restore the old files, or run `nucseg embed` and train again."
+        )
+    scale = max(prepared.size) / len(prediction.probability)
+    pixels = sample.image, sample.instances, sample.ignore
+    return _scored(prediction, pixels, lambda values: restore(values, prepared.size), scale)
+
+
+def _scored(prediction: Prediction, pixels: Pixels, resample: Callable[[Map], Map], scale: float) -> ScoredImage:
+    row, (image, instances, ignore) = prediction.sample, pixels
     return ScoredImage(
-        id=sample.id,
-        group=sample.group,
-        stratum=sample.stratum,
-        image_digest=sample.image_digest,
-        mask_digest=sample.mask_digest,
-        image=sample.image[content],
+        id=row.id,
+        group=row.group,
+        stratum=row.stratum,
+        image_digest=row.image_digest,
+        mask_digest=row.mask_digest,
+        image=image,
         instances=instances,
-        ignore=sample.ignore[content],
-        probability=prediction.probability[content],
-        distance=None if prediction.distance is None else prediction.distance[content],
-        scale=1.0,
+        ignore=ignore,
+        probability=resample(prediction.probability),
+        distance=None if prediction.distance is None else resample(prediction.distance),
+        scale=scale,
         diagonal_px=hypot(*instances.shape),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class NativeGrid:
-    """Score at the size of the source images: predictions are resampled, masks are read from the source."""
+def native_grid(store: Store, ids: tuple[str, ...], source: Path | None) -> Grid:
+    """Score at the size of the source images: predictions are resampled, masks are read from the source.
 
-    entries: Mapping[str, Entry]
-
-    def __call__(self, prediction: Prediction) -> ScoredImage:
-        """Read an image and its masks, and resample the prediction to their size.
-
-        Raises:
-            ConfigError: image or masks are not those that the store was made from.
-            DataError: a file cannot be read.
-        """
-        prepared = prediction.sample
-        sample, *digests = self.entries[prepared.id].read()
-        if digests != [prepared.image_digest, prepared.mask_digest]:
-            raise ConfigError(
-                f"{prepared.id} has changed since it was embedded: its image or masks differ from those in the store. "
-                "Restore the old files, or run `nucseg embed` and train again."
-            )
-        return ScoredImage(
-            id=prepared.id,
-            group=prepared.group,
-            stratum=prepared.stratum,
-            image_digest=prepared.image_digest,
-            mask_digest=prepared.mask_digest,
-            image=sample.image,
-            instances=sample.instances,
-            ignore=sample.ignore,
-            probability=restore(prediction.probability, prepared.size),
-            distance=None if prediction.distance is None else restore(prediction.distance, prepared.size),
-            scale=max(prepared.size) / len(prediction.probability),
-            diagonal_px=hypot(*prepared.size),
-        )
-
-
-def native_grid(store: Store, ids: tuple[str, ...], source: Path | None) -> NativeGrid:
-    """Locate the images of a store in the folder they were embedded from, or in `source`; nothing is decoded yet.
+    The images are located in the folder they were embedded from, or in `source`; each is decoded when it is scored.
 
     Raises:
-        ConfigError: the folder is gone, or some of the images are not in it.
-        DataError: the folder does not have the data set's layout.
+        ConfigError: the folder is gone, some of the images are not in it, or (when it is scored) one has changed.
+        DataError: the folder does not have the data set's layout, or (when it is scored) a file cannot be read.
     """
     dataset = open_source(store.dataset, source, store.source)
     entries = {entry.id: entry for entry in dataset.entries}
@@ -124,4 +113,4 @@ def native_grid(store: Store, ids: tuple[str, ...], source: Path | None) -> Nati
             "The native grid needs the images and masks that were embedded. Give their folder with --source DIR, or "
             "score on the 256 px grid."
         )
-    return NativeGrid(entries)
+    return partial(_on_native_grid, entries=entries)

@@ -10,50 +10,24 @@ from operator import add
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg import metrics
 from nucseg.errors import DataError
-from nucseg.metrics import (
-    Interval,
-    PixelCounts,
-    Reliability,
-    Resampling,
-    SizeBin,
-    aji,
-    boundary_f1,
-    brier,
-    calibration_errors,
-    count_pixels,
-    count_reliability,
-    dice,
-    dice_weighted,
-    hausdorff95,
-    iou,
-    iou_weighted,
-    matched,
-    miou,
-    overlaps,
-    panoptic_quality,
-    percentile_interval,
-    recall_by_size,
-    reliability_row,
-    resampled_sums,
-    size_edges,
-)
+from nucseg.metrics import Interval, PixelCounts, Reliability, Resampling, SizeBin
 from nucseg.nuclei.instances import InstanceRule, foreground, separate
 from nucseg_pipeline.evaluation.scored_images import ScoredImage
 
 PIXEL_SCORES = {
-    "dice": dice,
-    "iou": iou,
-    "miou": miou,
-    "dice_weighted": dice_weighted,
-    "iou_weighted": iou_weighted,
+    "dice": metrics.dice,
+    "iou": metrics.iou,
+    "miou": metrics.miou,
+    "dice_weighted": metrics.dice_weighted,
+    "iou_weighted": metrics.iou_weighted,
 }
-POOLED_SCORES = {"dice_pooled": dice, "iou_pooled": iou}
+POOLED_SCORES = {"dice_pooled": metrics.dice, "iou_pooled": metrics.iou}
 INSTANCE_SCORES = ("aji", "pq", "dq", "sq")
 BOUNDARY_SCORES = ("hd95", "boundary_f1")
 
 IMAGE_METRICS = (*PIXEL_SCORES, *INSTANCE_SCORES, *BOUNDARY_SCORES, "brier")
-"""Metrics that are computed for each image."""
 METRICS = (
     *("dice", "iou", "miou", "dice_pooled", "iou_pooled"),
     *INSTANCE_SCORES,
@@ -63,7 +37,6 @@ METRICS = (
 )
 """All metrics in the order of the tables; the class-weighted ones, which reward background, come last."""
 LOWER_IS_BETTER = frozenset({"hd95", "brier", "ece"})
-"""Metrics for which lower is better; for all others higher is better."""
 
 ALL_BACKGROUND = "all background"
 """Name of the empty prediction, which has no nuclei."""
@@ -87,9 +60,8 @@ class ImageScores:
     group: str
     stratum: str
     image_digest: str
-    """Hexadecimal digest of the image's file content."""
+    """Hexadecimal digest of the file content, as that of the masks."""
     mask_digest: str
-    """Hexadecimal digest of the masks' file content."""
     diagonal_px: float
     """Diagonal of the image on the evaluated grid: the 95 % Hausdorff distance where one of the masks is empty."""
     counts: PixelCounts
@@ -176,19 +148,21 @@ class RunScores:
         tables = [
             np.array([[image.values[name] for name in IMAGE_METRICS] + [1.0] for image in self.images]),
             *(np.array([astuple(image.counts) for image in layer]) for layer in layers),
-            *(np.array([reliability_row(image.reliability) for image in layer]) for layer in layers),
+            *(np.array([metrics.reliability_row(image.reliability) for image in layer]) for layer in layers),
         ]
         columns = np.hstack(tables).astype(np.float64)
-        resampled, n_groups = resampled_sums(columns, list(self.groups.values()), draws)
+        resampled, n_groups = metrics.resampled_sums(columns, list(self.groups.values()), draws)
         own, others = (_scores(sums, len(layers)) for sums in (columns.sum(axis=0, keepdims=True), resampled))
         n_images = len(self.images)
-        return {name: percentile_interval(float(own[name][0]), others[name], n_images, n_groups) for name in METRICS}
+        return {
+            name: metrics.percentile_interval(float(own[name][0]), others[name], n_images, n_groups) for name in METRICS
+        }
 
     def recall_by_size(self, draws: Resampling) -> tuple[SizeBin, ...]:
         """Recall of true nuclei by quartiles of their area; empty without nuclei."""
         areas = [image.nuclei.area_px for image in self.images]
         found = [image.nuclei.found for image in self.images]
-        return recall_by_size(areas, found, size_edges(areas), list(self.groups.values()), draws)
+        return metrics.recall_by_size(areas, found, metrics.size_edges(areas), list(self.groups.values()), draws)
 
 
 def score_image(image: ScoredImage, rule: InstanceRule) -> ImageScores:
@@ -206,10 +180,10 @@ def score_image(image: ScoredImage, rule: InstanceRule) -> ImageScores:
         )
     rule = rule.scaled(image.scale)
     truth, predicted = image.instances > 0, foreground(image.probability, rule)
-    counts = count_pixels(truth, predicted, image.ignore)
-    pairs = overlaps(image.instances, separate(image.probability, rule, image.distance), image.ignore)
-    quality = panoptic_quality(pairs)
-    reliability = count_reliability(image.probability, truth, image.ignore)
+    counts = metrics.count_pixels(truth, predicted, image.ignore)
+    pairs = metrics.overlaps(image.instances, separate(image.probability, rule, image.distance), image.ignore)
+    quality = metrics.panoptic_quality(pairs)
+    reliability = metrics.count_reliability(image.probability, truth, image.ignore)
     return ImageScores(
         id=image.id,
         group=image.group,
@@ -222,13 +196,13 @@ def score_image(image: ScoredImage, rule: InstanceRule) -> ImageScores:
         n_predicted=pairs.predicted_area.size,
         values={
             **_pixel_scores(counts),
-            **{"aji": aji(pairs), "pq": quality.pq, "dq": quality.dq, "sq": quality.sq},
-            "hd95": hausdorff95(truth, predicted, image.ignore, diagonal_px=image.diagonal_px),
-            "boundary_f1": boundary_f1(truth, predicted, image.ignore),
-            "brier": brier(reliability),
+            **{"aji": metrics.aji(pairs), "pq": quality.pq, "dq": quality.dq, "sq": quality.sq},
+            "hd95": metrics.hausdorff95(truth, predicted, image.ignore, diagonal_px=image.diagonal_px),
+            "boundary_f1": metrics.boundary_f1(truth, predicted, image.ignore),
+            "brier": metrics.brier(reliability),
         },
         reliability=reliability,
-        nuclei=Nuclei(pairs.true_area, matched(pairs).astype(np.float64)),
+        nuclei=Nuclei(pairs.true_area, metrics.matched(pairs).astype(np.float64)),
     )
 
 
@@ -259,7 +233,7 @@ def _scores(sums: NDArray[np.float64], n_layers: int) -> dict[str, NDArray[np.fl
     scores = dict(zip(IMAGE_METRICS, (means / n_images).T, strict=True))
     for name, score in POOLED_SCORES.items():
         scores[name] = np.mean([[score(PixelCounts(*row)) for row in layer.tolist()] for layer in counts], axis=0)
-    scores["ece"] = np.mean([calibration_errors(layer) for layer in np.hsplit(bins, n_layers)], axis=0)
+    scores["ece"] = np.mean([metrics.calibration_errors(layer) for layer in np.hsplit(bins, n_layers)], axis=0)
     return scores
 
 
@@ -279,7 +253,7 @@ def _empty_prediction(image: ImageScores) -> ImageScores:
             **instance_scores,
             "hd95": image.diagonal_px if counts.fn else 0.0,
             "boundary_f1": float(counts.fn == 0),
-            "brier": brier(reliability),
+            "brier": metrics.brier(reliability),
         },
         reliability=reliability,
         nuclei=Nuclei(image.nuclei.area_px, np.zeros_like(image.nuclei.found)),

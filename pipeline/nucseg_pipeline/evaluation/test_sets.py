@@ -20,7 +20,6 @@ from nucseg_pipeline.evaluation.experiments import Configuration
 from nucseg_pipeline.runs.run import Run
 
 RANDOM = "random"
-"""Why an image is shown that was drawn at random."""
 
 ALL_IMAGES = "all images in the store"
 """The protocol's name where no run was trained on the data set."""
@@ -95,10 +94,7 @@ def external_test_set(dataset: str, configurations: Sequence[Configuration], cac
     these configurations. The others take the same images; if no run was trained on it, all images. An image whose file
     a run has seen in training or validation, even under another name, is left out for all runs.
 
-    Args:
-        dataset: name of its store in the cache.
-        configurations: what is scored.
-        cache: folder or URL of the cache; None looks where the runs were trained from, then in the default cache.
+    Without `cache`, its store is looked for where the runs were trained from, then in the default cache.
 
     Raises:
         ConfigError: the data set is not in the cache, no image is left, or configurations trained on it have different
@@ -161,7 +157,6 @@ def choose_images(
 
 
 def _check_same_parts(first: Configuration, other: Configuration) -> None:
-    """Refuse to compare configurations with different test images, or with another split of the remaining images."""
     if not is_same_dataset(first.dataset, other.dataset):
         raise ConfigError(
             f"{first.name} was trained on {first.dataset} and {other.name} on {other.dataset}: they have no test "

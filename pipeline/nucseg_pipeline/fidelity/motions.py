@@ -16,7 +16,6 @@ TURNS, BENDS, OTHERS = "flips and quarter turns", "small affine and elastic moti
 """Families of motions, each with its own recommendation."""
 
 ELEMENT_NAMES = dict(enumerate(MOVES, start=1))
-"""Names of the elements of D4, without the identity."""
 
 MILD = {
     "perspective": {"name": "Perspective", "scale": [0.02, 0.05]},
@@ -32,7 +31,6 @@ class MotionSpec:
 
     name: str
     family: str
-    """The family it is summarised with."""
     geometry: Geometry | None = None
     element: int = 0
     """The element of D4 that moves every image, if `geometry` is None."""

@@ -68,7 +68,6 @@ def cells_inside(size: tuple[int, int], motions: Motions, grid: int) -> Tensor:
 
 
 def _on(side: int, motions: Motions) -> Motions:
-    """The same motions on the native grid of that side."""
     if motions.maps is None or motions.maps.shape[1] == side:
         return motions
     return replace(motions, maps=enlarged(motions.maps, side))

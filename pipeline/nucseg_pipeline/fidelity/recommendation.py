@@ -4,58 +4,51 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from math import prod
+
+import numpy as np
 
 from nucseg.metrics.statistics import Interval
+from nucseg_cache.formats import EMBEDDING_SHAPE, format_named
 from nucseg_pipeline.config import FidelityConfig
 from nucseg_pipeline.fidelity.motions import TURNS
 from nucseg_pipeline.fidelity.references import CORRECTED, LEARNED, PLAIN
 from nucseg_pipeline.fidelity.results import Choice
+from nucseg_pipeline.fidelity.setup import FidelitySetup
 from nucseg_pipeline.formatting import bounds, number, signed
 
 N_VIEWS = 7
 """Exact views of D4 per image, without the identity."""
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What exact views cost in this store."""
+def advise(choice: Choice, setup: FidelitySetup, seconds: float | None) -> tuple[str, ...]:
+    """Recommend a replay for a family of motions: the errors, the reason, the commands, and whether views pay off.
 
-    n_images: int
-    """Images present in the data set."""
-    n_train: int
-    """Images in the training part."""
-    n_exact: int
-    """Present images with all exact views in the store."""
-    is_calibrated: bool
-    """Whether all calibration images have their exact views in the store."""
-    seconds: float | None
-    """Measured seconds per encoding; None if nothing was encoded."""
-    mib: float
-    """The largest size of a stored embedding in MiB."""
-
-    def of_views(self, n_images: int) -> str:
-        """The cost of the seven exact views of `n_images` images, in words."""
-        n = N_VIEWS * n_images
-        time = "" if self.seconds is None else f", {max(n * self.seconds / 60, 1):.0f} min at the rate measured here,"
-        return f"{n} encodings{time} and at most {n * self.mib:,.0f} MiB of disk"
-
-
-def advise(choice: Choice, config: FidelityConfig, costs: Costs) -> tuple[str, ...]:
-    """Recommend a replay for a family of motions: the errors, the reason, the commands, and whether views pay off."""
+    `seconds` is the measured time of an encoding; None if nothing was encoded.
+    """
+    config = setup.config
     errors = ", ".join(f"{name} {number(error.value)} ({bounds(error)})" for name, error in choice.errors.items())
     if choice.errors[PLAIN].value:
         share = choice.errors[choice.replay].value / choice.errors[PLAIN].value
         errors += f"; {choice.replay} has {share:.2f} times the error of plain"
     lines = [f"For {choice.family}, use replay {choice.replay}. Error: {errors}. {_reason(choice, config)}"]
-    if choice.replay == LEARNED and not costs.is_calibrated:
+    if choice.replay == LEARNED and setup.n_exact(setup.calibration) < len(setup.calibration):
         # only drawn images of the training part are used for the fit
-        n_drawn = min(-(-config.calibration_images * costs.n_images // costs.n_train), costs.n_images)
-        lines += [f"  It is fitted once to exact views of a few images: {costs.of_views(n_drawn)}."]
+        n_images = len(setup.present)
+        n_drawn = min(-(-config.calibration_images * n_images // len(setup.parts.train)), n_images)
+        lines += [f"  It is fitted once to exact views of a few images: {_cost(n_drawn, setup, seconds)}."]
         lines += [f"    {_embed(config, n_drawn)}"]
     if choice.augmentation:
         lines.append(f"    {_train(config, choice.augmentation, '--replay', choice.replay)}")
-    return (*lines, *_views(choice, config, costs))
+    return (*lines, *_views(choice, setup, seconds))
+
+
+def _cost(n_images: int, setup: FidelitySetup, seconds: float | None) -> str:
+    """The cost of the seven exact views of `n_images` images, in words."""
+    n = N_VIEWS * n_images
+    time = "" if seconds is None else f", {max(n * seconds / 60, 1):.0f} min at the rate measured here,"
+    n_bytes = prod(EMBEDDING_SHAPE) * np.dtype(format_named(setup.key.fields["format"]).dtype).itemsize
+    return f"{n} encodings{time} and at most {n * n_bytes / 2**20:,.0f} MiB of disk"
 
 
 def _reason(choice: Choice, config: FidelityConfig) -> str:
@@ -68,19 +61,20 @@ def _reason(choice: Choice, config: FidelityConfig) -> str:
     return "Learned replay is not clearly better on unseen images."
 
 
-def _views(choice: Choice, config: FidelityConfig, costs: Costs) -> tuple[str, ...]:
+def _views(choice: Choice, setup: FidelitySetup, seconds: float | None) -> tuple[str, ...]:
     if not choice.views.value:
         return ("  Exact views would change nothing, because these motions contain no flip or turn.",)
     if not choice.views_are_better:
         return (f"  Exact views do not pay off: with them the error changes by {_signed(choice.views)}.",)
     effect = "have no error by definition" if choice.family == TURNS else f"change the error by {_signed(choice.views)}"
-    n_missing = costs.n_images - costs.n_exact
+    n_missing = len(setup.present) - setup.n_exact(setup.present)
     if n_missing:
-        lines = [f"  Exact views {effect} and cost once {costs.of_views(n_missing)}.", f"    {_embed(config, None)}"]
+        cost = _cost(n_missing, setup, seconds)
+        lines = [f"  Exact views {effect} and cost once {cost}.", f"    {_embed(setup.config, None)}"]
     else:
         lines = [f"  Exact views {effect} and are all in the store."]
     if choice.augmentation:
-        lines += [f"    {_train(config, choice.augmentation, '--views', 'd4')}"]
+        lines += [f"    {_train(setup.config, choice.augmentation, '--views', 'd4')}"]
     return tuple(lines)
 
 

@@ -51,14 +51,12 @@ class ReplayParameters:
 
 @dataclass(frozen=True, eq=False)
 class MotionResult:
-    """One image under one motion: the true embedding, and what each replay computes."""
+    """One image under one motion: the true embedding, and what each replay computes, (C, G, G) float32."""
 
     spec: MotionSpec
     motions: Motions
     true: Tensor
-    """(C, G, G) float32."""
     replayed: Mapping[str, Tensor]
-    """Replay -> (C, G, G) float32."""
 
     def agreements(self, size: tuple[int, int], parameters: ReplayParameters) -> dict[str, Agreement]:
         """Replay -> agreement with the true embedding over the cells inside an image of native (H, W)."""

@@ -21,9 +21,7 @@ class Measurements:
     specs: tuple[MotionSpec, ...]
     replays: tuple[str, ...]
     groups: Mapping[str, str]
-    """Image id -> group."""
     seed: int
-    """Seed of the bootstrap."""
     agreements: dict[tuple[str, str], dict[str, Agreement]] = field(default_factory=dict)
     """(motion, replay) -> image id -> agreement."""
 
@@ -34,29 +32,22 @@ class Measurements:
 
     def lines(self) -> dict[str, Scores]:
         """The scores of every motion, preceded by their mean over the seven elements of D4."""
-        lines = {spec.name: self._scores([spec]) for spec in self.specs}
+        lines = {spec.name: self.scores([spec]) for spec in self.specs}
         turns = self.family(TURNS)
         if len(turns) > 1:
-            lines = {f"mean of the {len(turns)} turns and flips": self._scores(turns), **lines}
+            lines = {f"mean of the {len(turns)} turns and flips": self.scores(turns), **lines}
         return lines
-
-    def families(self) -> dict[str, tuple[MotionSpec, ...]]:
-        """Family -> its motions."""
-        return {name: self.family(name) for name in dict.fromkeys(spec.family for spec in self.specs)}
 
     def family(self, name: str) -> tuple[MotionSpec, ...]:
         """The motions of a family."""
         return tuple(spec for spec in self.specs if spec.family == name)
 
-    def error(self, specs: Sequence[MotionSpec], replay: str) -> Interval:
-        """The mean error over motions."""
-        return measured(self._of(specs, replay), self.groups, self._resampling)["error"]
-
     def difference(self, specs: Sequence[MotionSpec], first: str, second: str) -> Interval:
         """Paired difference in error, second replay minus first; negative if the second is better."""
         return compared(self._of(specs, first), self._of(specs, second), self.groups, self._resampling)
 
-    def _scores(self, specs: Sequence[MotionSpec]) -> Scores:
+    def scores(self, specs: Sequence[MotionSpec]) -> Scores:
+        """The mean scores over motions."""
         return {replay: measured(self._of(specs, replay), self.groups, self._resampling) for replay in self.replays}
 
     def _of(self, specs: Sequence[MotionSpec], replay: str) -> list[dict[str, Agreement]]:
@@ -103,7 +94,7 @@ def choose(measurements: Measurements, family: str) -> Choice:
         family=family,
         replay=chosen,
         augmentation=names.get(family, family if family == specs[0].name else ""),
-        errors={replay: measurements.error(specs, replay) for replay in measurements.replays},
+        errors={replay: measures["error"] for replay, measures in measurements.scores(specs).items()},
         against=None if chosen == CORRECTED else measurements.difference(specs, CORRECTED, chosen),
         views=measurements.difference(specs, chosen, VIEWS),
     )

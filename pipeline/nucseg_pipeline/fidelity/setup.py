@@ -37,7 +37,7 @@ MIN_IMAGES = 2
 
 @dataclass(frozen=True, eq=False)
 class FidelitySetup:
-    """Everything that is read before the encoder is needed."""
+    """Everything that is read before the encoder is needed; the calibration images are training images."""
 
     config: FidelityConfig
     store: Store
@@ -48,11 +48,8 @@ class FidelitySetup:
     embedded: Mapping[int, set[str]]
     """Element of D4 -> ids of images with this exact view in the store."""
     measured: tuple[str, ...]
-    """Ids of test images."""
     calibration: tuple[str, ...]
-    """Ids of training images."""
     natives: Mapping[str, Image]
-    """Native images by id."""
 
     @classmethod
     def open(cls, config: FidelityConfig) -> FidelitySetup:
@@ -123,7 +120,6 @@ class FidelitySetup:
         )
 
     def _known(self, image_id: str) -> set[int]:
-        """The elements of D4 for which the store has the exact view of an image."""
         return {element for element, ids in self.embedded.items() if image_id in ids}
 
     def fit_replay(self, encoder: Encoder, on_encoded: OnEncoded) -> ReplayParameters:

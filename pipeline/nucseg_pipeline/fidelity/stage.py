@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-
-import numpy as np
 
 from nucseg.encoders import Encoder, open_encoder
 from nucseg.errors import ConfigError
 from nucseg_cache import Key
-from nucseg_cache.formats import EMBEDDING_SHAPE, format_named
 from nucseg_cache.key import differences
 from nucseg_pipeline.config import FidelityConfig
 from nucseg_pipeline.fidelity.motions import MotionSpec, select_motions
 from nucseg_pipeline.fidelity.plots import bars, example
-from nucseg_pipeline.fidelity.recommendation import Costs, advise
+from nucseg_pipeline.fidelity.recommendation import advise
 from nucseg_pipeline.fidelity.references import evaluate_motions
 from nucseg_pipeline.fidelity.results import Measurements, Scores, choose
 from nucseg_pipeline.fidelity.setup import FidelitySetup
@@ -36,13 +32,10 @@ class FidelityResult:
     folder: Path
     files: tuple[Path, ...]
     title: str
-    """Data set, images, split and encoder, in one line."""
     lines: Mapping[str, Scores]
     """Motion -> replay -> measure -> value with its interval; the mean over the turns and flips comes first."""
     advice: tuple[str, ...]
-    """Which replay to use, what it costs, and the commands."""
     notes: tuple[str, ...]
-    """Remarks that apply to the results."""
 
 
 def fidelity(config: FidelityConfig, progress: Progress = lambda done, total, what: None) -> FidelityResult:
@@ -72,7 +65,7 @@ def fidelity(config: FidelityConfig, progress: Progress = lambda done, total, wh
             measurements.add(result.spec.name, image_id, result.agreements(image.native.shape[:2], parameters))
             if image_id == setup.measured[0] and result.spec is _example_spec(specs):
                 picture = example(image.native, result, parameters)
-    report = _report(config, setup, encoder, timer, measurements)
+    report = _report(setup, encoder, timer, measurements)
     contents: dict[str, str | bytes] = {
         "fidelity.json": json_text(report),
         "fidelity.md": markdown_text(report),
@@ -81,7 +74,7 @@ def fidelity(config: FidelityConfig, progress: Progress = lambda done, total, wh
     }
     write_files(config.folder, contents)
     files = tuple(config.folder / name for name in contents)
-    return FidelityResult(config.folder, files, report.title, report.lines, report.advice, report.notes)
+    return FidelityResult(config.folder, files, report.title, report.lines, report.advice, setup.notes)
 
 
 class _EncodingTimer:
@@ -93,44 +86,27 @@ class _EncodingTimer:
         progress(0, total, "encoding")
 
     def __call__(self, n_images: int, seconds: float) -> None:
-        """Add one batch."""
         self.n_encoded += n_images
         self.seconds += seconds
         self._progress(self.n_encoded, self._total, "encoding")
 
 
 def _report(
-    config: FidelityConfig, setup: FidelitySetup, encoder: Encoder, timer: _EncodingTimer, measurements: Measurements
+    setup: FidelitySetup, encoder: Encoder, timer: _EncodingTimer, measurements: Measurements
 ) -> FidelityReport:
     seconds = timer.seconds / timer.n_encoded if timer.n_encoded else None
-    mib = prod(EMBEDDING_SHAPE) * np.dtype(format_named(setup.key.fields["format"]).dtype).itemsize / 2**20
-    measured, calibrating = setup.n_exact(setup.measured), setup.n_exact(setup.calibration)
-    costs = Costs(
-        n_images=len(setup.present),
-        n_train=len(setup.parts.train),
-        n_exact=setup.n_exact(setup.present),
-        is_calibrated=calibrating == len(setup.calibration),
-        seconds=seconds,
-        mib=mib,
+    choices = tuple(
+        choose(measurements, family) for family in dict.fromkeys(spec.family for spec in measurements.specs)
     )
-    choices = tuple(choose(measurements, family) for family in measurements.families())
     return FidelityReport(
-        config=config,
-        location=setup.store.location,
-        key=setup.key.fields,
-        key_hash=setup.key.hash,
-        protocol=setup.parts.protocol,
-        notes=setup.notes,
-        n_train=len(setup.parts.train),
-        calibration=setup.calibration,
-        n_exact=(measured, calibrating),
+        setup=setup,
         provenance=encoder.provenance,
         n_encoded=timer.n_encoded,
         seconds_per_encoding=seconds,
         measurements=measurements,
         lines=measurements.lines(),
         choices=choices,
-        advice=tuple(line for choice in choices for line in advise(choice, config, costs)),
+        advice=tuple(line for choice in choices for line in advise(choice, setup, seconds)),
     )
 
 
@@ -150,5 +126,4 @@ def _open_encoder(config: FidelityConfig, key: Key) -> Encoder:
 
 
 def _example_spec(specs: Sequence[MotionSpec]) -> MotionSpec:
-    """The motion in the example figure."""
     return next((spec for spec in specs if spec.element == EXAMPLE_ELEMENT), specs[0])

@@ -12,12 +12,11 @@ from typing import Any
 from nucseg.metrics.statistics import Interval
 from nucseg.replay.fidelity import MEASURES, of_image
 from nucseg_cache.key import label
-from nucseg_pipeline.config import FidelityConfig
 from nucseg_pipeline.fidelity.results import Choice, Measurements, Scores
+from nucseg_pipeline.fidelity.setup import FidelitySetup
 from nucseg_pipeline.formatting import bounds, number
 
 FORMAT = 1
-"""Version of the format of fidelity.json."""
 
 LIBRARIES = ("nucseg", "torch", "numpy", "albumentations", "zarr")
 
@@ -38,20 +37,7 @@ DEFINITIONS = (
 class FidelityReport:
     """Everything that the files contain."""
 
-    config: FidelityConfig
-    location: str
-    """Location of the store."""
-    key: Mapping[str, str]
-    """Fields of the embeddings' key."""
-    key_hash: str
-    protocol: str
-    notes: tuple[str, ...]
-    n_train: int
-    """Training images used for P and m."""
-    calibration: tuple[str, ...]
-    """Training images used for M."""
-    n_exact: tuple[int, int]
-    """Measured and calibration images with all exact views in the store."""
+    setup: FidelitySetup
     provenance: Mapping[str, str]
     """Versions and device of the encoder."""
     n_encoded: int
@@ -64,11 +50,23 @@ class FidelityReport:
     @property
     def title(self) -> str:
         """Data set, images, split and encoder, in one line."""
-        n_images, n_groups = len(self.measurements.groups), len(set(self.measurements.groups.values()))
+        config, groups = self.setup.config, self.measurements.groups
+        encoder = {k: v for k, v in self.setup.key.fields.items() if k in ("architecture", "weights")}
         return (
-            f"{self.config.dataset}, {n_images} test images of {n_groups} groups ({self.protocol}, fold "
-            f"{self.config.fold}), {label({k: v for k, v in self.key.items() if k in ('architecture', 'weights')})}"
+            f"{config.dataset}, {len(groups)} test images of {len(set(groups.values()))} groups "
+            f"({self.setup.parts.protocol}, fold {config.fold}), {label(encoder)}"
         )
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of Python and libraries, and the encoder's provenance."""
+        libraries = {name: metadata.version(name) for name in LIBRARIES}
+        return {"python": platform.python_version(), **libraries, **self.provenance}
+
+    @property
+    def n_exact(self) -> tuple[int, int]:
+        """Measured and calibration images with all exact views in the store."""
+        return self.setup.n_exact(self.setup.measured), self.setup.n_exact(self.setup.calibration)
 
 
 def json_text(report: FidelityReport) -> str:
@@ -79,19 +77,20 @@ def json_text(report: FidelityReport) -> str:
         for (motion, replay), images in report.measurements.agreements.items()
         for image_id, agreement in images.items()
     ]  # fmt: skip
+    setup = report.setup
     content = {
         "format": FORMAT,
-        "config": {**asdict(report.config), "folder": str(report.config.folder)},
-        "store": report.location,
-        "key": {"hash": report.key_hash, **report.key},
-        "protocol": report.protocol,
-        "notes": report.notes,
-        "training_images": report.n_train,
-        "calibration_images": report.calibration,
+        "config": {**asdict(setup.config), "folder": str(setup.config.folder)},
+        "store": setup.store.location,
+        "key": {"hash": setup.key.hash, **setup.key.fields},
+        "protocol": setup.parts.protocol,
+        "notes": setup.notes,
+        "training_images": len(setup.parts.train),
+        "calibration_images": setup.calibration,
         "images": report.measurements.groups,
         "exact_views_in_store": {"images": report.n_exact[0], "calibration_images": report.n_exact[1]},
         "encodings": {"n": report.n_encoded, "seconds_each": report.seconds_per_encoding},
-        "versions": {**_versions(), **report.provenance},
+        "versions": report.versions,
         "lines": {line: _plain(scores) for line, scores in report.lines.items()},
         "choices": [asdict(choice) for choice in report.choices],
         "advice": report.advice,
@@ -102,6 +101,7 @@ def json_text(report: FidelityReport) -> str:
 
 def markdown_text(report: FidelityReport) -> str:
     """Tables, definitions and inputs as Markdown."""
+    setup = report.setup
     lines = [
         "# How far replayed embeddings are from true ones",
         "",
@@ -124,16 +124,16 @@ def markdown_text(report: FidelityReport) -> str:
         "## Definitions",
         "",
         *(f"- {line}" for line in DEFINITIONS),
-        *(f"- {note}" for note in report.notes),
+        *(f"- {note}" for note in setup.notes),
         "",
         "## Inputs",
         "",
-        f"- Store: {report.location}, embeddings {report.key_hash}: {label(report.key)}",
-        f"- Split: {report.protocol}, fold {report.config.fold}, seed {report.config.seed}; "
-        f"{report.n_train} training images",
-        f"- Calibration: {len(report.calibration)} training images",
+        f"- Store: {setup.store.location}, embeddings {setup.key.hash}: {label(setup.key.fields)}",
+        f"- Split: {setup.parts.protocol}, fold {setup.config.fold}, seed {setup.config.seed}; "
+        f"{len(setup.parts.train)} training images",
+        f"- Calibration: {len(setup.calibration)} training images",
         f"- True embeddings: {_encodings(report)}",
-        f"- Versions: {label({**_versions(), **report.provenance})}",
+        f"- Versions: {label(report.versions)}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -168,7 +168,7 @@ def _encodings(report: FidelityReport) -> str:
     measured, calibrating = report.n_exact
     return (
         f"{report.n_encoded} encodings{each}; {measured} of {len(report.measurements.groups)} measured and "
-        f"{calibrating} of {len(report.calibration)} calibration images had all exact views of D4 in the store"
+        f"{calibrating} of {len(report.setup.calibration)} calibration images had all exact views of D4 in the store"
     )
 
 
@@ -178,7 +178,3 @@ def _plain(scores: Scores) -> dict[str, Any]:
 
 def _finite(value: float) -> float | None:
     return value if value == value else None
-
-
-def _versions() -> dict[str, str]:
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}}

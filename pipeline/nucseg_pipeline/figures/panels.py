@@ -37,7 +37,6 @@ from nucseg_pipeline.progress import Progress
 from nucseg_pipeline.runs.run import Run
 
 NAMED = "named with --image"
-"""Why an image is shown that was named by the user."""
 
 MOST_LETTERS = 24
 """Most characters of an image's id in the label of its row."""

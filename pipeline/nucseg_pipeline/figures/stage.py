@@ -15,10 +15,9 @@ from matplotlib.figure import Figure
 from nucseg.errors import ConfigError
 from nucseg_cache.key import label
 from nucseg_pipeline.config import FiguresConfig
-from nucseg_pipeline.evaluation.experiments import Configuration, group_runs, joint_name, run_names
+from nucseg_pipeline.evaluation.experiments import group_runs, joint_name, run_names
 from nucseg_pipeline.evaluation.score_runs import average_configurations, check_embeddings, score_runs
 from nucseg_pipeline.evaluation.scored_images import prepared_grid
-from nucseg_pipeline.evaluation.scores import RunScores
 from nucseg_pipeline.evaluation.test_sets import TestSet, choose_images, external_test_set, own_test_set
 from nucseg_pipeline.figures.panels import NAMED, ImageFigures, draw_violins
 from nucseg_pipeline.files.publish import check_writable, write_files
@@ -31,14 +30,12 @@ DPI = 300
 """Resolution of pixel formats: what journals ask for with colour."""
 
 INDEX = "README.md"
-"""The file that says what each figure shows."""
 
 COLOURS = (
     "Percentages are shares of the variance over the cells that the components are fitted to, without padding. The 1st "
     "and the 99th percentile of a component are the ends of its colour range. The sign of a component is chosen so "
     "that its largest loading is positive."
 )
-"""How components become colours, for the index."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,6 @@ class FiguresResult:
     files: tuple[Path, ...]
     """The figures, then the index."""
     notes: tuple[str, ...]
-    """What a reader of the figures has to know."""
 
 
 def figures(config: FiguresConfig, progress: Progress = lambda done, total, what: None) -> FiguresResult:
@@ -73,10 +69,15 @@ def figures(config: FiguresConfig, progress: Progress = lambda done, total, what
         test_set = own_test_set(configurations)
     for image_id in config.images:
         _check_image(image_id, test_set, opened)
-    folder = config.out or Path("figures") / _folder_name(configurations, config)
+    on_dataset = f"-on-{config.dataset}" if config.dataset else ""
+    folder = config.out or Path("figures") / f"{joint_name(configurations)}{on_dataset}"
     check_writable(folder)
+    check_embeddings(test_set, configurations)
 
-    scores = _scores(test_set, configurations, config, progress)
+    total, done = sum(map(len, test_set.ids.values())), count(1)
+    scores = score_runs(
+        test_set, configurations, prepared_grid, config.device, lambda name: progress(next(done), total, "scoring")
+    )
     columns = average_configurations(configurations, scores)
     chosen = dict.fromkeys(config.images, NAMED) or choose_images(columns[0].values("dice"), config.n_images, seed=0)
     drawing = ImageFigures(test_set, configurations, config.device, chosen, scores)
@@ -90,16 +91,6 @@ def figures(config: FiguresConfig, progress: Progress = lambda done, total, what
     notes = tuple(dict.fromkeys((*test_set.notes, *test_set.store.notes, *drawing.notes)))
     write_files(folder, {INDEX: _index(config, folder, drawing, captions, notes)})
     return FiguresResult(folder, (*captions, folder / INDEX), notes)
-
-
-def _scores(
-    test_set: TestSet, configurations: Sequence[Configuration], config: FiguresConfig, progress: Progress
-) -> dict[str, RunScores]:
-    check_embeddings(test_set, configurations)
-    total, done = sum(map(len, test_set.ids.values())), count(1)
-    return score_runs(
-        test_set, configurations, prepared_grid, config.device, lambda name: progress(next(done), total, "scoring")
-    )
 
 
 def _check_image(image_id: str, test_set: TestSet, runs: Sequence[Run]) -> None:
@@ -117,11 +108,6 @@ def _check_image(image_id: str, test_set: TestSet, runs: Sequence[Run]) -> None:
     )
 
 
-def _folder_name(configurations: Sequence[Configuration], config: FiguresConfig) -> str:
-    name = joint_name(configurations)
-    return f"{name}-on-{config.dataset}" if config.dataset else name
-
-
 def _content(figure: Figure, kind: str) -> bytes:
     """The content of a figure's file; the same figure gives the same bytes."""
     dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
@@ -134,7 +120,6 @@ def _content(figure: Figure, kind: str) -> bytes:
 def _index(
     config: FiguresConfig, folder: Path, drawing: ImageFigures, captions: Mapping[Path, str], notes: tuple[str, ...]
 ) -> str:
-    """The text of the index: the command, the runs, the images, what each file shows, and notes."""
     runs = [
         f"- {name}"
         + (f" (of {configuration.name})" if len(configuration.runs) > 1 else "")

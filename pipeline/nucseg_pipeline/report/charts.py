@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -42,10 +42,8 @@ class Chart:
 
     heading: str
     title: str
-    """What it shows, in one or two sentences."""
     alt: str
     drawing: Markup
-    """An SVG element."""
     numbers: tuple[Numbers, ...]
 
 
@@ -165,7 +163,7 @@ def inline(figure: Figure, name: str) -> Markup:
     text = buffer.getvalue().decode()
     element = text[text.index("<svg") :]
     element = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", element, flags=re.DOTALL)
-    prefix = "".join(_id_letters(name))
+    prefix = re.sub("[^a-zA-Z0-9]", "-", name)
     element = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", element)
     for ink in (INK, BLACK):
         element = re.sub(ink, "currentColor", element, flags=re.IGNORECASE)
@@ -173,7 +171,3 @@ def inline(figure: Figure, name: str) -> Markup:
     element = re.sub(r"\s*\n\s*", "\n", element)
     # presentation attributes cannot hold CSS variables, but matplotlib writes colours into style
     return Markup(element.replace("<svg", '<svg fill="currentColor" aria-hidden="true"', 1))  # noqa: S704
-
-
-def _id_letters(name: str) -> Iterator[str]:
-    return (letter if letter.isascii() and letter.isalnum() else "-" for letter in name)

@@ -16,16 +16,6 @@ MATRIX_METRICS = ("dice", "aji", "pq", "boundary_f1", "dice_weighted")
 
 
 @dataclass(frozen=True)
-class Column:
-    """One data set of the matrix."""
-
-    dataset: str
-    protocol: str
-    n_images: int
-    n_groups: int
-
-
-@dataclass(frozen=True)
 class Row:
     """One configuration, or the empty prediction."""
 
@@ -33,11 +23,10 @@ class Row:
     trained_on: str
     """Name of the data set it was trained on; empty for the empty prediction."""
     repeats: str
-    """Number of runs, folds and seeds in words; empty for a single run."""
     cells: tuple[Mapping[str, Interval], ...]
     """Every metric, for each column."""
 
-    def is_own(self, column: Column) -> bool:
+    def is_own(self, column: ReportSummary) -> bool:
         """Whether the configuration was trained on a column's data set, with any preparation."""
         return is_same_dataset(self.trained_on, column.dataset)
 
@@ -46,15 +35,17 @@ class Row:
 class Matrix:
     """Scores of every configuration on every data set."""
 
-    columns: tuple[Column, ...]
+    columns: tuple[ReportSummary, ...]
+    """The report on each data set."""
     rows: tuple[Row, ...]
     """The configurations in order, then the empty prediction."""
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
-    grid: str
-    command: str
-    created: str
-    nucseg: str
+
+    @property
+    def first(self) -> ReportSummary:
+        """The first report; grid, command, time and version are the same in all."""
+        return self.columns[0]
 
     def as_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists, as summary.json holds them."""
@@ -66,21 +57,22 @@ class Matrix:
             for row in self.rows
         }
         about = {row.name: {"trained_on": row.trained_on, "repeats": row.repeats} for row in self.rows}
-        columns = {column.dataset: asdict(column) for column in self.columns}
-        names = ("notes", "warnings", "grid", "command", "created", "nucseg")
+        fields = ("dataset", "protocol", "n_images", "n_groups")
+        columns = {column.dataset: {name: getattr(column, name) for name in fields} for column in self.columns}
         return {
             "format": FORMAT,
             "kind": "matrix",
             "datasets": columns,
             "configurations": about,
             "matrix": cells,
-            **{name: getattr(self, name) for name in names},
+            "notes": self.notes,
+            "warnings": self.warnings,
+            **{name: getattr(self.first, name) for name in ("grid", "command", "created", "nucseg")},
         }
 
 
 def matrix(summaries: Sequence[ReportSummary]) -> Matrix:
     """Combine the summaries of several data sets; all are of the same configurations, in the same order."""
-    first = summaries[0]
     rows = [
         Row(
             name=configuration.name,
@@ -88,16 +80,12 @@ def matrix(summaries: Sequence[ReportSummary]) -> Matrix:
             repeats=configuration.repeats,
             cells=tuple(summary.configurations[position].metrics for summary in summaries),
         )
-        for position, configuration in enumerate(first.configurations)
+        for position, configuration in enumerate(summaries[0].configurations)
     ]
     empty = Row(ALL_BACKGROUND, "", "", tuple(summary.all_background for summary in summaries))
     return Matrix(
-        columns=tuple(Column(item.dataset, item.protocol, item.n_images, item.n_groups) for item in summaries),
+        columns=tuple(summaries),
         rows=(*rows, empty),
         notes=tuple(f"{summary.dataset}: {note}" for summary in summaries for note in summary.notes),
         warnings=tuple(dict.fromkeys(warning for summary in summaries for warning in summary.warnings)),
-        grid=first.grid,
-        command=first.command,
-        created=first.created,
-        nucseg=first.nucseg,
     )

@@ -43,9 +43,7 @@ class EmbeddingPanel:
     """The embeddings of one encoder, which guide some of the configurations."""
 
     label: str
-    """The encoder's identity in one line."""
     names: tuple[str, ...]
-    """Names of the configurations that it guides."""
     colours: PrincipalColours
     """Fitted to all images in the report, so that a colour means the same in each of them."""
     means: ImageMap | None
@@ -70,12 +68,7 @@ def embedding_panels(
 ) -> list[EmbeddingPanel]:
     """Find the encoders that guide configurations, fit colours to their embeddings, and map images by their means.
 
-    Args:
-        test_set: the images.
-        configurations: what is reported.
-        shown: ids of the images that are drawn, at least one.
-        strata: organ or cohort of every image.
-        seed: of the choice of images where there are too many to read.
+    `shown` are the ids of the images that are drawn, at least one; `seed` chooses images where there are too many.
     """
     found: dict[tuple[str, str], tuple[Store, Key, list[str]]] = {}
     for configuration in configurations:

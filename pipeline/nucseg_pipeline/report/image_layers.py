@@ -14,20 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from nucseg.data.prepare import under_centres
-from nucseg.figures import (
-    EXTRA,
-    HARMED,
-    HELPED,
-    IGNORED,
-    MISSED,
-    guidance_effect,
-    outline_path,
-)
+from nucseg.figures import EXTRA, HARMED, HELPED, IGNORED, MISSED, guidance_effect, outline_path
 from nucseg_pipeline.evaluation.scored_images import ScoredImage
 from nucseg_pipeline.evaluation.scores import ImageScores, RunScores
 
 MOST_PX = 512
-"""Longest side of an image on the page; larger images are scaled down."""
 WEBP_QUALITY = 82
 FILLED = 178
 """Opacity of filled areas, 0 to 255."""
@@ -41,7 +32,6 @@ class GalleryImage:
 
     image: ScoredImage
     why: str
-    """Why it was chosen: median, worst, best, largest gain or loss, or random."""
     instances: Mapping[str, InstanceMap]
     """Name of the configuration -> (H, W) instance map."""
     scores: Mapping[str, RunScores]
@@ -54,57 +44,43 @@ class GalleryImage:
 
 @dataclass(frozen=True)
 class GuidanceLayers:
-    """What guidance changed in one image."""
+    """Pixels and true nuclei that are right only with guidance (helped, gained) or only without it (harmed, lost)."""
 
     against: str
-    """Name of the unguided configuration."""
     pixels: str
-    """Data URL of pixels that only one of the two gets right."""
     helped_px: int
-    """Pixels of the evaluated grid that are right only with guidance."""
     harmed_px: int
-    """Pixels that are right only without guidance."""
     n_gained: int
-    """True nuclei that are found only with guidance."""
     n_lost: int
-    """True nuclei that are found only without guidance."""
     gained: str
-    """SVG path around the nuclei found only with guidance."""
     lost: str
-    """SVG path around the nuclei found only without guidance."""
 
 
 @dataclass(frozen=True)
 class PredictionLayers:
-    """The prediction of one configuration for one image."""
+    """The prediction of one configuration for one image; outlines are SVG paths, drawings data URLs or empty."""
 
     name: str
     run: str
     scores: ImageScores
     outlines: str
-    """SVG path around the predicted nuclei."""
     differences: str
-    """Data URL of missed, added and ignored pixels."""
     guidance: GuidanceLayers | None
     embedding: str
-    """Data URL of the embedding as colours; empty without guidance."""
 
 
 @dataclass(frozen=True)
 class ImageLayers:
-    """One image with all its layers, which have the same size."""
+    """One image with all its layers, which have the same size in pixels, the units of the SVG paths."""
 
     id: str
     stratum: str
     why: str
     width: int
-    """In pixels, the units of the SVG paths."""
     height: int
     image: str
-    """Data URL of the H&E image."""
     n_true: int
     truth: str
-    """SVG path around the true nuclei."""
     predictions: tuple[PredictionLayers, ...]
 
 
@@ -161,7 +137,6 @@ def _guidance(entry: GalleryImage, name: str, size: tuple[int, int]) -> Guidance
 
 
 def _page_size(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(H, W) on the page."""
     shrink = min(1.0, MOST_PX / max(shape))
     return max(1, round(shape[0] * shrink)), max(1, round(shape[1] * shrink))
 

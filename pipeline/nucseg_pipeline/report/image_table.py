@@ -11,9 +11,7 @@ from nucseg_pipeline.evaluation.scores import IMAGE_METRICS, LOWER_IS_BETTER, Im
 from nucseg_pipeline.report.image_layers import ImageLayers, PredictionLayers
 
 PAGE_ROWS = 100
-"""Rows that the script shows at a time."""
 N_PREDICTED = "n_predicted"
-"""Name of the number of predicted nuclei, which the table can show like a score."""
 N_PREDICTED_WORDS = ("Nuclei found", "number of predicted nuclei")
 DIGITS = 5
 """Decimals of a score in the JSON; per_image.csv has all digits."""

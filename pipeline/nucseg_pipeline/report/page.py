@@ -38,10 +38,7 @@ WORDS = {
         "Dice, weighted",
         "also counts background, weighted by its share of the image: do not rank by it",
     ),
-    "iou_weighted": (
-        "IoU, weighted",
-        "also counts background, weighted by its share of the image: do not rank by it",
-    ),
+    "iou_weighted": ("IoU, weighted", "also counts background, weighted by its share of the image: do not rank by it"),
 }
 """Metric -> its name on the page and what it means."""
 
@@ -63,7 +60,6 @@ class Gallery:
     panels: tuple[EmbeddingPanel, ...] = ()
     """The encoders that guide configurations; empty if none does, or no image is shown."""
     unguided: Mapping[str, str] = field(default_factory=dict)
-    """Name of a guided configuration -> name of the unguided one that it is compared with."""
     images: Iterable[GalleryImage] = ()
     """The images, made one at a time, because their maps take memory."""
 
@@ -71,10 +67,7 @@ class Gallery:
 def page_text(summary: ReportSummary, columns: Sequence[RunScores], gallery: Gallery) -> str:
     """Write the page: self-contained HTML with a table of every metric, pictures, charts and provenance.
 
-    Args:
-        summary: the content.
-        columns: the scores of each configuration, averaged over its runs.
-        gallery: the images to show.
+    `columns` are the scores of each configuration, averaged over its runs.
     """
     pictures = [image_layers(image) for image in gallery.images]
     return render(

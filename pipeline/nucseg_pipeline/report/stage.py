@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -40,6 +40,8 @@ from nucseg_pipeline.report.summary import ReportProvenance, ReportSummary, summ
 from nucseg_pipeline.report.text import csv_text, json_text, markdown_text, matrix_markdown
 from nucseg_pipeline.runs.run import Run
 
+OnPrediction = Callable[[str], None]
+
 DRAWN_AT_ONCE = 16
 """Images whose maps are in memory while they are drawn: at 1000 px about 20 MB for each image and configuration."""
 
@@ -50,9 +52,7 @@ class ReportResult:
 
     folder: Path
     page: Path
-    """The report for people, one HTML file."""
     summaries: tuple[ReportSummary, ...]
-    """One for each data set."""
     matrix: Matrix | None
     """All data sets together; None for a single one."""
 
@@ -80,18 +80,29 @@ def report(config: ReportConfig, progress: Progress = lambda done, total, what: 
     check_writable(folder)
     evaluations = [_Evaluation.prepare(test_set, configurations, config) for test_set in test_sets]
 
-    counter = _Counter(progress, total=sum(evaluation.n_predictions for evaluation in evaluations))
-    provenance = _provenance(config, folder)
+    total, done = sum(evaluation.n_predictions for evaluation in evaluations), count(1)
+    provenance = ReportProvenance(
+        command=_command(config, folder),
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        nucseg=version("nucseg"),
+        resampling=Resampling(n_resamples=config.n_resamples, seed=config.seed),
+        baseline=config.baseline,
+    )
     folders = dict(zip(runs, map(str, config.runs), strict=True))
+    by_run = {name: configuration.name for configuration in configurations for name in configuration.runs}
     summaries, scores_by_dataset = [], {}
+
+    def on_prediction(what: str) -> None:
+        progress(next(done), total, what)
+
     for evaluation in evaluations:
-        scores = evaluation.score(counter)
+        scores = evaluation.score(on_prediction)
         summary, columns = summarise(
             evaluation.test_set, configurations, folders, scores, evaluation.grid_name, provenance
         )
-        gallery = evaluation.gallery(columns, scores, summary.baseline, counter)
+        gallery = evaluation.gallery(columns, scores, summary.baseline, on_prediction)
         files = {
-            "per_image.csv": csv_text({summary.dataset: scores}, _by_run(configurations)),
+            "per_image.csv": csv_text({summary.dataset: scores}, by_run),
             "summary.json": json_text(summary),
             "summary.md": markdown_text(summary),
             "report.html": page_text(summary, columns, gallery),
@@ -103,26 +114,13 @@ def report(config: ReportConfig, progress: Progress = lambda done, total, what: 
     if len(summaries) > 1:
         combined = matrix(summaries)
         files = {
-            "per_image.csv": csv_text(scores_by_dataset, _by_run(configurations)),
+            "per_image.csv": csv_text(scores_by_dataset, by_run),
             "summary.json": json_text(combined),
             "summary.md": matrix_markdown(combined),
             "report.html": matrix_page(combined),
         }
         write_files(folder, files)
     return ReportResult(folder, folder / "report.html", tuple(summaries), combined)
-
-
-@dataclass
-class _Counter:
-    """Counts predictions and reports progress."""
-
-    progress: Progress
-    total: int
-    done: int = 0
-
-    def add(self, what: str) -> None:
-        self.done += 1
-        self.progress(self.done, self.total, what)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,9 +131,7 @@ class _Evaluation:
     configurations: tuple[Configuration, ...]
     grid: Grid
     grid_name: str
-    n_overlays: int
-    seed: int
-    device: str
+    config: ReportConfig
 
     @classmethod
     def prepare(cls, test_set: TestSet, configurations: tuple[Configuration, ...], config: ReportConfig) -> _Evaluation:
@@ -143,36 +139,36 @@ class _Evaluation:
         check_embeddings(test_set, configurations)
         side_px = test_set.store.preparation.get("side_px", 256)
         native = config.grid == NATIVE
-        return cls(
-            test_set=test_set,
-            configurations=configurations,
-            grid=native_grid(test_set.store, test_set.all_ids, config.source) if native else prepared_grid,
-            grid_name="native grid" if native else f"{side_px} px grid",
-            n_overlays=min(config.n_overlays, len(test_set.all_ids)),
-            seed=config.seed,
-            device=config.device,
-        )
+        grid = native_grid(test_set.store, test_set.all_ids, config.source) if native else prepared_grid
+        return cls(test_set, configurations, grid, "native grid" if native else f"{side_px} px grid", config)
 
     @property
     def n_predictions(self) -> int:
-        return sum(map(len, self.test_set.ids.values())) + self.n_overlays * len(self.configurations)
+        n_overlays = min(self.config.n_overlays, len(self.test_set.all_ids))
+        return sum(map(len, self.test_set.ids.values())) + n_overlays * len(self.configurations)
 
-    def score(self, counter: _Counter) -> dict[str, RunScores]:
+    def score(self, on_prediction: OnPrediction) -> dict[str, RunScores]:
         """Run name -> scores of every run that has images here."""
         return score_runs(
-            self.test_set, self.configurations, self.grid, self.device, lambda name: counter.add(f"scoring {name}")
+            self.test_set,
+            self.configurations,
+            self.grid,
+            self.config.device,
+            lambda name: on_prediction(f"scoring {name}"),
         )
 
     def gallery(
-        self, columns: Sequence[RunScores], scores: Mapping[str, RunScores], baseline: str, counter: _Counter
+        self, columns: Sequence[RunScores], scores: Mapping[str, RunScores], baseline: str, on_prediction: OnPrediction
     ) -> Gallery:
         """Choose the images to show; they are predicted while the page is written."""
         unguided = unguided_references(self.configurations, baseline)
         gains = _gains({column.name: column.values("dice") for column in columns}, unguided, baseline)
-        chosen = choose_images(columns[0].values("dice"), self.n_overlays, self.seed, gains)
+        chosen = choose_images(columns[0].values("dice"), self.config.n_overlays, self.config.seed, gains)
         strata = {image.id: image.stratum for image in columns[0].images}
-        panels = embedding_panels(self.test_set, self.configurations, list(chosen), strata, self.seed) if chosen else []
-        return Gallery(tuple(panels), unguided, self._images(chosen, panels, unguided, scores, counter))
+        panels: list[EmbeddingPanel] = []
+        if chosen:
+            panels = embedding_panels(self.test_set, self.configurations, list(chosen), strata, self.config.seed)
+        return Gallery(tuple(panels), unguided, self._images(chosen, panels, unguided, scores, on_prediction))
 
     def _images(
         self,
@@ -180,7 +176,7 @@ class _Evaluation:
         panels: Sequence[EmbeddingPanel],
         unguided: Mapping[str, str],
         scores: Mapping[str, RunScores],
-        counter: _Counter,
+        on_prediction: OnPrediction,
     ) -> Iterator[GalleryImage]:
         """Predict the chosen images again, a few at a time: keeping the maps of all images would take gigabytes."""
         ids = list(chosen)
@@ -192,12 +188,12 @@ class _Evaluation:
             shown_scores: dict[str, dict[str, RunScores]] = {image_id: {} for image_id in part}
             for configuration in self.configurations:
                 for name, run, own in self.test_set.first_runs(configuration, part):
-                    for image in predicted_images(self.test_set, run, own, self.grid, self.device):
+                    for image in predicted_images(self.test_set, run, own, self.grid, self.config.device):
                         images[image.id] = image
                         shown_scores[image.id][configuration.name] = scores[name]
                         rule = run.rule.scaled(image.scale)
                         instances[image.id][configuration.name] = separate(image.probability, rule, image.distance)
-                        counter.add("drawing")
+                        on_prediction("drawing")
             for image_id in part:
                 yield GalleryImage(
                     image=images[image_id],
@@ -246,17 +242,3 @@ def _command_in(folder: Path) -> str:
 def _command(config: ReportConfig, folder: Path) -> str:
     options = {"names": "--name", "datasets": "--dataset", "n_overlays": "--n-images", "seed": "", "n_resamples": ""}
     return command_line("report", replace(config, out=folder), "runs", options)
-
-
-def _provenance(config: ReportConfig, folder: Path) -> ReportProvenance:
-    return ReportProvenance(
-        command=_command(config, folder),
-        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        nucseg=version("nucseg"),
-        resampling=Resampling(n_resamples=config.n_resamples, seed=config.seed),
-        baseline=config.baseline,
-    )
-
-
-def _by_run(configurations: Sequence[Configuration]) -> dict[str, str]:
-    return {name: configuration.name for configuration in configurations for name in configuration.runs}

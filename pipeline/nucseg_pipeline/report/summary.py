@@ -26,7 +26,6 @@ Metrics = Mapping[str, Interval]
 """Every metric of a run, over the images that it was scored on."""
 
 FORMAT = 2
-"""Number of the format of summary.json."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,6 @@ class RunSummary:
     metrics: Mapping[str, Interval]
     """Over the images that this run was scored on; empty if it was scored on none of this data set."""
     n_images: int
-    """Images that this run was scored on."""
     configuration: Mapping[str, Any]
     rule: Mapping[str, float]
     """Threshold and separation of nuclei, chosen on the validation part."""
@@ -54,17 +52,13 @@ class ConfigurationSummary:
 
     name: str
     trained_on: str
-    """Name of the data set that its runs were trained on."""
     repeats: str
-    """Number of runs, folds and seeds in words; empty for a single run."""
     runs: tuple[str, ...]
-    """Names of its runs."""
     metrics: Mapping[str, Interval]
     """Over all images; the score of an image is the mean over the runs that were scored on it."""
     spreads: Mapping[str, Spread]
     """Metric -> spread over folds, or over seeds of one fold; empty for a single run."""
     spread_over: str
-    """What the spread is over, in words."""
     recall_by_size: tuple[SizeBin, ...]
     reliability: Reliability
     n_one_empty: int
@@ -82,9 +76,7 @@ class ReportSummary:
     notes: tuple[str, ...]
     """What a reader must know about the protocol, such as a leak between its parts, and about the data set."""
     warnings: tuple[str, ...]
-    """What makes the scores less meaningful than they look."""
     grid: str
-    """Name of the grid that everything was scored on."""
     n_images: int
     n_groups: int
     test_digest: str
@@ -96,15 +88,12 @@ class ReportSummary:
     n_one_empty_background: int
     """Images with nuclei: hd95 of an empty prediction is their diagonal."""
     baseline: str
-    """Name of the configuration that the others are compared with."""
     comparisons: tuple[Comparison, ...]
     strata: tuple[Stratum, ...]
     resampling: Resampling
     command: str
-    """The command that reproduces this report."""
     created: str
     nucseg: str
-    """Version of nucseg."""
 
     @property
     def repeated(self) -> tuple[ConfigurationSummary, ...]:

@@ -98,18 +98,18 @@ def matrix_markdown(matrix: Matrix) -> str:
         f"# Nuclei segmentation on {', '.join(names[:-1])} and {names[-1]}",
         "",
         *_warning_lines(matrix.warnings),
-        f"Scored on the {matrix.grid}. Means over images with 95 % bootstrap intervals over groups. A star marks a "
-        "data set that the configuration was trained on, on other images; all other scores are across domains.",
+        f"Scored on the {matrix.first.grid}. Means over images with 95 % bootstrap intervals over groups. A star marks "
+        "a data set that the configuration was trained on, on other images; all other scores are across domains.",
         "",
         *(f"- {plain_line(note)}" for note in matrix.notes),
         "",
     ]
     for metric in MATRIX_METRICS:
         lines += [f"## {metric}", "", *_matrix_table(matrix, metric)]
-    return "\n".join([*lines, _WEIGHTED_NOTE, "", *_provenance_lines(matrix)]) + "\n"
+    return "\n".join([*lines, _WEIGHTED_NOTE, "", *_provenance_lines(matrix.first)]) + "\n"
 
 
-def _provenance_lines(content: ReportSummary | Matrix) -> list[str]:
+def _provenance_lines(content: ReportSummary) -> list[str]:
     return [f"Written by nucseg {content.nucseg} on {content.created}:", "", f"    {content.command}"]
 
 

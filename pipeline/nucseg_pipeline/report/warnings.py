@@ -53,7 +53,6 @@ def _encoder_note(run: Run) -> str:
 
 
 def _changes_notes(run: Run) -> tuple[str, ...]:
-    """Say what has changed since the run was trained, or changed during its training."""
     provenance = run.provenance
     changed, resumed_by = provenance.get("changed_since", ()), provenance.get("changed_while_training", ())
     code = provenance.get("code_digest") or code_digest()

@@ -15,13 +15,6 @@ def test_loss_and_dice_are_drawn_by_epoch_and_the_best_epoch_is_marked() -> None
     assert [line.get_xydata().tolist() for line in dice.lines] == [[[1, 0.3], [2, 0.8], [3, 0.7]], [[2, 0.8]]]
 
 
-def test_runs_differ_in_colour_and_in_dash() -> None:
-    lines = training_curves({"one": HISTORY, "two": HISTORY, "three": HISTORY}).axes[0].lines
-
-    assert len({line.get_color() for line in lines}) == 3
-    assert len({line.get_linestyle() for line in lines}) == 3
-
-
 @pytest.mark.parametrize("history", [[], HISTORY[:1]])
 def test_a_history_of_no_or_one_epoch_can_be_drawn(history: list[Epoch]) -> None:
     figure = training_curves({"long": HISTORY, "short": history})

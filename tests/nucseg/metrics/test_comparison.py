@@ -32,17 +32,6 @@ def test_a_paired_difference_agrees_with_scipys_test_and_bootstrap() -> None:
     assert (ours.n_better, ours.n_worse) == ((change > 0).sum(), (change < 0).sum())
 
 
-def test_equal_pairs_leave_the_test_as_scipy_has_it() -> None:
-    change = np.array([0.0, 0.03, -0.01, 0.0, 0.05, 0.02, -0.04])
-    first = dict.fromkeys("abcdefg", 0.5)
-    second = dict(zip("abcdefg", 0.5 + change, strict=True))
-
-    ours = paired_difference(first, second)
-
-    assert ours.wilcoxon_p == pytest.approx(stats.wilcoxon(change).pvalue)
-    assert (ours.n_better, ours.n_worse) == (3, 2)
-
-
 def test_equal_runs_differ_by_nothing() -> None:
     scores = dict(zip(map(str, range(40)), SCORES, strict=True))
     ours = paired_difference(scores, scores)
@@ -57,17 +46,10 @@ def test_runs_on_different_images_are_refused_with_what_differs() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 9])
-def test_few_images_with_ties_get_the_exact_p_of_scipy(n: int) -> None:
-    change = np.random.default_rng(n).choice([-2.0, -1.0, 1.0, 2.0, 3.0], size=n)
+def test_few_images_with_ties_and_equal_pairs_get_the_exact_p_of_scipy(n: int) -> None:
+    change = np.append(np.random.default_rng(n).choice([-2.0, -1.0, 1.0, 2.0, 3.0], size=n), 0.0)
 
     assert compared(change).wilcoxon_p == pytest.approx(stats.wilcoxon(change).pvalue, abs=1e-12)
-
-
-@pytest.mark.parametrize("n", [3, 8, 13])
-def test_few_images_without_ties_get_the_exact_p_of_scipy(n: int) -> None:
-    change = np.random.default_rng(n).normal(0.5, 1, size=n)
-
-    assert compared(change).wilcoxon_p == pytest.approx(stats.wilcoxon(change, method="exact").pvalue, abs=1e-12)
 
 
 def test_thirteen_images_with_ties_get_the_share_of_sign_patterns_as_far_from_even() -> None:
@@ -117,9 +99,4 @@ def test_several_scores_are_compared_as_each_alone() -> None:
 def test_holm_adjusts_as_r_does() -> None:
     # R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
-
-
-def test_holm_of_one_test_changes_nothing_and_no_p_exceeds_one() -> None:
-    assert holm([0.2]) == (0.2,)
-    assert holm([]) == ()
-    assert holm([0.9, 0.8]) == (1.0, 1.0)
+    assert (holm([0.2]), holm([]), holm([0.9, 0.8])) == ((0.2,), (), (1.0, 1.0))

@@ -49,23 +49,6 @@ def kumar(truth: InstanceMap, prediction: InstanceMap) -> float:
     return float(shared / (union + sum((prediction == j).sum() for j in unused)))
 
 
-def test_aji_of_a_hand_drawn_pair_is_that_of_pen_and_paper() -> None:
-    truth = nuclei((0, 2, 0, 4), (4, 6, 0, 2))  # 8 and 4 pixels
-    prediction = nuclei((0, 2, 0, 3), (0, 2, 3, 4), (3, 4, 6, 8))  # 6 and 2 inside the first, 2 on background
-
-    # first pair 6 of 8; the missed nucleus adds 4, the two never paired add 2 and 2
-    assert aji(overlaps(truth, prediction)) == pytest.approx(6 / (8 + 4 + 2 + 2))
-
-
-def test_panoptic_quality_of_a_hand_drawn_pair_is_that_of_pen_and_paper() -> None:
-    truth = nuclei((0, 2, 0, 4), (4, 6, 0, 2))
-    prediction = nuclei((0, 2, 0, 3), (0, 2, 3, 4), (3, 4, 6, 8))
-    quality = panoptic_quality(overlaps(truth, prediction))
-
-    # one match of IoU 6/8; two nuclei against three
-    assert (quality.dq, quality.sq, quality.pq) == pytest.approx((2 / 5, 6 / 8, 2 / 5 * 6 / 8))
-
-
 def test_a_pair_of_half_overlap_is_no_match() -> None:
     half = panoptic_quality(overlaps(nuclei((0, 2, 0, 4)), nuclei((0, 1, 0, 4))))
     more = panoptic_quality(overlaps(nuclei((0, 3, 0, 4)), nuclei((0, 2, 0, 4))))
@@ -91,15 +74,6 @@ def test_aji_follows_the_algorithm_as_it_was_published(seed: int) -> None:
     assert aji(overlaps(truth, prediction)) == pytest.approx(kumar(truth, prediction))
 
 
-def test_aji_agrees_with_cellseg_metrics_where_partners_are_beyond_doubt() -> None:
-    truth = discs(0)
-    prediction = np.roll(truth, 1, axis=0)
-
-    assert aji(overlaps(truth, prediction)) == pytest.approx(
-        cellseg_metrics.aggregated_jaccard_index(truth, prediction), abs=1e-6
-    )
-
-
 def test_aji_takes_the_partner_of_highest_overlap_not_of_largest_intersection() -> None:
     truth = nuclei((0, 1, 0, 5))
     prediction = nuclei((0, 1, 0, 2), (0, 6, 2, 8))  # 2 of 5 shared; 3 shared, but with a giant of 36 pixels
@@ -113,40 +87,6 @@ def test_labels_may_skip_numbers_and_need_not_correspond() -> None:
 
     assert aji(overlaps(truth, renamed)) == aji(overlaps(truth, prediction))
     assert panoptic_quality(overlaps(truth, renamed)) == panoptic_quality(overlaps(truth, prediction))
-
-
-def test_a_map_against_itself_scores_one() -> None:
-    found = overlaps(discs(3), discs(3))
-
-    assert aji(found) == 1
-    assert panoptic_quality(found).pq == 1
-
-
-def test_two_empty_maps_score_one_and_one_empty_map_zero() -> None:
-    full = nuclei((0, 2, 0, 2))
-
-    assert aji(overlaps(EMPTY, EMPTY)) == panoptic_quality(overlaps(EMPTY, EMPTY)).pq == 1
-    assert aji(overlaps(full, EMPTY)) == panoptic_quality(overlaps(full, EMPTY)).pq == 0
-    assert aji(overlaps(EMPTY, full)) == panoptic_quality(overlaps(EMPTY, full)).pq == 0
-
-
-def test_nuclei_wholly_in_ignored_pixels_are_in_neither_map() -> None:
-    truth = nuclei((0, 2, 0, 2), (4, 6, 4, 8))
-    prediction = nuclei((0, 2, 0, 2), (5, 6, 5, 6))
-    ignore = np.zeros(truth.shape, dtype=bool)
-    ignore[3:] = True
-    found = overlaps(truth, prediction, ignore)
-
-    assert (found.true_area.tolist(), found.predicted_area.tolist()) == ([4], [4])
-    assert aji(found) == 1
-
-
-def test_a_nucleus_that_reaches_into_ignored_pixels_is_judged_by_the_rest() -> None:
-    truth, prediction = nuclei((0, 4, 0, 4)), nuclei((0, 2, 0, 4), (2, 4, 0, 4))
-    ignore = np.zeros(truth.shape, dtype=bool)
-    ignore[2:] = True
-
-    assert aji(overlaps(truth, prediction, ignore)) == 1
 
 
 def test_maps_of_different_shapes_are_refused() -> None:

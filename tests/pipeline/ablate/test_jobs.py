@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ from nucseg_pipeline.train.stage import train
 
 def quietly(*_: object) -> None:
     """A callback that does nothing."""
+
+
+train_quietly = partial(train_all, on_start=quietly, on_output=quietly, on_finish=quietly)
 
 
 class Sleeping:
@@ -79,9 +83,7 @@ def test_as_many_run_at_once_as_asked_and_share_the_cores(
         if len(started) == 2:
             threading.Timer(0.3, runner.stop).start()
 
-    results = train_all(
-        runs, jobs=2, logs=tmp_path, on_start=start, on_output=quietly, on_finish=quietly, runner=runner
-    )
+    results = train_quietly(runs, jobs=2, logs=tmp_path, on_start=start, runner=runner)
 
     assert runner.threads[:2] == [3, 3]
     assert started == ["a", "b", "c"]
@@ -100,7 +102,7 @@ def test_an_interrupt_stops_what_runs_and_starts_nothing_more(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_all(runs, jobs=2, logs=tmp_path, on_start=start, on_output=quietly, on_finish=quietly, runner=runner)
+        train_quietly(runs, jobs=2, logs=tmp_path, on_start=start, runner=runner)
 
     assert runner.stopped.is_set()
     assert started == ["a", "b"]
@@ -121,9 +123,7 @@ def test_a_run_that_another_process_trains_is_tried_again_after_the_others(
             return ""
 
     runs = [training(epochs=1, fusion="none", run=tmp_path / name) for name in ("held", "free")]
-    results = train_all(
-        runs, jobs=1, logs=tmp_path, on_start=quietly, on_output=quietly, on_finish=quietly, runner=Busy()
-    )
+    results = train_quietly(runs, jobs=1, logs=tmp_path, runner=Busy())
 
     assert tries == ["held", "free", "held", "held"]
     assert [result.error for result in results.values()] == ["", ""]
@@ -138,9 +138,7 @@ def test_a_run_that_another_process_finishes_counts_as_finished_before(
             raise RunBusy("another process trains it")
 
     run = training(epochs=1, fusion="none")
-    results = train_all(
-        [run], jobs=1, logs=tmp_path, on_start=quietly, on_output=quietly, on_finish=quietly, runner=Overtaken()
-    )
+    results = train_quietly([run], jobs=1, logs=tmp_path, runner=Overtaken())
 
     assert results == {run.folder: JobResult(run.folder, 0.0)}
 
@@ -177,15 +175,6 @@ def test_a_training_that_ends_without_a_finished_run_has_failed(
         def train(self, run: TrainConfig, log: Path, on_output: OnOutput) -> str:
             return ""
 
-    ended: list[JobResult] = []
-    train_all(
-        [training()],
-        jobs=1,
-        logs=tmp_path,
-        on_start=quietly,
-        on_output=quietly,
-        on_finish=lambda run, result: ended.append(result),
-        runner=Idle(),
-    )
+    (result,) = train_quietly([training()], jobs=1, logs=tmp_path, runner=Idle()).values()
 
-    assert "holds no finished run" in ended[0].error
+    assert "holds no finished run" in result.error

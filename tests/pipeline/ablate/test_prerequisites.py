@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,12 +22,9 @@ def embed_configs(monkeypatch: pytest.MonkeyPatch) -> list[EmbedConfig]:
     """The configurations that stage one is called with; it writes nothing and returns ten new embeddings."""
     configs: list[EmbedConfig] = []
 
-    class Result:
-        n_encoded = 10
-
-    def embed(config: EmbedConfig, progress: object) -> Result:
+    def embed(config: EmbedConfig, progress: object) -> SimpleNamespace:
         configs.append(config)
-        return Result()
+        return SimpleNamespace(n_encoded=10)
 
     monkeypatch.setattr(prerequisites, "embed", embed)
     return configs
@@ -37,10 +35,6 @@ def embed_orientations(cache: Path, rows: list[int]) -> None:
     (key,) = store.keys()
     for view in D4_VIEWS:
         store.embeddings(key, view, described={}).write(rows, np.ones((len(rows), 256, 64, 64), np.float16))
-
-
-def silent(done: int, total: int, what: str) -> None:
-    """A callback that does nothing."""
 
 
 @pytest.mark.parametrize(
@@ -59,7 +53,7 @@ def silent(done: int, total: int, what: str) -> None:
 def test_the_views_that_a_row_reads_are_requested(
     cache: Path, training: Configure, embed_configs: list[EmbedConfig], wanted: dict[str, str], views: list[object]
 ) -> None:
-    n_encoded = prerequisites.embed_missing(training(cache=str(cache), **wanted), silent)
+    n_encoded = prerequisites.embed_missing(training(cache=str(cache), **wanted), lambda *_: None)
 
     assert [(config.views, config.view_images) for config in embed_configs] == views
     assert n_encoded == 10 * len(views)
@@ -85,6 +79,6 @@ def test_orientations_that_are_there_are_not_requested_again(
 ) -> None:
     embed_orientations(cache, list(range(n_orientations)))
 
-    prerequisites.embed_missing(training(cache=str(cache), **wanted), silent)
+    prerequisites.embed_missing(training(cache=str(cache), **wanted), lambda *_: None)
 
     assert (not embed_configs) is is_enough

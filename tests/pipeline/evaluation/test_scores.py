@@ -54,17 +54,22 @@ def scored(name: str, noise: float = 0.3, *, n_images: int = 6, groups: int = 0)
     return RunScores(name, tuple(score(row, noisy(row, noise)) for row in rows))
 
 
-def test_overlap_scores_of_an_image_are_scikit_learns_of_the_thresholded_map() -> None:
+def test_scores_of_an_image_are_scikit_learns_of_the_thresholded_map() -> None:
     sample = discs_row(1)
     probability = noisy(sample)
     counted = ~sample.ignore
     truth, found = sample.instances[counted] > 0, probability[counted] >= np.float32(0.4)
 
-    values = score(sample, probability).values
+    scores = score(sample, probability)
+    values = scores.values
 
     assert values["dice"] == pytest.approx(f1_score(truth, found))
     assert values["miou"] == pytest.approx(jaccard_score(truth, found, average="macro"))
     assert values["dice_weighted"] == pytest.approx(f1_score(truth, found, average="weighted"))
+    assert values["brier"] == pytest.approx(brier_score_loss(truth, probability[counted].astype(np.float64)))
+    assert 0 < values["hd95"] < scores.diagonal_px == pytest.approx(SIDE * 2**0.5)
+    assert 0 < values["boundary_f1"] < 1
+    assert scores.reliability.n_pixels.sum() == counted.sum()
     assert tuple(values) == IMAGE_METRICS
 
 
@@ -75,6 +80,10 @@ def test_a_perfect_map_scores_one_and_finds_every_nucleus() -> None:
     assert image.values["dice"] == 1
     assert image.n_true == len(np.unique(sample.instances[~sample.ignore])) - 1
     assert (image.image_digest, image.stratum) == (sample.image_digest.hex(), "organ 1")
+    run = RunScores("run", (image,))
+    assert sum(size.n_nuclei for size in run.recall_by_size(DRAWS)) == image.n_true
+    assert {size.recall.value for size in run.recall_by_size(DRAWS)} == {1}
+    assert {size.recall.value for size in run.all_background().recall_by_size(DRAWS)} == {0}
 
 
 def test_a_prediction_that_is_not_finite_is_refused_with_the_image() -> None:
@@ -82,10 +91,6 @@ def test_a_prediction_that_is_not_finite_is_refused_with_the_image() -> None:
 
     with pytest.raises(DataError, match="image 1 is not finite"):
         score(sample, np.full((SIDE, SIDE), np.nan, np.float32))
-
-
-def test_a_distance_that_is_not_finite_is_refused_too() -> None:
-    sample = discs_row(1)
     distance = np.zeros((SIDE, SIDE), np.float32)
     distance[3, 3] = np.inf
 
@@ -116,26 +121,6 @@ def test_the_derived_scores_of_an_empty_prediction_are_those_of_scoring_one(n_di
     assert some.all_background().images == (empty,)
 
 
-def test_every_metric_has_an_interval_around_it() -> None:
-    intervals = scored("run").intervals(DRAWS)
-
-    assert tuple(intervals) == METRICS
-    for interval in intervals.values():
-        assert interval.low is not None
-        assert interval.high is not None
-        assert interval.low <= interval.value <= interval.high
-
-
-def test_the_pooled_dice_counts_all_pixels_together() -> None:
-    run = scored("run")
-    counts = [image.counts for image in run.images]
-    tp, fp, fn = (sum(getattr(image, name) for image in counts) for name in ("tp", "fp", "fn"))
-    intervals = run.intervals(DRAWS)
-
-    assert intervals["dice_pooled"].value == pytest.approx(2 * tp / (2 * tp + fp + fn))
-    assert intervals["dice"].value == pytest.approx(np.mean(list(run.values("dice").values())))
-
-
 def test_images_without_a_group_are_groups_of_their_own() -> None:
     assert scored("run").intervals(DRAWS)["dice"].n_groups == 6
     assert scored("run", groups=2).intervals(DRAWS)["dice"].n_groups == 2
@@ -150,6 +135,14 @@ def test_a_comparison_is_the_run_minus_the_baseline() -> None:
     )
     assert difference.difference.value > 0
     assert difference.n_better == 6
+
+
+def test_lower_is_better_for_distances_and_errors() -> None:
+    good, bad = scored("good", noise=0.05), scored("bad", noise=0.6)
+    differences = compare(bad, good, DRAWS).differences
+
+    assert differences["hd95"].difference.value < 0
+    assert [differences[name].n_better for name in ("hd95", "brier", "boundary_f1")] == [6, 6, 6]
 
 
 def test_runs_scored_against_different_masks_are_refused() -> None:
@@ -170,31 +163,6 @@ def test_means_by_stratum_are_those_of_its_images() -> None:
 
     assert (even.name, even.n_images, odd.name, odd.n_images) == ("organ 0", 3, "organ 1", 3)
     assert even.means["run"]["dice"] == pytest.approx(np.mean([dice[f"image {n}"] for n in (0, 2, 4)]))
-
-
-def test_boundaries_and_calibration_are_those_of_independent_libraries() -> None:
-    sample = discs_row(1)
-    probability = noisy(sample)
-    counted = ~sample.ignore
-
-    scores = score(sample, probability)
-
-    truth, found = sample.instances[counted] > 0, probability[counted].astype(np.float64)
-    assert scores.values["brier"] == pytest.approx(brier_score_loss(truth, found))
-    assert scores.reliability.n_pixels.sum() == counted.sum()
-    assert scores.diagonal_px == pytest.approx(SIDE * 2**0.5)
-    assert 0 < scores.values["hd95"] < scores.diagonal_px
-    assert 0 < scores.values["boundary_f1"] < 1
-
-
-def test_every_nucleus_of_a_perfect_map_is_found_whatever_its_size() -> None:
-    sample = discs_row(3)
-    run = RunScores("run", (score(sample, (sample.instances > 0).astype(np.float32)),))
-
-    bins = run.recall_by_size(DRAWS)
-
-    assert sum(size.n_nuclei for size in bins) == run.images[0].n_true
-    assert {size.recall.value for size in run.all_background().recall_by_size(DRAWS)} == {0}
 
 
 def test_one_empty_mask_counts_the_diagonal_and_is_counted() -> None:
@@ -262,6 +230,7 @@ def test_an_image_counts_alike_however_often_it_was_predicted() -> None:
 
     uneven = averaged("run", [fold, fold, fold, other]).intervals(DRAWS)
 
+    assert averaged("run", [fold, other]).images == whole.images
     for metric, interval in whole.intervals(DRAWS).items():
         assert astuple(uneven[metric]) == pytest.approx(astuple(interval)), metric
 
@@ -272,22 +241,8 @@ def test_every_metric_is_what_its_own_interval_gives() -> None:
     groups = list(run.groups.values())
     run_all = run.intervals(DRAWS)
 
+    assert tuple(run_all) == METRICS
+    assert all(interval.low <= interval.value <= interval.high for interval in run_all.values())
     assert run_all["aji"] == mean_interval(list(run.values("aji").values()), groups, DRAWS)
     assert run_all["dice_pooled"] == pooled_interval([image.counts for image in run.images], dice, groups, DRAWS)
     assert run_all["ece"] == calibration_interval([image.reliability for image in run.images], groups, DRAWS)
-
-
-def test_folds_are_put_together_to_one_set_of_images() -> None:
-    whole = scored("run")
-    parts = [RunScores("f0", whole.images[:2]), RunScores("f1", whole.images[2:])]
-
-    assert averaged("run", parts).images == whole.images
-
-
-def test_lower_is_better_for_distances_and_errors() -> None:
-    good, bad = scored("good", noise=0.05), scored("bad", noise=0.6)
-    differences = compare(bad, good, DRAWS).differences
-
-    assert differences["hd95"].difference.value < 0
-    assert differences["hd95"].n_better == differences["brier"].n_better == 6
-    assert differences["boundary_f1"].n_better == 6

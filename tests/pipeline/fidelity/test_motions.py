@@ -18,7 +18,7 @@ def test_the_default_motions_are_all_turns_the_bends_of_papers_with_and_without_
     assert [spec.name for spec in select_motions([])] == list(families)
     assert list(families.values()).count(TURNS) == 7
     assert [name for name, family in families.items() if family == BENDS] == [
-        *("affine", "d4, then affine", "elastic", "d4, then elastic"),
+        *("affine", "d4, then affine", "elastic", "d4, then elastic")
     ]
     assert len(families) == 14
 

@@ -282,21 +282,10 @@ def test_more_images_than_available_is_noted(following_place: Path, following: K
 def test_the_command_prints_errors_advice_and_the_folder(
     following_place: Path, following: KnownEncoder, tmp_path: Path
 ) -> None:
-    options = [
-        "--dataset",
-        "mine",
-        "--encoder",
-        "random",
-        "--images",
-        "2",
-        "--calibration-images",
-        "0",
-        "--transform",
-        "transpose",
-    ]
-    folders = ["--cache", str(following_place / "cache"), "--out", str(tmp_path / "out")]
+    measured = "--dataset mine --encoder random --images 2 --calibration-images 0 --transform transpose"
+    folders = f"--cache {following_place / 'cache'} --out {tmp_path / 'out'}"
 
-    result = CliRunner().invoke(app, ["fidelity", *options, *folders])
+    result = CliRunner().invoke(app, f"fidelity {measured} {folders}")
 
     assert result.exit_code == 0, result.output
     assert "transpose: unmoved " in result.stdout

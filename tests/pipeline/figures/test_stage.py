@@ -121,7 +121,7 @@ def test_every_encoder_of_the_store_is_drawn_published_ones_in_order(draw: Draw,
     caption = next(line for line in result.files[-1].read_text().splitlines() if "**encoders" in line)
     # vit_l has not embedded the image that is shown
     assert [caption.partition(f"({letter}) ")[2].split()[0].strip(",") for letter in "cde"] == [
-        *("vit_b", "vit_h", "random"),
+        *("vit_b", "vit_h", "random")
     ]
     assert "vit_l" not in caption
 
@@ -172,35 +172,15 @@ def test_encoders_that_differ_where_a_name_is_cut_have_names_of_their_own() -> N
     assert len(set(short_names(keys))) == 2
 
 
-def test_an_unknown_image_is_refused_with_those_that_are_near(draw: Draw, trained: Path, tmp_path: Path) -> None:
-    known = Run.open(trained / "guided").split.test[0]
+def test_an_image_that_is_unknown_or_was_fitted_to_is_refused(draw: Draw, trained: Path, tmp_path: Path) -> None:
+    split = Run.open(trained / "guided").split
 
     with pytest.raises(ConfigError, match=r"no image 'image \[99\]'") as refused:
-        draw("guided", images=(known, "image [99]"))
-    assert any(repr(image_id) in str(refused.value) for image_id in Run.open(trained / "guided").split.test)
-    assert not (tmp_path / "figures").exists()
-
-
-def test_an_image_that_a_run_was_fitted_to_is_refused(draw: Draw, trained: Path) -> None:
+        draw("guided", images=(split.test[0], "image [99]"))
+    assert any(repr(image_id) in str(refused.value) for image_id in split.test)
     with pytest.raises(ConfigError, match="training or validation part"):
-        draw("guided", images=(Run.open(trained / "guided").split.train[0],))
-
-
-def test_a_checkpoint_is_read_once_for_scores_levels_and_overlays(trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained / "guided", tmp_path / "run")
-
-    def delete(done: int, total: int, what: str) -> None:
-        (tmp_path / "run" / "best.pt").unlink(missing_ok=True)
-
-    config = FiguresConfig(runs=(tmp_path / "run",), out=tmp_path / "figures", n_images=1, device="cpu")
-
-    assert len(figures(config, delete).files) == 5
-    assert not (tmp_path / "run" / "best.pt").exists()
-
-
-def test_a_folder_without_a_run_is_refused(draw: Draw) -> None:
-    with pytest.raises(ConfigError, match=r"no run at .*nowhere"):
-        draw("nowhere")
+        draw("guided", images=(split.train[0],))
+    assert not (tmp_path / "figures").exists()
 
 
 @pytest.mark.parametrize(

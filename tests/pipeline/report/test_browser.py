@@ -83,29 +83,6 @@ def values(page: Any, number: int) -> list[float]:
     return [float(text.replace("\N{MINUS SIGN}", "-")) for text in column(page, number)]
 
 
-def test_the_page_says_what_the_summary_holds(visit: Open, trained_report: ReportResult) -> None:
-    page, content = visit(), summary(trained_report)
-    cards = page.locator(".cards li").all_inner_texts()
-
-    for name, card in zip(NAMES, cards, strict=False):
-        dice = content["configurations"][name]["metrics"]["dice"]
-        assert name in card
-        assert f"{dice['value']:.3f}" in card
-        assert f"{dice['low']:.3f} to {dice['high']:.3f}" in card
-        if name in content["comparisons"]:
-            compared = content["comparisons"][name]
-            assert (
-                f"{compared['differences']['dice']['difference']['value']:+.3f}".replace("-", "\N{MINUS SIGN}") in card
-            )
-            assert f"p = {compared['holm_p']['dice']:.3f}" in card
-    metrics = page.get_by_role("region", name="Table of all metrics")
-    for row in ("aji", "pq"):
-        cell = metrics.locator("tbody tr", has_text=row.upper()).first.locator("td").nth(1)
-        assert cell.inner_text().startswith(f"{content['configurations']['xgfb']['metrics'][row]['value']:.3f}")
-    assert "synthetic" in page.locator("header .warning").first.inner_text()
-    assert page.locator("html").get_attribute("lang") == "en"
-
-
 def test_without_scripts_every_image_and_every_picture_is_there(visit: Open, trained_report: ReportResult) -> None:
     page, content = visit(java_script_enabled=False), summary(trained_report)
 
@@ -157,6 +134,7 @@ def test_filters_leave_what_fits_and_say_how_many(visit: Open, trained_report: R
     page, n_images = visit(), summary(trained_report)["n_images"]
     count = page.get_by_role("status").filter(has_text="Showing")
     assert count.inner_text() == f"Showing 1 to {n_images} of {n_images} images."
+    assert sum("no pictures" in text for text in column(page, 1)) == n_images - 2 > 0
     name = column(page, 1)[0].splitlines()[0].replace(" no pictures", "")
     page.get_by_label("Find images").fill(name.upper())
     assert count.inner_text() == f"Showing 1 to 1 of 1 of {n_images} images."
@@ -170,12 +148,6 @@ def test_filters_leave_what_fits_and_say_how_many(visit: Open, trained_report: R
 
     assert page.locator("#count").inner_text().startswith("No image matches")
     assert page.locator("#count").get_attribute("aria-live") == "polite"
-
-
-def test_rows_without_pictures_say_so(visit: Open, trained_report: ReportResult) -> None:
-    texts = column(visit(), 1)
-
-    assert sum("no pictures" in text for text in texts) == len(texts) - 2 > 0
 
 
 def test_the_viewer_opens_by_keyboard_turns_by_arrows_and_gives_the_focus_back(visit: Open) -> None:

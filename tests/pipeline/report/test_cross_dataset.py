@@ -2,24 +2,17 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from nucseg.data import open_dataset
-from nucseg.nuclei.instances import InstanceRule
 from nucseg_cache import EmbeddingNotFound, Key, SampleRow, Store
 from nucseg_pipeline.cli import app
-from nucseg_pipeline.config import ReportConfig, TrainConfig
-from nucseg_pipeline.embed.sync import sync_samples
-from nucseg_pipeline.loading.dataset import EmbeddingDataset
-from nucseg_pipeline.modelling.inference import Prediction
-from nucseg_pipeline.report import stage
+from nucseg_pipeline.config import ReportConfig
 from nucseg_pipeline.report.stage import report
 from tests.pipeline.conftest import SIDE_PX, drawn_embedding, drawn_row
 
@@ -96,50 +89,3 @@ def test_the_command_prints_the_matrix_and_names_the_page(trained: Path, cache: 
     assert row.count("*") == 1
     assert result.stdout.rstrip().endswith(str(tmp_path / "m" / "report.html"))
     assert (tmp_path / "m" / "away" / "report.html").is_file()
-
-
-def test_a_grid_that_is_unknown_ends_in_one_message() -> None:
-    result = CliRunner().invoke(app, ["report", "runs/guided", "--grid", "512"])
-
-    assert result.exit_code == 1
-    assert "grid must be 256 or native, got '512'" in " ".join(result.stderr.split())
-
-
-class EmptyRun:
-    """A run on a store of real images whose network finds nothing."""
-
-    def __init__(self, store: Store) -> None:
-        ids = tuple(info.id for info in store.table)
-        self.store, self.rule, self.history = store, InstanceRule(), []
-        self.config = TrainConfig(dataset=store.dataset, fusion="none")
-        self.split = SimpleNamespace(train=(), validation=(), test=ids, protocol="official", notes=())
-        self.inputs = SimpleNamespace(embedding={}, preparation=store.preparation, samples={})
-        self.provenance: dict[str, object] = {}
-
-    def rows(self, ids: Sequence[str], *, store: object) -> EmbeddingDataset:
-        return EmbeddingDataset(self.store, None, ids)
-
-    def predict(self, ids: Sequence[str], *, store: object, device: str) -> Iterator[Prediction]:
-        for row in self.rows(ids, store=store):
-            yield Prediction(row.sample, np.full((256, 256), 0.1, np.float32))
-
-
-def test_an_empty_prediction_of_real_images_scores_0_by_dice_and_077_by_the_weighted_dice(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Over all shared NuInsSeg images, as the report prints it."""
-    dataset = open_dataset("nuinsseg", shared / "data" / "nuinsseg")
-    store = Store.create(
-        tmp_path / "nuinsseg.zarr", dataset="nuinsseg", source=dataset.source, preparation={"side_px": "256"}
-    )
-    with store.exclusive():
-        sync_samples(store, dataset, dataset.entries, lambda *_: None)
-    monkeypatch.setattr(stage, "Run", SimpleNamespace(open=lambda path, cache: EmptyRun(store)))
-
-    result = report(ReportConfig(runs=(Path("nothing"),), out=tmp_path / "report", n_overlays=0, n_resamples=100))
-
-    assert result.summaries[0].n_images == 124
-    for metrics in (result.summaries[0].all_background, result.summaries[0].configurations[0].metrics):
-        assert metrics["dice"].value == 0
-        assert metrics["dice_weighted"].value == pytest.approx(0.77, abs=0.01)
-    assert f"scores {metrics['dice_weighted'].value:.3f} on these images" in " ".join(result.page.read_text().split())

@@ -2,8 +2,6 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +12,6 @@ from scipy import ndimage
 from nucseg.nuclei.instances import separate
 from nucseg_pipeline.config import EmbedConfig, ReportConfig, TrainConfig
 from nucseg_pipeline.embed.stage import embed
-from nucseg_pipeline.modelling.inference import Prediction
 from nucseg_pipeline.report import stage
 from nucseg_pipeline.report.image_layers import GalleryImage
 from nucseg_pipeline.report.stage import report
@@ -87,24 +84,3 @@ def test_the_native_report_is_what_is_computed_by_hand_at_full_size(
     for drawn in shown:
         assert drawn.instances["run"].max() == int(lines[drawn.image.id]["n_predicted"])
     assert json.loads((tmp_path / "summary.json").read_text())["grid"] == "native grid"
-
-
-def test_on_the_native_grid_nuclei_are_parted_by_the_predicted_distance(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The prediction is nucleus everywhere, and its distance has three rows of four bumps on any image."""
-    predict = Run.predict
-
-    def bumps(run: Run, ids: Sequence[str], **named: object) -> Iterator[Prediction]:
-        for prediction in predict(run, ids, **named):  # type: ignore[arg-type]
-            h, w = (side.stop for side in prediction.content)
-            waves = [np.sin(np.pi * n * (np.arange(256) + 0.5) / side) for n, side in ((3, h), (4, w))]
-            distance = np.abs(np.outer(*waves)).astype(np.float32)
-            yield replace(prediction, probability=np.ones_like(prediction.probability), distance=distance)
-
-    monkeypatch.setattr(Run, "predict", bumps)
-    monkeypatch.setattr(stage, "page_text", lambda *_: "")
-    report(ReportConfig(runs=(place / "run",), grid="native", out=tmp_path, n_overlays=0, n_resamples=50))
-
-    with (tmp_path / "per_image.csv").open(newline="") as file:
-        assert {int(line["n_predicted"]) for line in csv.DictReader(file)} == {12}

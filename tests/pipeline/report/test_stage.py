@@ -26,7 +26,6 @@ from tests.pipeline.report.drawn import (
     Report,
     drawn_report,
     drawn_store,
-    folds,
     page_data,
     two_runs,
 )
@@ -244,14 +243,6 @@ def test_repeats_are_compared_over_the_images_of_all_folds(repeated: ReportResul
     assert (found.comparisons[0].name, found.comparisons[0].baseline) == ("guided", "unguided")
     assert difference.difference.value == pytest.approx(np.mean(gains))
     assert difference.n_better == sum(gain > 0 for gain in gains)
-
-
-def test_configurations_on_different_folds_are_refused(make: Report) -> None:
-    runs = folds()
-    del runs["unguided-f1"]
-
-    with pytest.raises(ConfigError, match="3 images are in both, 3 only in guided, 0 only in unguided"):
-        make(runs)
 
 
 def test_several_data_sets_make_a_matrix_and_a_report_each(make: Report, monkeypatch: pytest.MonkeyPatch) -> None:
