@@ -25,10 +25,7 @@ def fetch(
     ] = None,
     local: Annotated[
         Path | None,
-        typer.Option(
-            "--from",
-            help="A file or folder that you have downloaded: verify it and put it in place.",
-        ),
+        typer.Option("--from", help="A file or folder that you have downloaded: verify it and put it in place."),
     ] = None,
 ) -> None:
     """Download a data set or weights, check them, and put them where the other commands look.

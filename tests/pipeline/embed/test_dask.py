@@ -346,8 +346,7 @@ def environments(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str
 
 
 @pytest.mark.parametrize(
-    ("options", "threads"),
-    [({"workers": 4}, "2"), ({"workers": 20}, "1"), ({"workers": 2, "threads": 3}, "3")],
+    ("options", "threads"), [({"workers": 4}, "2"), ({"workers": 20}, "1"), ({"workers": 2, "threads": 3}, "3")]
 )
 def test_workers_share_the_cores(
     environments: Callable[..., list[dict[str, str]]], options: dict[str, int], threads: str
