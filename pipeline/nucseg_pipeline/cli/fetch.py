@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nucseg_pipeline.cli import completion
-from nucseg_pipeline.cli.console import out, progress_bar, table
+from nucseg_pipeline.cli.console import listing, out, progress_bar
 
 if TYPE_CHECKING:
     from nucseg_pipeline.fetch.catalogue import Item
@@ -62,11 +62,7 @@ def _show_all() -> None:
         (item.name, item.title, _size(item), item.licence, _how(item) if found is None else str(found))
         for item, found in survey()
     ]
-    shown = table("", ("name", "what", "size", "licence", "here"), rows)
-    shown.title, shown.show_lines = None, True
-    for column in shown.columns:
-        column.justify, column.overflow = "left", "fold"
-    out.print(shown)
+    out.print(listing(("name", "what", "size", "licence", "here"), rows))
     out.print("`nucseg fetch NAME` downloads, verifies and unpacks one, or says what to do if an account is needed.")
 
 

@@ -507,6 +507,7 @@ def test_the_folders_searched_for_an_unknown_data_set_are_listed(
 
     with pytest.raises(ConfigError, match=r"'nuinseg'; looked in .*nuinseg.*none of the known data sets.*--source"):
         run(tmp_path, dataset="nuinseg", source=None)
+    assert not (tmp_path.parent / "cache").exists()
 
 
 @pytest.mark.parametrize("name", ["nuinsseg", "conic@macenko"])
