@@ -369,7 +369,7 @@ def test_every_worker_has_its_own_gpu(
 
 
 def test_workers_and_a_scheduler_exclude_each_other() -> None:
-    with pytest.raises(ConfigError, match="workers are processes on this machine, and scheduler"):
+    with pytest.raises(ConfigError, match="workers starts processes on this machine and scheduler"):
         EmbedConfig(dataset="mine", workers=2, scheduler="tcp://127.0.0.1:8786")
     with pytest.raises(ConfigError, match="workers must be at least 1"):
         EmbedConfig(dataset="mine", workers=0)
