@@ -217,6 +217,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
     return result
 
 
+def listing(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+    """Make a table without a title whose cells are folded, with a line between the rows."""
+    result = table("", columns, rows)
+    result.title, result.show_lines = None, True
+    for column in result.columns:
+        column.justify, column.overflow = "left", "fold"
+    return result
+
+
 def notes(lines: Sequence[str]) -> None:
     """Print notes to standard error, one per line."""
     for line in lines:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nucseg_pipeline.cli import completion
-from nucseg_pipeline.cli.console import FAILED, err, notes, out, progress_bar, table
+from nucseg_pipeline.cli.console import FAILED, err, listing, notes, out, progress_bar
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,11 +71,7 @@ def _show_all(cache: str) -> None:
     from nucseg_pipeline.datasets.status import dataset_statuses
 
     statuses = dataset_statuses(cache)
-    listing = _wide_table(statuses) if out.width >= _WIDE else _narrow_table(statuses)
-    listing.title, listing.show_lines = None, True
-    for column in listing.columns:
-        column.justify, column.overflow = "left", "fold"
-    out.print(listing)
+    out.print(_wide_table(statuses) if out.width >= _WIDE else _narrow_table(statuses))
     data = os.environ.get("NUCSEG_DATA")
     out.print(f"Looked in $NUCSEG_DATA ({data or 'not set'}), in ./data, and where the stores in {cache} came from.")
     out.print("`nucseg fetch` downloads one. `nucseg datasets NAME` says how to get it, and reads every image of it.")
@@ -85,44 +81,31 @@ def _show_all(cache: str) -> None:
 def _wide_table(statuses: Sequence[DatasetStatus]) -> Table:
     columns = ("data set", "what", "licence", "images", "found", "state", "in the cache")
     rows = [
-        (
-            status.name,
-            status.release.contents,
-            status.release.licence,
-            _released(status),
-            _place(status),
-            _state(status),
-            _in_cache(status),
-        )
-        for status in statuses
+        (status.name, status.release.contents, status.release.licence, *_listed_facts(status)) for status in statuses
     ]
-    listing = table("", columns, rows)
-    listing.columns[4].width = min(max(len(row[4]) for row in rows), _PATH_LETTERS)
-    return listing
+    wide = listing(columns, rows)
+    wide.columns[4].width = min(max(len(row[4]) for row in rows), _PATH_LETTERS)
+    return wide
 
 
 def _narrow_table(statuses: Sequence[DatasetStatus]) -> Table:
-    rows = [
-        (
-            status.name,
-            f"{status.release.contents}; {_released(status)} images\nlicence: {status.release.licence}\n"
-            f"found: {_place(status)}\nstate: {_state(status)}\nin the cache: {_in_cache(status)}",
-        )
-        for status in statuses
-    ]
-    return table("", ("data set", "description and state"), rows)
+    rows = []
+    for status in statuses:
+        released, place, state, cached = _listed_facts(status)
+        text = f"{status.release.contents}; {released} images\nlicence: {status.release.licence}\n"
+        rows.append((status.name, f"{text}found: {place}\nstate: {state}\nin the cache: {cached}"))
+    return listing(("data set", "description and state"), rows)
 
 
-def _released(status: DatasetStatus) -> str:
-    return "any" if status.release.n_images is None else str(status.release.n_images)
+def _listed_facts(status: DatasetStatus) -> tuple[str, str, str, str]:
+    """The images of the release, the place, the state, and what is in the cache."""
+    released = "any" if status.release.n_images is None else str(status.release.n_images)
+    state = textwrap.shorten(status.state, _STATE_LETTERS, placeholder=" ...")
+    return released, _place(status), state, _in_cache(status)
 
 
 def _place(status: DatasetStatus) -> str:
     return status.folder or ("drawn, not read" if status.dataset else "-")
-
-
-def _state(status: DatasetStatus) -> str:
-    return textwrap.shorten(status.state, _STATE_LETTERS, placeholder=" ...")
 
 
 def _in_cache(status: DatasetStatus) -> str:

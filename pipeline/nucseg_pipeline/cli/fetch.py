@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nucseg_pipeline.cli import completion
-from nucseg_pipeline.cli.console import out, progress_bar, table
+from nucseg_pipeline.cli.console import listing, out, progress_bar
 
 if TYPE_CHECKING:
     from nucseg_pipeline.fetch.catalogue import Item
@@ -25,10 +25,7 @@ def fetch(
     ] = None,
     local: Annotated[
         Path | None,
-        typer.Option(
-            "--from",
-            help="A file or folder that you have downloaded: verify it and put it in place.",
-        ),
+        typer.Option("--from", help="A file or folder that you have downloaded: verify it and put it in place."),
     ] = None,
 ) -> None:
     """Download a data set or weights, check them, and put them where the other commands look.
@@ -65,11 +62,7 @@ def _show_all() -> None:
         (item.name, item.title, _size(item), item.licence, _how(item) if found is None else str(found))
         for item, found in survey()
     ]
-    shown = table("", ("name", "what", "size", "licence", "here"), rows)
-    shown.title, shown.show_lines = None, True
-    for column in shown.columns:
-        column.justify, column.overflow = "left", "fold"
-    out.print(shown)
+    out.print(listing(("name", "what", "size", "licence", "here"), rows))
     out.print("`nucseg fetch NAME` downloads, verifies and unpacks one, or says what to do if an account is needed.")
 
 

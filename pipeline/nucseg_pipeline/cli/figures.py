@@ -11,11 +11,7 @@ from nucseg_pipeline.config import FiguresConfig
 
 @options_from(
     FiguresConfig,
-    {
-        "Data": "images n_images dataset cache",
-        "Machine": "device",
-        "Output": "out names format",
-    },
+    {"Data": "images n_images dataset cache", "Machine": "device", "Output": "out names format"},
     arguments={"runs": typer.Argument(metavar="RUN")},
     flags={"names": "--name", "images": "--image"},
 )

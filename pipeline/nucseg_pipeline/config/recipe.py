@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get
 
 from nucseg.errors import ConfigError, known
 from nucseg.toml import parse_toml, read_toml
-from nucseg_pipeline.config import (
-    DistillConfig,
-    EmbedConfig,
-    PredictConfig,
-    Record,
-    ReportConfig,
-    TrainConfig,
-)
+from nucseg_pipeline.config import DistillConfig, EmbedConfig, PredictConfig, Record, ReportConfig, TrainConfig
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -1,10 +1,9 @@
-"""What computes the embeddings of a run: the encoder of this process, or Dask workers with one encoder each."""
+"""Encode in this process; `dask_coordinator.DaskBackend` encodes with Dask workers."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from nucseg.data import Entry
 from nucseg.encoders import Encoder
@@ -16,14 +15,15 @@ from nucseg_pipeline.embed.view_target import ViewTarget
 from nucseg_pipeline.progress import Progress
 
 
-class EncodingBackend(Protocol):
-    """Encodes the missing rows of a store."""
+class LocalBackend:
+    """The encoder of this process."""
 
-    identity: Mapping[str, str]
-    """Of the encoder, without the storage format."""
-    provenance: Mapping[str, str]
-    note: str
-    """What the user should know about the encoder; empty if there is nothing."""
+    def __init__(
+        self, encoder: Encoder, store: Store, wanted: Mapping[int, Entry], decoded: DecodedImages, progress: Progress
+    ) -> None:
+        self._encoder, self._store, self._wanted, self._decoded = encoder, store, wanted, decoded
+        self._progress = progress
+        self.identity, self.provenance, self.note = encoder.identity, encoder.provenance, encoder.note
 
     def encode(
         self,
@@ -48,27 +48,6 @@ class EncodingBackend(Protocol):
         Raises:
             NucsegError, CacheError: what stopped the encoder; all that is written is kept.
         """
-
-
-class LocalBackend:
-    """The encoder of this process."""
-
-    def __init__(
-        self, encoder: Encoder, store: Store, wanted: Mapping[int, Entry], decoded: DecodedImages, progress: Progress
-    ) -> None:
-        self._encoder, self._store, self._wanted, self._decoded = encoder, store, wanted, decoded
-        self._progress = progress
-        self.identity, self.provenance, self.note = encoder.identity, encoder.provenance, encoder.note
-
-    def encode(
-        self,
-        key: Key,
-        targets: Sequence[ViewTarget],
-        missing: Sequence[Sequence[int]],
-        failures: dict[str, str],
-        on_estimate: OnEstimate,
-    ) -> Counter[str]:
-        """See `EncodingBackend.encode`."""
         run = EncodingRun(
             self._encoder, self._store, self._wanted, failures, sum(map(len, missing)), self._progress, on_estimate,
             self._decoded,

@@ -12,6 +12,7 @@ import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
@@ -51,21 +52,21 @@ def local_cluster(config: EmbedConfig) -> Iterator[Client]:
         ClusterError: the processes do not start.
     """
     environments = worker_environments(config)
-    from distributed import Client, Security, SpecCluster
+    from distributed import Client, LocalCluster, Security
 
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="nucseg-workers-"))
         stack.enter_context(_without_dask_logs())
-        security = Security.temporary()
         try:
             cluster = stack.enter_context(
-                SpecCluster(
-                    workers={i: _nanny(variables, security, folder) for i, variables in enumerate(environments)},
-                    scheduler=_scheduler(security),
-                    security=security,
+                LocalCluster(
+                    n_workers=len(environments), threads_per_worker=1, processes=True, memory_limit=0,
+                    worker_class=partial(_nanny, environments), local_directory=folder, host=LOOPBACK,
+                    security=Security.temporary(), dashboard_address=f"{LOOPBACK}:0",
+                    worker_dashboard_address=f"{LOOPBACK}:0", scheduler_kwargs={"dashboard": False},
                     silence_logs=logging.CRITICAL,
                 )
-            )
+            )  # fmt: skip
             client = stack.enter_context(Client(cluster, timeout=START_S))
             client.wait_for_workers(len(environments), timeout=START_S)
         except (OSError, RuntimeError) as error:  # what Dask raises for processes that do not start
@@ -139,8 +140,9 @@ def existing_cluster(address: str) -> Iterator[Client]:
         try:
             client = Client(**target, timeout=CONNECT_S, set_as_default=False)
         except (OSError, ValueError, TypeError, ImportError) as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ClusterError(
-                f"no scheduler answers at {address} ({_first_line(error)}). Start one with `dask scheduler`, and use "
+                f"no scheduler answers at {address} ({reason}). Start one with `dask scheduler`, and use "
                 "the address that it prints, tcp://HOST:PORT, or its scheduler file; tls:// also needs certificates in "
                 "Dask's configuration (distributed.comm.tls)."
             ) from error
@@ -190,41 +192,14 @@ def _without_dask_logs() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _scheduler(security: Any) -> dict[str, Any]:
-    from distributed import Scheduler
+def _nanny(environments: Sequence[dict[str, str]], *args: Any, name: int, **options: Any) -> Any:
+    """A worker that is restarted if it dies. Dask does not limit its memory; the encoder adapts its batches to it.
 
-    return {
-        "cls": Scheduler,
-        "options": {
-            "host": LOOPBACK, "port": 0, "protocol": "tls://", "security": security, "dashboard": False,
-            "dashboard_address": f"{LOOPBACK}:0",
-        },
-    }  # fmt: skip
-
-
-def _nanny(environment: dict[str, str], security: Any, folder: str) -> dict[str, Any]:
-    """A worker that is restarted if it dies. Dask does not limit its memory; the encoder adapts its batches to it."""
-    return {
-        "cls": _nanny_without_ctrl_c,
-        "options": {
-            "host": LOOPBACK, "protocol": "tls://", "security": security, "dashboard": False,
-            "dashboard_address": f"{LOOPBACK}:0", "nthreads": 1, "memory_limit": 0, "env": environment,
-            "local_directory": folder, "silence_logs": logging.CRITICAL,
-        },
-    }  # fmt: skip
-
-
-def _nanny_without_ctrl_c(*args: Any, **options: Any) -> Any:
-    """A nanny whose processes ignore Ctrl-C, which a terminal sends to them too; this process ends them.
-
-    Dask calls this in the thread of its event loop, and processes started by that thread inherit its blocked signals.
+    Its process ignores Ctrl-C, which a terminal sends to it too; this process ends it. Dask calls this in the thread of
+    its event loop, and processes started by that thread inherit its blocked signals.
     """
     from distributed import Nanny
 
     resource_tracker.ensure_running()  # first, because starting it unblocks Ctrl-C
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    return Nanny(*args, **options)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return Nanny(*args, name=name, env=environments[name], **{**options, "dashboard": False})

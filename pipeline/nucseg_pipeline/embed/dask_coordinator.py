@@ -11,12 +11,13 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from itertools import groupby
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from nucseg.encoders import asked_identity
-from nucseg_cache import BLOCK_ROWS, Key
+from nucseg.errors import NucsegError
+from nucseg_cache import BLOCK_ROWS, CacheError, Key
 from nucseg_pipeline.embed.dask_cluster import (
     ClusterError,
     check_versions,
@@ -30,7 +31,6 @@ from nucseg_pipeline.embed.dask_worker import (
     RowBlock,
     ViewRows,
     WorkerEncoder,
-    WorkerError,
     check_encoder,
     encode_block,
     open_worker,
@@ -58,7 +58,7 @@ class TaskCancelled(Exception):
 
 
 class DaskBackend:
-    """The workers of one run; see `EncodingBackend`."""
+    """The workers of one run."""
 
     def __init__(self, client: Client, job: EncodeJob, progress: Progress) -> None:
         """Let every worker open store, data set and encoder.
@@ -87,15 +87,15 @@ class DaskBackend:
         failures: dict[str, str],
         on_estimate: OnEstimate,
     ) -> Counter[str]:
-        """See `EncodingBackend.encode`. An error of one worker stops the others too."""
+        """See `LocalBackend.encode`. An error of one worker stops the others too."""
         for target, rows in zip(targets, missing, strict=True):
             if rows:
                 target.embeddings.ensure_arrays()
         counter = _ProgressCounter(_blocks(targets, missing), self._n_workers, self._progress, on_estimate)
         n_encoded: Counter[str] = Counter()
-        for number, result in self._results(key, counter):
-            n_encoded.update(result.n_encoded)
-            failures |= result.failures
+        for number, (n_encoded_here, failed) in self._results(key, counter):
+            n_encoded.update(n_encoded_here)
+            failures |= failed
             counter.finish(number)
         return n_encoded
 
@@ -189,13 +189,10 @@ def _blocks(targets: Sequence[ViewTarget], missing: Sequence[Sequence[int]]) -> 
 
 def _by_block(rows: Sequence[int]) -> dict[int, frozenset[int]]:
     """The first row of each block -> the given rows in it."""
-    found: dict[int, set[int]] = {}
-    for row in rows:
-        found.setdefault(row - row % BLOCK_ROWS, set()).add(row)
-    return {first: frozenset(inside) for first, inside in found.items()}
+    return {first: frozenset(inside) for first, inside in groupby(sorted(rows), lambda row: row - row % BLOCK_ROWS)}
 
 
-def _encode(job: EncodeJob, key: Key, block: RowBlock, number: int, topic: str) -> BlockResult | WorkerError:
+def _encode(job: EncodeJob, key: Key, block: RowBlock, number: int, topic: str) -> BlockResult:
     """The task, on a worker."""
     from distributed import get_worker
 
@@ -223,20 +220,20 @@ def _workers(client: Client, progress: Progress) -> list[str]:
 def _open_all(client: Client, job: EncodeJob, workers: Sequence[str], progress: Progress) -> dict[str, WorkerEncoder]:
     futures = {worker: client.submit(open_worker, job, workers=[worker], pure=False) for worker in workers}
     encoders: dict[str, WorkerEncoder] = {}
-    errors: dict[str, WorkerError] = {}
+    errors: dict[str, NucsegError | CacheError] = {}
     for worker, future in futures.items():
-        result = future.result()
-        if isinstance(result, WorkerError):
-            errors[worker] = result
+        try:
+            encoders[worker] = future.result()
+        except (NucsegError, CacheError) as error:
+            errors[worker] = error
         else:
-            encoders[worker] = result
             progress(len(encoders), len(workers), "opening the encoder on the workers")
     if errors:
         raise_worker_errors(errors, len(workers), local=job.config.scheduler is None)
     return encoders
 
 
-def raise_worker_errors(errors: Mapping[str, WorkerError], n_workers: int, *, local: bool) -> None:
+def raise_worker_errors(errors: Mapping[str, NucsegError | CacheError], n_workers: int, *, local: bool) -> None:
     """Raise why workers could not open what they need.
 
     Args:
@@ -250,10 +247,10 @@ def raise_worker_errors(errors: Mapping[str, WorkerError], n_workers: int, *, lo
     """
     worker, first = next(iter(errors.items()))
     if local:
-        raise first.error()
+        raise first
     if len(errors) == n_workers:
-        raise replace(first, message=f"{first.message}\nReported by the worker {worker}. {SHARED_PATHS}").error()
-    lines = "".join(f"\n  {address}: {error.message}" for address, error in errors.items())
+        raise type(first)(f"{first}\nReported by the worker {worker}. {SHARED_PATHS}")
+    lines = "".join(f"\n  {address}: {error}" for address, error in errors.items())
     raise ClusterError(f"{len(errors)} of {n_workers} workers cannot start:{lines}\n{SHARED_PATHS}")
 
 
@@ -280,7 +277,5 @@ def block_result(future: Future, block: RowBlock) -> BlockResult:
             "the connection to the scheduler was lost. Finished work is kept. Start the scheduler again; the "
             "same command continues from there."
         )
-    result: BlockResult | WorkerError = future.result()
-    if isinstance(result, WorkerError):
-        raise result.error()
+    result: BlockResult = future.result()
     return result

@@ -7,25 +7,22 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
 
 from nucseg.data import Entry
 from nucseg.data.files import some
 from nucseg.encoders import Encoder, named_file, open_encoder
-from nucseg.errors import DataError, EncoderError, NucsegError
+from nucseg.errors import DataError, EncoderError
 from nucseg.paths import home_expanded
 from nucseg.views import View
-from nucseg_cache import CacheError, EmbeddingNotFound, Key, Store
+from nucseg_cache import EmbeddingNotFound, Key, RowDamaged, Store, StoreDamaged
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.datasets.locate import open_source
 from nucseg_pipeline.embed.encode import EncodingRun
 from nucseg_pipeline.embed.view_target import ViewTarget
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 OnBlockProgress = Callable[[int, str], None]
 """Called with the number of embeddings that the block has now, and what is being done."""
@@ -93,28 +90,8 @@ class WorkerEncoder:
     note: str
 
 
-@dataclass(frozen=True)
-class BlockResult:
-    """What one task did."""
-
-    n_encoded: Mapping[str, int]
-    """Embeddings made, by the name of the view."""
-    failures: Mapping[str, str]
-    """Id -> why its image could not be used."""
-
-
-@dataclass(frozen=True)
-class WorkerError:
-    """An error that the user can act on, in a form that can be pickled whatever the exception's constructor takes."""
-
-    kind: type[NucsegError] | type[CacheError]
-    message: str
-
-    def error(self) -> NucsegError | CacheError:
-        """The exception."""
-        error = self.kind.__new__(self.kind)
-        error.args = (self.message,)
-        return error
+BlockResult = tuple[dict[str, int], dict[str, str]]
+"""Name of a view -> embeddings made; id -> why its image could not be used."""
 
 
 class _WorkerState:
@@ -137,30 +114,26 @@ _states: list[_WorkerState] = []
 """The state of the run that this worker served last; empty before the first."""
 
 
-def _with_state(
-    function: Callable[Concatenate[_WorkerState, P], R], job: EncodeJob, *args: P.args, **kwargs: P.kwargs
-) -> R | WorkerError:
-    """Call a function with the state of a run, opened if it is another run's; one thread at a time may use it."""
+@contextmanager
+def _worker_state(job: EncodeJob) -> Iterator[_WorkerState]:
+    """The state of a run, opened if it is another run's; one thread at a time may use it."""
     with _state_lock:
+        if not _states or _states[0].job.run != job.run:
+            _states.clear()
+            _states.append(_WorkerState(job))
         try:
-            if not _states or _states[0].job.run != job.run:
-                _states.clear()
-                _states.append(_WorkerState(job))
-            return function(_states[0], *args, **kwargs)
-        except (NucsegError, CacheError) as error:
-            return WorkerError(type(error), str(error))
+            yield _states[0]
+        except RowDamaged as error:  # cannot be unpickled: its constructor takes more than the message
+            raise StoreDamaged(str(error)) from None
 
 
-def open_worker(job: EncodeJob) -> WorkerEncoder | WorkerError:
+def open_worker(job: EncodeJob) -> WorkerEncoder:
     """Open store, data set and encoder, and return what the encoder is."""
-
-    def describe(state: _WorkerState) -> WorkerEncoder:
+    with _worker_state(job) as state:
         return WorkerEncoder(dict(state.encoder.identity), dict(state.encoder.provenance), state.encoder.note)
 
-    return _with_state(describe, job)
 
-
-def encode_block(job: EncodeJob, key: Key, block: RowBlock, on_progress: OnBlockProgress) -> BlockResult | WorkerError:
+def encode_block(job: EncodeJob, key: Key, block: RowBlock, on_progress: OnBlockProgress) -> BlockResult:
     """Encode what is missing in a block now; a block whose worker was lost is continued, not repeated.
 
     Args:
@@ -169,23 +142,20 @@ def encode_block(job: EncodeJob, key: Key, block: RowBlock, on_progress: OnBlock
         block: the rows, and in which views they need embeddings.
         on_progress: called after each batch.
     """
-    return _with_state(_encode_block, job, key, block, on_progress)
-
-
-def _encode_block(state: _WorkerState, key: Key, block: RowBlock, on_progress: OnBlockProgress) -> BlockResult:
-    check_encoder(key.fields, state.encoder.identity, socket.gethostname())
-    targets = [_target(state.store, key, part) for part in block.views]
-    missing = [target.missing(block.rows) for target in targets]
-    _check_source(state, {row for rows in missing for row in rows})
-    n_missing = sum(map(len, missing))
-    n_before = block.n_embeddings - n_missing
-    failures: dict[str, str] = {}
-    run = EncodingRun(
-        state.encoder, state.store, state.wanted, failures, n_missing,
-        lambda done, total, what: on_progress(n_before + done, what),
-    )  # fmt: skip
-    run.run(targets, missing)
-    return BlockResult(dict(run.n_encoded), failures)
+    with _worker_state(job) as state:
+        check_encoder(key.fields, state.encoder.identity, socket.gethostname())
+        targets = [_target(state.store, key, part) for part in block.views]
+        missing = [target.missing(block.rows) for target in targets]
+        _check_source(state, {row for rows in missing for row in rows})
+        n_missing = sum(map(len, missing))
+        n_before = block.n_embeddings - n_missing
+        failures: dict[str, str] = {}
+        run = EncodingRun(
+            state.encoder, state.store, state.wanted, failures, n_missing,
+            lambda done, total, what: on_progress(n_before + done, what),
+        )  # fmt: skip
+        run.run(targets, missing)
+        return dict(run.n_encoded), failures
 
 
 def _target(store: Store, key: Key, part: ViewRows) -> ViewTarget:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nucseg.data import DataSet, Entry, stain_identity
 from nucseg.data.official_splits import plain_name, stain_of
@@ -19,12 +20,15 @@ from nucseg_pipeline.config import EmbedConfig, store_location
 from nucseg_pipeline.datasets.locate import open_source
 from nucseg_pipeline.datasets.normalised import note_of, remember_unchanged, unchanged_in
 from nucseg_pipeline.datasets.stores import of_dataset
-from nucseg_pipeline.embed.backend import EncodingBackend, LocalBackend
+from nucseg_pipeline.embed.backend import LocalBackend
 from nucseg_pipeline.embed.decoded_images import MAX_DECODED_BYTES, DecodedImages
 from nucseg_pipeline.embed.estimate import OnEstimate, estimate_disk
 from nucseg_pipeline.embed.sync import SyncResult, sync_samples
 from nucseg_pipeline.embed.view_target import SIDE_PX, ViewTarget, missing_rows, view_targets
 from nucseg_pipeline.progress import Progress
+
+if TYPE_CHECKING:
+    from nucseg_pipeline.embed.dask_coordinator import DaskBackend
 
 NO_ENCODER = "none"
 """Name given in place of an encoder to store only images and masks, for networks without guidance."""
@@ -138,7 +142,7 @@ def _backend(
     wanted: Mapping[int, Entry],
     decoded: DecodedImages,
     progress: Progress,
-) -> Iterator[EncodingBackend]:
+) -> Iterator[LocalBackend | DaskBackend]:
     """The backend that a configuration asks for."""
     if _encodes_in_this_process(config):
         encoder = open_encoder(

@@ -41,8 +41,7 @@ class NucleusTables:
         self._csv: TextIO = (folder / "nuclei.csv").open("w", newline="")
         self._geojson: TextIO = (folder / "nuclei.geojson").open("w")
         self._writer = csv.writer(self._csv, lineterminator="\n")
-        self.n_nuclei = 0
-        self.area_px2 = 0.0
+        self.n_nuclei, self.area_px2 = 0, 0.0
 
     def __enter__(self) -> NucleusTables:
         self._geojson.write('{"type":"FeatureCollection","features":[')

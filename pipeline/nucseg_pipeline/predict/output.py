@@ -7,7 +7,6 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +32,10 @@ _CLASSIC_BYTES = (1 << 32) - (1 << 25)
 _MICRONS_PER_CM = 10_000
 
 
-@dataclass(frozen=True)
-class Totals:
-    """Totals over all nuclei of an image."""
-
-    n_nuclei: int
-    area_px2: float
-
-
 def write_bands(
     folder: Path, slide: Slide, bands: Iterable[RowBand[Nucleus]], *, image_digest: str, mpp: float | None
-) -> Totals:
-    """Write instance map, table, GeoJSON and overlay while nuclei are found."""
+) -> NucleusTables:
+    """Write instance map, table, GeoJSON and overlay while nuclei are found; returns the tables with their totals."""
     import tifffile
 
     overlay = Overlay(slide.size)
@@ -61,18 +52,11 @@ def write_bands(
                 yield band.instances
 
         tiff.write(
-            _tiles(instance_rows(), slide.size[1]),
-            shape=slide.size,
-            dtype=np.uint32,
-            tile=(TILE_PX, TILE_PX),
-            compression="zlib",
-            photometric="minisblack",
-            metadata=None,
-            maxworkers=1,
-            **_resolution(mpp),
-        )
+            _tiles(instance_rows(), slide.size[1]), shape=slide.size, dtype=np.uint32, tile=(TILE_PX, TILE_PX),
+            compression="zlib", photometric="minisblack", metadata=None, maxworkers=1, **_resolution(mpp),
+        )  # fmt: skip
     (folder / OVERLAY).write_bytes(overlay.picture(slide))
-    return Totals(tables.n_nuclei, tables.area_px2)
+    return tables
 
 
 def read_finished(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -34,11 +34,11 @@ from nucseg_cache import CacheError
 from nucseg_pipeline.config import PredictConfig
 from nucseg_pipeline.config.recipe import to_toml
 from nucseg_pipeline.files.publish import check_writable
-from nucseg_pipeline.predict.export import columns
+from nucseg_pipeline.predict.export import NucleusTables, columns
 from nucseg_pipeline.predict.image_list import named_images
 from nucseg_pipeline.predict.magnification import Scale, choose_scale
 from nucseg_pipeline.predict.nuclei import Nucleus, bands
-from nucseg_pipeline.predict.output import CONFIG, SUMMARY, Totals, draft_folder, read_finished, write_bands
+from nucseg_pipeline.predict.output import CONFIG, SUMMARY, draft_folder, read_finished, write_bands
 from nucseg_pipeline.predict.probability_maps import MIN_TISSUE, TiledSlide, map_rows
 from nucseg_pipeline.predict.tile_model import TileModel, TrainingScale
 from nucseg_pipeline.progress import Progress
@@ -121,7 +121,7 @@ class Predictor:
             EncoderError: the weights of its encoder are not found, or are not those of the training.
         """
         trained = TrainedRun.opened(run)
-        tile_model = TileModel.of(trained, weights=weights, device=device, threads=threads, batch_size=batch_size)
+        tile_model = TileModel(trained, weights=weights, device=device, threads=threads, batch_size=batch_size)
         return cls(
             trained, tile_model, TrainingScale.of(trained, tile_px=tile_px, mpp=trained_mpp), overlap, everything
         )
@@ -254,7 +254,12 @@ def _request(prediction: ImagePrediction, image_digest: str) -> dict[str, Any]:
 
 
 def _summary(
-    prediction: ImagePrediction, file: Path, totals: Totals, asked: Mapping[str, Any], seconds: float, command: str
+    prediction: ImagePrediction,
+    file: Path,
+    totals: NucleusTables,
+    asked: Mapping[str, Any],
+    seconds: float,
+    command: str,
 ) -> dict[str, Any]:
     tiled, predictor = prediction.tiled, prediction.predictor
     run, encoder = predictor.run, predictor.tile_model.encoder

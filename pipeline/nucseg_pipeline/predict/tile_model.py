@@ -17,7 +17,6 @@ from nucseg.data.stain import stain_identity
 from nucseg.encoders import Encoder, open_recorded
 from nucseg.encoders.preprocess import PIXEL_MEAN
 from nucseg.errors import ConfigError
-from nucseg.models import SegmentationModel
 from nucseg.tiling import Maps, Tile
 from nucseg_cache.formats import checked, format_named
 from nucseg_pipeline.modelling.device import choose_device
@@ -47,21 +46,9 @@ class TrainingScale:
 class TileModel:
     """Predicts tiles as `Run.predict` predicts rows of a store: same preparation, same rounding, same network."""
 
-    def __init__(self, run: TrainedRun, model: SegmentationModel, encoder: Encoder | None, batch_size: int) -> None:
-        self.side_px = int(run.inputs.preparation["side_px"])
-        self.stain = _known_stain(run)
-        self.encoder = encoder
-        self.n_maps = 1 if run.config.instance_head == "none" else 2
-        self.batch_size = batch_size
-        self._batcher = AdaptiveBatcher(batch_size)
-        self._model = model
-        self._device = next(model.parameters()).device
-        self._format = format_named(run.inputs.embedding["format"]) if encoder is not None else None
-
-    @classmethod
-    def of(
-        cls, run: TrainedRun, *, weights: Path | None, device: str, threads: int | None, batch_size: int | None
-    ) -> TileModel:
+    def __init__(
+        self, run: TrainedRun, *, weights: Path | None, device: str, threads: int | None, batch_size: int | None
+    ) -> None:
         """Load the network and the encoder.
 
         Raises:
@@ -70,17 +57,23 @@ class TileModel:
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        chosen = choose_device(device)
-        identity, encoder = run.inputs.embedding, None
+        self._device = choose_device(device)
+        identity = run.inputs.embedding
+        self.encoder: Encoder | None = None
         if identity:
-            encoder = open_recorded(
+            self.encoder = open_recorded(
                 identity, weights=weights, hints=encoder_files(run.config),
                 device=_encoder_device(identity["architecture"], device), threads=threads,
             )  # fmt: skip
+            self._format = format_named(identity["format"])
         elif weights is not None:
             raise ConfigError(f"{run.name} was trained without guidance and has no encoder. Leave out --weights.")
-        batch_size = batch_size or (CPU_BATCH if chosen.type == "cpu" else GPU_BATCH)
-        return cls(run, run.network().to(chosen), encoder, batch_size)
+        self.side_px = int(run.inputs.preparation["side_px"])
+        self.stain = _known_stain(run)
+        self.n_maps = 1 if run.config.instance_head == "none" else 2
+        self.batch_size = batch_size or (CPU_BATCH if self._device.type == "cpu" else GPU_BATCH)
+        self._batcher = AdaptiveBatcher(self.batch_size)
+        self._model = run.network().to(self._device)
 
     def maps(self, tiles: Sequence[Tile], regions: Sequence[Image], tile_px: int) -> list[Maps]:
         """Predict the maps of tiles, (C, to_h, to_w) each, without padding.
@@ -100,7 +93,7 @@ class TileModel:
 
     def _embed(self, images: Sequence[Image]) -> npt.NDArray[np.float32] | None:
         """(B, 256, 64, 64), rounded as in the store that the network was trained from."""
-        if self.encoder is None or self._format is None:
+        if self.encoder is None:
             return None
         stored = self._format.encode(checked(self.encoder.encode(images)))
         return np.asarray(self._format.decode(stored), np.float32)

@@ -81,11 +81,7 @@ def test_a_training_that_fails_makes_the_exit_status_1_and_the_table_all_the_sam
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"recipe": "fusoin"}, "No recipe 'fusoin'"),
-        ({"recipe": "nuinsseg"}, "no [ablation]"),
-    ],
+    ("arguments", "message"), [({"recipe": "fusoin"}, "No recipe 'fusoin'"), ({"recipe": "nuinsseg"}, "no [ablation]")]
 )
 def test_a_wrong_recipe_is_one_message(ablate: Any, arguments: dict[str, str], message: str) -> None:
     result = ablate(**arguments)

@@ -58,13 +58,6 @@ def cells(text: str) -> list[str]:
     return found
 
 
-def test_help_says_what_is_read_and_that_nothing_is_written() -> None:
-    text = words(nucseg("--help").stdout)
-
-    assert "Reads only: nothing is downloaded." in text
-    assert "exits with 1" in text
-
-
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_table_fits_the_terminal_and_has_all_data_sets(
     tmp_path: Path, width: int, monkeypatch, slides: Path
@@ -152,13 +145,6 @@ def test_nothing_is_read_where_that_is_asked_for(slides: Path, monkeypatch: pyte
     assert "12 images listed (12 images), none read" in result.stdout
 
 
-def test_the_synthetic_data_set_is_complete() -> None:
-    result = nucseg("synthetic", "--no-read")
-
-    assert "60 images listed (complete), none read" in result.stdout
-    assert words(protocol_with_folds(dataset_status("synthetic", ""))) in words(result.stdout)
-
-
 def test_a_folder_that_is_something_else_is_an_error_after_what_is_known(slides: Path) -> None:
     result = nucseg("nuinsseg", "--source", slides)
 
@@ -191,6 +177,8 @@ def test_a_damaged_store_is_reported_with_its_data_set(tmp_path: Path) -> None:
 
     assert result.exit_code == 0
     assert "in the cache  zarr.json of" in result.stdout
+    assert "60 images listed (complete), none read" in result.stdout
+    assert words(protocol_with_folds(dataset_status("synthetic", ""))) in words(result.stdout)
 
 
 @pytest.mark.shared

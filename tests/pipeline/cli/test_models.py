@@ -71,12 +71,7 @@ def test_an_unknown_choice_is_an_error_with_the_way_out(option: tuple[str, objec
 
 @pytest.mark.parametrize(
     ("option", "names"),
-    [
-        ("--model", MODELS),
-        ("--fusion", FUSIONS),
-        ("--activation", ACTIVATIONS),
-        ("--instance-head", INSTANCE_HEADS),
-    ],
+    [("--model", MODELS), ("--fusion", FUSIONS), ("--activation", ACTIVATIONS), ("--instance-head", INSTANCE_HEADS)],
 )
 def test_the_help_of_train_lists_every_choice(option: str, names: list[str]) -> None:
     text = nucseg("train", "--help").stdout

@@ -45,8 +45,11 @@ def test_an_impossible_training_is_refused_by_the_name_of_its_field(field: str, 
         TrainConfig(**{"dataset": "synthetic", field: value})
 
 
-def test_the_augmentations_that_are_known_by_name_are_those_of_the_package() -> None:
+def test_choices_that_are_known_by_name_are_those_of_the_package() -> None:
     assert geometry_names() == GEOMETRIES
+    assert tuple(STUDENT_SIZES) == SIZES
+    for device in ("auto", "cpu", "mps", "cuda", "cuda:3"):
+        assert TrainConfig(dataset="synthetic", device=device).device == device
 
 
 def test_an_augmentation_from_a_file_is_recorded_in_full(tmp_path: Path) -> None:
@@ -63,11 +66,6 @@ def test_an_augmentation_from_a_file_is_recorded_in_full(tmp_path: Path) -> None
 def test_a_photometric_augmentation_is_refused_with_the_reason(name: str) -> None:
     with pytest.raises(ConfigError, match="another embedding"):
         TrainConfig(dataset="synthetic", augmentation=name)
-
-
-@pytest.mark.parametrize("device", ["auto", "cpu", "mps", "cuda", "cuda:3"])
-def test_every_way_to_name_a_device_is_taken(device: str) -> None:
-    assert TrainConfig(dataset="synthetic", device=device).device == device
 
 
 def test_a_run_is_named_after_what_is_trained_or_after_its_folder() -> None:
@@ -117,32 +115,27 @@ def test_a_stain_that_contradicts_the_name_is_refused_with_a_way_out(wanted: dic
         EmbedConfig(**wanted)
 
 
-def test_a_report_of_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match="at least one run"):
-        ReportConfig(runs=())
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"runs": ()}, "at least one run"),
+        ({"runs": (Path("runs/a"), Path("runs/../runs/a"))}, "twice"),
+        ({"grid": "512"}, "grid must be 256 or native, got '512'"),
+        ({"datasets": ("conic", "conic")}, "once, got conic, conic"),
+        ({"datasets": ("../conic",)}, "dataset must be a name"),
+        ({"source": Path("here")}, "goes with grid native"),
+        ({"source": Path("here"), "grid": "native", "datasets": ("a", "b")}, "goes with grid native"),
+    ],
+)
+def test_an_impossible_report_is_refused(wanted: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ReportConfig(**{"runs": (Path("runs/a"),), **wanted})
 
 
-def test_a_report_of_one_run_under_two_names_is_refused() -> None:
-    with pytest.raises(ConfigError, match="twice"):
-        ReportConfig(runs=(Path("runs/a"), Path("runs/../runs/a")))
-
-
-def test_an_unknown_grid_is_refused_with_the_grids_there_are() -> None:
-    with pytest.raises(ConfigError, match="grid must be 256 or native, got '512'"):
-        ReportConfig(runs=(Path("runs/a"),), grid="512")
-
-
-def test_a_data_set_is_scored_once_and_by_its_name() -> None:
-    with pytest.raises(ConfigError, match="once, got conic, conic"):
-        ReportConfig(runs=(Path("runs/a"),), datasets=("conic", "conic"))
-    with pytest.raises(ConfigError, match="dataset must be a name"):
-        ReportConfig(runs=(Path("runs/a"),), datasets=("../conic",))
-
-
-@pytest.mark.parametrize("wanted", [{}, {"grid": "native", "datasets": ("a", "b")}])
-def test_a_source_belongs_to_the_native_grid_of_one_data_set(wanted: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="goes with grid native"):
-        ReportConfig(runs=(Path("runs/a"),), source=Path("here"), **wanted)
+@pytest.mark.parametrize("field", [{"seeds": (0, 1, 0)}, {"datasets": ("conic", "conic")}])
+def test_a_table_takes_each_seed_and_data_set_once(field: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="takes each seed and each data set once"):
+        AblateConfig(recipe="fusion", **field)
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,13 +148,3 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 def test_a_store_lies_in_its_cache_be_it_a_folder_or_a_url() -> None:
     assert store_location("/data/cache", "nuinsseg") == "/data/cache/nuinsseg.zarr"
     assert store_location("s3://bucket/cache/", "nuinsseg") == "s3://bucket/cache/nuinsseg.zarr"
-
-
-@pytest.mark.parametrize("field", [{"seeds": (0, 1, 0)}, {"datasets": ("conic", "conic")}])
-def test_a_table_takes_each_seed_and_data_set_once(field: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="takes each seed and each data set once"):
-        AblateConfig(recipe="fusion", **field)
-
-
-def test_the_sizes_of_a_student_are_those_of_the_package() -> None:
-    assert tuple(STUDENT_SIZES) == SIZES

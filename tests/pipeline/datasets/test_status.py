@@ -98,12 +98,6 @@ def test_a_data_set_is_listed_and_not_decoded(data: Path, tmp_path: Path, n_imag
     assert (found.state, found.folder, found.problem) == (state, str(folder), "")
 
 
-def test_a_data_set_in_the_current_folder_is_found(tmp_path: Path) -> None:
-    folder = empty_cryonuseg(tmp_path / "elsewhere" / "data" / "cryonuseg")
-
-    assert dataset_status("cryonuseg", str(tmp_path)).folder == str(folder)
-
-
 def test_a_damaged_data_set_is_reported_in_its_status_and_affects_no_other(data: Path, tmp_path: Path) -> None:
     empty_cryonuseg(data / "cryonuseg")
     (data / "nuinsseg" / "holiday").mkdir(parents=True)
@@ -161,6 +155,7 @@ def test_the_images_and_embeddings_in_the_cache_are_counted(cache: Path) -> None
         ("zarr.json", None, "no store: it has no zarr.json"),
         ("zarr.json", b"{", "zarr.json of .* is unreadable"),
         ("zarr.json", b"\xff\x00", "zarr.json of .* is unreadable"),
+        ("zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {}}', "not a finished store"),
         ("samples/image/zarr.json", b"[]", "array metadata"),
         ("samples/image_digest/c/0/0", None, "row.s. of the samples in .* are damaged or missing"),
         ("embeddings/*/identity/record/zarr.json", b"{}", "array metadata"),
@@ -179,13 +174,6 @@ def test_a_damaged_store_is_reported_in_its_status_and_affects_no_other(
 
     assert re.search(problem, found["mine"].cached.problem)
     assert (found["synthetic"].cached.problem, found["synthetic"].cached.n_embeddings) == ("", 12)
-
-
-def test_a_folder_that_is_no_store_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "mine.zarr").mkdir()
-    (tmp_path / "mine.zarr" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
-
-    assert "not a finished store" in statuses(tmp_path)["mine"].cached.problem
 
 
 def test_a_cache_that_cannot_be_opened_hides_no_data_set(data: Path) -> None:
@@ -230,7 +218,9 @@ def test_a_data_set_of_the_users_is_found_by_its_store_or_its_folder(tmp_path: P
 def test_a_given_folder_beats_all_others(data: Path, tmp_path: Path) -> None:
     empty_cryonuseg(data / "cryonuseg")
     given = empty_cryonuseg(tmp_path / "given", 5)
+    here = empty_cryonuseg(tmp_path / "elsewhere" / "data" / "nuinsseg")
 
+    assert dataset_status("nuinsseg", str(tmp_path)).folder == str(here)
     assert find_dataset("cryonuseg", str(tmp_path), given).state == "5 of 30 images"
     assert "does not exist" in find_dataset("cryonuseg", str(tmp_path), tmp_path / "none").problem
 

@@ -97,50 +97,31 @@ def test_a_batch_is_written_while_the_next_is_encoded(source: Path, encoder: Wat
         np.testing.assert_array_equal(value, expected(pixels(source, info.id)))
 
 
-def test_an_encoder_that_fails_loses_no_batch_before_it(source: Path, encoder: WatchedEncoder) -> None:
-    def fail(number: int) -> None:
-        if number == 3:
-            raise EncoderError("no more")
-
-    encoder.on_batch = fail
-    with pytest.raises(EncoderError, match="no more"):
-        run(source)
-    assert rows_there(source) == 3 * BATCH
-    encoder.on_batch = lambda number: None
-    assert run(source).n_encoded == N_IMAGES - 3 * BATCH  # and the block is free again
-
-
-def test_a_batch_that_the_guard_stops_is_not_stored_and_those_before_it_are(
-    source: Path, encoder: WatchedEncoder, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("fault", ["encoder", "guard", "write"])
+def test_what_fails_loses_no_batch_before_it_and_frees_the_block(
+    source: Path, encoder: WatchedEncoder, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    run_encoder = encoder.run
+    write, run_encoder, calls = Embeddings.write, encoder.run, []
 
-    def broken(images: Sequence[Any]) -> Any:
+    def failing_write(self: Embeddings, *given: Any) -> None:
+        calls.append(given)
+        if len(calls) == 3:
+            raise OSError("no more")
+        write(self, *given)
+
+    def failing_run(images: Sequence[Any]) -> Any:
+        if fault == "encoder" and len(encoder.batches) == 2:
+            encoder.batches.append(0)
+            raise EncoderError("no more")
         values = run_encoder(images)
-        if len(encoder.batches) == 3:
+        if fault == "guard" and len(encoder.batches) == 3:
             values[1, 7, 8, 9] = np.nan
         return values
 
-    monkeypatch.setattr(encoder, "run", broken)
-    with pytest.raises(EncoderError, match="image 1 of the batch contains values that are not finite"):
-        run(source)
-    assert rows_there(source) == 2 * BATCH
-    assert run(source).n_encoded == N_IMAGES - 2 * BATCH
-
-
-def test_a_write_that_fails_is_reported_and_frees_the_block(
-    source: Path, encoder: WatchedEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write, calls = Embeddings.write, []
-
-    def failing(self: Embeddings, *given: Any) -> None:
-        calls.append(given)
-        if len(calls) == 3:
-            raise OSError("the disk has gone")
-        write(self, *given)
-
-    monkeypatch.setattr(Embeddings, "write", failing)
-    with pytest.raises(OSError, match="the disk has gone"):
+    monkeypatch.setattr(encoder, "run", failing_run)
+    if fault == "write":
+        monkeypatch.setattr(Embeddings, "write", failing_write)
+    with pytest.raises((EncoderError, OSError), match=r"no more|image 1 of the batch .* not finite"):
         run(source)
     assert rows_there(source) == 2 * BATCH
     assert run(source).n_encoded == N_IMAGES - 2 * BATCH
