@@ -1,4 +1,4 @@
-"""Split an image larger than those of the training into overlapping tiles, and blend the predictions for them.
+"""Split an image larger than the training images into overlapping tiles, and blend the predictions for them.
 
 Two grids cover the image. On the *reading grid*, the image has the resolution of the training images and a tile the
 size of one; tiles are cut out there. On the *network's grid*, the grid of prepared images, a tile has `side_px` pixels;

@@ -1,4 +1,4 @@
-"""Read recipes in TOML. They may come from strangers, so none can exhaust memory or time."""
+"""Read recipes in TOML. Recipes are untrusted input: size and depth are limited."""
 
 import re
 import tomllib

@@ -14,7 +14,7 @@ from nucseg_cache.chunk_files import ChunkFiles
 from nucseg_cache.groups import run_all
 from nucseg_cache.strings import is_string_array, read_strings
 
-MOST_THREADS = 4
+MAX_THREADS = 4
 """The most rows read in parallel; file access and decoding release the interpreter lock."""
 
 T = TypeVar("T")
@@ -95,8 +95,8 @@ def chunk_rows(array: zarr.Array[Any], where: slice) -> list[slice]:
 
 
 def parallel_map(read: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Apply `read` to each item in up to `MOST_THREADS` threads; results are in the order of the items."""
-    n_threads = min(MOST_THREADS, os.cpu_count() or 1, len(items))
+    """Apply `read` to each item in up to `MAX_THREADS` threads; results are in the order of the items."""
+    n_threads = min(MAX_THREADS, os.cpu_count() or 1, len(items))
     if n_threads < 2:
         return [read(item) for item in items]
     with ThreadPoolExecutor(n_threads) as pool:

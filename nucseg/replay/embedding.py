@@ -75,7 +75,7 @@ class Replay:
 
     def _check(self, embeddings: Tensor, motions: Motions) -> None:
         if len(embeddings) != len(motions):
-            raise ConfigError(f"{len(embeddings)} embeddings need as many motions, got {len(motions)}.")
+            raise ConfigError(f"Expected {len(embeddings)} motions, one per embedding, got {len(motions)}.")
         if self.pattern is not None and self.pattern.shape != embeddings.shape[1:]:
             raise ConfigError(
                 f"The position pattern is {tuple(self.pattern.shape)}, but the embeddings are "

@@ -57,7 +57,7 @@ class Motions:
             ConfigError: B is not the number of motions, or the last two axes are not a square.
         """
         if len(x) != len(self):
-            raise ConfigError(f"{len(x)} samples need as many motions, got {len(self)}.")
+            raise ConfigError(f"Expected {len(x)} motions, one per sample, got {len(self)}.")
         return torch.stack([d4.apply(sample, element) for sample, element in zip(x, self.elements, strict=True)])
 
     def apply(self, x: Tensor, *, nearest: bool = False, outside: float = 0) -> Tensor:

@@ -421,7 +421,7 @@ def test_changes_that_do_not_prevent_a_report_are_warnings_in_it(
 
     assert "1 training or validation images have changed in the cache, or are gone" in warnings
     assert f"(such as {run.split.train[0]})" in warnings
-    assert f"trained by other code of nucseg ({run.inputs.code[:8]}) than makes" in warnings
+    assert f"trained with another version of nucseg's code ({run.inputs.code[:8]}) than this report uses" in warnings
     ledger.detected("run: training image changed before the report")
     ledger.detected("run: reported by another version of the code")
 

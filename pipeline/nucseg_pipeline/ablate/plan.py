@@ -37,7 +37,7 @@ QUICK: Mapping[str, Any] = {
 }
 """Settings of `--quick`, unless a row overrides them; batch size and learning rate suit few training steps."""
 
-QUICK_IMAGES, QUICK_VALIDATION, MOST_QUICK_EPOCHS = 100, 30, 100
+QUICK_IMAGES, QUICK_VALIDATION, MAX_QUICK_EPOCHS = 100, 30, 100
 """With `--quick`: training images per epoch, validation images, and most epochs where there are few images."""
 
 
@@ -199,7 +199,7 @@ def _quick(training: TrainConfig, store: Store) -> TrainConfig:
     """Bound the number of images that a run sees, whatever the size of the data set; the same for all folds."""
     parts = make_split(store, training)
     n_train, n_validation = len(parts.train), len(parts.validation)
-    epochs = min(max(training.epochs, training.epochs * QUICK_IMAGES // n_train // 2), MOST_QUICK_EPOCHS)
+    epochs = min(max(training.epochs, training.epochs * QUICK_IMAGES // n_train // 2), MAX_QUICK_EPOCHS)
     return replace(
         training,
         epochs=epochs,

@@ -18,7 +18,7 @@ from nucseg_pipeline.config.recipe import checked, read_recipe
 PLANNED = frozenset({"dataset", "fold", "seed", "cache", "run", "resume", "threads", "device", "weights"})
 """Training fields that the table sets itself; its recipe may not."""
 
-MOST_ROWS = 1000
+MAX_ROWS = 1000
 
 PUBLISHED_METRICS = ("dice", "miou")
 
@@ -124,9 +124,9 @@ def _grid(axes: object, where: str) -> Iterator[Row]:
     if not isinstance(axes, dict) or not all(isinstance(values, list) and values for values in axes.values()):
         raise ConfigError(f'{where}, [grid]: every field must have a list of values, as in fusion = ["none", "xgfb"].')
     n_rows = math.prod(map(len, axes.values()))
-    if n_rows > MOST_ROWS:
+    if n_rows > MAX_ROWS:
         raise ConfigError(
-            f"{where}, [grid]: its values make {n_rows:,} rows, more than the {MOST_ROWS:,} that a "
+            f"{where}, [grid]: its values make {n_rows:,} rows, more than the {MAX_ROWS:,} that a "
             "table may have. Leave some of them out."
         )
     for values in product(*axes.values()) if axes else ():

@@ -24,7 +24,7 @@ from nucseg_pipeline.cli.train import train
 app = typer.Typer(
     cls=Commands,
     name="nucseg",
-    epilog="--fetch--> data set --embed--> CACHE/DATASET.zarr --train--> runs/NAME/ --report--> reports/NAME/",
+    epilog="fetch -> embed -> train -> report; predict applies a trained run to new images",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",  # joins the lines of a paragraph

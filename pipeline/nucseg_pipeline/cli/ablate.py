@@ -36,7 +36,7 @@ PRINTED = ("dice", "aji", "pq", "dice_weighted")
     flags={"datasets": "--dataset", "seeds": "--seed", "quick": "--quick"},
 )
 def ablate(config: AblateConfig) -> None:
-    """Make a table of the papers: embed what is missing, train every row, compare with the published scores.
+    """Train and compare the rows of an ablation table, for example those of the publications.
 
     Reads CACHE, and the data sets and weights that it lacks. Writes runs/NAME/ for each run, and ablation.html,
     ablation.md, ablation.json and the full reports into OUT. Finished runs are skipped and shared by all tables. A

@@ -52,7 +52,7 @@ def datasets(
         bool, typer.Option("--no-read", help="With NAME: list the images without reading them.")
     ] = False,
 ) -> None:
-    """List the known data sets, where they are, whether they are complete, and what of them is in the cache.
+    """List data sets: where they are, whether they are complete, and how many embeddings are cached.
 
     With NAME, describe one and how to get it, and read all of its images: exits with 1 if one cannot be read, or if the
     folder is not that data set. Reads only: nothing is downloaded.

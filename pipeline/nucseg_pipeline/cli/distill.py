@@ -47,7 +47,11 @@ def run_distill(config: DistillConfig, recorded: str) -> None:
         unseen = ", ".join(f"{value.value:.3f}" for value in found.pattern.values())
         out.print(f"{name}, {found.n_images} test images: {fits} (the mean embedding at each place: {unseen})")
     if recorded:
-        same = "as the recipe records" if recorded == result.digest else f"another than the recipe records ({recorded})"
+        same = (
+            "as the recipe records"
+            if recorded == result.digest
+            else f"different from the one in the recipe ({recorded})"
+        )
         out.print(f"xxh128 {result.digest}, {same}")
     out.print(f"student: {result.file} ({result.n_bytes / 1e6:.2f} MB)")
 

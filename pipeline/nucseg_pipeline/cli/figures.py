@@ -16,7 +16,7 @@ from nucseg_pipeline.config import FiguresConfig
     flags={"names": "--name", "images": "--image"},
 )
 def figures(config: FiguresConfig) -> None:
-    """Draw the papers' figures from runs.
+    """Draw figures of runs as in the publications.
 
     Reads the run folders and the stores they were trained from. Writes encoders-IMAGE (the embedding of every encoder
     in the store as colours), levels-IMAGE (the layers of each network as colours), overlays (ground truth and the

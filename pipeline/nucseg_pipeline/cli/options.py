@@ -130,6 +130,7 @@ def _option(field: Field[Any], kind: Any, doc: str, panel: str, flag: str | None
     option = typer.Option(
         flag or _flag(field.name),
         help=text,
+        metavar="" if kind is bool else None,  # a flag takes no value
         rich_help_panel=panel,
         show_default=described.removesuffix(".") or True,
         autocompletion=_COMPLETIONS.get(field.name),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHOWN = ("dice", "iou", "aji", "pq", "dice_weighted")
 """Metrics printed in the terminal; the report has all."""
 
-MOST_COLUMNS = 3
+MAX_COLUMNS = 3
 """With more configurations than this, each gets a row instead of a column, so that nothing is cut off."""
 
 SHOWN_DIFFERENCES = ("dice", "aji", "pq")
@@ -31,16 +31,16 @@ SHOWN_DIFFERENCES = ("dice", "aji", "pq")
         "Data": "datasets grid source cache",
         "Scoring": "baseline n_resamples seed",
         "Machine": "device",
-        "Output": "out names n_overlays",
+        "Output": "out names n_images",
     },
     arguments={"runs": typer.Argument(metavar="RUN")},
-    flags={"names": "--name", "datasets": "--dataset", "n_overlays": "--n-images"},
+    flags={"names": "--name", "datasets": "--dataset"},
 )
 def report(config: ReportConfig) -> None:
     """Stage three: score runs and write a report.
 
     Reads the run folders and the stores they were trained from, and with --grid native the data set's own masks. Writes
-    report.html (one file, no network), summary.md, summary.json and per_image.csv. Several runs are compared by paired
+    report.html (self-contained), summary.md, summary.json and per_image.csv. Several runs are compared by paired
     differences; runs that differ only in fold and seed are summarised as one configuration, with mean and spread.
     """
     run_report(config)
@@ -69,7 +69,7 @@ def _print_scores(found: ReportSummary) -> None:
         configuration.name: [_cell(configuration.metrics[metric]) for metric in SHOWN]
         for configuration in found.configurations
     }
-    if len(scores) <= MOST_COLUMNS:
+    if len(scores) <= MAX_COLUMNS:
         rows = [list(row) for row in zip(SHOWN, *scores.values(), background, strict=True)]
         out.print(table(title, ("metric", *scores, "all background"), rows))
     else:

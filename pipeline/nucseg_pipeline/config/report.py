@@ -21,28 +21,28 @@ class ReportConfig:
     runs: tuple[Path, ...]
     """Folders of finished runs."""
     names: tuple[str, ...] = ()
-    """Names of the runs in the report, one for each run, in their order. Default: the names of their folders."""
+    """Name of a run in the report, once per run in the order of the runs. Default: the names of their folders."""
     out: Path | None = None
     """Folder of the report. Default: reports/NAMES."""
     datasets: tuple[str, ...] = ()
-    """Data sets in the cache to score on. One that no run was trained on is scored whole, any other on the test set of
-    the runs. Several make a table of all runs by all data sets. Default: the test set of each run."""
+    """Data set in the cache to score on. A data set that no run was trained on is scored on all images, otherwise on the
+    test set of the runs. Several make a table of all runs by all data sets. Default: the test set of each run."""
     grid: str = "256"
     """Grid of the metrics: 256 (the prepared images) or native (the data set's own masks at their size)."""
     source: Path | None = None
-    """Folder of the native masks. Default: where the store was made from."""
+    """With --grid native: folder of the original masks. Default: where the store was made from."""
     baseline: str = ""
     """Name of the run or configuration that the others are compared with. Default: the first."""
     seed: int = 0
     """Seed of the bootstrap and of the choice of images to show."""
     n_resamples: int = 10_000
     """Bootstrap resamples per confidence interval."""
-    n_overlays: int = 60
-    """Largest number of images to show in the report; each adds about 25 kB, and 15 kB per configuration."""
+    n_images: int = 60
+    """Maximum number of images to show in the report; each adds about 25 kB, and 15 kB per configuration."""
     cache: str | None = None
     """Folder or URL of the cache. Default: the one that each run was trained from."""
     device: str = "auto"
-    """auto, cpu, mps, cuda or cuda:N."""
+    """Device to predict on: auto, cpu, mps, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -62,7 +62,7 @@ class ReportConfig:
                 "source is the folder of the native masks of one data set: it goes with grid native and at most one "
                 f"data set, got grid {self.grid} and {len(self.datasets)} data sets."
             )
-        check_at_least(self, 0, ("n_overlays",))
+        check_at_least(self, 0, ("n_images",))
         check_seed(self.seed)
         check_at_least(self, 1, ("n_resamples",))
         check_device(self.device)

@@ -25,7 +25,7 @@ class TrainConfig:
     """What stage two needs to turn a store into a trained run."""
 
     dataset: str
-    """Name of the data set, as it was embedded."""
+    """Name of the data set, as it was embedded; required here or in the recipe."""
     cache: str = field(default_factory=default_cache)
     """Folder or URL of the cache. Default: $NUCSEG_CACHE, or nucseg in the user's cache folder."""
     encoder: str = "vit_b"
@@ -40,22 +40,23 @@ class TrainConfig:
     model: str = "eunet3plus"
     """Architecture: unet, ddunet, unet3plus or eunet3plus."""
     fusion: str = "xgfb"
-    """How the embedding enters the network: concat, xgfb, xgfb_reference, multiscale, or none to train without
-    guidance."""
+    """How the embedding enters the network: concat (concatenation), xgfb (X-Gated Fusion Block), xgfb_reference (as in
+    the published code), multiscale (at three resolutions), or none to train without guidance."""
     width: int = 32
     """Channels at the finest level."""
     activation: str | None = None
-    """relu, leaky_relu, swish or glu. Default: glu for eunet3plus, relu for the others."""
+    """Activation function: relu, leaky_relu, swish or glu. Default: glu for eunet3plus, relu for the others."""
     dropout: float = 0.3
     """Probability of dropping a channel at the bottleneck."""
     deep_supervision: bool = False
     """Add a loss at every decoder level."""
     classification_guided: bool = False
-    """Add a branch that classifies whether an image contains nuclei, and suppress the output for images without."""
+    """Add a branch that classifies whether an image contains nuclei, and suppress the output for images without nuclei."""
     instance_head: str = "none"
     """Additional output that separates touching nuclei: none, or distance (to the border of the nucleus)."""
     split: str = "official"
-    """Protocol that divides the images into training, validation and test set: official, grouped, kfold or paper."""
+    """Protocol that divides the images into training, validation and test set: official (grouped where the authors
+    give none), grouped, kfold, or paper (70/15/15 at random)."""
     fold: int = 0
     """Fold of the protocol that is the test set, counted from 0."""
     seed: int = 0
@@ -63,9 +64,9 @@ class TrainConfig:
     epochs: int = 50
     """Passes over the training set."""
     epoch_images: int | None = None
-    """Largest number of training images per epoch, a new random choice each time. Default: all."""
+    """Maximum number of training images per epoch, a new random choice each time. Default: all."""
     validation_images: int | None = None
-    """Largest number of validation images, the same in all epochs. Default: all."""
+    """Maximum number of validation images, the same in all epochs. Default: all."""
     batch_size: int = 16
     """Images per step, over all processes."""
     learning_rate: float = 1e-4
@@ -82,16 +83,16 @@ class TrainConfig:
     schedule: str = "constant"
     """Learning rate schedule: constant, or cosine (down to 0 at the last step)."""
     mixed_precision: str = "no"
-    """no, bf16 or fp16 (CUDA only)."""
+    """Precision of the training: no, bf16, or fp16 (fp16 only on CUDA)."""
     device: str = "auto"
-    """auto, cpu, mps, cuda or cuda:N."""
+    """Device to train on: auto, cpu, mps, cuda or cuda:N."""
     threads: int | None = None
-    """CPU threads. Default: chosen by PyTorch."""
+    """Number of CPU threads. Default: chosen by PyTorch."""
     preload: str = "auto"
     """Keep the training data in memory, on the CUDA device where it fits: on, off, or auto (on where it fits in half of
     the free memory)."""
     log: str = "none"
-    """none, or tensorboard (writes event files into the run's folder)."""
+    """Log in addition to epochs.csv: none, or tensorboard (event files in the run's folder)."""
     run: Path | None = None
     """Folder of the run. Default: runs/DATASET-MODEL-FUSION-fFOLD-sSEED."""
     resume: bool = False

@@ -218,7 +218,7 @@ def _blocks(entries: Sequence[Entry], n_rows: int) -> Iterator[Sequence[Entry]]:
 
 
 def _placeholder(store: Store, row: int) -> SampleRow:
-    """The content of a row that nothing recognises any more; never present."""
+    """The content of a row whose image can no longer be identified; never present."""
     side_px = int(store.preparation["side_px"])
     return SampleRow(
         id=f"(lost row {row})",

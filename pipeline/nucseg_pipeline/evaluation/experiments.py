@@ -15,7 +15,7 @@ from nucseg_pipeline.runs.run import Run
 REPEATED = frozenset({"fold", "seed"})
 """Fields of a training configuration in which repeats differ."""
 
-MOST_NAMES = 3
+MAX_NAMES = 3
 """Most configurations that a folder is named after one by one."""
 
 _REPEAT_SUFFIX = re.compile(r"[-_. ]+((fold|seed|run|f|s)[-_. ]*\d*)?$", re.IGNORECASE)
@@ -84,7 +84,7 @@ def run_names(paths: Sequence[Path]) -> list[str]:
 def joint_name(configurations: Sequence[Configuration]) -> str:
     """A folder name made from the names of some configurations, as `a-vs-b` or `a-and-5-others`."""
     names = [file_name(configuration.name) for configuration in configurations]
-    return "-vs-".join(names) if len(names) <= MOST_NAMES else f"{names[0]}-and-{len(names) - 1}-others"
+    return "-vs-".join(names) if len(names) <= MAX_NAMES else f"{names[0]}-and-{len(names) - 1}-others"
 
 
 def unguided_references(configurations: Sequence[Configuration], baseline: str) -> dict[str, str]:

@@ -38,7 +38,7 @@ from nucseg_pipeline.runs.run import Run
 
 NAMED = "named with --image"
 
-MOST_LETTERS = 24
+MAX_LETTERS = 24
 """Most characters of an image's id in the label of its row."""
 
 
@@ -161,7 +161,7 @@ class ImageFigures:
             predictions[configuration.name] = separate(image.probability, run.rule, image.distance)
             dice[configuration.name] = f"Dice {self.scores[name].values('dice')[image_id]:.3f}"
         last, why = image_id.rpartition("/")[2], self.chosen[image_id]
-        short = last if len(last) <= MOST_LETTERS else f"{last[: MOST_LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
+        short = last if len(last) <= MAX_LETTERS else f"{last[: MAX_LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"
         return Scene(
             label=short if why == NAMED else f"{short}\n{why}",
             image=image.image,

@@ -1,4 +1,4 @@
-"""Write the files of a report together: all of them or none."""
+"""Write all files of a report to a temporary folder, then rename them into place one by one."""
 
 from __future__ import annotations
 

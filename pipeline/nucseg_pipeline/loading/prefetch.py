@@ -13,7 +13,7 @@ from nucseg_pipeline.loading.dataset import EmbeddingDataset
 T = TypeVar("T")
 R = TypeVar("R")
 
-MOST_ROWS_AHEAD = 64
+MAX_ROWS_AHEAD = 64
 """Rows read ahead at most, but always one batch: about 160 MiB of float16 embeddings and their images."""
 
 
@@ -38,7 +38,7 @@ def prefetch(make: Callable[[T], R], items: Iterable[T], *, depth: int = 1) -> I
 
 def prefetch_depth(batches: Sequence[Sequence[int]]) -> int:
     """How many batches to read ahead, so that the memory they take is bounded."""
-    return max(1, MOST_ROWS_AHEAD // max(map(len, batches), default=1))
+    return max(1, MAX_ROWS_AHEAD // max(map(len, batches), default=1))
 
 
 def stream(rows: EmbeddingDataset, batches: Sequence[Sequence[int]]) -> Iterator[list[Row]]:

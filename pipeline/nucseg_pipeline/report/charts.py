@@ -20,7 +20,7 @@ from nucseg_pipeline.formatting import number
 from nucseg_pipeline.report.embedding_colours import EmbeddingPanel, ImageMap
 from nucseg_pipeline.report.summary import ConfigurationSummary, ReportSummary
 
-MOST_CURVES = 8
+MAX_CURVES = 8
 """More lines than this in one chart are hard to distinguish."""
 
 BLACK = "#000000"
@@ -71,7 +71,7 @@ def _violin(columns: Sequence[RunScores]) -> Chart:
 
 
 def _reliability(summary: ReportSummary) -> Chart:
-    drawn = summary.configurations[:MOST_CURVES]
+    drawn = summary.configurations[:MAX_CURVES]
     errors = "; ".join(f"{item.name}: {item.metrics['ece'].value:.3f}" for item in summary.configurations)
     repeats = " The predictions of repeats are counted together." if summary.repeated else ""
     return Chart(
@@ -98,13 +98,13 @@ def _calibration_numbers(configuration: ConfigurationSummary) -> Numbers:
 
 
 def _omitted(summary: ReportSummary) -> str:
-    n_omitted = len(summary.configurations) - MOST_CURVES
-    return f" Only the first {MOST_CURVES} configurations are drawn, {n_omitted} are omitted." if n_omitted > 0 else ""
+    n_omitted = len(summary.configurations) - MAX_CURVES
+    return f" Only the first {MAX_CURVES} configurations are drawn, {n_omitted} are omitted." if n_omitted > 0 else ""
 
 
 def _curves(summary: ReportSummary) -> Chart:
     """Draw the training of every run; of repeats, the first run of each configuration."""
-    first = {configuration.runs[0] for configuration in summary.configurations[:MOST_CURVES]}
+    first = {configuration.runs[0] for configuration in summary.configurations[:MAX_CURVES]}
     histories = {run.name: run.history for run in summary.runs if run.name in first}
     best = "; ".join(
         f"{name}: best validation Dice {max(epoch.validation_dice for epoch in history):.3f}"

@@ -18,7 +18,7 @@ AT_ONCE = 8
 """Embeddings read at a time, about 35 MB in float32."""
 STRIDE = 4
 """Colours are fitted to every fourth cell of every fourth row, 256 cells an image: neighbouring cells are similar."""
-MOST_MEANS = 300
+MAX_MEANS = 300
 """Images whose mean embedding is computed, at most; reading an embedding takes about 10 ms."""
 FEWEST_MEANS = 4
 """With fewer images than this there is no map of them."""
@@ -105,9 +105,9 @@ def _map(ids: Sequence[str], means: Mapping[str, NDArray[np.float64]], strata: M
 
 
 def _some(ids: Sequence[str], seed: int) -> list[str]:
-    if len(ids) <= MOST_MEANS:
+    if len(ids) <= MAX_MEANS:
         return list(ids)
-    drawn = np.random.default_rng(seed).permutation(len(ids))[:MOST_MEANS]
+    drawn = np.random.default_rng(seed).permutation(len(ids))[:MAX_MEANS]
     return [ids[position] for position in sorted(drawn)]
 
 

@@ -18,7 +18,7 @@ from nucseg.figures import EXTRA, HARMED, HELPED, IGNORED, MISSED, guidance_effe
 from nucseg_pipeline.evaluation.scored_images import ScoredImage
 from nucseg_pipeline.evaluation.scores import ImageScores, RunScores
 
-MOST_PX = 512
+MAX_PX = 512
 WEBP_QUALITY = 82
 FILLED = 178
 """Opacity of filled areas, 0 to 255."""
@@ -137,7 +137,7 @@ def _guidance(entry: GalleryImage, name: str, size: tuple[int, int]) -> Guidance
 
 
 def _page_size(shape: tuple[int, ...]) -> tuple[int, int]:
-    shrink = min(1.0, MOST_PX / max(shape))
+    shrink = min(1.0, MAX_PX / max(shape))
     return max(1, round(shape[0] * shrink)), max(1, round(shape[1] * shrink))
 
 

@@ -17,7 +17,7 @@ from nucseg.metrics.instances import InstanceMap
 from nucseg.nuclei.instances import separate
 from nucseg_pipeline.config import ReportConfig
 from nucseg_pipeline.evaluation.experiments import (
-    MOST_NAMES,
+    MAX_NAMES,
     Configuration,
     group_runs,
     joint_name,
@@ -144,8 +144,8 @@ class _Evaluation:
 
     @property
     def n_predictions(self) -> int:
-        n_overlays = min(self.config.n_overlays, len(self.test_set.all_ids))
-        return sum(map(len, self.test_set.ids.values())) + n_overlays * len(self.configurations)
+        n_images = min(self.config.n_images, len(self.test_set.all_ids))
+        return sum(map(len, self.test_set.ids.values())) + n_images * len(self.configurations)
 
     def score(self, on_prediction: OnPrediction) -> dict[str, RunScores]:
         """Run name -> scores of every run that has images here."""
@@ -163,7 +163,7 @@ class _Evaluation:
         """Choose the images to show; they are predicted while the page is written."""
         unguided = unguided_references(self.configurations, baseline)
         gains = _gains({column.name: column.values("dice") for column in columns}, unguided, baseline)
-        chosen = choose_images(columns[0].values("dice"), self.config.n_overlays, self.config.seed, gains)
+        chosen = choose_images(columns[0].values("dice"), self.config.n_images, self.config.seed, gains)
         strata = {image.id: image.stratum for image in columns[0].images}
         panels: list[EmbeddingPanel] = []
         if chosen:
@@ -221,7 +221,7 @@ def _check_baseline(configurations: Sequence[Configuration], baseline: str) -> N
 
 
 def _report_name(configurations: Sequence[Configuration], config: ReportConfig) -> str:
-    datasets = "-and-".join(config.datasets[:MOST_NAMES])
+    datasets = "-and-".join(config.datasets[:MAX_NAMES])
     name = joint_name(configurations) + (f"-on-{datasets}" if datasets else "")
     return name + ("-native" if config.grid == NATIVE else "")
 
@@ -240,5 +240,5 @@ def _command_in(folder: Path) -> str:
 
 
 def _command(config: ReportConfig, folder: Path) -> str:
-    options = {"names": "--name", "datasets": "--dataset", "n_overlays": "--n-images", "seed": "", "n_resamples": ""}
+    options = {"names": "--name", "datasets": "--dataset", "n_images": "--n-images", "seed": "", "n_resamples": ""}
     return command_line("report", replace(config, out=folder), "runs", options)

@@ -1,4 +1,4 @@
-"""Warnings of a report: what makes the scores less meaningful than they look."""
+"""Warnings of a report: limitations of the scores."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _changes_notes(run: Run) -> tuple[str, ...]:
         f"Training was resumed in another environment than it was started in: {'; '.join(resumed_by)}."
         if resumed_by
         else "",
-        f"The run was trained by other code of nucseg ({code[:SHOWN]}) than makes this report ("
+        f"The run was trained with another version of nucseg's code ({code[:SHOWN]}) than this report uses ("
         f"{code_digest()[:SHOWN]})."
         if code != code_digest()
         else "",

@@ -42,7 +42,7 @@ class RunFolder(TrainingFolder[TrainConfig]):
         """See `TrainingFolder.state`; ConfigError also where there is a run and resuming was not asked for."""
         if not self.is_new() and not config.resume:
             raise ConfigError(
-                f"{self.path} holds a run already ({self.status()['status']}). Continue it with --resume, report it "
+                f"{self.path} already contains a run ({self.status()['status']}). Continue it with --resume, report it "
                 "with `nucseg report`, or choose another folder with --run."
             )
         return super().state(config)

@@ -18,7 +18,7 @@ from nucseg_pipeline.datasets.stores import open_store
 from nucseg_pipeline.loading.batches import spread_evenly
 from nucseg_pipeline.loading.dataset import row_numbers
 
-MOST_EXACT_IMAGES = 32
+MAX_EXACT_IMAGES = 32
 """Images from which the mixing of channels is learned, at most: with more it hardly changes."""
 
 ENOUGH_EXACT_IMAGES = 16
@@ -187,7 +187,7 @@ def rows_with_all_views(store: Store, key: Key, ids: Sequence[str]) -> list[int]
     complete = set(row_numbers(store, ids))
     for view in D4_VIEWS:
         complete &= {info.row for info in store.embeddings(key, view).embedded_rows()}
-    return spread_evenly(sorted(complete), MOST_EXACT_IMAGES)
+    return spread_evenly(sorted(complete), MAX_EXACT_IMAGES)
 
 
 def _variants(available: Sequence[str], recipe: str) -> tuple[str, ...]:

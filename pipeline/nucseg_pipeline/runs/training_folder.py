@@ -205,7 +205,7 @@ class TrainingFolder(ABC, Generic[Config]):
             if name not in found:
                 raise self.damaged(name, "it is gone")
             if recorded.get(name) != found[name]:
-                raise self.damaged(name, "it is another than the training wrote, says run.json next to it")
+                raise self.damaged(name, "its digest differs from the one in run.json")
 
     def config(self) -> Config:
         """The configuration that the training was started with."""
@@ -232,7 +232,7 @@ class TrainingFolder(ABC, Generic[Config]):
                 f"Read it with the version that wrote it, or {self.COMMAND} again in another folder ({self.OPTION})."
             )
         if content.pop("digest", None) != json_digest(content):
-            raise self.damaged("run.json", "it was changed after it was written, says the digest in it")
+            raise self.damaged("run.json", "it was edited: its digest does not match its content")
         expected = {**self.FINISHED, "files": dict} if content["status"] == "finished" else {}
         for name, kind in expected.items():
             if type(content.get(name)) is not kind:

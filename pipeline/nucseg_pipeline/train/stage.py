@@ -52,7 +52,7 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> TrainR
 
     No encoder is loaded, and no image of the test part is read. Checkpoint, network and rule are chosen on the
     validation part. With `resume`, a run that was killed continues after its last finished epoch and ends, on the CPU
-    with the same number of threads, with the very same weights; a finished one is left as it is.
+    with the same number of threads, with identical weights; a finished one is left as it is.
 
     Raises:
         ConfigError: folder, configuration or store do not allow this training; nothing was changed.

@@ -212,7 +212,7 @@ class Trainer(ABC):
     def _too_large(self, n_images: int, why: str) -> TrainingError:
         # halving the batch would be another training, so it is left to the user
         return TrainingError(
-            f"There is no memory for a step with {n_images} image(s) ({why}). Finished epochs are kept: free memory "
+            f"Out of memory in a training step with {n_images} image(s) ({why}). Finished epochs are kept: free memory "
             f"and {self.FOLDER.RESUME}. Or {self.FOLDER.COMMAND} in another folder ({self.FOLDER.OPTION}) with "
             f"{self.LESS_MEMORY}."
         )

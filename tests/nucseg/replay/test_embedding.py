@@ -204,9 +204,9 @@ def test_shapes_that_do_not_match_are_refused() -> None:
         Replay(torch.zeros(16, 4, 4))(embeddings, turn)
     with pytest.raises(ConfigError, match=r"\(8, 4, 4\).*16 channels"):
         Replay(None, torch.zeros(8, 4, 4))(embeddings, turn)
-    with pytest.raises(ConfigError, match=r"2 embeddings need as many motions, got 1"):
+    with pytest.raises(ConfigError, match=r"Expected 2 motions, one per embedding, got 1"):
         Replay()(embeddings, Motions.of_elements([1]))
-    with pytest.raises(ConfigError, match=r"2 samples need as many motions, got 3"):
+    with pytest.raises(ConfigError, match=r"Expected 2 motions, one per sample, got 3"):
         Motions.of_elements([1, 2, 3]).apply_d4(embeddings)
     with pytest.raises(ConfigError, match=r"maps of side 32, but the samples have side 8"):
         Motions.of_maps(shifted(1).expand(2, -1, -1, -1)).apply(embeddings)

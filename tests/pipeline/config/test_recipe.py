@@ -26,7 +26,7 @@ def test_a_path_that_no_text_file_can_hold_is_refused_by_the_name_of_its_field()
 
 
 def test_a_report_survives_being_written_and_read() -> None:
-    config = ReportConfig(runs=(Path("runs/a [1]"), Path('runs/"b"\n')), n_overlays=0, baseline="ü")
+    config = ReportConfig(runs=(Path("runs/a [1]"), Path('runs/"b"\n')), n_images=0, baseline="ü")
     assert resolve(ReportConfig, tomllib.loads(to_toml(config))["report"], {}) == config
 
 

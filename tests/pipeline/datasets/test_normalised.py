@@ -247,7 +247,7 @@ def test_runs_with_and_without_normalisation_are_compared_on_the_native_grid(
         runs.append(tmp_path / dataset)
 
     out = tmp_path / "report"
-    report(ReportConfig(runs=tuple(runs), grid="native", out=out, n_overlays=0, n_resamples=50, cache=str(tmp_path)))
+    report(ReportConfig(runs=tuple(runs), grid="native", out=out, n_images=0, n_resamples=50, cache=str(tmp_path)))
 
     summary = json.loads((out / "summary.json").read_text())
     assert summary["grid"] == "native grid"

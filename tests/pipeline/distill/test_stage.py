@@ -466,7 +466,9 @@ def test_too_little_memory_is_named(distilling: Configure, monkeypatch: pytest.M
 
     monkeypatch.setattr(DistillationLoss, "forward", full)
 
-    with pytest.raises(TrainingError, match=r"no memory for a step with 8 image\(s\).*smaller --batch-size or --size"):
+    with pytest.raises(
+        TrainingError, match=r"Out of memory in a training step with 8 image\(s\).*smaller --batch-size or --size"
+    ):
         distill(distilling(), silent)
 
 
@@ -487,7 +489,7 @@ def test_the_command_prints_its_result_and_what_the_recipe_records(
     assert "epoch 1: training loss" in result.output
     assert "1 epochs trained; best of 1: epoch 1" in result.output
     assert "synthetic, 2 test images: error " in result.output
-    assert "another than the recipe records (0123)" in result.output
+    assert "different from the one in the recipe (0123)" in result.output
     assert f"student: {tmp_path / 'out' / 'student.safetensors'}" in result.output
 
 

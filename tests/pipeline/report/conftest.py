@@ -21,13 +21,13 @@ def make(tmp_path: Path) -> Report:
 @pytest.fixture(scope="session")
 def two(tmp_path_factory: pytest.TempPathFactory) -> ReportResult:
     """A report on a guided and an unguided run, with pictures of one image."""
-    return drawn_report(tmp_path_factory.mktemp("two"), two_runs(), page=True, n_overlays=1)
+    return drawn_report(tmp_path_factory.mktemp("two"), two_runs(), page=True, n_images=1)
 
 
 @pytest.fixture(scope="session")
 def repeated(tmp_path_factory: pytest.TempPathFactory) -> ReportResult:
     """A report on two configurations with two folds each, with pictures of four images."""
-    return drawn_report(tmp_path_factory.mktemp("folds"), folds(), page=True, n_overlays=4, baseline="unguided")
+    return drawn_report(tmp_path_factory.mktemp("folds"), folds(), page=True, n_images=4, baseline="unguided")
 
 
 @pytest.fixture(scope="session")
@@ -35,4 +35,4 @@ def trained_report(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> R
     """A report on three trained runs, the first without guidance; two of its images have pictures."""
     runs = tuple(trained / name for name in ("plain-f0", "guided", "multiscale"))
     out = tmp_path_factory.mktemp("trained-report") / "report"
-    return report(ReportConfig(runs=runs, names=NAMES, out=out, n_overlays=2, n_resamples=100))
+    return report(ReportConfig(runs=runs, names=NAMES, out=out, n_images=2, n_resamples=100))

@@ -136,7 +136,7 @@ def drawn_report(
     **wanted: object,
 ) -> ReportResult:
     """Report on drawn runs, given by name; the page is written only if `page`, because it takes longest."""
-    given: dict[str, object] = {"out": folder / "report", "n_resamples": 300, "n_overlays": 0}
+    given: dict[str, object] = {"out": folder / "report", "n_resamples": 300, "n_images": 0}
     config = ReportConfig(runs=tuple(folder / name for name in runs), **{**given, **wanted})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "Run", SimpleNamespace(open=lambda path, cache: runs[path.name]))

@@ -48,14 +48,14 @@ def configure(trained: Path, cache: Path, tmp_path: Path) -> Callable[..., Repor
 
     def configure(*names: str, **wanted: object) -> ReportConfig:
         runs = tuple(trained / name for name in names)
-        given = {"out": tmp_path / "report", "n_overlays": 0, "n_resamples": 50, "cache": str(cache)}
+        given = {"out": tmp_path / "report", "n_images": 0, "n_resamples": 50, "cache": str(cache)}
         return ReportConfig(runs=runs, **{**given, **wanted})
 
     return configure
 
 
 def test_a_run_is_scored_on_every_image_of_a_data_set_that_it_never_saw(configure: Callable[..., ReportConfig]) -> None:
-    (found,) = report(configure("guided", "plain-f0", datasets=("away",), n_overlays=1)).summaries
+    (found,) = report(configure("guided", "plain-f0", datasets=("away",), n_images=1)).summaries
 
     assert (found.dataset, found.protocol, found.n_images) == ("away", "all images in the store", N_AWAY)
     assert {stratum.name for stratum in found.strata} == {"another organ"}

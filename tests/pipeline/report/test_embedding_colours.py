@@ -58,7 +58,7 @@ def test_images_lie_where_scikit_learn_puts_their_means(store: Store) -> None:
 def test_of_many_images_some_are_drawn_by_chance_and_of_few_there_is_no_map(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embeddings, "MOST_MEANS", 5)
+    monkeypatch.setattr(embeddings, "MAX_MEANS", 5)
     (panel,) = panels(store, ["image [1]"], {"b": "xgfb"})
     assert panel.means is not None
     assert (len(panel.means.ids), panel.means.n_images) == (5, store.n_rows)

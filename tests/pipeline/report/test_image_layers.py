@@ -10,7 +10,7 @@ from PIL import Image
 
 from nucseg.figures import EXTRA, HARMED, HELPED, IGNORED, MISSED
 from nucseg_pipeline.evaluation.scored_images import ScoredImage
-from nucseg_pipeline.report.image_layers import MOST_PX, GalleryImage, image_layers
+from nucseg_pipeline.report.image_layers import MAX_PX, GalleryImage, image_layers
 
 TRUTH = np.zeros((20, 30), np.int32)
 TRUTH[2:8, 2:8], TRUTH[10:16, 10:18] = 1, 2
@@ -75,8 +75,8 @@ def test_a_large_image_is_made_smaller_and_its_layers_with_it() -> None:
     truth = np.kron(TRUTH, np.ones((60, 60), np.int32))
     layers = image_layers(entry(truth, {"run": truth}, truth < 0))
 
-    assert (layers.width, layers.height) == (MOST_PX, round(MOST_PX * 20 / 30))
-    assert opened(layers.image).shape[:2] == opened(layers.predictions[0].differences).shape[:2] == (341, MOST_PX)
+    assert (layers.width, layers.height) == (MAX_PX, round(MAX_PX * 20 / 30))
+    assert opened(layers.image).shape[:2] == opened(layers.predictions[0].differences).shape[:2] == (341, MAX_PX)
     assert layers.truth.count("M") == 2
 
 

@@ -55,7 +55,7 @@ def test_the_native_report_is_what_is_computed_by_hand_at_full_size(
     shown: list[GalleryImage] = []
     # the page takes longest to write and is tested elsewhere
     monkeypatch.setattr(stage, "page_text", lambda summary, columns, gallery: shown.extend(gallery.images) or "")
-    report(ReportConfig(runs=(place / "run",), grid="native", out=tmp_path, n_overlays=2, n_resamples=50))
+    report(ReportConfig(runs=(place / "run",), grid="native", out=tmp_path, n_images=2, n_resamples=50))
 
     run = Run.open(place / "run")
     with (tmp_path / "per_image.csv").open(newline="") as file:

@@ -98,7 +98,7 @@ def test_a_report_of_many_configurations_draws_the_first_ones_and_says_so(make: 
 
 
 def test_the_median_worst_and_best_image_and_the_largest_gain_and_loss_are_shown_before_others(make: Report) -> None:
-    result = make(two_runs(), page=True, n_overlays=6)
+    result = make(two_runs(), page=True, n_images=6)
     with (result.folder / "per_image.csv").open(newline="") as file:
         dice = {(line["run"], line["id"]): float(line["dice"]) for line in csv.DictReader(file)}
     ranked = sorted(ROWS, key=lambda image_id: dice["guided", image_id])

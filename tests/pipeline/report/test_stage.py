@@ -97,7 +97,7 @@ def test_the_markdown_lists_every_run_and_the_empty_prediction(two: ReportResult
 
 def test_progress_counts_every_prediction_to_the_end(make: Report) -> None:
     calls: list[tuple[int, int, str]] = []
-    make(two_runs(), lambda done, total, what: calls.append((done, total, what)), n_overlays=2)
+    make(two_runs(), lambda done, total, what: calls.append((done, total, what)), n_images=2)
 
     total = 2 * (N_IMAGES + 2)
     assert [call[:2] for call in calls] == [(done, total) for done in range(1, total + 1)]
@@ -105,7 +105,7 @@ def test_progress_counts_every_prediction_to_the_end(make: Report) -> None:
 
 
 def test_reporting_twice_gives_the_same_figures_and_pictures(two: ReportResult) -> None:
-    again = drawn_report(two.folder.parent, two_runs(), page=True, n_overlays=1, out=two.folder.with_name("again"))
+    again = drawn_report(two.folder.parent, two_runs(), page=True, n_images=1, out=two.folder.with_name("again"))
 
     def without_time_and_folder(folder: Path) -> dict[str, str]:
         changing = rf"\d{{4}}-\d\d-\d\d \d\d:\d\d UTC|{re.escape(str(folder))}"
@@ -160,7 +160,7 @@ def test_runs_of_the_same_name_are_named_by_their_parent_folders(
 ) -> None:
     monkeypatch.setattr(stage, "Run", SimpleNamespace(open=lambda path, cache: DrawnRun("", error=1.0)))
     paths = (tmp_path / "width8" / "seed0", tmp_path / "width32" / "seed0")
-    config = ReportConfig(runs=paths, out=tmp_path / "report", n_overlays=0, n_resamples=100)
+    config = ReportConfig(runs=paths, out=tmp_path / "report", n_images=0, n_resamples=100)
 
     assert [run.name for run in report(config).summaries[0].runs] == ["width8/seed0", "width32/seed0"]
 
@@ -194,7 +194,7 @@ def test_a_checkpoint_is_read_once_for_scores_and_pictures(trained: Path, tmp_pa
     def delete(done: int, total: int, what: str) -> None:
         (tmp_path / "run" / "best.pt").unlink(missing_ok=True)
 
-    config = ReportConfig(runs=(tmp_path / "run",), out=tmp_path / "report", n_overlays=1, n_resamples=50)
+    config = ReportConfig(runs=(tmp_path / "run",), out=tmp_path / "report", n_images=1, n_resamples=50)
     result = report(config, delete)
 
     assert not (tmp_path / "run" / "best.pt").exists()

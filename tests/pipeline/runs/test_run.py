@@ -363,7 +363,7 @@ def test_a_file_whose_digest_is_not_recorded_is_refused(place: Path, files: dict
     folder = RunFolder(place / NAME)
     status = {key: value for key, value in folder.status().items() if key != "format"}
     folder.write_status(**{**status, "files": files})
-    with pytest.raises(ConfigError, match=r"best\.pt cannot be read: it is another than the training wrote"):
+    with pytest.raises(ConfigError, match=r"best\.pt cannot be read: its digest differs from the one in run"):
         TrainedRun.opened(place / NAME)
 
 

@@ -142,7 +142,7 @@ def compare(
         shown: list[GalleryImage] = []
         monkeypatch.setattr(report_stage, "page_text", lambda *given: shown.extend(given[-1].images) or "")
         config = ReportConfig(
-            runs=(place / "plain", place / "deep"), out=tmp_path / "report", n_overlays=1, n_resamples=50
+            runs=(place / "plain", place / "deep"), out=tmp_path / "report", n_images=1, n_resamples=50
         )
         return report(config), shown[0]
 

@@ -469,7 +469,7 @@ def test_a_run_may_resume_elsewhere_and_with_its_rows_on_disk(finished: TrainCon
 
 
 def test_a_folder_with_a_run_is_not_overwritten(copied: TrainConfig) -> None:
-    with pytest.raises(ConfigError, match=r"holds a run already.*--resume"):
+    with pytest.raises(ConfigError, match=r"already contains a run.*--resume"):
         train(copied)
 
 

@@ -27,7 +27,7 @@ Fault = Callable[[Any, Path, Random], list[str]]
 PIXELS = ("image", "instances", "ignore")
 ONE_ROW_A_FILE = (*PIXELS, "values")
 NAMES = ("f16 and a view", "i8 and f32")
-MOST_ROUNDS = 5
+MAX_ROUNDS = 5
 """The most messages that a user has to follow, one after the other."""
 
 
@@ -412,7 +412,7 @@ def follow(message: str, stores: Any, path: Path) -> None:
 def repair(stores: Any, path: Path, errors: Sequence[Exception]) -> None:
     """Follow the messages of reading, then those of `embed`, until `embed` succeeds."""
     messages = list(dict.fromkeys(map(str, errors)))
-    for _ in range(MOST_ROUNDS):
+    for _ in range(MAX_ROUNDS):
         try:
             for message in messages[:1] if any("elete" in text for text in messages) else messages:
                 follow(message, stores, path)
@@ -423,7 +423,7 @@ def repair(stores: Any, path: Path, errors: Sequence[Exception]) -> None:
             messages = [str(error)]
         else:
             return
-    raise AssertionError(f"after {MOST_ROUNDS} messages the last is: {messages[0]}")
+    raise AssertionError(f"after {MAX_ROUNDS} messages the last is: {messages[0]}")
 
 
 # ---- trials

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-MOST_REPEATED = 4
+MAX_REPEATED = 4
 """The images of the batch that is encoded and of the one that is written, at two images per batch, the least."""
 
 NewWorkspace = Callable[..., Any]
@@ -46,7 +46,7 @@ def embed_again(workspace: Any, undisturbed: Any, n_kills: int, *options: object
         return f"the next run failed: {command.text}"
     if command.number(r"(\d+) encoded") != n_all - n_kept:
         return f"the store had {n_kept} of {n_all} embeddings, but the next run says: {command.text}"
-    if workspace.n_begun() - n_all > MOST_REPEATED * n_kills:
+    if workspace.n_begun() - n_all > MAX_REPEATED * n_kills:
         return f"{workspace.n_begun() - n_all} images were encoded again after {n_kills} kills"
     why: str = workspace.damage() or workspace.differences(undisturbed)
     return why

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-MOST_MIB = 100
+MAX_MIB = 100
 """Enough for a batch of all images."""
 
 LIMITED = """
@@ -67,7 +67,7 @@ def test_embedding_with_little_memory(
 ) -> None:
     n_trials = profile.trials(short=2, long=50)
 
-    trials = program(LIMITED, slides, tmp_path, profile.seed, n_trials, MOST_MIB)
+    trials = program(LIMITED, slides, tmp_path, profile.seed, n_trials, MAX_MIB)
 
     assert len(trials) == n_trials
     for trial in trials:
