@@ -186,8 +186,8 @@ def test_an_image_that_is_unknown_or_was_fitted_to_is_refused(draw: Draw, traine
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"runs": ()}, "one or more runs, each named once, got none"),
-        ({"runs": (Path("a"), Path("b/../a"))}, "each named once"),
+        ({"runs": ()}, "at least one run, and each run only once; got none"),
+        ({"runs": (Path("a"), Path("b/../a"))}, "each run only once"),
         ({"images": ("x", "x")}, "shown once"),
         ({"n_images": 0}, "n_images must be at least 1 .*, got 0"),
         ({"format": "jpg"}, "png or pdf or svg, got 'jpg'"),
