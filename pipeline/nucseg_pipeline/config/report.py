@@ -25,8 +25,8 @@ class ReportConfig:
     out: Path | None = None
     """Folder of the report. Default: reports/NAMES."""
     datasets: tuple[str, ...] = ()
-    """Data set in the cache to score on. A data set that no run was trained on is scored on all images, otherwise on the
-    test set of the runs. Several make a table of all runs by all data sets. Default: the test set of each run."""
+    """Data set in the cache to score on. One that no run was trained on is scored on all images, others on the test
+    set of the runs. Several make a table of all runs by all data sets. Default: the test set of each run."""
     grid: str = "256"
     """Grid of the metrics: 256 (the prepared images) or native (the data set's own masks at their size)."""
     source: Path | None = None

@@ -51,7 +51,7 @@ class TrainConfig:
     deep_supervision: bool = False
     """Add a loss at every decoder level."""
     classification_guided: bool = False
-    """Add a branch that classifies whether an image contains nuclei, and suppress the output for images without nuclei."""
+    """Add a branch that classifies whether an image contains nuclei, and suppress the output if it does not."""
     instance_head: str = "none"
     """Additional output that separates touching nuclei: none, or distance (to the border of the nucleus)."""
     split: str = "official"

@@ -74,7 +74,7 @@ class StudentFolder(TrainingFolder[DistillConfig]):
         changed = [name for name in datasets if recorded.get(name) != json.loads(json.dumps(datasets[name]))]
         if changed:
             raise ConfigError(
-                f"The images, embeddings or views that {self.path} is distilled from have changed since the distillation started: "
+                f"Images, embeddings or views that {self.path} is distilled from have changed since it was started: "
                 f"those of {', '.join(changed)}. Put them back, or distill again in another folder (--out)."
             )
 

@@ -467,7 +467,7 @@ def test_too_little_memory_is_named(distilling: Configure, monkeypatch: pytest.M
     monkeypatch.setattr(DistillationLoss, "forward", full)
 
     with pytest.raises(
-        TrainingError, match=r"Out of memory in a training step with 8 image\(s\).*smaller --batch-size or --size"
+        TrainingError, match=r"Out of memory in a .* step with 8 image\(s\).*smaller --batch-size or --size"
     ):
         distill(distilling(), silent)
 
