@@ -53,7 +53,7 @@ def root_of(location: str | Path, mode: Mode) -> zarr.Group:
         except FileNotFoundError as error:
             raise StoreNotFound(
                 f"there is no store at {location}. Run `nucseg embed` for that data set first, or name the right cache "
-                "with --cache."
+                "(--cache; `nucseg cache` takes the path of the store, CACHE/DATASET.zarr)."
             ) from error
         except (OSError, MemoryError, CacheError):
             raise

@@ -40,7 +40,8 @@ def run_distill(config: DistillConfig, recorded: str) -> None:
 
     with progress_bar("steps") as progress:
         result = distill_stage(config, progress, _show, notes)
-    trained = f"{result.epochs_trained} epochs trained" if result.epochs_trained else "was finished already"
+    n_trained = result.epochs_trained
+    trained = f"{n_trained} epoch{'s' if n_trained != 1 else ''} trained" if n_trained else "was finished already"
     out.print(f"{trained}; best of {result.epochs}: epoch {result.best_epoch}")
     for name, found in result.fidelity.items():
         fits = ", ".join(f"{measure.replace('_', ' ')} {value.value:.3f}" for measure, value in found.student.items())

@@ -47,7 +47,8 @@ def run_train(config: TrainConfig) -> None:
 
     with show_training() as show:
         result = train_stage(config, show)
-    trained = f"{result.epochs_trained} epochs trained" if result.epochs_trained else "was finished already"
+    n_trained = result.epochs_trained
+    trained = f"{n_trained} epoch{'s' if n_trained != 1 else ''} trained" if n_trained else "was finished already"
     out.print(f"{trained}; best of {result.epochs}: epoch {result.best_epoch}, "
               f"validation Dice {result.validation_dice:.4f}")  # fmt: skip
     out.print(f"run: {result.folder}")

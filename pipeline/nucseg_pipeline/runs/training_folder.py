@@ -136,9 +136,10 @@ class TrainingFolder(ABC, Generic[Config]):
         if not differing or (differing == ["epochs"] and self._may_continue(recorded, asked)):
             return
         lines = [f"  {name}: {getattr(recorded, name)}, asked for {getattr(asked, name)}" for name in differing]
+        resume = " --resume" if hasattr(asked, "resume") else ""
         raise ConfigError(
             "\n".join([f"The {self.NOUN} in {self.path} was started with another configuration:", *lines])
-            + f"\nResume it as it was (--recipe {self.file('config.toml')} {self.OPTION} {self.path}), or "
+            + f"\nResume it as it was (--recipe {self.file('config.toml')} {self.OPTION} {self.path}{resume}), or "
             f"{self.COMMAND} again in another folder ({self.OPTION})."
         )
 
