@@ -38,7 +38,7 @@ class WeightsFile:
             return cls(path, _digest(path), stamp)
         except OSError as error:
             raise EncoderError(
-                f"Cannot read weights {path}: {error.strerror}. Name a readable file (--weights, onnx:FILE, student:FILE)."
+                f"Cannot read weights {path}: {error.strerror}. Name a readable file (--weights or onnx:FILE)."
             ) from error
 
     def check_unchanged(self) -> None:
