@@ -25,6 +25,7 @@ from nucseg_pipeline.config.recipe import load_recipe, resolve
 from nucseg_pipeline.datasets.normalised import note_of, unchanged_in
 from nucseg_pipeline.embed.stage import EmbedResult, embed
 from nucseg_pipeline.evaluation.scored_images import native_grid
+from nucseg_pipeline.modelling.inference import Prediction
 from nucseg_pipeline.report import stage as reporting
 from nucseg_pipeline.report.stage import report
 from nucseg_pipeline.train.stage import train
@@ -253,6 +254,7 @@ def test_runs_with_and_without_normalisation_are_compared_on_the_native_grid(
     assert summary["grid"] == "native grid"
     assert "mine@macenko" in (out / "summary.md").read_text()
     store = Store.open(tmp_path / "mine@macenko.zarr")
-    native = native_grid(store, ("n [2] ü",), None).entries["n [2] ü"].read()[0]
+    prediction = Prediction(store.read_samples([store.row_of("n [2] ü")])[0], np.zeros((256, 256), np.float32))
+    native = native_grid(store, ("n [2] ü",), None)(prediction)
     assert np.array_equal(native.image, normalise(tissue(2), "macenko").image)
     assert np.array_equal(native.instances > 0, nuclei(2) > 0)
