@@ -23,7 +23,7 @@ from nucseg_cache import Store
 from nucseg_pipeline.cli import app
 from tests.torture.inputs.drawing import nuclei, picture
 
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 
 WAY_OUT = re.compile(
     r"(?i)\b(Give|Leave|Name|Take|Ask|Choose|Put|Add|Move|Rename|Copy|Cut|Save|Export|Mend|Fix|Correct|Renumber|Replace"

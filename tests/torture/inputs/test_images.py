@@ -359,7 +359,7 @@ def test_not_regular_files(kind: str, dataset: Any, some_of: Any) -> None:
         odd.unlink()
         make(odd)
         fault = "data set: folder, pipe, device or dangling link in place of a file"
-        data.try_embed(fault, f"{case} in {kind}", naming=["odd"], seconds=15)
+        data.try_embed(fault, f"{case} in {kind}", naming=["odd"])
 
 
 def test_image_without_permission_to_read(dataset: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,6 @@ def test_unusual_values(trial: Any, some_of: Any, monkeypatch: Any) -> None:
             case,
             [*command.split(), *words],
             check=(lambda _: "") if may_succeed else None,
-            seconds=30,
             naming=[option.strip("-").replace("-", "_"), option, value, repr(value)[1:-1], *map(str, needed[:2])],
         )
         assert not (folder / "cache").exists(), case

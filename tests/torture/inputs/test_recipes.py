@@ -121,7 +121,7 @@ def test_invalid_recipes(trial: Any, dataset: Any, some_of: Any) -> None:
         value = text.split(" = ")[-1].strip('\n"')
         naming = ["mine.toml", key[case] or "mine.toml", key[case].replace("_", "-"), value]
         command = ["train", "--recipe", recipe, *named, *fixed, *device, *needed]
-        trial(FAULT, case, command, untouched=data.cache, seconds=30, naming=naming)
+        trial(FAULT, case, command, untouched=data.cache, naming=naming)
         assert not (data.folder.parent / "run").exists(), case
 
 
@@ -142,7 +142,7 @@ def test_recipes_that_are_not_files(trial: Any, some_of: Any) -> None:
             make(folder / "mine.toml")
             words = command_with(command, folder / "mine.toml", folder)
             case_name = f"{' '.join(command)}: {case}"
-            trial("recipe: not a file, or endless", case_name, words, naming=["mine.toml"], seconds=20)
+            trial("recipe: not a file, or endless", case_name, words, naming=["mine.toml"])
 
 
 VIEWS: dict[str, str] = {
