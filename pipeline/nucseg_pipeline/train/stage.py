@@ -127,6 +127,7 @@ def _train(
     inputs: _Inputs, folder: RunFolder, state: State, accelerator: Accelerator, on_event: OnEvent
 ) -> TrainResult:
     config, device = inputs.selection.config, accelerator.device
+    geometry = Geometry.named(config.augmentation)  # an invalid one must leave no folder behind
     rows, validation = inputs.training_rows(device), inputs.validation_rows(device)
     n_compared = config.validation_images or len(validation)
     compared = validation if n_compared >= len(validation) else inputs.validation_rows(device, n_compared)
@@ -138,7 +139,7 @@ def _train(
         _begin(folder, state, inputs)
     accelerator.wait_for_everyone()
     replay = open_replay(folder, inputs.selection, rows, accelerator)
-    augmentation = Augmentation(Geometry.named(config.augmentation), replay, tuple(inputs.views))
+    augmentation = Augmentation(geometry, replay, tuple(inputs.views))
     trainer.resume(folder)
     n_before = len(trainer.history)
     if accelerator.is_main_process:
