@@ -100,7 +100,7 @@ def test_a_training_from_a_bucket_is_that_from_a_folder(
 @pytest.mark.parametrize(
     ("place", "environment", "message"),
     [
-        ("s3://nowhere/cache", {}, r"bucket does not exist\. Create the bucket"),
+        ("s3://nowhere/cache", {}, r"bucket does not exist\. Create the missing bucket"),
         ("s3://bucket/cache", {"AWS_SECRET_ACCESS_KEY": None, "AWS_ACCESS_KEY_ID": None}, r"credentials\. .*AWS_ACC"),
         ("s3://bucket/cache", {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}, r"127\.0\.0\.1:9/.*network.*AWS_ENDPOINT"),
         ("s4://bucket/cache", {}, r"Protocol not known: s4.*--cache"),

@@ -85,6 +85,10 @@ def to_toml(
     """Write a configuration as a recipe: one table, one line per field; fields that are None are left out."""
     table = next(name for name, stage in STAGES.items() if isinstance(config, stage))
     given = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in set(without)}
+    hints = get_type_hints(type(config))
+    for name, value in given.items():
+        if type(value) is int and float in (hints[name], *get_args(hints[name])):
+            given[name] = float(value)  # as it is read back; a digest of the text must not depend on it
     lines = [f"{name} = {_literal(name, value)}" for name, value in given.items() if value is not None]
     return "\n".join([f"[{table}]", *lines, ""])
 

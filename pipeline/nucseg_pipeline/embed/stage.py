@@ -213,7 +213,7 @@ def _complete(result: EmbedResult) -> EmbedResult:
     failures = result.sync.failures
     if not failures:
         return result
-    reasons = "".join(f"\n  {reason}" for reason in list(failures.values())[:8])
+    reasons = "".join(f"\n  {reason}" for _, reason in sorted(failures.items())[:8])
     more = f"\n  and {len(failures) - 8} more" if len(failures) > 8 else ""
     n_others = result.sync.n_images - len(failures)
     done = f"{n_others} are" if result.key is None else f"{result.n_embedded} are embedded"

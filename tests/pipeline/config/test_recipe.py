@@ -36,6 +36,11 @@ def test_a_path_in_a_recipe_may_start_at_the_home_folder(recipe: Path) -> None:
     assert config.weights == Path.home() / "sam.pth"
 
 
+def test_a_whole_number_for_a_fraction_is_written_as_it_is_read() -> None:
+    whole, fraction = (TrainConfig(dataset="synthetic", dropout=value) for value in (0, 0.0))
+    assert to_toml(whole) == to_toml(fraction)
+
+
 def test_a_folder_called_tilde_survives_being_written_and_read() -> None:
     config = TrainConfig(dataset="synthetic", weights=Path("~/sam.pth"))
     assert resolve(TrainConfig, tomllib.loads(to_toml(config))["train"], {}) == config
