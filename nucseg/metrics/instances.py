@@ -72,13 +72,14 @@ def overlaps(truth: InstanceMap, prediction: InstanceMap, ignore: Mask | None = 
 def aji(found: Overlaps) -> float:
     """Compute the aggregated Jaccard index (Kumar et al. 2017, IEEE TMI 36(7), algorithm 1).
 
-    Each true nucleus is paired with the predicted one of highest Jaccard index; the score is the sum of the
-    intersections over the sum of the unions, missed and never-paired nuclei counting in the union.
+    Each true nucleus is paired with the predicted one of highest Jaccard index, of equal ones with that of the lowest
+    label; the score is the sum of the intersections over the sum of the unions, missed and never-paired nuclei counting
+    in the union.
     1 if both maps are empty, 0 if one is.
     """
     if not found.true_area.size or not found.predicted_area.size:
         return _empty_score(found)
-    partner = found.iou.argmax(axis=1)
+    partner = found.iou.argmax(axis=1)  # the first of equal ones
     true = np.arange(len(partner))
     hit = found.shared[true, partner] > 0
     pairs = (true[hit], partner[hit])

@@ -81,6 +81,14 @@ def test_aji_takes_the_partner_of_highest_overlap_not_of_largest_intersection() 
     assert aji(overlaps(truth, prediction)) == pytest.approx(2 / (5 + 36))
 
 
+def test_aji_takes_the_lowest_label_of_equal_partners() -> None:
+    truth = nuclei((0, 1, 0, 6))
+    small, large = (0, 1, 0, 2), (0, 2, 3, 6)  # 2 of 6 pixels in common, or 3 of 9: both have a Jaccard index of 1/3
+
+    assert aji(overlaps(truth, nuclei(small, large))) == pytest.approx(2 / (6 + 6))
+    assert aji(overlaps(truth, nuclei(large, small))) == pytest.approx(3 / (9 + 2))
+
+
 def test_labels_may_skip_numbers_and_need_not_correspond() -> None:
     truth, prediction = discs(1), discs(2)
     renamed = np.where(prediction > 0, 60_000 - 7 * prediction, 0)
