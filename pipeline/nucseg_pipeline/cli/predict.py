@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @options_from(
     PredictConfig,
     {
-        "Data": "mpp trained_mpp tile_px overlap everything",
+        "Data": "scene mpp trained_mpp tile_px overlap everything",
         "Model": "run weights",
         "Machine": "device threads batch_size",
         "Output": "out",

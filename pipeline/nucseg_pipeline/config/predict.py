@@ -23,8 +23,10 @@ class PredictConfig:
     """Folder of the results; each image gets a folder in it, named after the image."""
     weights: Path | None = None
     """Weights of the run's encoder. Default: found by their digest."""
+    scene: str | None = None
+    """Name or number (from 1) of the scene in files with several. Default: all scenes."""
     mpp: float | None = None
-    """Microns per pixel of the images. Default: read from each file."""
+    """Microns per pixel of the images, whose pixels are square. Default: read from each file."""
     trained_mpp: float | None = None
     """Microns per pixel of the training images. Default: as recorded in the run."""
     tile_px: int | None = None
