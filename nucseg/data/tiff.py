@@ -68,6 +68,8 @@ def check_image(frame: Any, file: Path) -> None:
             f"{file} has {frame.samplesperpixel} channels of colour model {_name(frame.photometric)}; {_EXPECTED}. "
             "Export it as RGB."
         )
+    if frame.compression in _JPEG2000:
+        frame.subsampling = (1, 1)  # its codestream says it; tifffile would refuse what the tag says, or its default
     if frame.is_subsampled and (frame.compression not in _JPEGS or frame.planarconfig == 2):
         raise DataError(
             f"{file} is YCbCr but not JPEG, with chroma subsampling, which cannot be decoded; {_EXPECTED}. Export it "

@@ -44,7 +44,15 @@ class ScannerSlide(Slide):
         sides = (number(self._slide.properties.get(f"openslide.mpp-{axis}")) for axis in "yx")
         resolution = resolution_of(both(*sides))
         self.mpp = resolution.mpp
-        self.notes = (resolution.note,) if resolution.note else ()
+        self.notes = tuple(filter(None, (resolution.note, self._box_note())))
+
+    def _box_note(self) -> str:
+        if self.size == self.canvas:
+            return ""
+        return (
+            f"The image is the scanned part of the scanner's canvas, which QuPath shows: coordinates count from x "
+            f"{self.origin[1]}, y {self.origin[0]} of the canvas of {self.canvas[1]} x {self.canvas[0]} pixels."
+        )
 
     @property
     def canvas(self) -> Size:

@@ -47,6 +47,7 @@ def test_the_image_is_the_box_of_the_bounds() -> None:
     assert (slide.size, slide.origin, slide.canvas) == ((240, 320), (80, 160), (600, 800))
     np.testing.assert_array_equal(slide.read(0, 0, 240, 320), CANVAS[80:320, 160:480, :3])
     np.testing.assert_array_equal(slide.read(7, 9, 20, 30), CANVAS[87:107, 169:199, :3])
+    assert "count from x 160, y 80 of the canvas of 800 x 600 pixels" in " ".join(slide.notes)
 
 
 def test_smaller_levels_are_cut_to_the_same_box() -> None:
@@ -73,7 +74,7 @@ def test_smaller_levels_are_cut_to_the_same_box() -> None:
 )
 def test_without_complete_bounds_the_image_is_the_canvas(properties) -> None:
     slide = opened(**properties)
-    assert (slide.size, slide.origin) == ((600, 800), (0, 0))
+    assert (slide.size, slide.origin, slide.notes) == ((600, 800), (0, 0), ())
     np.testing.assert_array_equal(slide.read(0, 0, 600, 800), CANVAS[..., :3])
 
 

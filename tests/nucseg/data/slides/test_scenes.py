@@ -121,12 +121,14 @@ def part_of_a_data_set(folder: Path, number: int, *, in_files: tuple[str, ...] =
 
 
 @pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize("neighbour", [True, False])
+@pytest.mark.parametrize("neighbour", ["there", "missing", "damaged"])
 def test_a_file_of_several_is_read_with_its_own_pixels(number, neighbour, tmp_path) -> None:
     """bioformats #3851, tifffile #80: the second file was refused as damaged while the first was in its folder."""
     file = part_of_a_data_set(tmp_path, number)
-    if neighbour:
-        part_of_a_data_set(tmp_path, 1 - number)
+    if neighbour != "missing":
+        other = part_of_a_data_set(tmp_path, 1 - number)
+    if neighbour == "damaged":
+        other.write_bytes(b"nothing")
     assert scene_names(file) == []
     assert seen(open_slide(file)) == ((128, 96 + 32 * number), 100 + number, pytest.approx(0.1 * (number + 1)))
 
@@ -141,11 +143,8 @@ def index_file(folder: Path) -> Path:
     """A file whose description refers to pixels in another file, and that has only a small page of its own."""
     part_of_a_data_set(folder, 0)
     with tifffile.TiffFile(folder / "s0.ome.tif") as tiff:
-        xml = tiff.ome_metadata.replace('OME-06" UUID="urn:uuid:00000000', 'OME-06" UUID="urn:uuid:0000000f')
-    xml = xml.replace(
-        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:00000000',
-        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:0000000f',
-    )
+        own, other = '2016-06" UUID="urn:uuid:00000000', '2016-06" UUID="urn:uuid:0000000f'
+        xml = tiff.ome_metadata.replace(own, other)
     tifffile.imwrite(
         folder / "index.ome.tif", np.zeros((8, 8, 3), np.uint8), photometric="rgb", description=xml, metadata=None
     )
