@@ -305,9 +305,9 @@ def _summary(
         "mpp": square_side(mpp),
         "mpp_x": mpp and mpp[1],
         "mpp_y": mpp and mpp[0],
-        "mpp_of_file": tiled.slide.mpp and list(tiled.slide.mpp[::-1]),
+        "mpp_of_file": _number_or_sides(tiled.slide.mpp),
         "trained_mpp": predictor.training.mpp,
-        "scale": list(scale[::-1]),
+        "scale": _number_or_sides(scale),
         "tiles": tiled.counts.done,
         "tiles_without_tissue": tiled.counts.skipped,
         "tissue_rule": f"a tile is skipped if less than {MIN_TISSUE:.1%} of it is denser than glass"
@@ -323,6 +323,11 @@ def _summary(
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
         "asked": dict(asked),
     }
+
+
+def _number_or_sides(values: tuple[float, float] | None) -> float | list[float] | None:
+    """A number for square pixels, otherwise [across, down]."""
+    return square_side(values) or (list(values[::-1]) if values else None)
 
 
 def _command(config: PredictConfig) -> str:

@@ -170,6 +170,7 @@ def test_pixels_that_are_not_square_are_measured_with_both_sides(mpp: Any, dark_
     found_around(result.folder, CENTRES)
     summary = result.summary
     assert (summary["mpp"], summary["mpp_x"], summary["mpp_y"]) == (None, mpp[1], mpp[0])
+    assert summary["mpp_of_file"] == [mpp[1], mpp[0]]
     assert summary["area_mm2"] == pytest.approx(300 * 400 * mpp[0] * mpp[1] / 1e6)
     assert summary["nuclei_per_mm2"] == pytest.approx(5 / summary["area_mm2"])
     assert f"Pixels are {mpp[1]:g} x {mpp[0]:g} microns" in " ".join(summary["notes"])
@@ -199,3 +200,19 @@ def test_the_shape_of_pixels_does_not_change_the_nuclei(dark_run: Path, tmp_path
     assert len(wide.nuclei) == len(square.nuclei) == 5
     np.testing.assert_allclose(wide.table["area_um2"], square.table["area_um2"], rtol=0.06)
     np.testing.assert_allclose(wide.table["perimeter_um"], square.table["perimeter_um"], rtol=0.06)
+
+
+def test_a_note_says_which_images_it_concerns(dark_run: Path, tmp_path: Path) -> None:
+    image = dark_nuclei((300, 400), CENTRES, (12, 12))
+    for name, orientation in (("turned", 6), ("plain", 1)):
+        tags = [(274, "H", 1, orientation, True)]
+        tifffile.imwrite(tmp_path / f"{name}.tif", image, photometric="rgb", metadata=None, extratags=tags)
+    files = [tmp_path / "turned.tif", tmp_path / "plain.tif"]
+    words = ["predict", *files, "--run", dark_run, "--out", tmp_path / "out", "--device", "cpu", "--threads", "1"]
+
+    done = CliRunner().invoke(app, list(map(str, words)))
+
+    lines = " ".join(done.stderr.split())
+    assert "note: turned: The file's Orientation tag is 6." in lines
+    assert "note: The microns per pixel of the image and of the training images are not known" in lines
+    found_around(tmp_path / "out" / "turned", CENTRES)
