@@ -143,7 +143,9 @@ def chunk_rgb(page: Any, row: int, column: int) -> Pixels | None:
     n_planes = frame.samplesperpixel if frame.planarconfig == 2 else 1
     planes = [_decoded(page, (plane * n_down + row) * n_across + column) for plane in range(n_planes)]
     present = [plane for plane in planes if plane is not None]
-    return to_rgb(np.concatenate(present, axis=2), frame) if len(present) == n_planes else None
+    if len(present) < n_planes:
+        return None
+    return to_rgb(present[0] if n_planes == 1 else np.concatenate(present, axis=2), frame)
 
 
 def chunk_size(frame: Any) -> tuple[int, int]:

@@ -18,7 +18,7 @@ SCANNER_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide"
 SLIDE_SUFFIXES = (*IMAGE_SUFFIXES, *SCANNER_SUFFIXES)
 """Suffixes of the files that count as images."""
 
-_ONLY = ["1"]
+_ONLY, _PLAIN_TIFF = ["1"], "generic-tiff"
 
 
 def open_slide(file: Path, scene: str | None = None) -> Slide:
@@ -48,15 +48,16 @@ def scene_names(file: Path) -> list[str]:
 
 
 def _needs_openslide(file: Path) -> bool:
-    """Whether to read a file with OpenSlide. Without it, formats of scanners that are TIFFs are read as such."""
+    """Whether to read a file with OpenSlide. TIFFs that it only knows as such, or without it, are read like others."""
     is_tiff = _is_tiff(file)
     if file.suffix.lower() not in SCANNER_SUFFIXES:
         return False
     openslide = openslide_library()
-    if openslide is not None and openslide.OpenSlide.detect_format(str(file)) is not None:
-        return True
-    if is_tiff:
+    vendor = openslide.OpenSlide.detect_format(str(file)) if openslide else None
+    if is_tiff and vendor in (None, _PLAIN_TIFF):
         return False
+    if vendor is not None:
+        return True
     advice = "It cannot read this file: is it damaged?" if openslide else "Run `pip install 'nucseg[slides]'`."
     raise DataError(f"{file} is not a TIFF, and other slide formats need OpenSlide. {advice}")
 

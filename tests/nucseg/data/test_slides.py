@@ -231,6 +231,17 @@ def test_without_openslide_a_slide_that_is_a_tiff_is_read_by_tifffile(tmp_path, 
         open_slide(tmp_path / "b.mrxs")
 
 
+def test_a_tiff_has_the_same_pixels_under_the_suffix_of_a_scanner(tmp_path) -> None:
+    rgba = np.dstack([SMOOTH, np.full((H, W), 128, np.uint8)])
+    for name in ("a.tif", "a.svs"):
+        written(tmp_path / name, rgba, tile=(64, 64), extrasamples=["unassalpha"])
+    slides = [open_slide(tmp_path / name) for name in ("a.tif", "a.svs")]
+    first, second = (slide.read(0, 0, H, W) for slide in slides)
+    np.testing.assert_array_equal(first, second)
+    for slide in slides:
+        slide.close()
+
+
 @pytest.mark.parametrize(
     "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), [[1]]]
 )
