@@ -54,7 +54,7 @@ def _image(pixels: ElementTree.Element, own: tuple[str, str]) -> OmeImage:
         file = ""
     down, across = (_microns(pixels, side) for side in "YX")
     size_y, size_x, page = (
-        int(number(attributes.get(name)) or 0)
+        _integer(attributes.get(name))
         for attributes, name in ((pixels.attrib, "SizeY"), (pixels.attrib, "SizeX"), (data.attrib, "IFD"))
     )
     return OmeImage(file, page, (size_y, size_x), both(down, across))
@@ -64,6 +64,10 @@ def _microns(pixels: ElementTree.Element, side: str) -> float | None:
     size = number(pixels.attrib.get(f"PhysicalSize{side}"))
     unit = pixels.attrib.get(f"PhysicalSize{side}Unit", _DEFAULT_UNIT).replace("μ", "µ")
     return None if size is None or unit not in MICRONS else size * MICRONS[unit]
+
+
+def _integer(text: str | None) -> int:
+    return int(text) if text is not None and text.isdecimal() else 0
 
 
 def _children(element: ElementTree.Element, name: str, *, deep: bool = False) -> Iterator[ElementTree.Element]:

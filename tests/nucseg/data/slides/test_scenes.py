@@ -100,6 +100,14 @@ def test_an_image_with_one_scene_is_also_its_first(tmp_path) -> None:
         open_slide(tmp_path / "a.ome.tif", "2")
 
 
+@pytest.mark.parametrize("size", ["nan", "-1", "1e9", ""])
+def test_an_incomplete_description_does_not_hide_the_pixels(size, tmp_path) -> None:
+    xml = f'<OME><Image><Pixels SizeX="{size}" SizeY="{size}" PhysicalSizeX="0.5"/></Image></OME>'
+    pixels = np.full((64, 64, 3), 200, np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", description=xml, metadata=None)
+    assert seen(open_slide(tmp_path / "a.tif")) == ((64, 64), 200, 0.5)
+
+
 # ---- several files
 
 
