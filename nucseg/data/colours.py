@@ -25,5 +25,10 @@ def from_ycbcr(values: Pixels) -> Pixels:
     return np.array(_picture("YCbCr", values).convert("RGB"))
 
 
+def from_cmyk(values: Pixels) -> Pixels:
+    """Convert CMYK (H, W, 4), where 0 is no ink, to RGB (H, W, 3) without a colour profile."""
+    return np.array(_picture("CMYK", values).convert("RGB"))
+
+
 def _picture(mode: str, values: Pixels) -> PillowImage.Image:
     return PillowImage.frombytes(mode, (values.shape[1], values.shape[0]), values.tobytes())

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import JpegImagePlugin, PngImagePlugin
+from PIL import Image, JpegImagePlugin, PngImagePlugin
 from PIL.ImageFile import ImageFile
 
 from nucseg.data import tiff
 from nucseg.data.colours import on_white
+from nucseg.data.conversion import OutOfRangeError, to_eight_bits
 from nucseg.errors import DataError
 
 MAX_PIXELS = 8192 * 8192
@@ -24,8 +25,8 @@ _PNG_DEPTH_BYTE = 24
 _COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"}
 
 
-def decode_image(data: bytes, file: Path) -> npt.NDArray[np.uint8]:
-    """Decode an 8-bit PNG, JPEG or TIFF to RGB (H, W, 3).
+def decode_image(data: bytes, file: Path, convert: str = "none") -> npt.NDArray[np.uint8]:
+    """Decode an 8-bit PNG, JPEG or TIFF, or others as `convert` says (see `conversion`), to RGB (H, W, 3).
 
     Gray and palette images become RGB; transparent ones are composited on white, the colour of an empty slide.
     Orientation tags (of TIFF and EXIF) and colour profiles are not applied to images or masks: pixels are read as they
@@ -35,14 +36,16 @@ def decode_image(data: bytes, file: Path) -> npt.NDArray[np.uint8]:
     with _errors_naming(file):
         if data.startswith(tiff.MAGIC):
             with _single_page(data, file) as page:
-                tiff.check_image(page, file)
+                tiff.check_image(page, file, convert)
                 return tiff.page_rgb(page)
-        picture = _open(data, file)
+        picture: Image.Image = _open(data, file)
         depth = _bits_per_channel(picture, data)
-        if depth > 8 or picture.mode not in _COLOUR_MODES:
+        if convert != "none" and (depth > 8 or picture.mode == "CMYK"):
+            picture = _deep_png(data) if depth > 8 else picture.convert("RGB")
+        elif depth > 8 or picture.mode not in _COLOUR_MODES:
             raise DataError(
-                f"{file} has {depth}-bit pixels of mode {picture.mode}; expected 8-bit RGB, gray or palette. Export it "
-                "as 8-bit RGB (only you can decide how to scale its values)."
+                f"{file} has {depth}-bit pixels of mode {picture.mode}; expected 8-bit RGB, gray or palette. "
+                f"{tiff.advice(is_convertible=True)}"
             )
         return on_white(picture) if picture.has_transparency_data else np.array(picture.convert("RGB"))
 
@@ -100,6 +103,13 @@ def _bits_per_channel(picture: ImageFile, data: bytes) -> int:
     return 8
 
 
+def _deep_png(data: bytes) -> Image.Image:
+    """A PNG of 16 bits per channel, converted to 8 bits; Pillow would drop the lower ones."""
+    import imagecodecs  # slow to import, needed only for these
+
+    return Image.fromarray(to_eight_bits(imagecodecs.png_decode(data), bits=16))
+
+
 def _png_values(data: bytes, file: Path) -> npt.NDArray[Any]:
     picture = _open(data, file)
     if isinstance(picture, JpegImagePlugin.JpegImageFile):
@@ -136,6 +146,8 @@ def _errors_naming(file: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
+    except OutOfRangeError as cause:
+        raise DataError(f"{file} cannot be converted: {cause}.") from cause
     except Exception as cause:  # for damaged files, decoders raise errors of many types
         raise DataError(
             f"{file} cannot be decoded ({cause or type(cause).__name__}). It is damaged, truncated or compressed in an "

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nucseg.data.colours import Pixels, alpha_on_white, from_ycbcr
+from nucseg.data.colours import Pixels, alpha_on_white, from_cmyk, from_ycbcr
+from nucseg.data.conversion import to_eight_bits
 from nucseg.errors import DataError
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """The first bytes of a TIFF or BigTIFF, in either byte order."""
 
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
-_COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _PALETTE: 1, _RGB: 3, _YCBCR: 3}
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _PALETTE: 1, _RGB: 3, _YCBCR: 3, _CMYK: 4}
 """Colour model -> its number of channels, without alpha."""
 _PREMULTIPLIED, _ALPHA = 1, 2
 _DEPTHS = (1, 2, 4, 8)
@@ -51,14 +52,17 @@ _EXPECTED = "expected 8-bit RGB, gray or palette"
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-def check_image(frame: Any, file: Path) -> None:
-    """Raise DataError, which names the reason, unless a page can be converted to RGB without loss."""
+def check_image(frame: Any, file: Path, convert: str = "none") -> None:
+    """Raise DataError, which names the reason, unless a page can become RGB without loss or as `convert` says."""
     _check_tags(frame, file)
     bits, kind = frame.bitspersample, _KINDS.get(frame.dtype.kind if frame.dtype else "", "unknown")
-    if bits not in _DEPTHS or kind != "unsigned":
+    is_deep = kind == "float" or (kind == "unsigned" and isinstance(bits, int) and bits > 8)
+    if not (bits in _DEPTHS and kind == "unsigned") and not (convert != "none" and is_deep):
+        raise DataError(f"{file} has {bits}-bit {kind} pixels; {_EXPECTED}. {advice(is_deep)}")
+    if frame.photometric == _CMYK and convert == "none":
         raise DataError(
-            f"{file} has {bits}-bit {kind} pixels; {_EXPECTED}. Export it as 8-bit RGB (only you can decide how to "
-            "scale its values)."
+            f"{file} has {frame.samplesperpixel} channels of colour model {_name(frame.photometric)}; {_EXPECTED}. "
+            f"{advice(True)}"
         )
     n_extra = frame.samplesperpixel - _COLOURS.get(frame.photometric, frame.samplesperpixel + 1)
     if n_extra == 1 and frame.samplesperpixel == 2 and not _alpha(frame):
@@ -76,6 +80,12 @@ def check_image(frame: Any, file: Path) -> None:
             "as RGB."
         )
     check_codec(frame, file)
+
+
+def advice(is_convertible: bool) -> str:
+    """The way out for an image of more than 8 bits or another colour model."""
+    option = ", or convert it with --convert full-range if its values fill the range of their type"
+    return f"Export it as 8-bit RGB{option if is_convertible else ' (only you can decide how to scale its values)'}."
 
 
 def check_codec(frame: Any, file: Path) -> None:
@@ -160,11 +170,13 @@ def to_rgb(samples: npt.NDArray[Any], frame: Any) -> Pixels:
     n_colours = _COLOURS[frame.photometric]
     stored, alpha = samples[..., :n_colours], samples[..., n_colours : n_colours + 1]
     if frame.photometric == _PALETTE:
-        colours = _palette(frame)[stored[..., 0].astype(np.uint8)]
+        colours = _palette(frame)[stored[..., 0].astype(np.intp)]
     else:
         colours = _eight_bits(stored, frame)
     if frame.photometric == _WHITE_IS_ZERO:
         colours = ~colours
+    if frame.photometric == _CMYK:
+        colours = from_cmyk(colours)
     if _is_ycbcr(frame):
         colours = from_ycbcr(colours)
     rgb = np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else np.ascontiguousarray(colours)
@@ -186,7 +198,8 @@ def _decoded(page: Any, index: int) -> npt.NDArray[Any] | None:
     if decoded is None:
         return None
     samples = np.asarray(decoded)[0, : shape[1], : shape[2]]
-    return from_ycbcr(samples) if samples.shape[2] == 3 and _is_ycbcr_jpeg2000(frame, coded) else samples
+    is_ycbcr = samples.shape[2] == 3 and _is_ycbcr_jpeg2000(frame, coded)
+    return from_ycbcr(_eight_bits(samples, frame)) if is_ycbcr else samples
 
 
 def _chunks_of(height: int, width: int, y: int, x: int, h: int, w: int) -> Iterator[tuple[int, int]]:
@@ -197,8 +210,8 @@ def _chunks_of(height: int, width: int, y: int, x: int, h: int, w: int) -> Itera
 
 
 def _eight_bits(samples: npt.NDArray[Any], frame: Any) -> Pixels:
-    factor = 255 // (2**frame.bitspersample - 1)
-    return samples if factor == 1 else samples.astype(np.uint8) * np.uint8(factor)
+    is_done = samples.dtype == np.uint8 and frame.bitspersample >= 8
+    return samples if is_done else to_eight_bits(samples, frame.bitspersample)
 
 
 def _palette(frame: Any) -> Pixels:

@@ -21,12 +21,13 @@ SLIDE_SUFFIXES = (*IMAGE_SUFFIXES, *SCANNER_SUFFIXES)
 _ONLY, _PLAIN_TIFF = ["1"], "generic-tiff"
 
 
-def open_slide(file: Path, scene: str | None = None) -> Slide:
+def open_slide(file: Path, scene: str | None = None, convert: str = "none") -> Slide:
     """Open an image of any size: PNG, JPEG, TIFF, OME-TIFF, or any format of OpenSlide.
 
     Args:
         file: the image.
         scene: name or number (from 1) of the image in a file with several, see `scene_names`; None opens an only one.
+        convert: how images of more than 8 bits are read, see `nucseg.data.conversion`.
 
     Raises:
         DataError: the file is missing, damaged, or not an 8-bit RGB or gray image, or its library is not installed; or
@@ -36,9 +37,9 @@ def open_slide(file: Path, scene: str | None = None) -> Slide:
         choose_scene(_ONLY, scene, file)
         return ScannerSlide(file, openslide_library())
     if _is_tiff(file):
-        return TiffSlide(file, scene)
+        return TiffSlide(file, scene, convert)
     choose_scene(_ONLY, scene, file)
-    return InMemoryImage(file)
+    return InMemoryImage(file, convert)
 
 
 def scene_names(file: Path) -> list[str]:

@@ -18,7 +18,7 @@ class InMemoryImage(ArraySlide):
 
     reader = "pillow"
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, convert: str = "none") -> None:
         """Decode a file as in `nucseg.data.images`.
 
         Raises:
@@ -29,7 +29,7 @@ class InMemoryImage(ArraySlide):
             _check_size(header, file)
             stream.seek(0)
             data = stream.read(MAX_BYTES)
-        super().__init__(decode_image(data, file))
+        super().__init__(decode_image(data, file, convert))
         self.notes = tuple(filter(None, [orientation_note(_exif_orientation(header))]))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nucseg.data.conversion import OutOfRangeError
 from nucseg.data.slides.scenes import Scene, choose_scene, find_scenes
 from nucseg.data.slides.slide import Image, Slide, orientation_note
 from nucseg.data.tiff import check_image, chunk_rgb, chunk_size, region_rgb, to_rgb
@@ -31,19 +32,20 @@ class TiffSlide(Slide):
 
     reader = "tifffile"
 
-    def __init__(self, file: Path, scene: str | None = None) -> None:
+    def __init__(self, file: Path, scene: str | None = None, convert: str = "none") -> None:
         """Open a TIFF without reading pixels.
 
         Args:
             file: the TIFF.
             scene: name or number (from 1) of the scene; None opens an only one.
+            convert: how pixels of more than 8 bits are read, see `nucseg.data.conversion`.
 
         Raises:
             DataError: it is not a TIFF, has no 8-bit RGB or gray image, or chunks that are too large or not decodable;
                 there is no such scene, or several if none is named.
         """
         super().__init__()
-        self._file = file
+        self._file, self._convert = file, convert
         self._tiff = _opened(file)
         try:
             scenes = find_scenes(self._tiff, file)
@@ -59,7 +61,7 @@ class TiffSlide(Slide):
         for page in scene.levels:
             if page.parent.filehandle.closed:  # another file of the same OME data set
                 page.parent.filehandle.open()
-            _check_page(page.keyframe, self._file)
+            _check_page(page.keyframe, self._file, self._convert)
         self._pages = scene.levels
         self.levels = [(page.keyframe.imagelength, page.keyframe.imagewidth) for page in scene.levels]
         self.mpp = scene.resolution.mpp
@@ -78,6 +80,8 @@ class TiffSlide(Slide):
             return region_rgb(page.keyframe, y, x, h, w, lambda row, column: self._chunk(level, row, column))
         except DataError:
             raise
+        except OutOfRangeError as cause:
+            raise DataError(f"{self._file} cannot be converted: {cause}.") from cause
         except Exception as cause:
             raise _damaged(self._file, cause) from cause
 
@@ -141,11 +145,11 @@ def _opened(file: Path) -> Any:
     raise _damaged(file, causes[0]) from causes[0]
 
 
-def _check_page(frame: Any, file: Path) -> None:
+def _check_page(frame: Any, file: Path, convert: str) -> None:
     """Raise DataError unless the pixels of a page can be read by regions."""
-    check_image(frame, file)
+    check_image(frame, file, convert)
     height, width = chunk_size(frame)
-    n_bytes = height * width * frame.samplesperpixel
+    n_bytes = height * width * frame.samplesperpixel * frame.dtype.itemsize
     if n_bytes > MAX_CHUNK_BYTES and not _is_uncompressed(frame):
         raise DataError(
             f"{file} is compressed in chunks of {width} x {height} pixels, which must be decoded as a whole and take "

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @options_from(
     PredictConfig,
     {
-        "Data": "scene mpp trained_mpp tile_px overlap everything",
+        "Data": "scene convert mpp trained_mpp tile_px overlap everything",
         "Model": "run weights",
         "Machine": "device threads batch_size",
         "Output": "out",

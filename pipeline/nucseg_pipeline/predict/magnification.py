@@ -52,6 +52,16 @@ def choose_scale(mpp: Mpp | None, trained_mpp: float | None) -> Scale:
     return Scale((1.0, 1.0) if is_same else (down, across))
 
 
+def shape_note(mpp: Mpp | None) -> str:
+    """What to say about pixels that are not square; nothing about others."""
+    if mpp is None or square_side(mpp):
+        return ""
+    return (
+        f"Pixels are {mpp_text(mpp)} microns (across x down): the network gets the image with square pixels, and "
+        "measurements in microns use both sides."
+    )
+
+
 def mpp_text(mpp: Mpp) -> str:
     """'0.25', or '0.5 x 1' (across x down) for pixels that are not square."""
     side = square_side(mpp)

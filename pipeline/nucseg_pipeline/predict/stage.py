@@ -36,7 +36,7 @@ from nucseg_pipeline.config.recipe import to_toml
 from nucseg_pipeline.files.publish import check_writable
 from nucseg_pipeline.predict.export import NucleusTables, columns
 from nucseg_pipeline.predict.image_list import named_images, named_scenes
-from nucseg_pipeline.predict.magnification import Scale, choose_scale, mpp_text
+from nucseg_pipeline.predict.magnification import Scale, choose_scale, shape_note
 from nucseg_pipeline.predict.nuclei import Nucleus, bands
 from nucseg_pipeline.predict.output import CONFIG, SUMMARY, draft_folder, read_finished, write_bands
 from nucseg_pipeline.predict.probability_maps import MIN_TISSUE, TiledSlide, map_rows
@@ -104,6 +104,7 @@ class Predictor:
     training: TrainingScale
     overlap: float = 0.5
     everything: bool = False
+    convert: str = "none"
 
     @classmethod
     def open(
@@ -118,6 +119,7 @@ class Predictor:
         trained_mpp: float | None = None,
         overlap: float = 0.5,
         everything: bool = False,
+        convert: str | None = None,
     ) -> Predictor:
         """Open a finished run; the arguments are those of `PredictConfig`.
 
@@ -127,9 +129,9 @@ class Predictor:
         """
         trained = TrainedRun.opened(run)
         tile_model = TileModel(trained, weights=weights, device=device, threads=threads, batch_size=batch_size)
-        return cls(
-            trained, tile_model, TrainingScale.of(trained, tile_px=tile_px, mpp=trained_mpp), overlap, everything
-        )
+        scale = TrainingScale.of(trained, tile_px=tile_px, mpp=trained_mpp)
+        as_trained = trained.inputs.preparation.get("convert", "none")
+        return cls(trained, tile_model, scale, overlap, everything, as_trained if convert is None else convert)
 
     def segment(self, image: Image | Path | str, *, mpp: float | None = None, scene: str | None = None) -> Segmentation:
         """Find the nuclei of an image that fits into memory.
@@ -143,7 +145,7 @@ class Predictor:
             DataError: the image cannot be read, or no scene is named although the file has several.
             ConfigError: its resolution is too far from that of the training images.
         """
-        slide = ArraySlide(image) if isinstance(image, np.ndarray) else open_slide(Path(image), scene)
+        slide = ArraySlide(image) if isinstance(image, np.ndarray) else open_slide(Path(image), scene, self.convert)
         try:
             prediction = self.prediction_for(slide, mpp)
             found = list(prediction.bands(lambda done: None))
@@ -185,16 +187,8 @@ class ImagePrediction:
         """Warnings that limit the result; complete after `bands` was exhausted."""
         encoder, unchanged = self.predictor.tile_model.encoder, self.tiled.counts.stain_unchanged
         stain = f"The stain was not normalised although the network expects it: {unchanged}." if unchanged else ""
-        reading = (*self.tiled.slide.notes, self._shape_of_pixels(), self.scale.warning)
+        reading = (*self.tiled.slide.notes, shape_note(self.mpp), self.scale.warning)
         return tuple(note for note in (*reading, encoder.note if encoder else "", stain) if note)
-
-    def _shape_of_pixels(self) -> str:
-        if self.mpp is None or square_side(self.mpp):
-            return ""
-        return (
-            f"Pixels are {mpp_text(self.mpp)} microns (across x down): the network gets the image with square pixels, "
-            "and measurements in microns use both sides."
-        )
 
 
 def predict(config: PredictConfig, progress: Progress = lambda done, total, what: None) -> PredictResult:
@@ -213,6 +207,7 @@ def predict(config: PredictConfig, progress: Progress = lambda done, total, what
     predictor = Predictor.open(
         config.run, weights=config.weights, device=config.device, threads=config.threads, batch_size=config.batch_size,
         tile_px=config.tile_px, trained_mpp=config.trained_mpp, overlap=config.overlap, everything=config.everything,
+        convert=config.convert,
     )  # fmt: skip
     done, failures = [], {}
     for name, file in images.items():
@@ -235,7 +230,7 @@ def _predict_image(
     """Predict one image, unless its results exist."""
     began = time.perf_counter()
     folder = config.out / name
-    slide = open_slide(file, scene)
+    slide = open_slide(file, scene, predictor.convert)
     try:
         prediction = predictor.prediction_for(slide, config.mpp)
         digest = _file_digest(file)
@@ -272,6 +267,7 @@ def _request(prediction: ImagePrediction, image_digest: str) -> dict[str, Any]:
         "tile_px": grid.tile_px,
         "overlap": grid.overlap,
         "everything": predictor.everything,
+        "convert": predictor.convert,
         "mpp": prediction.mpp,
     }
 
@@ -313,6 +309,7 @@ def _summary(
         "tissue_rule": f"a tile is skipped if less than {MIN_TISSUE:.1%} of it is denser than glass"
         if not predictor.everything
         else "every tile was predicted",
+        "convert": predictor.convert,
         "run": run.name,
         "rule": vars(run.rule),
         "encoder": dict(encoder.identity) if encoder else {},
@@ -332,13 +329,9 @@ def _number_or_sides(values: tuple[float, float] | None) -> float | list[float] 
 
 def _command(config: PredictConfig) -> str:
     words = ["nucseg", "predict", *map(str, config.images), "--run", str(config.run), "--out", str(config.out)]
-    options = {
-        "--weights": config.weights,
-        "--scene": config.scene,
-        "--mpp": config.mpp,
-        "--trained-mpp": config.trained_mpp,
-    }
+    options = {"--weights": config.weights, "--mpp": config.mpp, "--trained-mpp": config.trained_mpp}
     options |= {"--tile-px": config.tile_px, "--overlap": config.overlap}
+    options |= {"--scene": config.scene, "--convert": config.convert}
     words += [str(word) for option, value in options.items() if value is not None for word in (option, value)]
     return shlex.join([*words, *(["--everything"] if config.everything else [])])
 

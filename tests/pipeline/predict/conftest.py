@@ -28,10 +28,8 @@ class Dark(torch.nn.Module):
         return SimpleNamespace(sides=[torch.stack([-logit / 2, logit / 2], 1)], distance=None)
 
 
-@pytest.fixture(scope="session")
-def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run without guidance, on images of 128 pixels prepared at 64; tests must not change it."""
-    place = tmp_path_factory.mktemp("trained")
+def trained_on(place: Path, **preparation: str) -> Path:
+    """A run without guidance in a folder, on images of 128 pixels prepared at 64."""
     rows = []
     for number, entry in enumerate(synthetic_dataset(6, side_px=128).entries):
         sample = entry.read()[0]
@@ -42,8 +40,8 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             mask_digest=bytes(32),
         )  # fmt: skip
         rows.append(row)
-    preparation = {"side_px": "64", **stain_identity("none")}
-    Store.create(place / "cache" / "mine.zarr", dataset="mine", source="drawn", preparation=preparation, rows=rows)
+    prepared_as = {"side_px": "64", **stain_identity("none"), **preparation}
+    Store.create(place / "cache" / "mine.zarr", dataset="mine", source="drawn", preparation=prepared_as, rows=rows)
     config = TrainConfig(
         dataset="mine", fusion="none", cache=str(place / "cache"), run=place / "run", width=4, epochs=1, batch_size=2,
         device="cpu", threads=1,
@@ -52,9 +50,21 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "run"
 
 
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on 8-bit images; tests must not change it."""
+    return trained_on(tmp_path_factory.mktemp("trained"))
+
+
 @pytest.fixture
 def dark_run(trained_run: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The run, with a network that finds dark nuclei whatever it was trained on."""
     monkeypatch.setattr(TrainedRun, "network", lambda self: Dark())
     monkeypatch.setattr(RunFolder, "rule", lambda self: InstanceRule())
     return trained_run
+
+
+@pytest.fixture
+def dark_run_on_converted_images(dark_run: Path, tmp_path: Path) -> Path:
+    """The same for a run that was trained on images converted to 8 bits."""
+    return trained_on(tmp_path, convert="full-range")

@@ -216,3 +216,31 @@ def test_a_note_says_which_images_it_concerns(dark_run: Path, tmp_path: Path) ->
     assert "note: turned: The file's Orientation tag is 6." in lines
     assert "note: The microns per pixel of the image and of the training images are not known" in lines
     found_around(tmp_path / "out" / "turned", CENTRES)
+
+
+# ---- more than 8 bits
+
+
+def test_16_bit_images_are_predicted_if_a_conversion_is_asked_for(dark_run: Path, tmp_path: Path) -> None:
+    deep = dark_nuclei((300, 400), CENTRES, (12, 12)).astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb", tile=(128, 128))
+
+    (reason,) = predicted(dark_run, tmp_path / "out", tmp_path / "a.tif").failures.values()
+    assert "16-bit unsigned pixels" in reason
+    assert "--convert full-range" in reason
+
+    (image,) = predicted(dark_run, tmp_path / "out", tmp_path / "a.tif", convert="full-range").images
+    found_around(image.folder, CENTRES)
+    assert image.summary["convert"] == "full-range"
+    assert "--convert full-range" in image.summary["command"]
+
+
+def test_predict_converts_images_as_those_of_the_training(dark_run_on_converted_images: Path, tmp_path: Path) -> None:
+    deep = dark_nuclei((300, 400), CENTRES, (12, 12)).astype(np.uint16) * 257
+    tifffile.imwrite(tmp_path / "a.tif", deep, photometric="rgb")
+
+    (image,) = predicted(dark_run_on_converted_images, tmp_path / "out", tmp_path / "a.tif").images
+
+    found_around(image.folder, CENTRES)
+    refused = predicted(dark_run_on_converted_images, tmp_path / "out2", tmp_path / "a.tif", convert="none")
+    assert list(refused.failures) == ["a"]
