@@ -31,6 +31,6 @@ def to_eight_bits(values: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
                 f"its values are from {values.min():g} to {values.max():g}, and the conversion full-range expects 0 to "
                 "1; scale them and save it again"
             )
-        return np.rint(values * values.dtype.type(255)).astype(np.uint8)
+        return np.asarray(np.rint(values.astype(np.float64) * 255), np.uint8)
     largest = 2**bits - 1
-    return ((values.astype(np.uint64) * 255 + largest // 2) // largest).astype(np.uint8)
+    return np.asarray((values.astype(np.uint64) * 255 + largest // 2) // largest, np.uint8)

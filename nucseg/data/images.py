@@ -38,8 +38,9 @@ def decode_image(data: bytes, file: Path, convert: str = "none") -> npt.NDArray[
             with _single_page(data, file) as page:
                 tiff.check_image(page, file, convert)
                 return tiff.page_rgb(page)
-        picture: Image.Image = _open(data, file)
-        depth = _bits_per_channel(picture, data)
+        opened = _open(data, file)
+        picture: Image.Image = opened
+        depth = _bits_per_channel(opened, data)
         if convert != "none" and (depth > 8 or picture.mode == "CMYK"):
             picture = _deep_png(data) if depth > 8 else picture.convert("RGB")
         elif depth > 8 or picture.mode not in _COLOUR_MODES:

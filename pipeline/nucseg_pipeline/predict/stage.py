@@ -329,6 +329,7 @@ def _number_or_sides(values: tuple[float, float] | None) -> float | list[float] 
 
 def _command(config: PredictConfig) -> str:
     words = ["nucseg", "predict", *map(str, config.images), "--run", str(config.run), "--out", str(config.out)]
+    options: dict[str, Path | float | str | None]
     options = {"--weights": config.weights, "--mpp": config.mpp, "--trained-mpp": config.trained_mpp}
     options |= {"--tile-px": config.tile_px, "--overlap": config.overlap}
     options |= {"--scene": config.scene, "--convert": config.convert}
