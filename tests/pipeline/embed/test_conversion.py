@@ -13,6 +13,8 @@ from nucseg.errors import ConfigError, DataError
 from nucseg_cache import Store
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.embed.stage import embed
+from nucseg_pipeline.evaluation.scored_images import native_grid
+from nucseg_pipeline.modelling.inference import Prediction
 
 IMAGE = np.random.default_rng(0).integers(0, 65_536, (64, 64, 3), dtype=np.uint16)
 
@@ -46,6 +48,16 @@ def test_a_converted_store_has_the_scaled_pixels_and_another_identity(folder: Pa
     with pytest.raises(ConfigError, match="prepared as"):
         embedded(folder, tmp_path / "cache")
     assert embedded(folder, tmp_path / "cache", convert="full-range").n_rows == 3
+
+
+def test_the_native_grid_reads_the_source_with_the_conversion_of_the_store(folder: Path, tmp_path: Path) -> None:
+    store = embedded(folder, tmp_path / "cache", convert="full-range")
+    (sample,) = store.read_samples([0])
+    prediction = Prediction(sample, (sample.instances > 0).astype(np.float32))
+
+    native = native_grid(store, (sample.id,), None)(prediction)
+
+    assert np.abs(native.image.astype(int) - np.rint(IMAGE / 257)).max() <= 1
 
 
 def test_a_store_of_8_bit_images_is_as_before(folder: Path, tmp_path: Path) -> None:
