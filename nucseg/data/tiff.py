@@ -1,8 +1,8 @@
 """Decode the pages of TIFFs, for images, masks and slides alike: the same pixels whatever the size of the file.
 
-Pixels are read as they are stored. The Orientation tag and colour profiles are not applied, as in ImageJ, OpenSlide and
-QuPath, so that coordinates agree with theirs and an image with its mask. The page's own tags decide on the conversion
-to RGB, never the file's suffix.
+Pixels are read as they are stored. The Orientation tag and colour profiles are not applied, as in ImageJ and tifffile,
+so that an image agrees with its mask, and coordinates with those of other programs. The page's own tags decide on the
+conversion to RGB, never the file's suffix.
 """
 
 import logging

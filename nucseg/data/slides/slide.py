@@ -115,7 +115,7 @@ def orientation_note(orientation: object) -> str:
         return ""
     return (
         f"The file's Orientation tag is {orientation}. It is not applied: outlines and masks belong to the pixels as "
-        "they are stored, as ImageJ and QuPath show them."
+        "they are stored, as ImageJ shows them."
     )
 
 
