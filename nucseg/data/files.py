@@ -31,6 +31,8 @@ class ImageFileEntry(Entry):
     """An image file with one or more mask files, which a subclass combines."""
 
     image_file: Path
+    convert: str = "none"
+    """How images of more than 8 bits are read, see `conversion`."""
 
     @abstractmethod
     def _mask_files(self) -> tuple[Path, ...]:
@@ -49,7 +51,7 @@ class ImageFileEntry(Entry):
     def read_image(self) -> tuple[npt.NDArray[np.uint8], bytes]:
         """Decode the image file."""
         data = _file_bytes(self.image_file)
-        return decode_image(data, self.image_file), hashlib.sha256(data).digest()
+        return decode_image(data, self.image_file, self.convert), hashlib.sha256(data).digest()
 
     def read(self) -> tuple[Sample, bytes, bytes]:
         """Decode all files. Raises DataError if a mask and the image differ in size."""

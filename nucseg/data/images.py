@@ -1,6 +1,5 @@
 """Decode image and mask files to arrays. What cannot be decoded faithfully is refused."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -9,62 +8,61 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import Image, JpegImagePlugin, PngImagePlugin
 from PIL.ImageFile import ImageFile
 
+from nucseg.data import tiff
+from nucseg.data.colours import on_white
+from nucseg.data.conversion import OutOfRangeError, to_eight_bits
 from nucseg.errors import DataError
 
 MAX_PIXELS = 8192 * 8192
 """Larger files are whole slides by mistake, or decompression bombs: nuclei would vanish on the prepared grid."""
 
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_DEPTH_BYTE = 24
-_TIFF_BITS_PER_SAMPLE, _TIFF_LZW, _TIFF_JPEG, _TIFF_PACKBITS, _TIFF_WHITE_IS_ZERO = 258, 5, 7, 32773, 0
-_TIFF_SAMPLE_FORMAT, _TIFF_EXTRA_SAMPLES, _TIFF_SAMPLES_PER_PIXEL = 339, 338, 277
-_TIFF_UNSIGNED = {1, 4}
-"""Sample formats read as unsigned: unsigned itself, and undefined, which old programs write."""
 
 _COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"}
 
-# tifffile logs problems in damaged files, which would be printed in addition to the error raised here
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-
-def decode_image(data: bytes, file: Path) -> npt.NDArray[np.uint8]:
-    """Decode an 8-bit PNG, JPEG or TIFF to RGB (H, W, 3).
+def decode_image(data: bytes, file: Path, convert: str = "none") -> npt.NDArray[np.uint8]:
+    """Decode an 8-bit PNG, JPEG or TIFF, or others as `convert` says (see `conversion`), to RGB (H, W, 3).
 
     Gray and palette images become RGB; transparent ones are composited on white, the colour of an empty slide.
-    Orientation tags and colour profiles are not applied, since masks do not have them. `file` is used in error messages
-    only. Raises DataError for more than 8 bits per channel, several pages, other colour models, more than MAX_PIXELS,
-    and damaged files.
+    Orientation tags (of TIFF and EXIF) and colour profiles are not applied to images or masks: pixels are read as they
+    are stored. `file` is used in error messages only. Raises DataError for more than 8 bits per channel, several pages,
+    other colour models, more than MAX_PIXELS, and damaged files.
     """
     with _errors_naming(file):
-        picture = _open(data, file)
-        if isinstance(picture, TiffImagePlugin.TiffImageFile):
-            _check_samples(picture, file)
-        depth = _bits_per_channel(picture, data)
-        if depth > 8 or picture.mode not in _COLOUR_MODES:
+        if data.startswith(tiff.MAGIC):
+            with _single_page(data, file) as page:
+                tiff.check_image(page, file, convert)
+                return tiff.page_rgb(page)
+        opened = _open(data, file)
+        picture: Image.Image = opened
+        depth = _bits_per_channel(opened, data)
+        if convert != "none" and (depth > 8 or picture.mode == "CMYK"):
+            picture = _deep_png(data) if depth > 8 else picture.convert("RGB")
+        elif depth > 8 or picture.mode not in _COLOUR_MODES:
             raise DataError(
-                f"{file} has {depth}-bit pixels of mode {picture.mode}; expected 8-bit RGB, gray or palette. Export it "
-                "as 8-bit RGB (only you can decide how to scale 16 bits down)."
+                f"{file} has {depth}-bit pixels of mode {picture.mode}; expected 8-bit RGB, gray or palette. "
+                f"{tiff.advice(is_convertible=True)}"
             )
-        if picture.has_transparency_data:
-            clear = picture.convert("RGBA")
-            picture_on_white = Image.new("RGBA", clear.size, "white")
-            picture_on_white.alpha_composite(clear)
-            return np.array(picture_on_white.convert("RGB"))
-        return np.array(picture.convert("RGB"))
+        return on_white(picture) if picture.has_transparency_data else np.array(picture.convert("RGB"))
 
 
 def decode_values(data: bytes, file: Path) -> npt.NDArray[Any]:
     """Decode a mask to the numbers (H, W) that are stored in it, integer or bool.
 
     Lookup tables and palettes are not applied, since they only affect the display. Equal colour channels count as one.
-    Raises DataError for JPEG (lossy compression changes ids), floats, colours and damaged files.
+    Raises DataError for lossy compression, which changes ids, floats, colours and damaged files.
     """
     with _errors_naming(file):
-        values = _tiff_values(data, file) if data.startswith(_TIFF) else _png_values(data, file)
+        if data.startswith(tiff.MAGIC):
+            with _single_page(data, file) as page:
+                values = tiff.mask_values(page, file)
+        else:
+            values = _png_values(data, file)
         if values.ndim > 2:
             values = _one_channel(values, file)
         if values.dtype.kind not in "bui":
@@ -81,8 +79,6 @@ def _open(data: bytes, file: Path) -> ImageFile:
         picture = PngImagePlugin.PngImageFile(BytesIO(data))
     elif data.startswith(_JPEG):
         picture = JpegImagePlugin.JpegImageFile(BytesIO(data))
-    elif data.startswith(_TIFF):
-        picture = TiffImagePlugin.TiffImageFile(BytesIO(data))
     else:
         raise DataError(
             f"{file} is not an image of a known format: {len(data)} bytes starting with {data[:8]!r}. Expected PNG, "
@@ -105,55 +101,34 @@ def _bits_per_channel(picture: ImageFile, data: bytes) -> int:
     # Pillow silently reduces 16-bit colour to 8 bits, so read the depth from the file
     if isinstance(picture, PngImagePlugin.PngImageFile):
         return data[_PNG_DEPTH_BYTE]
-    if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        return int(max(picture.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (1,))))
     return 8
 
 
-def _check_samples(picture: TiffImagePlugin.TiffImageFile, file: Path) -> None:
-    # Pillow silently reads negative values as large ones and drops a second channel
-    if not set(picture.tag_v2.get(_TIFF_SAMPLE_FORMAT, (1,))) <= _TIFF_UNSIGNED:
-        raise DataError(f"{file} has signed integers or floats; expected 8-bit RGB, gray or palette. Export it again.")
-    n_channels, kinds = picture.tag_v2.get(_TIFF_SAMPLES_PER_PIXEL, 1), picture.tag_v2.get(_TIFF_EXTRA_SAMPLES, ())
-    if n_channels == 2 and 0 in kinds:
-        raise DataError(
-            f"{file} has a second channel of unknown meaning; expected 8-bit RGB, gray or palette. Export it as RGB or "
-            "gray."
-        )
+def _deep_png(data: bytes) -> Image.Image:
+    """A PNG of 16 bits per channel, converted to 8 bits; Pillow would drop the lower ones."""
+    import imagecodecs  # slow to import, needed only for these
+
+    return Image.fromarray(to_eight_bits(imagecodecs.png_decode(data), bits=16))
 
 
 def _png_values(data: bytes, file: Path) -> npt.NDArray[Any]:
     picture = _open(data, file)
     if isinstance(picture, JpegImagePlugin.JpegImageFile):
-        raise _lossy(file)
+        raise DataError(f"{file} is a JPEG, whose lossy compression changes ids. Save masks as PNG or TIFF.")
     if len(picture.getbands()) > 1 and _bits_per_channel(picture, data) > 8:
         raise DataError(f"{file} is a 16-bit colour image, but a mask has one channel. Save it as 16-bit gray.")
     return np.array(picture)
 
 
-def _tiff_values(data: bytes, file: Path) -> npt.NDArray[Any]:
-    import tifffile  # slow to import, needed only for masks in TIFF
+@contextmanager
+def _single_page(data: bytes, file: Path) -> Iterator[Any]:
+    """Open a TIFF and yield its only page."""
+    import tifffile  # slow to import, needed only for TIFFs
 
-    with tifffile.TiffFile(BytesIO(data)) as tiff:
-        page = tiff.pages.first
-        _check_extent(page.imagewidth, page.imagelength, len(tiff.pages), file)
-        if page.samplesperpixel == 2 and 0 in page.extrasamples:
-            raise DataError(f"{file} has two channels, but a mask has one. Save the channel with the nuclei.")
-        if page.compression == _TIFF_JPEG:
-            raise _lossy(file)
-        # tifffile needs another package for LZW, and decodes PackBits in Python, ten times slower than Pillow
-        small = page.dtype in (np.uint8, np.uint16)
-        if page.compression != _TIFF_LZW and not (page.compression == _TIFF_PACKBITS and small):
-            return np.asarray(page.asarray())
-        # but Pillow inverts images whose photometric interpretation is inverted
-        values = np.array(_open(data, file))
-        inverted = page.photometric == _TIFF_WHITE_IS_ZERO and values.dtype.itemsize == 1
-        signed = page.dtype == np.int8 and values.dtype == np.uint8  # and reads negative values as large ones
-        return (~values if inverted else values).view(np.int8 if signed else values.dtype)
-
-
-def _lossy(file: Path) -> DataError:
-    return DataError(f"{file} is a JPEG, whose lossy compression changes ids. Save masks as PNG or TIFF.")
+    with tifffile.TiffFile(BytesIO(data)) as opened:
+        page = opened.pages.first
+        _check_extent(page.imagewidth, page.imagelength, len(opened.pages), file)
+        yield page
 
 
 def _one_channel(values: npt.NDArray[Any], file: Path) -> npt.NDArray[Any]:
@@ -172,6 +147,8 @@ def _errors_naming(file: Path) -> Iterator[None]:
         yield
     except DataError:
         raise
+    except OutOfRangeError as cause:
+        raise DataError(f"{file} cannot be converted: {cause}.") from cause
     except Exception as cause:  # for damaged files, decoders raise errors of many types
         raise DataError(
             f"{file} cannot be decoded ({cause or type(cause).__name__}). It is damaged, truncated or compressed in an "

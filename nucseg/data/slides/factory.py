@@ -1,15 +1,14 @@
 """Choose the reader for an image file."""
 
-import math
 from pathlib import Path
 
 from nucseg.data.files import IMAGE_SUFFIXES
-from nucseg.data.images import MAX_PIXELS
-from nucseg.data.slides.in_memory import InMemoryImage, header_size
+from nucseg.data.slides.in_memory import InMemoryImage
 from nucseg.data.slides.openslide_reader import ScannerSlide, openslide_library
-from nucseg.data.slides.resolution import tiff_mpp
+from nucseg.data.slides.scenes import choose_scene
 from nucseg.data.slides.slide import Slide
-from nucseg.data.slides.tiff import TiffSlide
+from nucseg.data.slides.tiff import TiffSlide, tiff_scenes
+from nucseg.data.tiff import MAGIC
 from nucseg.errors import DataError
 from nucseg.paths import opened_file
 
@@ -19,61 +18,54 @@ SCANNER_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide"
 SLIDE_SUFFIXES = (*IMAGE_SUFFIXES, *SCANNER_SUFFIXES)
 """Suffixes of the files that count as images."""
 
-IN_MEMORY_PIXELS = 2048 * 2048
-"""TIFFs with one page and at most this many pixels are decoded at once, exactly like the images of data sets."""
-
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ONLY, _PLAIN_TIFF = ["1"], "generic-tiff"
 
 
-def open_slide(file: Path) -> Slide:
+def open_slide(file: Path, scene: str | None = None, convert: str = "none") -> Slide:
     """Open an image of any size: PNG, JPEG, TIFF, OME-TIFF, or any format of OpenSlide.
 
+    Args:
+        file: the image.
+        scene: name or number (from 1) of the image in a file with several, see `scene_names`; None opens an only one.
+        convert: how images of more than 8 bits are read, see `nucseg.data.conversion`.
+
     Raises:
-        DataError: the file is missing, damaged, or not an 8-bit RGB or gray image, or its library is not installed.
+        DataError: the file is missing, damaged, or not an 8-bit RGB or gray image, or its library is not installed; or
+            it has several scenes and none is named, or not the one that is.
     """
-    try:
-        with opened_file(file) as stream:
-            magic = stream.read(4)
-    except OSError as cause:
-        raise DataError(f"{file} cannot be read: {cause.strerror}. Give an image, or a folder of images.") from cause
-    if file.suffix.lower() in SCANNER_SUFFIXES:
-        return _open_scanner_format(file, magic)
-    if magic in _TIFF:
-        return _open_tiff(file)
-    return InMemoryImage(file)
+    if _needs_openslide(file):
+        choose_scene(_ONLY, scene, file)
+        return ScannerSlide(file, openslide_library())
+    if _is_tiff(file):
+        return TiffSlide(file, scene, convert)
+    choose_scene(_ONLY, scene, file)
+    return InMemoryImage(file, convert)
 
 
-def _open_scanner_format(file: Path, magic: bytes) -> Slide:
+def scene_names(file: Path) -> list[str]:
+    """The scenes in a file, if it has several: images of the same kind, without overviews. Raises as `open_slide`."""
+    names = [] if _needs_openslide(file) or not _is_tiff(file) else tiff_scenes(file)
+    return names if len(names) > 1 else []
+
+
+def _needs_openslide(file: Path) -> bool:
+    """Whether to read a file with OpenSlide. TIFFs that it only knows as such, or without it, are read like others."""
+    is_tiff = _is_tiff(file)
+    if file.suffix.lower() not in SCANNER_SUFFIXES:
+        return False
     openslide = openslide_library()
-    if openslide is not None and openslide.OpenSlide.detect_format(str(file)) is not None:
-        return ScannerSlide(file, openslide)
-    if magic in _TIFF:
-        return TiffSlide(file)
+    vendor = openslide.OpenSlide.detect_format(str(file)) if openslide else None
+    if is_tiff and vendor in (None, _PLAIN_TIFF):
+        return False
+    if vendor is not None:
+        return True
     advice = "It cannot read this file: is it damaged?" if openslide else "Run `pip install 'nucseg[slides]'`."
     raise DataError(f"{file} is not a TIFF, and other slide formats need OpenSlide. {advice}")
 
 
-def _open_tiff(file: Path) -> Slide:
+def _is_tiff(file: Path) -> bool:
     try:
-        slide = TiffSlide(file)
-    except DataError:
-        # Pillow can decode some that tifffile needs another library for, or has a clearer error
         with opened_file(file) as stream:
-            width, height = header_size(stream)
-        if 0 < width * height <= MAX_PIXELS:
-            return InMemoryImage(file, _mpp_in(file))
-        raise
-    if len(slide.levels) == 1 and math.prod(slide.size) <= IN_MEMORY_PIXELS:
-        slide.close()
-        return InMemoryImage(file, slide.mpp)
-    return slide
-
-
-def _mpp_in(file: Path) -> float | None:
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(file) as tiff:
-            return tiff_mpp(tiff)
-    except Exception:  # its pixels may still be readable
-        return None
+            return stream.read(4) in MAGIC
+    except OSError as cause:
+        raise DataError(f"{file} cannot be read: {cause.strerror}. Give an image, or a folder of images.") from cause

@@ -1,31 +1,78 @@
-"""Microns per pixel, from the metadata of several formats."""
+"""Microns per pixel of a page, from the metadata of several formats."""
 
 import math
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
+
+Mpp = tuple[float, float]
+"""Microns per pixel, down and across."""
 
 PLAUSIBLE = (0.05, 20.0)
 """Range of microscopes; other values, such as 72 dots per inch (353), do not give the magnification."""
 
-_MICRONS = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
+MAX_ASPECT = 4.0
+"""Largest ratio of the sides of a pixel; scanners that move in steps reach 2."""
+
+SAME_SIDES = 1.01
+"""Pixels whose sides differ by less are square: scanners measure both sides."""
+
+MICRONS = {
+    "µm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "pm": 1e-6, "Å": 1e-4, "mm": 1e3, "cm": 1e4,
+    "dm": 1e5, "m": 1e6, "inch": 25_400.0, "in": 25_400.0, "thou": 25.4, "pt": 25_400 / 72,
+}  # fmt: skip
+"""Microns of the units of OME-TIFF and ImageJ; a unit that is not among them, such as "pixel", is not a length."""
+
 _INCH, _CENTIMETRE = 2, 3
-_MICRONS_OF_UNIT = {_INCH: 25_400.0, _CENTIMETRE: 10_000.0}
+_MICRONS_OF_TAG = {_INCH: 25_400.0, _CENTIMETRE: 10_000.0}
+_RATIONALS = (5, 10)
 
 
-def plausible(mpp: float | None) -> float | None:
-    """The value if it is in the range of microscopes, else None."""
-    low, high = PLAUSIBLE
-    return mpp if mpp is not None and math.isfinite(mpp) and low <= mpp <= high else None
+@dataclass(frozen=True)
+class Resolution:
+    """The resolution of an image."""
+
+    mpp: Mpp | None = None
+    """None if it is missing or implausible."""
+    note: str = ""
+    """Why a value in the file is not used; else empty."""
 
 
-def tiff_mpp(tiff: Any) -> float | None:
-    """Find it in a tifffile.TiffFile: in OME-XML, Aperio's description, ImageJ's unit, or the resolution tags."""
-    page = tiff.pages.first
+def resolution_of(*candidates: Mpp | None) -> Resolution:
+    """Choose the first plausible candidate."""
+    known = [mpp for mpp in candidates if mpp is not None]
+    for mpp in known:
+        if _is_plausible(mpp):
+            return Resolution(mpp)
+    if not known:
+        return Resolution()
+    down, across = known[0]
+    return Resolution(
+        None,
+        f"The file records pixels of {across:.4g} x {down:.4g} microns. No microscope has such pixels, so this is not "
+        "used.",
+    )
+
+
+def page_resolution(page: Any, ome: Mpp | None = None) -> Resolution:
+    """Find it for a page of a tifffile.TiffFile: in its OME-XML, Aperio's text, ImageJ's unit, or its tags."""
     description = str(page.description or "")
-    for candidate in (_ome(tiff.ome_metadata or ""), _aperio(description), _imagej(page, description), _tags(page)):
-        if (mpp := plausible(candidate)) is not None:
-            return mpp
-    return None
+    return resolution_of(ome, _aperio(description), _imagej(page, description), _tags(page))
+
+
+def both(down: float | None, across: float | None) -> Mpp | None:
+    """A pair of which one value may be missing: pixels are square then."""
+    down, across = (value if value is not None and math.isfinite(value) else None for value in (down, across))
+    if down is None or across is None:
+        side = across if down is None else down
+        return None if side is None else (side, side)
+    return down, across
+
+
+def square_side(mpp: Mpp | None) -> float | None:
+    """The side of square pixels; None if they are not square, or if it is not known."""
+    return mpp[1] if mpp is not None and max(mpp) <= min(mpp) * SAME_SIDES else None
 
 
 def number(text: str | None) -> float | None:
@@ -36,36 +83,48 @@ def number(text: str | None) -> float | None:
         return None
 
 
-def _ome(xml: str) -> float | None:
-    # by regular expression, because XML parsers are vulnerable to malicious files
-    size = number(_first(r'\bPhysicalSizeX="([^"]{1,40})"', xml))
-    unit = _first(r'\bPhysicalSizeXUnit="([^"]{1,20})"', xml) or "µm"
-    factor = _MICRONS.get(unit.replace("&#181;", "µ").replace("&#xB5;", "µ"))
-    return None if size is None or factor is None else size * factor
+def _is_plausible(mpp: Mpp) -> bool:
+    low, high = PLAUSIBLE
+    return low <= min(mpp) and max(mpp) <= high and max(mpp) <= MAX_ASPECT * min(mpp)
 
 
-def _aperio(description: str) -> float | None:
-    return number(_first(r"\bMPP *= *([0-9.eE+-]{1,40})", description))
+def _aperio(description: str) -> Mpp | None:
+    side = number(_first(r"\bMPP *= *([0-9.eE+-]{1,40})", description))
+    return both(side, side)
 
 
-def _imagej(page: Any, description: str) -> float | None:
+def _imagej(page: Any, description: str) -> Mpp | None:
     if not description.startswith("ImageJ="):
         return None
-    unit = (_first(r"^unit=(\S{1,20})", description) or "").replace("\\u00B5", "µ")
-    return _per_pixel(page, _MICRONS.get(unit))
+    unit = (_first(r"^unit=(\S{1,20})", description) or "").replace("\\u00B5", "µ").replace("μ", "µ")
+    return _per_pixel(page, MICRONS.get(unit))
 
 
-def _tags(page: Any) -> float | None:
-    unit = page.tags.get("ResolutionUnit")
-    return _per_pixel(page, _MICRONS_OF_UNIT.get(int(unit.value)) if unit is not None else None)
+def _tags(page: Any) -> Mpp | None:
+    unit = next(_values(page, "ResolutionUnit"), float(_INCH))
+    return _per_pixel(page, _MICRONS_OF_TAG.get(int(unit)) if math.isfinite(unit) else None)
 
 
-def _per_pixel(page: Any, microns_of_unit: float | None) -> float | None:
-    resolution = page.tags.get("XResolution")
-    if microns_of_unit is None or resolution is None:
+def _per_pixel(page: Any, microns_of_unit: float | None) -> Mpp | None:
+    if microns_of_unit is None:
         return None
-    numerator, denominator = resolution.value
-    return microns_of_unit * denominator / numerator if numerator else None
+    densities = (next(_values(page, name), 0.0) for name in ("YResolution", "XResolution"))
+    return both(*(microns_of_unit / density if density else None for density in densities))
+
+
+def _values(page: Any, name: str) -> Iterator[float]:
+    """The numbers in a tag, whatever its type and count; none if it is missing or has no number."""
+    tag = page.tags.get(name)
+    value = () if tag is None else tag.value
+    parts = value if isinstance(value, tuple) else (value,)
+    numbers = [number(str(part)) for part in parts]
+    if tag is not None and int(tag.dtype) in _RATIONALS:
+        numbers = [above / below if above is not None and below else None for above, below in _pairs(numbers)]
+    yield from (found for found in numbers if found is not None)
+
+
+def _pairs(numbers: list[float | None]) -> Iterator[tuple[float | None, float | None]]:
+    return zip(numbers[::2], numbers[1::2], strict=False)
 
 
 def _first(pattern: str, text: str) -> str | None:

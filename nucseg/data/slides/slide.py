@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nucseg.data.resampling import resampled
+from nucseg.data.slides.resolution import Mpp
 from nucseg.errors import DataError
 
 Image = npt.NDArray[np.uint8]
@@ -20,8 +21,14 @@ class Slide(ABC):
 
     levels: Sequence[Size]
     """(H, W) of the image, then of the smaller copies in the file."""
-    mpp: float | None = None
-    """Microns per pixel according to the file; None if missing or implausible."""
+    mpp: Mpp | None = None
+    """Microns per pixel down and across according to the file; None if missing or implausible."""
+    scene: str | None = None
+    """Name of the scene if the file has several."""
+    origin: tuple[int, int] = (0, 0)
+    """Row and column of the first pixel on the scanner's canvas, of which the image can be a part."""
+    notes: tuple[str, ...] = ()
+    """What a user must know about how the file was read."""
     reader: str = ""
     """Name of the library that reads it."""
 
@@ -87,7 +94,7 @@ class ArraySlide(Slide):
 
     reader = "memory"
 
-    def __init__(self, image: Image, mpp: float | None = None) -> None:
+    def __init__(self, image: Image, mpp: Mpp | None = None) -> None:
         """Take an image (H, W, 3) uint8 RGB. Raises DataError for anything else."""
         super().__init__()
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -100,6 +107,16 @@ class ArraySlide(Slide):
 
     def _read_level(self, level: int, y: int, x: int, h: int, w: int) -> Image:
         return self._image[y : y + h, x : x + w]
+
+
+def orientation_note(orientation: object) -> str:
+    """What to say about an Orientation tag, of TIFF or EXIF; nothing if it is the usual one."""
+    if orientation in (1, 0, None):
+        return ""
+    return (
+        f"The file's Orientation tag is {orientation}. It is not applied: outlines and masks belong to the pixels as "
+        "they are stored, as ImageJ shows them."
+    )
 
 
 def _source(start: int, n: int, native: int, target: int) -> tuple[int, int, float]:

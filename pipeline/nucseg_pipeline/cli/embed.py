@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @options_from(
     EmbedConfig,
     {
-        "Data": "dataset source stain limit cache",
+        "Data": "dataset source stain convert limit cache",
         "Embeddings": "encoder weights format views view_images",
         "Machine": "device precision batch_size threads workers scheduler",
     },

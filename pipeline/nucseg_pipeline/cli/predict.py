@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @options_from(
     PredictConfig,
     {
-        "Data": "mpp trained_mpp tile_px overlap everything",
+        "Data": "scene convert mpp trained_mpp tile_px overlap everything",
         "Model": "run weights",
         "Machine": "device threads batch_size",
         "Output": "out",
@@ -30,20 +31,32 @@ def predict(config: PredictConfig) -> None:
 
     Reads PNG, JPEG, TIFF, pyramidal and OME-TIFF, and with OpenSlide the formats of slide scanners, tile by tile; the
     run's folder; and the weights of its encoder. Writes OUT/IMAGE/: instances.tif, nuclei.geojson (opens in QuPath),
-    nuclei.csv, overlay.jpg, summary.json and config.toml. Images with finished results are skipped.
+    nuclei.csv, overlay.jpg, summary.json and config.toml. A file with several scenes gives OUT/IMAGE_SCENE/ for each.
+    Images with finished results are skipped.
     """
     from nucseg.errors import DataError
     from nucseg_pipeline.predict.stage import predict as predict_stage
 
     with progress_bar("tiles") as progress:
         result = predict_stage(config, progress)
-    notes(list(dict.fromkeys(note for image in result.images for note in image.summary.get("notes", ()))))
+    notes(_notes(result.images))
     for image in result.images:
         out.print(_line(image))
     if result.images:
         out.print(f"results: {config.out}")
     if result.failures:
         raise DataError(_failed(result))
+
+
+def _notes(images: Sequence[ImageResult]) -> list[str]:
+    """Each note once, with the names of its images unless it concerns all."""
+    from nucseg.data.files import some
+
+    names: dict[str, list[str]] = {}
+    for image in images:
+        for note in image.summary.get("notes", ()):
+            names.setdefault(note, []).append(image.name)
+    return [note if len(found) == len(images) else f"{some(found, 3)}: {note}" for note, found in names.items()]
 
 
 def _line(image: ImageResult) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucseg.errors import ConfigError
-from nucseg_pipeline.config.checks import check_at_least, check_device
+from nucseg_pipeline.config.checks import check_at_least, check_conversion, check_device
 
 MPP_RANGE = (0.01, 100.0)
 """Microns per pixel outside this range are taken for a mistake in the unit."""
@@ -23,8 +23,12 @@ class PredictConfig:
     """Folder of the results; each image gets a folder in it, named after the image."""
     weights: Path | None = None
     """Weights of the run's encoder. Default: found by their digest."""
+    scene: str | None = None
+    """Name or number (from 1) of the scene in files with several. Default: all scenes."""
+    convert: str | None = None
+    """How images that are not 8-bit RGB or gray are read: none or full-range, as in embed. Default: as for the run."""
     mpp: float | None = None
-    """Microns per pixel of the images. Default: read from each file."""
+    """Microns per pixel of the images, whose pixels are square. Default: read from each file."""
     trained_mpp: float | None = None
     """Microns per pixel of the training images. Default: as recorded in the run."""
     tile_px: int | None = None
@@ -44,6 +48,7 @@ class PredictConfig:
     def __post_init__(self) -> None:
         if not self.images:
             raise ConfigError("There is nothing to predict. Name an image, or a folder of images.")
+        check_conversion(self)
         check_device(self.device)
         check_at_least(self, 1, ("threads", "batch_size"))
         check_at_least(self, 16, ("tile_px",))

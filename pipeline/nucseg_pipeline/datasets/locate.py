@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nucseg.data import DataSet, dataset_names, open_dataset
+from nucseg.data.files import ImageFileEntry
 from nucseg.data.official_splits import plain_name, stain_of
 from nucseg.errors import ConfigError
 from nucseg_pipeline.datasets.normalised import stain_normalised
@@ -37,7 +38,7 @@ def find_folder(dataset: str, remembered: str = "") -> Path | None:
     return next((place for place in places(dataset, remembered) if place.is_dir()), None)
 
 
-def open_source(dataset: str, given: Path | None, remembered: str = "") -> DataSet:
+def open_source(dataset: str, given: Path | None, remembered: str = "", convert: str = "none") -> DataSet:
     """List the images of a data set.
 
     A name that is not a known data set stands for a folder of images and masks. A stain after an "@", as in
@@ -47,6 +48,7 @@ def open_source(dataset: str, given: Path | None, remembered: str = "") -> DataS
         dataset: `nuinsseg`, `synthetic`, ..., or any name for a folder of images and masks.
         given: the folder that was asked for, if any.
         remembered: the folder recorded in the store, if any.
+        convert: how images of more than 8 bits are read.
 
     Raises:
         ConfigError: no folder was found, or one was given for a data set that needs none.
@@ -54,7 +56,18 @@ def open_source(dataset: str, given: Path | None, remembered: str = "") -> DataS
     """
     layout = layout_name(dataset)
     source = given if layout == SYNTHETIC else given or _folder(dataset, remembered)
-    return replace(stain_normalised(open_dataset(layout, source), stain_of(dataset)), name=dataset)
+    found = _converted(open_dataset(layout, source), convert)
+    return replace(stain_normalised(found, stain_of(dataset)), name=dataset)
+
+
+def _converted(dataset: DataSet, convert: str) -> DataSet:
+    """The data set with its image files read as `convert` says."""
+    if convert == "none":
+        return dataset
+    entries = (
+        replace(entry, convert=convert) if isinstance(entry, ImageFileEntry) else entry for entry in dataset.entries
+    )
+    return replace(dataset, entries=tuple(entries))
 
 
 def _folder(dataset: str, remembered: str) -> Path:

@@ -101,7 +101,7 @@ class _WorkerState:
         config = job.config
         self.job = job
         self.store = Store.open(job.location, mode="r+")
-        entries = open_source(config.dataset, config.source).entries[: config.limit]
+        entries = open_source(config.dataset, config.source, convert=config.convert).entries[: config.limit]
         self.wanted: dict[int, Entry] = {self.store.row_of(e.id): e for e in entries if self.store.has(e.id)}
         self.encoder: Encoder = open_encoder(
             config.encoder, weights=config.weights, device=config.device, precision=config.precision,

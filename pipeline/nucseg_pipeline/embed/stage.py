@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nucseg.data import DataSet, Entry, stain_identity
+from nucseg.data.conversion import conversion_identity
 from nucseg.data.official_splits import plain_name, stain_of
 from nucseg.encoders import check_asked, open_encoder
 from nucseg.errors import ConfigError, DataError
@@ -171,13 +172,15 @@ def _notes(dataset: DataSet, store: Store, encoder_note: str = "") -> tuple[str,
 def _open(config: EmbedConfig) -> tuple[Store, DataSet]:
     """The store, created if it does not exist, and the data set it is filled from."""
     location = store_location(config.cache, config.dataset)
-    preparation = {"side_px": str(SIDE_PX), **stain_identity(stain_of(config.dataset))}
+    stain = stain_identity(stain_of(config.dataset))
+    preparation = {"side_px": str(SIDE_PX), **stain, **conversion_identity(config.convert)}
     try:
         store = _open_existing(location, config.dataset, preparation)
-        return store, open_source(config.dataset, config.source, store.source)
+        return store, open_source(config.dataset, config.source, store.source, config.convert)
     except StoreNotFound:
         pass
-    dataset = open_source(config.dataset, config.source, _source_of_original(config))  # before anything is created
+    # before anything is created
+    dataset = open_source(config.dataset, config.source, _source_of_original(config), config.convert)
     try:
         created = Store.create(location, dataset=config.dataset, source=dataset.source, preparation=preparation)
     except StoreExists as exists:

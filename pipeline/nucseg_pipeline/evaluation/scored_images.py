@@ -104,7 +104,7 @@ def native_grid(store: Store, ids: tuple[str, ...], source: Path | None) -> Grid
         ConfigError: the folder is gone, some of the images are not in it, or (when it is scored) one has changed.
         DataError: the folder does not have the data set's layout, or (when it is scored) a file cannot be read.
     """
-    dataset = open_source(store.dataset, source, store.source)
+    dataset = open_source(store.dataset, source, store.source, store.preparation.get("convert", "none"))
     entries = {entry.id: entry for entry in dataset.entries}
     missing = [image_id for image_id in ids if image_id not in entries]
     if missing:

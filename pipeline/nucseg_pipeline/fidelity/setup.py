@@ -68,7 +68,8 @@ class FidelitySetup:
         views = {element: store.embeddings(key, view) for element, view in enumerate((IDENTITY, *D4_VIEWS))}
         embedded = {element: {info.id for info in view.embedded_rows()} for element, view in views.items()}
         calibration = _calibration_images(parts.train, set.intersection(*embedded.values()), config)
-        dataset = open_source(config.dataset, config.source, store.source)
+        convert = store.preparation.get("convert", "none")
+        dataset = open_source(config.dataset, config.source, store.source, convert)
         natives = read_natives(dataset, store, (*measured, *calibration))
         return cls(config, store, key, parts, views, embedded, measured, calibration, natives)
 

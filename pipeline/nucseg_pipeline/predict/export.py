@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from nucseg.data.slides import Mpp
 from nucseg_pipeline.predict.nuclei import Nucleus
 
 COLOUR = (240, 228, 66)
@@ -19,14 +20,14 @@ _NAMESPACE = uuid.UUID("b0a7e3a1-5d0f-5f3c-9a5e-6e7563736567")
 _DIGITS = 4
 
 
-def columns(nucleus: Nucleus, mpp: float | None) -> dict[str, float]:
+def columns(nucleus: Nucleus, mpp: Mpp | None) -> dict[str, float]:
     """The measurements of a nucleus by name, with units in the names; in microns only if the resolution is known."""
     m = nucleus.measurements
     values = {"centroid_x_px": m.centroid_x, "centroid_y_px": m.centroid_y, "area_px2": m.area}
     values["perimeter_px"] = m.perimeter
-    if mpp is not None:
-        values |= {"centroid_x_um": m.centroid_x * mpp, "centroid_y_um": m.centroid_y * mpp}
-        values |= {"area_um2": m.area * mpp**2, "perimeter_um": m.perimeter * mpp}
+    if mpp is not None and m.perimeter_um is not None:
+        values |= {"centroid_x_um": m.centroid_x * mpp[1], "centroid_y_um": m.centroid_y * mpp[0]}
+        values |= {"area_um2": m.area * mpp[0] * mpp[1], "perimeter_um": m.perimeter_um}
     values |= {"eccentricity": m.eccentricity, "probability_mean": m.probability_mean}
     values |= {"hematoxylin_od_mean": m.hematoxylin_od_mean, "eosin_od_mean": m.eosin_od_mean}
     return {name: round(value, _DIGITS) for name, value in values.items()}
@@ -35,7 +36,7 @@ def columns(nucleus: Nucleus, mpp: float | None) -> dict[str, float]:
 class NucleusTables:
     """Writes nuclei.csv and nuclei.geojson while nuclei are found; a context manager."""
 
-    def __init__(self, folder: Path, image_digest: str, mpp: float | None) -> None:
+    def __init__(self, folder: Path, image_digest: str, mpp: Mpp | None) -> None:
         """Open both files in a folder."""
         self._image, self._mpp = image_digest, mpp
         self._csv: TextIO = (folder / "nuclei.csv").open("w", newline="")

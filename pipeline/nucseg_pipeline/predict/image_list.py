@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nucseg.data.files import found_in, image_files
-from nucseg.data.slides import SLIDE_SUFFIXES
+from nucseg.data.slides import SLIDE_SUFFIXES, choose_scene, scene_names
 from nucseg.errors import ConfigError
 
 _OME = ".ome"
@@ -29,6 +29,30 @@ def named_images(places: Sequence[Path]) -> dict[str, Path]:
             )
         named[name] = file
     return named
+
+
+def named_scenes(name: str, file: Path, wanted: str | None, taken: set[str]) -> dict[str, str | None]:
+    """Name of a result -> scene of a file, for all its scenes or the wanted one.
+
+    A file with one scene gives its own name, otherwise the name of the scene is added to it. Names that results already
+    have are in `taken`; the new ones are added.
+
+    Raises:
+        ConfigError: a name is taken.
+        DataError: the file cannot be read, or has no such scene.
+    """
+    found = scene_names(file)
+    if not found:
+        return {name: wanted}
+    chosen = found if wanted is None else [found[choose_scene(found, wanted, file)]]
+    scenes: dict[str, str | None] = {f"{name}_{scene}": scene for scene in chosen}
+    if twice := taken & set(scenes):
+        raise ConfigError(
+            f"A scene of {file} and another image would both be written to a folder {min(twice)}. Predict them "
+            "separately, each with its own --out."
+        )
+    taken.update(scenes)
+    return scenes
 
 
 def _files(place: Path) -> list[Path]:

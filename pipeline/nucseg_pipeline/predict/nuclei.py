@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg.data.resampling import resampled
+from nucseg.data.slides import Mpp
 from nucseg.nuclei.instances import InstanceRule, separate
 from nucseg.nuclei.measurements import Measurements, measure
 from nucseg.nuclei.polygons import Ring, outline
@@ -58,7 +59,11 @@ class _RowBuffer:
 
 
 def bands(
-    tiled: TiledSlide, rows: Iterable[Maps], rule: InstanceRule, shift: tuple[int, int] = (0, 0)
+    tiled: TiledSlide,
+    rows: Iterable[Maps],
+    rule: InstanceRule,
+    shift: tuple[int, int] = (0, 0),
+    mpp: Mpp | None = None,
 ) -> Iterator[RowBand[Nucleus]]:
     """Find the nuclei of an image from top to bottom while its maps are predicted; runs in a thread of its own.
 
@@ -67,16 +72,17 @@ def bands(
         rows: its maps in consecutive bands of rows, from `map_rows`.
         rule: how nuclei are separated, for the network's grid.
         shift: moves the borders of the blocks, which must not change the result.
+        mpp: microns per pixel of the image, down and across.
     """
     network_px = tiled.network_px
     across = sqrt(network_px[0] * network_px[1])
     scaled = rule.scaled(across)
-    margin = ceil(MARGIN * across)
+    margin = ceil(MARGIN * max(network_px))
     block = max(BLOCK_PX[0], 2 * margin), max(BLOCK_PX[1], 2 * margin)
     buffer = _RowBuffer()
 
     def find(down: BlockWindow, right: BlockWindow) -> WindowNuclei[Nucleus] | None:
-        return _window(tiled, buffer, scaled, down, right)
+        return _window(tiled, buffer, scaled, down, right, mpp)
 
     stitched = stitch(tiled.slide.size, find, block=block, margin=margin, min_area_px=scaled.min_area_px, shift=shift)
     height = tiled.grid.extent[0]
@@ -103,7 +109,7 @@ def _needed(window: BlockWindow, network_px: float, extent: int) -> slice:
 
 
 def _window(
-    tiled: TiledSlide, buffer: _RowBuffer, rule: InstanceRule, down: BlockWindow, right: BlockWindow
+    tiled: TiledSlide, buffer: _RowBuffer, rule: InstanceRule, down: BlockWindow, right: BlockWindow, mpp: Mpp | None
 ) -> WindowNuclei[Nucleus] | None:
     rows, columns = (
         _needed(span, tiled.network_px[axis], tiled.grid.extent[axis]) for axis, span in enumerate((down, right))
@@ -123,7 +129,7 @@ def _window(
             slice(side.start - span.window_start, side.stop - span.window_start)
             for side, span in zip(piece.box, (down, right), strict=True)
         )
-        measured = measure(piece, image[box], probability[box])
+        measured = measure(piece, image[box], probability[box], mpp)
         return Nucleus(measured, outline(piece.mask, x=piece.x, y=piece.y))
 
     return WindowNuclei(instances, describe)

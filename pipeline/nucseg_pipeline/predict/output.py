@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg.data.slides import Slide
+from nucseg.data.slides import Mpp, Slide
 from nucseg.errors import ConfigError
 from nucseg.nuclei.stitching import RowBand
 from nucseg_pipeline.files.locks import locked
@@ -33,7 +33,7 @@ _MICRONS_PER_CM = 10_000
 
 
 def write_bands(
-    folder: Path, slide: Slide, bands: Iterable[RowBand[Nucleus]], *, image_digest: str, mpp: float | None
+    folder: Path, slide: Slide, bands: Iterable[RowBand[Nucleus]], *, image_digest: str, mpp: Mpp | None
 ) -> NucleusTables:
     """Write instance map, table, GeoJSON and overlay while nuclei are found; returns the tables with their totals."""
     import tifffile
@@ -125,7 +125,7 @@ def _cut(rows: NDArray[np.int32]) -> Iterator[NDArray[np.uint32]]:
         yield tile
 
 
-def _resolution(mpp: float | None) -> dict[str, Any]:
+def _resolution(mpp: Mpp | None) -> dict[str, Any]:
     if mpp is None:
         return {}
-    return {"resolution": (_MICRONS_PER_CM / mpp, _MICRONS_PER_CM / mpp), "resolutionunit": "CENTIMETER"}
+    return {"resolution": (_MICRONS_PER_CM / mpp[1], _MICRONS_PER_CM / mpp[0]), "resolutionunit": "CENTIMETER"}

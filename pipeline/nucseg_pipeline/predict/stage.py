@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg.data.slides import ArraySlide, Slide, open_slide
+from nucseg.data.slides import ArraySlide, Mpp, Slide, open_slide, square_side
 from nucseg.errors import NucsegError
 from nucseg.nuclei.stitching import RowBand
 from nucseg.paths import opened_file
@@ -35,8 +35,8 @@ from nucseg_pipeline.config import PredictConfig
 from nucseg_pipeline.config.recipe import to_toml
 from nucseg_pipeline.files.publish import check_writable
 from nucseg_pipeline.predict.export import NucleusTables, columns
-from nucseg_pipeline.predict.image_list import named_images
-from nucseg_pipeline.predict.magnification import Scale, choose_scale
+from nucseg_pipeline.predict.image_list import named_images, named_scenes
+from nucseg_pipeline.predict.magnification import Scale, choose_scale, shape_note
 from nucseg_pipeline.predict.nuclei import Nucleus, bands
 from nucseg_pipeline.predict.output import CONFIG, SUMMARY, draft_folder, read_finished, write_bands
 from nucseg_pipeline.predict.probability_maps import MIN_TISSUE, TiledSlide, map_rows
@@ -57,15 +57,20 @@ class Segmentation:
     """(H, W), 0 = background; nuclei are numbered by row, then column, of their centres."""
     nuclei: Sequence[Nucleus]
     """Measurements and outlines in pixels; nucleus n is at index n - 1."""
-    mpp: float | None
-    """Microns per pixel of the image; None if unknown."""
+    mpp_yx: Mpp | None
+    """Microns per pixel of the image, down and across; None if unknown."""
     notes: tuple[str, ...]
     """Warnings that limit the result, such as an unknown magnification."""
 
     @property
+    def mpp(self) -> float | None:
+        """Microns per pixel of the image; None if unknown, or if its pixels are not square."""
+        return square_side(self.mpp_yx)
+
+    @property
     def table(self) -> dict[str, list[float]]:
         """Name of a measurement -> values of all nuclei, as pandas.DataFrame accepts it."""
-        rows = [columns(nucleus, self.mpp) for nucleus in self.nuclei]
+        rows = [columns(nucleus, self.mpp_yx) for nucleus in self.nuclei]
         return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
@@ -99,6 +104,7 @@ class Predictor:
     training: TrainingScale
     overlap: float = 0.5
     everything: bool = False
+    convert: str = "none"
 
     @classmethod
     def open(
@@ -113,6 +119,7 @@ class Predictor:
         trained_mpp: float | None = None,
         overlap: float = 0.5,
         everything: bool = False,
+        convert: str | None = None,
     ) -> Predictor:
         """Open a finished run; the arguments are those of `PredictConfig`.
 
@@ -122,22 +129,23 @@ class Predictor:
         """
         trained = TrainedRun.opened(run)
         tile_model = TileModel(trained, weights=weights, device=device, threads=threads, batch_size=batch_size)
-        return cls(
-            trained, tile_model, TrainingScale.of(trained, tile_px=tile_px, mpp=trained_mpp), overlap, everything
-        )
+        scale = TrainingScale.of(trained, tile_px=tile_px, mpp=trained_mpp)
+        as_trained = trained.inputs.preparation.get("convert", "none")
+        return cls(trained, tile_model, scale, overlap, everything, as_trained if convert is None else convert)
 
-    def segment(self, image: Image | Path | str, *, mpp: float | None = None) -> Segmentation:
+    def segment(self, image: Image | Path | str, *, mpp: float | None = None, scene: str | None = None) -> Segmentation:
         """Find the nuclei of an image that fits into memory.
 
         Args:
             image: an array (H, W, 3) uint8 RGB, or a file.
-            mpp: microns per pixel; None uses what the file records.
+            mpp: microns per pixel, if they are square; None uses what the file records.
+            scene: name or number (from 1) of the scene, if the file has several.
 
         Raises:
-            DataError: the image cannot be read.
+            DataError: the image cannot be read, or no scene is named although the file has several.
             ConfigError: its resolution is too far from that of the training images.
         """
-        slide = ArraySlide(image) if isinstance(image, np.ndarray) else open_slide(Path(image))
+        slide = ArraySlide(image) if isinstance(image, np.ndarray) else open_slide(Path(image), scene, self.convert)
         try:
             prediction = self.prediction_for(slide, mpp)
             found = list(prediction.bands(lambda done: None))
@@ -151,9 +159,9 @@ class Predictor:
         self, slide: Slide, mpp: float | None = None, shift: tuple[int, int] = (0, 0)
     ) -> ImagePrediction:
         """Prepare the prediction of an image; `shift` moves the tiles, which must hardly change the result."""
-        resolution = slide.mpp if mpp is None else mpp
+        resolution = slide.mpp if mpp is None else (mpp, mpp)
         scale = choose_scale(resolution, self.training.mpp)
-        size = tuple(max(round(extent * scale.ratio), 1) for extent in slide.size)
+        size = tuple(max(round(extent * ratio), 1) for extent, ratio in zip(slide.size, scale.ratio, strict=True))
         grid = TileGrid(
             size=(size[0], size[1]), tile_px=self.training.tile_px, side_px=self.tile_model.side_px,
             overlap=self.overlap, shift=shift,
@@ -168,18 +176,19 @@ class ImagePrediction:
     predictor: Predictor
     tiled: TiledSlide
     scale: Scale
-    mpp: float | None
+    mpp: Mpp | None
 
     def bands(self, progress: Callable[[int], None]) -> Iterator[RowBand[Nucleus]]:
         """Yield instance map and nuclei in bands from top to bottom; calls `progress` with the number of tiles done."""
         rows = map_rows(self.tiled, self.predictor.tile_model, everything=self.predictor.everything, progress=progress)
-        return bands(self.tiled, rows, self.predictor.run.rule)
+        return bands(self.tiled, rows, self.predictor.run.rule, mpp=self.mpp)
 
     def notes(self) -> tuple[str, ...]:
         """Warnings that limit the result; complete after `bands` was exhausted."""
         encoder, unchanged = self.predictor.tile_model.encoder, self.tiled.counts.stain_unchanged
         stain = f"The stain was not normalised although the network expects it: {unchanged}." if unchanged else ""
-        return tuple(note for note in (self.scale.warning, encoder.note if encoder else "", stain) if note)
+        reading = (*self.tiled.slide.notes, shape_note(self.mpp), self.scale.warning)
+        return tuple(note for note in (*reading, encoder.note if encoder else "", stain) if note)
 
 
 def predict(config: PredictConfig, progress: Progress = lambda done, total, what: None) -> PredictResult:
@@ -193,27 +202,35 @@ def predict(config: PredictConfig, progress: Progress = lambda done, total, what
         EncoderError: the weights of the run's encoder are not found, or are not those of the training.
     """
     images = named_images(config.images)
+    names = set(images)
     check_writable(config.out)
     predictor = Predictor.open(
         config.run, weights=config.weights, device=config.device, threads=config.threads, batch_size=config.batch_size,
         tile_px=config.tile_px, trained_mpp=config.trained_mpp, overlap=config.overlap, everything=config.everything,
+        convert=config.convert,
     )  # fmt: skip
     done, failures = [], {}
     for name, file in images.items():
         try:
-            done.append(_predict_image(predictor, config, name, file, progress))
-        except (NucsegError, CacheError) as error:
+            scenes = named_scenes(name, file, config.scene, names)
+        except NucsegError as error:
             failures[name] = str(error)
+            continue
+        for scene_name, scene in scenes.items():
+            try:
+                done.append(_predict_image(predictor, config, scene_name, file, scene, progress))
+            except (NucsegError, CacheError) as error:
+                failures[scene_name] = str(error)
     return PredictResult(tuple(done), failures)
 
 
 def _predict_image(
-    predictor: Predictor, config: PredictConfig, name: str, file: Path, progress: Progress
+    predictor: Predictor, config: PredictConfig, name: str, file: Path, scene: str | None, progress: Progress
 ) -> ImageResult:
     """Predict one image, unless its results exist."""
     began = time.perf_counter()
     folder = config.out / name
-    slide = open_slide(file)
+    slide = open_slide(file, scene, predictor.convert)
     try:
         prediction = predictor.prediction_for(slide, config.mpp)
         digest = _file_digest(file)
@@ -240,6 +257,7 @@ def _request(prediction: ImagePrediction, image_digest: str) -> dict[str, Any]:
     run = predictor.run
     return {
         "image": image_digest,
+        "scene": prediction.tiled.slide.scene,
         "run": {
             "inputs": run.inputs.fingerprint,
             "files": run.folder.file_digests(),
@@ -249,6 +267,7 @@ def _request(prediction: ImagePrediction, image_digest: str) -> dict[str, Any]:
         "tile_px": grid.tile_px,
         "overlap": grid.overlap,
         "everything": predictor.everything,
+        "convert": predictor.convert,
         "mpp": prediction.mpp,
     }
 
@@ -264,11 +283,14 @@ def _summary(
     tiled, predictor = prediction.tiled, prediction.predictor
     run, encoder = predictor.run, predictor.tile_model.encoder
     height, width = tiled.slide.size
-    area_mm2 = None if prediction.mpp is None else height * width * (prediction.mpp / 1000) ** 2
+    mpp, scale = prediction.mpp, prediction.scale.ratio
+    area_mm2 = None if mpp is None else height * width * mpp[0] * mpp[1] / 1e6
     return {
         "image": str(file),
+        "scene": tiled.slide.scene,
         "width_px": width,
         "height_px": height,
+        "origin_px": list(tiled.slide.origin[::-1]),
         "reader": tiled.slide.reader,
         "levels": [list(level) for level in tiled.slide.levels],
         "n_nuclei": totals.n_nuclei,
@@ -276,15 +298,18 @@ def _summary(
         "area_share": totals.area_px2 / (height * width),
         "area_mm2": area_mm2,
         "nuclei_per_mm2": None if area_mm2 is None else totals.n_nuclei / area_mm2,
-        "mpp": prediction.mpp,
-        "mpp_of_file": tiled.slide.mpp,
+        "mpp": square_side(mpp),
+        "mpp_x": mpp and mpp[1],
+        "mpp_y": mpp and mpp[0],
+        "mpp_of_file": _number_or_sides(tiled.slide.mpp),
         "trained_mpp": predictor.training.mpp,
-        "scale": prediction.scale.ratio,
+        "scale": _number_or_sides(scale),
         "tiles": tiled.counts.done,
         "tiles_without_tissue": tiled.counts.skipped,
         "tissue_rule": f"a tile is skipped if less than {MIN_TISSUE:.1%} of it is denser than glass"
         if not predictor.everything
         else "every tile was predicted",
+        "convert": predictor.convert,
         "run": run.name,
         "rule": vars(run.rule),
         "encoder": dict(encoder.identity) if encoder else {},
@@ -297,10 +322,17 @@ def _summary(
     }
 
 
+def _number_or_sides(values: tuple[float, float] | None) -> float | list[float] | None:
+    """A number for square pixels, otherwise [across, down]."""
+    return square_side(values) or (list(values[::-1]) if values else None)
+
+
 def _command(config: PredictConfig) -> str:
     words = ["nucseg", "predict", *map(str, config.images), "--run", str(config.run), "--out", str(config.out)]
+    options: dict[str, Path | float | str | None]
     options = {"--weights": config.weights, "--mpp": config.mpp, "--trained-mpp": config.trained_mpp}
     options |= {"--tile-px": config.tile_px, "--overlap": config.overlap}
+    options |= {"--scene": config.scene, "--convert": config.convert}
     words += [str(word) for option, value in options.items() if value is not None for word in (option, value)]
     return shlex.join([*words, *(["--everything"] if config.everything else [])])
 

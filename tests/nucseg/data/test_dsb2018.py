@@ -225,7 +225,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_whole_release_gives_its_images_in_colour_and_decodes_each_image_once(whole, monkeypatch) -> None:
     decoded: list[Path] = []
     decode = files.decode_image
-    monkeypatch.setattr(files, "decode_image", lambda data, file: decoded.append(file) or decode(data, file))
+    monkeypatch.setattr(
+        files, "decode_image", lambda data, file, *how: decoded.append(file) or decode(data, file, *how)
+    )
     monkeypatch.setattr(files, "decode_values", lambda data, file: pytest.fail(f"{file} was decoded"))
 
     data_set = open_dataset("dsb2018", whole.parent)

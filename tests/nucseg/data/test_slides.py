@@ -93,7 +93,7 @@ def pyramid(tmp_path: Path) -> Path:
 )
 def test_the_smallest_level_that_is_large_enough_is_read(pyramid, grid, value) -> None:
     slide = open_slide(pyramid)
-    assert (slide.levels, slide.mpp) == ([(512, 640), (256, 320), (128, 160)], 0.5)
+    assert (slide.levels, slide.mpp) == ([(512, 640), (256, 320), (128, 160)], (0.5, 0.5))
     assert (slide.read(10, 20, 30, 40, grid=grid) == value).all()
     slide.close()
 
@@ -115,15 +115,17 @@ def test_the_smallest_level_that_is_large_enough_is_read(pyramid, grid, value) -
 )
 def test_microns_per_pixel_are_read_from_the_file_if_plausible(options, mpp, tmp_path) -> None:
     slide = open_slide(written(tmp_path / "a.tif", SMOOTH, **options))
-    assert slide.mpp == (None if mpp is None else pytest.approx(mpp))
+    slide.close()
+    assert slide.mpp == (None if mpp is None else pytest.approx((mpp, mpp)))
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
 def test_small_images_are_decoded_like_those_of_data_sets(suffix, tmp_path) -> None:
     Image.fromarray(SMOOTH).save(tmp_path / f"a{suffix}")
     slide = open_slide(tmp_path / f"a{suffix}")
-    assert slide.reader == "pillow"
+    assert slide.reader == ("tifffile" if suffix == ".tif" else "pillow")
     np.testing.assert_array_equal(slide.read(0, 0, H, W), np.asarray(Image.open(tmp_path / f"a{suffix}")))
+    slide.close()
 
 
 def test_gray_inverted_and_transparent_tiffs_become_rgb_on_white(tmp_path) -> None:
@@ -158,9 +160,9 @@ def test_a_jpeg_pyramid_is_read_alike_by_tifffile_and_openslide(tmp_path) -> Non
 
     scanned = open_slide(file)
     assert isinstance(scanned, ScannerSlide)
-    assert scanned.mpp == 0.25
+    assert scanned.mpp == (0.25, 0.25)
     by_tifffile = TiffSlide(file)
-    assert by_tifffile.mpp == 0.25
+    assert by_tifffile.mpp == (0.25, 0.25)
     for slide in (scanned, by_tifffile):
         read = slide.read(10, 20, 200, 300)
         assert np.abs(read.astype(int) - SMOOTH[10:210, 20:320]).mean() < 6
@@ -230,6 +232,18 @@ def test_without_openslide_a_slide_that_is_a_tiff_is_read_by_tifffile(tmp_path, 
 
 
 @pytest.mark.parametrize(
+    "options", [{"extratags": [(274, "H", 1, 6, True)]}, {"compression": "lzma"}, {"compression": "jpeg2000"}]
+)
+def test_a_plain_tiff_has_the_same_pixels_under_the_suffix_of_a_scanner(options, tmp_path) -> None:
+    """OpenSlide turns a plain TIFF by its Orientation tag, and knows fewer codecs."""
+    for name in ("a.tif", "a.svs"):
+        slide = open_slide(written(tmp_path / name, SMOOTH, tile=(64, 64), **options))
+        assert slide.reader == "tifffile"
+        np.testing.assert_array_equal(slide.read(0, 0, H, W), SMOOTH)
+        slide.close()
+
+
+@pytest.mark.parametrize(
     "image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), [[1]]]
 )
 def test_an_array_that_is_not_an_image_is_refused(image) -> None:
@@ -237,18 +251,10 @@ def test_an_array_that_is_not_an_image_is_refused(image) -> None:
         ArraySlide(image)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"photometric": "separated"}, "4 channels of colour model SEPARATED"),
-        ({"photometric": "ycbcr"}, "YCbCr but not JPEG"),
-    ],
-)
-def test_a_tiff_with_another_colour_model_is_refused(options, message, tmp_path) -> None:
-    channels = 4 if "separated" in options.values() else 3
-    file = written(tmp_path / "a.tif", np.zeros((64, 64, channels), np.uint8), tile=(64, 64), **options)
+def test_a_tiff_with_another_colour_model_is_refused(tmp_path) -> None:
+    file = written(tmp_path / "a.tif", np.zeros((64, 64, 4), np.uint8), tile=(64, 64), photometric="separated")
 
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match="4 channels of colour model SEPARATED"):
         TiffSlide(file)
 
 
@@ -257,7 +263,7 @@ def test_an_unknown_compression_is_refused(tmp_path) -> None:
     with tifffile.TiffFile(file, mode="r+") as tiff:
         tiff.pages[0].tags["Compression"].overwrite(34661)  # JBIG, for black and white images
 
-    with pytest.raises(DataError, match=r"compressed with JBIG, which cannot be decoded.*imagecodecs"):
+    with pytest.raises(DataError, match="compressed with JBIG, which cannot be decoded"):
         TiffSlide(file)
 
 
