@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -37,7 +38,7 @@ def predict(config: PredictConfig) -> None:
 
     with progress_bar("tiles") as progress:
         result = predict_stage(config, progress)
-    notes(list(dict.fromkeys(note for image in result.images for note in image.summary.get("notes", ()))))
+    notes(_notes(result.images))
     for image in result.images:
         out.print(_line(image))
     if result.images:
@@ -46,11 +47,24 @@ def predict(config: PredictConfig) -> None:
         raise DataError(_failed(result))
 
 
+def _notes(images: Sequence[ImageResult]) -> list[str]:
+    """Every note once, with the names of the images that it is about unless it is about all of them."""
+    from nucseg.data.files import some
+
+    names: dict[str, list[str]] = {}
+    for image in images:
+        for note in image.summary.get("notes", ()):
+            names.setdefault(note, []).append(image.name)
+    return [note if len(own) == len(images) else f"{some(own)}: {note}" for note, own in names.items()]
+
+
 def _line(image: ImageResult) -> str:
     summary = image.summary
     if image.was_there:
         return f"{image.name}: already there, {summary['n_nuclei']} nuclei"
-    density = "" if summary["nuclei_per_mm2"] is None else f" ({summary['nuclei_per_mm2']:.0f} per mm2)"
+    of_image, of_tissue = summary["nuclei_per_mm2"], summary["nuclei_per_mm2_tissue"]
+    density = "" if of_image is None else f" ({of_image:.0f} per mm2"
+    density += "" if of_image is None else ")" if of_tissue is None else f", {of_tissue:.0f} per mm2 of tissue)"
     skipped = f", {summary['tiles_without_tissue']} without tissue" if summary["tiles_without_tissue"] else ""
     return (
         f"{image.name}: {summary['n_nuclei']} nuclei{density} in {summary['tiles']} tiles{skipped}, "
