@@ -68,9 +68,8 @@ def artefacts(image: Image) -> Mask:
     for first in range(0, len(image), n_rows):  # a block at a time, because wider integers take more memory
         rows = slice(first, first + n_rows)
         black[rows], dark[rows], pen[rows] = _suspects(image[rows])
-    if np.count_nonzero(dark) >= MIN_ARTEFACT_PX and Tissue.of(image, dark | pen).is_gray:
-        dark = black
-    found = _large(black, MIN_BLACK_PX) | _large(dark | pen | _is_one_gray(image), MIN_ARTEFACT_PX)
+    found = _large(black, MIN_BLACK_PX) | _large(pen | (black if _is_gray(image, dark, pen) else dark), MIN_ARTEFACT_PX)
+    found |= _large(_is_flat_gray(image), MIN_ARTEFACT_PX, highest(image))
     if not found.any():
         return found
     from scipy import ndimage  # slow to import, and most images have no artefact
@@ -131,7 +130,7 @@ class Tissue:
         """Why the image does not look like H&E; empty if it does.
 
         The means over the tissue decide. Its chroma is at least `MIN_CHROMA` levels: 12.2 in the least coloured of the
-        236 H&E images named in `artefacts`, 0 in gray ones. Its optical density is at most `MAX_DENSITY`: 1.7 in the
+        236 H&E images named in `artefacts`, 0 in gray ones. Its optical density is at most `MAX_DENSITY`: 1.9 in the
         darkest, above 4 in drawings of fluorescence on black. Green is absorbed at least `MIN_GREEN` times as much as
         red and as blue: 1.01 in the image that is closest, at most 0.93 in inverted ones. Images in which brown (DAB)
         or haematoxylin prevails are not told from H&E: the ranges overlap.
@@ -160,7 +159,16 @@ def _suspects(image: Image) -> tuple[Mask, Mask, Mask]:
     return neutral & (high <= 16), neutral & (high <= 64), green_pen | red_pen | blue_pen
 
 
-def _is_one_gray(image: Image) -> Mask:
+def _is_gray(image: Image, dark: Mask, pen: Mask) -> bool:
+    """Whether an image with dark gray has other gray, too, and more than the edges of a black stroke on glass."""
+    n_dark = int(np.count_nonzero(dark))
+    if n_dark < MIN_ARTEFACT_PX:
+        return False
+    others = Tissue.of(image, dark | pen)
+    return others.is_gray and 2 * others.n_tissue_px > n_dark
+
+
+def _is_flat_gray(image: Image) -> Mask:
     """Pixels (H, W) that are gray, denser than glass, and part of 2 x 2 pixels of one colour."""
     corner = image[:-1, :-1]
     square: Mask = np.ones(corner.shape[:2], np.bool_)
@@ -175,8 +183,8 @@ def _is_one_gray(image: Image) -> Mask:
     return gray
 
 
-def _large(mask: Mask, min_px: int) -> Mask:
-    """The connected areas (also over corners) of at least so many pixels."""
+def _large(mask: Mask, min_px: int, values: npt.NDArray[np.uint8] | None = None) -> Mask:
+    """The connected areas (also over corners) of at least so many pixels; with `values` (H, W), only those of one."""
     if np.count_nonzero(mask) < min_px:
         return np.zeros_like(mask)
     from scipy import ndimage
@@ -184,5 +192,8 @@ def _large(mask: Mask, min_px: int) -> Mask:
     areas, _ = ndimage.label(mask, np.ones((3, 3)))
     is_large = np.bincount(areas.ravel()) >= min_px
     is_large[0] = False
+    if values is not None:
+        labels = np.flatnonzero(is_large)
+        is_large[labels] = ndimage.minimum(values, areas, labels) == ndimage.maximum(values, areas, labels)
     large: Mask = is_large[areas]
     return large

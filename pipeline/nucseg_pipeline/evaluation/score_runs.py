@@ -30,7 +30,7 @@ def inspected(test_set: TestSet) -> TestSet:
     ids = {name: tuple(i for i in own if i not in ignored) for name, own in test_set.ids.items()}
     for name, own in test_set.ids.items():
         if own and not ids[name]:
-            raise nothing_counts(store, own, "test")
+            raise nothing_counts(store, own, f"test images of {name}")
     notes = list(caution_notes(cautions, len(image_ids)))
     if ignored:
         notes.append(

@@ -53,7 +53,7 @@ def check_counted(store: Store, ids: Sequence[str], part: str) -> None:
 def nothing_counts(store: Store, ids: Sequence[str], part: str) -> DataError:
     """The error for a part in which every pixel is ignored."""
     return DataError(
-        f"Every pixel of all {len(ids)} {part} images in {store.location} is ignored ({some(ids)}): none of them "
-        "counts. Correct their masks of ignored areas (0 is what counts) and run `nucseg embed` again, or choose "
-        "another --split or --fold."
+        f"Every pixel is ignored in all {part} in {store.location} ({len(ids)}: {some(ids)}), so nothing counts. "
+        "Correct their masks of ignored areas (0 is what counts) and run `nucseg embed` again, or choose another "
+        "--split or --fold."
     )

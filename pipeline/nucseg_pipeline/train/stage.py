@@ -133,8 +133,8 @@ def _train(
     rows, validation = inputs.training_rows(device), inputs.validation_rows(device)
     n_compared = config.validation_images or len(validation)
     compared = validation if n_compared >= len(validation) else inputs.validation_rows(device, n_compared)
-    check_counted(inputs.selection.store, rows.ids, "training")
-    check_counted(inputs.selection.store, compared.ids, "validation")
+    check_counted(inputs.selection.store, rows.ids, "training images")
+    check_counted(inputs.selection.store, compared.ids, "validation images")
     trainer = SegmentationTrainer(config, accelerator, compared)
 
     # nothing was written so far, so what cannot be trained leaves no folder behind

@@ -87,6 +87,21 @@ def test_dark_gray_is_left_in_an_image_that_is_gray_itself() -> None:
     assert not artefacts(image).any()
 
 
+@pytest.mark.parametrize("quality", [95, 60])
+def test_a_black_pen_on_glass_is_no_tissue(quality: int) -> None:
+    glass = np.full((SIDE_PX, SIDE_PX, 3), 240, np.uint8)
+    glass[STROKE] = (32, 30, 36)
+
+    assert Tissue.of(as_jpeg(glass, quality)).share < 0.005
+
+
+def test_a_smooth_gray_image_is_not_taken_for_unscanned() -> None:
+    smooth = np.repeat((100 + 80 * np.sin(Y / 60) * np.cos(X / 90)).astype(np.uint8)[..., np.newaxis], 3, axis=-1)
+
+    assert Tissue.of(smooth).n_artefact_px == 0
+    assert Tissue.of(smooth).caution == "it is gray"
+
+
 def test_tissue_is_what_is_denser_than_glass_and_no_artefact() -> None:
     image = np.full((100, 100, 3), 245, np.uint8)
     image[:30] = np.random.default_rng(0).normal((180, 100, 170), 8, (30, 100, 3)).round()

@@ -44,10 +44,8 @@ def test_one_image_that_counts_is_enough(cache: Path) -> None:
     for image_id in ids[:-1]:
         ignore_everything(store, image_id)
 
-    check_counted(store, ids, "training")
-    check_counted(store, (), "training")
-    with pytest.raises(
-        DataError, match=r"all 11 test images in .*synthetic\.zarr is ignored \(image \[0\], .* 6 more\)"
-    ):
-        check_counted(store, ids[:-1], "test")
+    check_counted(store, ids, "training images")
+    check_counted(store, (), "training images")
+    with pytest.raises(DataError, match=r"all test images in .*synthetic\.zarr \(11: image \[0\], .* 6 more\)"):
+        check_counted(store, ids[:-1], "test images")
     assert [sample.id for sample in samples(store, ids[::-1])] == ids[::-1]

@@ -102,7 +102,7 @@ def test_a_test_part_in_which_every_pixel_is_ignored_is_refused(make: Report, mo
         monkeypatch.setitem(ROWS, image_id, replace(row, ignore=np.ones((SIDE, SIDE), np.bool_)))
 
     with pytest.raises(
-        DataError, match=rf"Every pixel of all {N_IMAGES} test images in cache/nuinsseg\.zarr is ignored"
+        DataError, match=rf"ignored in all test images of guided in cache/nuinsseg\.zarr \({N_IMAGES}: "
     ):
         make(two_runs())
 

@@ -654,7 +654,7 @@ def test_a_part_in_which_every_pixel_is_ignored_is_refused_before_anything_is_wr
     word = {"train": "training"}.get(part, part)
 
     with pytest.raises(
-        DataError, match=rf"Every pixel of all {len(ids)} {word} images in .* is ignored .*nucseg embed"
+        DataError, match=rf"Every pixel is ignored in all {word} images in .* \({len(ids)}: .*nucseg embed"
     ):
         train(config)
     assert not config.folder.exists()
