@@ -48,14 +48,14 @@ def predict(config: PredictConfig) -> None:
 
 
 def _notes(images: Sequence[ImageResult]) -> list[str]:
-    """Every note once, with the names of the images that it is about unless it is about all of them."""
+    """Each note once, with the names of its images unless it concerns all."""
     from nucseg.data.files import some
 
     names: dict[str, list[str]] = {}
     for image in images:
         for note in image.summary.get("notes", ()):
             names.setdefault(note, []).append(image.name)
-    return [note if len(own) == len(images) else f"{some(own)}: {note}" for note, own in names.items()]
+    return [note if len(found) == len(images) else f"{some(found, 3)}: {note}" for note, found in names.items()]
 
 
 def _line(image: ImageResult) -> str:
