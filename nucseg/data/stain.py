@@ -30,7 +30,7 @@ TCGA) normalised with Macenko's reference, and averaged over images, so that bot
 REINHARD_STDS = np.array([16.8, 6.2, 5.3])
 """Standard deviations of tissue in CIELAB."""
 
-_VERSION = "1"  # of the arithmetic below; increase when the same image gets other colours
+_VERSION = "1"  # of the arithmetic below; increase when the same image without artefacts gets other colours
 _MIN_DEGREES, _MIN_ABSORBANCE = 5.0, -0.1  # stains with a smaller angle turn camera noise into colour
 _MIN_LAB_STD = 0.5  # rounding to 8 bits alone causes about 0.3
 _SAMPLED_PX, _BLOCK_PX = 1 << 17, 1 << 16

@@ -87,6 +87,15 @@ def test_dark_gray_is_left_in_an_image_that_is_gray_itself() -> None:
     assert not artefacts(image).any()
 
 
+@pytest.mark.parametrize("level", [3, 9, 14, 40])
+def test_black_with_the_noise_of_a_camera_is_no_tissue(level: int) -> None:
+    where = Y > 100
+    found = artefacts(drawn(where, np.random.default_rng(0).normal(level, 1, (where.sum(), 3)).clip(0).round()))
+
+    assert found[where].mean() > 0.99
+    assert found[~where].mean() < 0.1
+
+
 @pytest.mark.parametrize("quality", [95, 60])
 def test_a_black_pen_on_glass_is_no_tissue(quality: int) -> None:
     glass = np.full((SIDE_PX, SIDE_PX, 3), 240, np.uint8)
@@ -96,7 +105,10 @@ def test_a_black_pen_on_glass_is_no_tissue(quality: int) -> None:
 
 
 def test_a_smooth_gray_image_is_not_taken_for_unscanned() -> None:
-    smooth = np.repeat((100 + 80 * np.sin(Y / 60) * np.cos(X / 90)).astype(np.uint8)[..., np.newaxis], 3, axis=-1)
+    noise = np.random.default_rng(0).normal(0, 1, Y.shape)  # of a camera
+    smooth = np.repeat(
+        (100 + 80 * np.sin(Y / 60) * np.cos(X / 90) + noise).astype(np.uint8)[..., np.newaxis], 3, axis=-1
+    )
 
     assert Tissue.of(smooth).n_artefact_px == 0
     assert Tissue.of(smooth).caution == "it is gray"
@@ -166,5 +178,7 @@ def test_real_images_have_no_artefact_and_look_like_h_and_e_unless_they_are_chan
         image = entry.read_image()[0]
         found = Tissue.of(image)
         assert (found.n_artefact_px, found.caution) == (0, ""), entry.id
+        again = Tissue.of(as_jpeg(image, 70))
+        assert (again.n_artefact_px, again.caution) == (0, ""), entry.id
         for change in (gray, lambda image: 255 - image, lambda image: fluorescence(image, (2,))):
             assert Tissue.of(change(image)).caution, entry.id
