@@ -11,6 +11,7 @@ from math import ceil, sqrt
 import numpy as np
 import numpy.typing as npt
 
+from nucseg.data.tissue import DENSITY, GLASS, LIGHT, MIN_TISSUE_PX, Image, Mask, artefacts, highest, is_dense, lowest
 from nucseg.errors import ConfigError
 
 STAINS = ("none", "macenko", "reinhard")
@@ -29,18 +30,11 @@ TCGA) normalised with Macenko's reference, and averaged over images, so that bot
 REINHARD_STDS = np.array([16.8, 6.2, 5.3])
 """Standard deviations of tissue in CIELAB."""
 
-MIN_TISSUE_PX = 64
-"""Least number of tissue pixels for an estimate."""
-
-_VERSION = "1"  # of the arithmetic below; increase when the same image gets other colours
-# transmitted light, and the optical density below which a pixel is glass; both are Macenko's
-_LIGHT, _GLASS = 240.0, 0.15
+_VERSION = "1"  # of the arithmetic below; increase when the same image without artefacts gets other colours
 _MIN_DEGREES, _MIN_ABSORBANCE = 5.0, -0.1  # stains with a smaller angle turn camera noise into colour
 _MIN_LAB_STD = 0.5  # rounding to 8 bits alone causes about 0.3
 _SAMPLED_PX, _BLOCK_PX = 1 << 17, 1 << 16
-_DENSITY = -np.log((np.arange(256) + 1) / _LIGHT).astype(np.float32)
 
-Image = npt.NDArray[np.uint8]
 _Floats = npt.NDArray[np.float32]
 
 
@@ -80,18 +74,16 @@ class Normaliser:
         return image if self.change is None else _in_blocks(image, self.change)
 
 
-def fit_normaliser(image: Image, stain: str) -> Normaliser:
+def fit_normaliser(image: Image, stain: str, excluded: Mask | None = None) -> Normaliser:
     """Fit a normalisation to an image (H, W, 3) or a sample of it, see `normalise`.
 
-    Raises ConfigError for an unknown stain.
+    `excluded` are its artefacts (H, W) if they are known. Raises ConfigError for an unknown stain.
     """
     _check(stain)
-    return {"none": lambda image: Normaliser(None), "macenko": _macenko, "reinhard": _reinhard}[stain](image)
-
-
-def tissue_share(image: Image) -> float:
-    """Share of the pixels of an image (H, W, 3) that are not glass, by Macenko's limit on the densest channel."""
-    return float((_density(image, np.minimum) >= _GLASS).mean())
+    if stain == "none":
+        return Normaliser(None)
+    fit = _macenko if stain == "macenko" else _reinhard
+    return fit(_sampled(image, artefacts(image) if excluded is None else excluded))
 
 
 def normalise(image: Image, stain: str) -> Normalised:
@@ -105,11 +97,20 @@ def normalise(image: Image, stain: str) -> Normalised:
     reinhard: means and standard deviations of the tissue in CIELAB become those of the target (Reinhard et al., IEEE
     CG&A 2001). Glass keeps its colour; the change is blended between glass and tissue, so that no edges appear.
 
+    What is black, unscanned or pen (`nucseg.data.tissue.artefacts`) keeps its colour and does not enter the estimate.
+
     If nothing can be estimated (too little tissue, one colour, one stain), the image is returned unchanged, with the
     reason. Raises ConfigError for an unknown stain.
     """
-    fitted = fit_normaliser(image, stain)
-    return Normalised(fitted(image), fitted.unchanged)
+    if stain == "none":
+        return Normalised(image)
+    _check(stain)
+    excluded = artefacts(image)
+    fitted = fit_normaliser(image, stain, excluded)
+    normalised = fitted(image)
+    if fitted.change is not None:
+        normalised[excluded] = image[excluded]
+    return Normalised(normalised, fitted.unchanged)
 
 
 def _check(stain: str) -> None:
@@ -117,38 +118,38 @@ def _check(stain: str) -> None:
         raise ConfigError(f"stain must be {', '.join(STAINS[:-1])} or {STAINS[-1]}, got {stain!r}.")
 
 
-def _macenko(image: Image) -> Normaliser:
+def _macenko(sample: Image) -> Normaliser:
+    """Fit to sampled pixels (N, 1, 3)."""
     from torchstain.numpy.normalizers import NumpyMacenkoNormalizer
 
-    sample = _sampled(image)
-    if (_density(sample, np.maximum) >= _GLASS).sum() < MIN_TISSUE_PX:
+    if (DENSITY[highest(sample)] >= GLASS).sum() < MIN_TISSUE_PX:
         return Normaliser(None, "too little tissue")
     estimate = NumpyMacenkoNormalizer()
-    estimate.fit(sample, Io=_LIGHT, beta=_GLASS)
+    estimate.fit(sample, Io=LIGHT, beta=GLASS)
     # rounded, because the last bits of its sums depend on the number of threads
     stains, concentrations = estimate.HERef.round(6), estimate.maxCRef.round(6)
     cosine = stains[:, 0] @ stains[:, 1]
     if not (cosine < np.cos(np.radians(_MIN_DEGREES)) and stains.min() > _MIN_ABSORBANCE):
         return Normaliser(None, "no two stains")
-    if not concentrations.min() >= _GLASS:
+    if not concentrations.min() >= GLASS:
         return Normaliser(None, "too little stain")
     matrix = MACENKO_STAINS * (MACENKO_CONCENTRATIONS / concentrations) @ np.linalg.pinv(stains)
     transposed = matrix.T.astype(np.float32)
 
     def in_reference(block: Image) -> _Floats:
-        density = _DENSITY[block]
+        density = DENSITY[block]
         absorbed = np.maximum(density, 0)
         normalised = absorbed @ transposed + (density - absorbed)
-        return np.asarray(_LIGHT * np.exp(-normalised.clip(_DENSITY[255], _DENSITY[0])) - 1, np.float32)
+        return np.asarray(LIGHT * np.exp(-normalised.clip(DENSITY[255], DENSITY[0])) - 1, np.float32)
 
     return Normaliser(in_reference)
 
 
-def _reinhard(image: Image) -> Normaliser:
+def _reinhard(sample: Image) -> Normaliser:
+    """Fit to sampled pixels (N, 1, 3)."""
     from skimage.color import lab2rgb, rgb2lab
 
-    sample = _sampled(image)
-    tissue = sample[_density(sample, np.minimum) >= _GLASS]
+    tissue = sample[is_dense(sample)]
     if len(tissue) < MIN_TISSUE_PX:
         return Normaliser(None, "too little tissue")
     lab = rgb2lab(tissue.astype(np.float32) / 255)
@@ -162,23 +163,16 @@ def _reinhard(image: Image) -> Normaliser:
         moved = rgb2lab(block.astype(np.float32) / 255) * scale + shift
         # clip colours with negative Z, as skimage does with a warning; 0.01 allows for its rounding
         moved[..., 2] = np.minimum(moved[..., 2], (moved[..., 0] + 16) * (200 / 116) - 0.01)
-        share = (_density(block, np.minimum) / _GLASS).clip(0, 1)[..., np.newaxis]
+        share = (DENSITY[lowest(block)] / GLASS).clip(0, 1)[..., np.newaxis]
         return np.asarray(share * 255 * lab2rgb(moved) + (1 - share) * block, np.float32)
 
     return Normaliser(in_reference)
 
 
-def _density(image: Image, choose: np.ufunc) -> _Floats:
-    """Optical density (H, W) of the darkest channel (`choose` is np.minimum) or the brightest (np.maximum)."""
-    red, green, blue = np.moveaxis(image, -1, 0)
-    density: _Floats = _DENSITY[choose(choose(red, green), blue)]
-    return density
-
-
-def _sampled(image: Image) -> Image:
-    """Every n-th pixel of every n-th row: enough for percentiles and means, and large images take no longer."""
+def _sampled(image: Image, excluded: Mask) -> Image:
+    """Every n-th pixel of every n-th row that is not excluded, (N, 1, 3): enough for percentiles and means."""
     step = ceil(sqrt(image.shape[0] * image.shape[1] / _SAMPLED_PX))
-    return image[::step, ::step]
+    return image[::step, ::step][~excluded[::step, ::step]][:, np.newaxis]
 
 
 def _in_blocks(image: Image, change: Callable[[Image], _Floats]) -> Image:

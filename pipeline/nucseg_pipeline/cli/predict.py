@@ -63,7 +63,9 @@ def _line(image: ImageResult) -> str:
     summary = image.summary
     if image.was_there:
         return f"{image.name}: already there, {summary['n_nuclei']} nuclei"
-    density = "" if summary["nuclei_per_mm2"] is None else f" ({summary['nuclei_per_mm2']:.0f} per mm2)"
+    of_image, of_tissue = summary["nuclei_per_mm2"], summary["nuclei_per_mm2_tissue"]
+    density = "" if of_image is None else f" ({of_image:.0f} per mm2"
+    density += "" if of_image is None else ")" if of_tissue is None else f", {of_tissue:.0f} per mm2 of tissue)"
     skipped = f", {summary['tiles_without_tissue']} without tissue" if summary["tiles_without_tissue"] else ""
     return (
         f"{image.name}: {summary['n_nuclei']} nuclei{density} in {summary['tiles']} tiles{skipped}, "

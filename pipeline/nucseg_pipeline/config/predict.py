@@ -37,7 +37,7 @@ class PredictConfig:
     """Overlap of neighbouring tiles, as a fraction of their side. Less is faster, but the result depends more on the
     position of the tiles."""
     everything: bool = False
-    """Predict tiles without tissue, too."""
+    """Predict tiles without tissue, too, and what is black, unscanned or pen as it is."""
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     threads: int | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from nucseg.data import DataSet, Entry, stain_identity
 from nucseg.data.conversion import conversion_identity
+from nucseg.data.files import some
 from nucseg.data.official_splits import plain_name, stain_of
 from nucseg.encoders import check_asked, open_encoder
 from nucseg.errors import ConfigError, DataError
@@ -26,6 +27,7 @@ from nucseg_pipeline.embed.decoded_images import MAX_DECODED_BYTES, DecodedImage
 from nucseg_pipeline.embed.estimate import OnEstimate, estimate_disk
 from nucseg_pipeline.embed.sync import SyncResult, sync_samples
 from nucseg_pipeline.embed.view_target import SIDE_PX, ViewTarget, missing_rows, view_targets
+from nucseg_pipeline.loading.inspection import IGNORED, caution_notes
 from nucseg_pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -112,7 +114,7 @@ def embed(
             store.remember_source(dataset.source, (*dataset.notes, *note_of(unchanged_in(store.notes))))
     remember_unchanged(store, entries)
     if config.encoder == NO_ENCODER:
-        return _complete(EmbedResult(store.location, None, changes, _notes(dataset, store)))
+        return _complete(EmbedResult(store.location, None, changes, _notes(dataset, store, changes)))
     usable = [entry for entry in entries if entry.id not in changes.failures and store.has(entry.id)]
     wanted = {store.row_of(entry.id): entry for entry in usable}
     # after the samples, so that a wrong folder is reported before the weights are loaded
@@ -127,7 +129,7 @@ def embed(
         started = time.perf_counter()
         n_encoded = backend.encode(key, targets, missing, changes.failures, on_estimate)
         seconds = time.perf_counter() - started
-    notes = _notes(dataset, store, backend.note)
+    notes = _notes(dataset, store, changes, backend.note)
     return _complete(EmbedResult(store.location, key, changes, notes, seconds, _views(targets, n_encoded)))
 
 
@@ -165,8 +167,19 @@ def _views(targets: Sequence[ViewTarget], n_encoded: Counter[str]) -> tuple[View
     )
 
 
-def _notes(dataset: DataSet, store: Store, encoder_note: str = "") -> tuple[str, ...]:
-    return (*dataset.notes, *note_of(unchanged_in(store.notes)), *((encoder_note,) if encoder_note else ()))
+def _notes(dataset: DataSet, store: Store, changes: SyncResult, encoder_note: str = "") -> tuple[str, ...]:
+    ignored = [image_id for image_id, why in changes.cautions.items() if why == IGNORED]
+    notes = (
+        *dataset.notes,
+        *note_of(unchanged_in(store.notes)),
+        *caution_notes(changes.cautions, changes.n_images),
+        f"Every pixel of {len(ignored)} of {changes.n_images} images is ignored: {some(ignored)}. They are neither "
+        "learned from nor scored."
+        if ignored
+        else "",
+        encoder_note,
+    )
+    return tuple(note for note in notes if note)
 
 
 def _open(config: EmbedConfig) -> tuple[Store, DataSet]:

@@ -14,6 +14,7 @@ from nucseg.data import DataSet, Entry, prepare
 from nucseg.errors import DataError
 from nucseg_cache import BLOCK_ROWS, BadRow, RowInfo, SampleRow, Store
 from nucseg_pipeline.embed.decoded_images import DecodedImages
+from nucseg_pipeline.loading.inspection import caution
 from nucseg_pipeline.progress import Progress
 
 READERS = max(4, min(16, os.cpu_count() or 1))
@@ -34,6 +35,8 @@ class SyncResult:
     returned: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     """Id -> why its image or its masks cannot be used."""
+    cautions: dict[str, str] = field(default_factory=dict)
+    """Id -> why an image that was read by this call cannot be scored or does not look like H&E."""
 
 
 def sync_samples(
@@ -91,7 +94,7 @@ class _SampleReader:
             self.result.failures[entry.id] = f"{entry.id}: {error}"
             return None
         self._decoded.keep(entry.id, image_digest, sample.image)
-        return SampleRow(
+        row = SampleRow(
             id=entry.id,
             group=entry.group,
             stratum=entry.stratum,
@@ -103,6 +106,9 @@ class _SampleReader:
             image_digest=image_digest,
             mask_digest=mask_digest,
         )
+        if why := caution(row):
+            self.result.cautions[entry.id] = why
+        return row
 
 
 @contextmanager

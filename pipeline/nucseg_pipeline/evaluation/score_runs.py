@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
+from nucseg.data.files import some
 from nucseg_pipeline.evaluation.comparison import check_same_truth
 from nucseg_pipeline.evaluation.experiments import Configuration
 from nucseg_pipeline.evaluation.scored_images import Grid, ScoredImage
 from nucseg_pipeline.evaluation.scores import RunScores, averaged, score_image
 from nucseg_pipeline.evaluation.test_sets import TestSet
+from nucseg_pipeline.loading.inspection import IGNORED, caution, caution_notes, nothing_counts, samples
 from nucseg_pipeline.runs.run import Run
+
+
+def inspected(test_set: TestSet) -> TestSet:
+    """Leave out the images in which every pixel is ignored: two empty masks would score 1 there.
+
+    The notes say which they are, and which images do not look like H&E.
+
+    Raises:
+        DataError: every pixel of the images of a run is ignored.
+    """
+    store, image_ids = test_set.store, test_set.all_ids
+    cautions = {sample.id: caution(sample) for sample in samples(store, image_ids)}
+    ignored = {image_id: store.info(store.row_of(image_id)) for image_id, why in cautions.items() if why == IGNORED}
+    ids = {name: tuple(i for i in own if i not in ignored) for name, own in test_set.ids.items()}
+    for name, own in test_set.ids.items():
+        if own and not ids[name]:
+            raise nothing_counts(store, own, f"test images of {name}")
+    notes = list(caution_notes(cautions, len(image_ids)))
+    if ignored:
+        notes.append(
+            f"{len(ignored)} of {len(image_ids)} test images are not scored, because every pixel of them is ignored: "
+            f"{some(list(ignored))}."
+        )
+    not_scored = {name: tuple(ignored[i] for i in own if i in ignored) for name, own in test_set.ids.items()}
+    return replace(test_set, ids=ids, notes=(*test_set.notes, *notes), not_scored=not_scored if ignored else {})
 
 
 def check_embeddings(test_set: TestSet, configurations: Iterable[Configuration]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from nucseg.data.files import some
 from nucseg.data.official_splits import is_same_dataset
 from nucseg.errors import ConfigError
 from nucseg.metrics import check_same_images
-from nucseg_cache import Store, StoreNotFound
+from nucseg_cache import RowInfo, Store, StoreNotFound
 from nucseg_pipeline.config import default_cache, store_location
 from nucseg_pipeline.datasets.locate import layout_name
 from nucseg_pipeline.datasets.stores import of_dataset
@@ -37,7 +37,14 @@ class TestSet:
     """Run name -> image ids; runs without an image here are left out."""
     protocol: str
     notes: tuple[str, ...]
-    """What a reader has to know about the protocol, such as a leak between its parts."""
+    """What a reader has to know about the protocol, such as a leak between its parts, and about the images."""
+    not_scored: Mapping[str, tuple[RowInfo, ...]] = field(default_factory=dict)
+    """Run name -> images that are left out because every pixel of them is ignored; see `score_runs.inspected`."""
+
+    @property
+    def not_scored_ids(self) -> tuple[str, ...]:
+        """The images in which every pixel is ignored."""
+        return tuple(dict.fromkeys(info.id for infos in self.not_scored.values() for info in infos))
 
     @property
     def all_ids(self) -> tuple[str, ...]:

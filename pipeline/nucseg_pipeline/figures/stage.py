@@ -16,7 +16,7 @@ from nucseg.errors import ConfigError
 from nucseg_cache.key import label
 from nucseg_pipeline.config import FiguresConfig
 from nucseg_pipeline.evaluation.experiments import group_runs, joint_name, run_names
-from nucseg_pipeline.evaluation.score_runs import average_configurations, check_embeddings, score_runs
+from nucseg_pipeline.evaluation.score_runs import average_configurations, check_embeddings, inspected, score_runs
 from nucseg_pipeline.evaluation.scored_images import prepared_grid
 from nucseg_pipeline.evaluation.test_sets import TestSet, choose_images, external_test_set, own_test_set
 from nucseg_pipeline.figures.panels import NAMED, ImageFigures, draw_violins
@@ -67,6 +67,7 @@ def figures(config: FiguresConfig, progress: Progress = lambda done, total, what
         test_set = external_test_set(config.dataset, configurations, config.cache)
     else:
         test_set = own_test_set(configurations)
+    test_set = inspected(test_set)
     for image_id in config.images:
         _check_image(image_id, test_set, opened)
     on_dataset = f"-on-{config.dataset}" if config.dataset else ""
@@ -100,6 +101,11 @@ def _check_image(image_id: str, test_set: TestSet, runs: Sequence[Run]) -> None:
         raise ConfigError(
             f"{image_id!r} is in the training or validation part of a run: a prediction for an image that was used in "
             f"training proves nothing. Choose one of the {len(test_set.all_ids)} test images, or leave --image out."
+        )
+    if image_id in test_set.not_scored_ids:
+        raise ConfigError(
+            f"Every pixel of {image_id!r} is ignored, so there are no true nuclei to compare with. Choose another of "
+            f"the {len(test_set.all_ids)} test images, or leave --image out."
         )
     near = difflib.get_close_matches(image_id, test_set.all_ids, n=3, cutoff=0.4) or list(test_set.all_ids[:3])
     raise ConfigError(

@@ -79,7 +79,10 @@ def validate(
     process: int = 0,
     n_processes: int = 1,
 ) -> Scores:
-    """Loss and foreground Dice (both empty 1, one empty 0; ignored pixels in neither) of one process's rows."""
+    """Loss and foreground Dice (both empty 1, one empty 0; ignored pixels in neither) of one process's rows.
+
+    Images in which every pixel is ignored are not counted.
+    """
     model.eval()
     own = range(process, len(rows), n_processes)
     losses, dices, at_once = [0.0], [], AdaptiveBatcher(batch_size)
@@ -87,10 +90,12 @@ def validate(
         batch = collate(share, device)
         parts = at_once.batches(range(len(share)), _forward(model, batch, lambda outputs: outputs.sides[0].float()))
         logits = torch.cat([part_logits for _, part_logits in parts])
-        losses.append(float(SegmentationLoss()(logits, batch.target, batch.ignore)) * len(share))
+        n_counted = int((~batch.ignore).flatten(1).any(dim=1).sum())
+        losses.append(float(SegmentationLoss()(logits, batch.target, batch.ignore)) * n_counted)
         for row, probability in zip(share, _probability(logits), strict=True):
             sample = row.sample
-            dices.append(dice(count_pixels(sample.instances > 0, probability >= THRESHOLD, sample.ignore)))
+            if not sample.ignore.all():
+                dices.append(dice(count_pixels(sample.instances > 0, probability >= THRESHOLD, sample.ignore)))
     return Scores(loss=sum(losses), dice=sum(dices), n_images=len(dices))
 
 

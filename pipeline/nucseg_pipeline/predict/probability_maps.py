@@ -1,23 +1,35 @@
-"""Predict the maps of an image row by row: prefetch tiles, skip those without tissue, blend the others."""
+"""Predict the maps of an image row by row: prefetch tiles, skip those without tissue, blend the others.
+
+What is black, unscanned or pen (`nucseg.data.tissue.artefacts`) is shown to the network as glass, and the probability
+of a nucleus is 0 there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from operator import itemgetter
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg.data.prepare import under_centres
 from nucseg.data.slides import Slide
-from nucseg.data.stain import Normaliser, fit_normaliser, tissue_share
+from nucseg.data.stain import Normaliser, fit_normaliser
+from nucseg.data.tissue import LIGHT, Mask, Tissue, artefacts, is_dense
 from nucseg.tiling import Blend, Maps, Tile, TileGrid
 from nucseg_pipeline.loading.prefetch import prefetch
 from nucseg_pipeline.predict.tile_model import TileModel
 
 MIN_TISSUE = 0.005
 """Tiles with a smaller share of tissue are skipped; about the area of one nucleus."""
+
+TISSUE_RULE = (
+    f"a tile is skipped if less than {MIN_TISSUE:.1%} of it is denser than glass and neither black, unscanned nor pen; "
+    "no nucleus lies in these"
+)
+"""How tissue is found, as summary.json says it."""
 
 SAMPLE_TILES, SAMPLE_CANDIDATES = 32, 256
 """Tiles with tissue from which a stain normalisation is estimated, and tiles searched for them."""
@@ -33,6 +45,8 @@ class TileCounts:
     """Processed tiles, including skipped ones."""
     skipped: int = 0
     """Tiles without tissue."""
+    tissue: Tissue = field(default_factory=Tissue)
+    """Sums over the pixels of the reading grid."""
     stain_unchanged: str = ""
     """Why the stain was not normalised although the network expects it; else empty."""
 
@@ -56,6 +70,20 @@ class TiledSlide:
         return down, across
 
 
+@dataclass(frozen=True, eq=False)
+class _ReadTile:
+    """A tile that was read."""
+
+    row: int
+    tile: Tile
+    tissue: Tissue
+    """Of the part of the tile that no later tile covers."""
+    region: Image | None
+    """What the network is shown, (h, w, 3); None if there is too little tissue."""
+    excluded: Mask | None
+    """(h, w), where no nucleus is looked for; None if that is nowhere."""
+
+
 def map_rows(
     tiled: TiledSlide, tile_model: TileModel, *, everything: bool, progress: Callable[[int], None]
 ) -> Iterator[Maps]:
@@ -64,7 +92,7 @@ def map_rows(
     Args:
         tiled: the image.
         tile_model: predicts tiles.
-        everything: predict tiles without tissue too.
+        everything: predict tiles without tissue too, and what is black, unscanned or pen as it is.
         progress: called with the number of tiles done.
     """
     grid, counts = tiled.grid, tiled.counts
@@ -73,27 +101,75 @@ def map_rows(
     starts, (height, width) = grid.starts(0), grid.extent
     blend = Blend(tile_model.n_maps, grid.side_px, width)
 
-    def read(tile_in_row: tuple[int, Tile]) -> tuple[int, Tile, Image | None]:
-        row, tile = tile_in_row
+    def read(place: tuple[int, Tile, tuple[slice, slice]]) -> _ReadTile:
+        row, tile, own = place
         region = tiled.region(tile)
-        if not everything and tissue_share(region) < MIN_TISSUE:
-            return row, tile, None
-        return row, tile, normaliser(region)
+        excluded = artefacts(region)
+        tissue = Tissue.of(region[own], excluded[own])
+        if everything:
+            return _ReadTile(row, tile, tissue, normaliser(region), None)
+        if _tissue_share(region, excluded) < MIN_TISSUE:
+            return _ReadTile(row, tile, tissue, None, None)
+        if not excluded.any():
+            return _ReadTile(row, tile, tissue, normaliser(region), None)
+        as_glass = np.where(excluded[..., np.newaxis], np.uint8(LIGHT), region)
+        return _ReadTile(row, tile, tissue, normaliser(as_glass), excluded)
 
-    tiles = ((row, tile) for row in range(len(starts)) for tile in grid.row(row))
-    prefetched = prefetch(read, tiles, depth=2 * tile_model.batch_size)
-    for row, tiles_of_row in groupby(prefetched, key=itemgetter(0)):
+    prefetched = prefetch(read, _tiles(grid), depth=2 * tile_model.batch_size)
+    for row, tiles_of_row in groupby(prefetched, key=attrgetter("row")):
         while batch := list(islice(tiles_of_row, tile_model.batch_size)):
-            with_tissue = [(tile, region) for _, tile, region in batch if region is not None]
-            if with_tissue:
-                batch_tiles, regions = zip(*with_tissue, strict=True)
-                for tile, maps in zip(batch_tiles, tile_model.maps(batch_tiles, regions, grid.tile_px), strict=True):
-                    blend.add(tile.to_x, maps)
+            with_tissue = [read_tile for read_tile in batch if read_tile.region is not None]
+            for read_tile, maps in _predicted(with_tissue, tile_model, grid.tile_px):
+                blend.add(read_tile.tile.to_x, maps)
             counts.done += len(batch)
             counts.skipped += len(batch) - len(with_tissue)
+            counts.tissue = sum((read_tile.tissue for read_tile in batch), counts.tissue)
             progress(counts.done)
         bottom = [*starts[1:], height][row]
         yield blend.pop_rows(bottom - starts[row])
+
+
+def tissue_notes(tissue: Tissue, *, everything: bool) -> list[str]:
+    """What was passed over in an image, and whether it does not look like H&E."""
+    notes = []
+    if tissue.n_artefact_px and not everything:
+        notes.append(
+            "What is black, unscanned or pen was passed over like glass (artefact_share in summary.json). If it is "
+            "part of the picture, predict it too with --everything."
+        )
+    if tissue.caution:
+        notes.append(
+            f"The image does not look like H&E: {tissue.caution}. Check its overlay before you use its nuclei."
+        )
+    return notes
+
+
+def _tiles(grid: TileGrid) -> Iterator[tuple[int, Tile, tuple[slice, slice]]]:
+    """The number of its row, each tile, and the rows and columns of it that no later tile covers."""
+    n_rows = len(grid.starts(0))
+    tops = [next(grid.row(number)).y for number in range(n_rows)]
+    for number, bottom in enumerate([*tops[1:], grid.size[0]]):
+        tiles = list(grid.row(number))
+        for tile, right in zip(tiles, [*(following.x for following in tiles[1:]), grid.size[1]], strict=True):
+            yield number, tile, (slice(bottom - tile.y), slice(right - tile.x))
+
+
+def _predicted(
+    read_tiles: Sequence[_ReadTile], tile_model: TileModel, tile_px: int
+) -> Iterator[tuple[_ReadTile, Maps]]:
+    """Tiles with their maps (C, to_h, to_w)."""
+    if not read_tiles:
+        return
+    regions = [read_tile.region for read_tile in read_tiles if read_tile.region is not None]
+    predicted = tile_model.maps([read_tile.tile for read_tile in read_tiles], regions, tile_px)
+    for read_tile, maps in zip(read_tiles, predicted, strict=True):
+        if read_tile.excluded is not None:
+            maps[0, under_centres(read_tile.excluded, *maps.shape[1:])] = 0
+        yield read_tile, maps
+
+
+def _tissue_share(region: Image, excluded: Mask) -> float:
+    return float((is_dense(region) & ~excluded).mean())
 
 
 def _normaliser(tiled: TiledSlide, tile_model: TileModel) -> Normaliser:
@@ -104,5 +180,9 @@ def _normaliser(tiled: TiledSlide, tile_model: TileModel) -> Normaliser:
     spread = np.linspace(0, len(tiles) - 1, min(len(tiles), SAMPLE_CANDIDATES)).astype(int)
     order = spread[np.argsort([int(f"{i:08b}"[::-1], 2) for i in range(len(spread))], kind="stable")]
     regions = (tiled.region(tiles[position]) for position in order.tolist())
-    sample = list(islice((region for region in regions if tissue_share(region) >= MIN_TISSUE), SAMPLE_TILES))
-    return fit_normaliser(np.concatenate(sample or [tiled.region(tiles[0])]), tile_model.stain)
+    candidates = ((region, artefacts(region)) for region in regions)
+    sample = list(islice((pair for pair in candidates if _tissue_share(*pair) >= MIN_TISSUE), SAMPLE_TILES))
+    if not sample:
+        return fit_normaliser(tiled.region(tiles[0]), tile_model.stain)
+    chosen, excluded = zip(*sample, strict=True)
+    return fit_normaliser(np.concatenate(chosen), tile_model.stain, np.concatenate(excluded))

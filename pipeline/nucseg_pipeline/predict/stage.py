@@ -39,7 +39,7 @@ from nucseg_pipeline.predict.image_list import named_images, named_scenes
 from nucseg_pipeline.predict.magnification import Scale, choose_scale, shape_note
 from nucseg_pipeline.predict.nuclei import Nucleus, bands
 from nucseg_pipeline.predict.output import CONFIG, SUMMARY, draft_folder, read_finished, write_bands
-from nucseg_pipeline.predict.probability_maps import MIN_TISSUE, TiledSlide, map_rows
+from nucseg_pipeline.predict.probability_maps import TISSUE_RULE, TiledSlide, map_rows, tissue_notes
 from nucseg_pipeline.predict.tile_model import TileModel, TrainingScale
 from nucseg_pipeline.progress import Progress
 from nucseg_pipeline.runs.run import TrainedRun
@@ -188,7 +188,8 @@ class ImagePrediction:
         encoder, unchanged = self.predictor.tile_model.encoder, self.tiled.counts.stain_unchanged
         stain = f"The stain was not normalised although the network expects it: {unchanged}." if unchanged else ""
         reading = (*self.tiled.slide.notes, shape_note(self.mpp), self.scale.warning)
-        return tuple(note for note in (*reading, encoder.note if encoder else "", stain) if note)
+        tissue = tissue_notes(self.tiled.counts.tissue, everything=self.predictor.everything)
+        return tuple(note for note in (*reading, encoder.note if encoder else "", stain, *tissue) if note)
 
 
 def predict(config: PredictConfig, progress: Progress = lambda done, total, what: None) -> PredictResult:
@@ -285,6 +286,8 @@ def _summary(
     height, width = tiled.slide.size
     mpp, scale = prediction.mpp, prediction.scale.ratio
     area_mm2 = None if mpp is None else height * width * mpp[0] * mpp[1] / 1e6
+    tissue = tiled.counts.tissue
+    tissue_area_mm2 = None if area_mm2 is None else area_mm2 * tissue.share
     return {
         "image": str(file),
         "scene": tiled.slide.scene,
@@ -298,6 +301,10 @@ def _summary(
         "area_share": totals.area_px2 / (height * width),
         "area_mm2": area_mm2,
         "nuclei_per_mm2": None if area_mm2 is None else totals.n_nuclei / area_mm2,
+        "tissue_share": tissue.share,
+        "artefact_share": tissue.artefact_share,
+        "tissue_area_mm2": tissue_area_mm2,
+        "nuclei_per_mm2_tissue": totals.n_nuclei / tissue_area_mm2 if tissue_area_mm2 else None,
         "mpp": square_side(mpp),
         "mpp_x": mpp and mpp[1],
         "mpp_y": mpp and mpp[0],
@@ -306,9 +313,7 @@ def _summary(
         "scale": _number_or_sides(scale),
         "tiles": tiled.counts.done,
         "tiles_without_tissue": tiled.counts.skipped,
-        "tissue_rule": f"a tile is skipped if less than {MIN_TISSUE:.1%} of it is denser than glass"
-        if not predictor.everything
-        else "every tile was predicted",
+        "tissue_rule": "every tile was predicted" if predictor.everything else TISSUE_RULE,
         "convert": predictor.convert,
         "run": run.name,
         "rule": vars(run.rule),

@@ -57,7 +57,7 @@ class Matrix:
             for row in self.rows
         }
         about = {row.name: {"trained_on": row.trained_on, "repeats": row.repeats} for row in self.rows}
-        fields = ("dataset", "protocol", "n_images", "n_groups")
+        fields = ("dataset", "protocol", "n_images", "not_scored", "n_groups")
         columns = {column.dataset: {name: getattr(column, name) for name in fields} for column in self.columns}
         return {
             "format": FORMAT,

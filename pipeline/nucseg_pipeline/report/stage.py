@@ -24,7 +24,7 @@ from nucseg_pipeline.evaluation.experiments import (
     run_names,
     unguided_references,
 )
-from nucseg_pipeline.evaluation.score_runs import check_embeddings, predicted_images, score_runs
+from nucseg_pipeline.evaluation.score_runs import check_embeddings, inspected, predicted_images, score_runs
 from nucseg_pipeline.evaluation.scored_images import NATIVE, Grid, ScoredImage, native_grid, prepared_grid
 from nucseg_pipeline.evaluation.scores import RunScores
 from nucseg_pipeline.evaluation.test_sets import TestSet, choose_images, external_test_set, own_test_set
@@ -66,7 +66,7 @@ def report(config: ReportConfig, progress: Progress = lambda done, total, what: 
 
     Raises:
         ConfigError: a folder is no finished run, runs cannot be compared, or the report cannot be written.
-        DataError: a prediction is not finite, or a native image cannot be read.
+        DataError: every pixel of a test part is ignored, a prediction is not finite, or a native image cannot be read.
         nucseg_cache.CacheError: the store of a run is gone, damaged, or without the embeddings that guide it.
     """
     choose_device(config.device)
@@ -75,7 +75,7 @@ def report(config: ReportConfig, progress: Progress = lambda done, total, what: 
     configurations = group_runs(runs)
     _check_baseline(configurations, config.baseline)
     test_sets = [external_test_set(name, configurations, config.cache) for name in config.datasets]
-    test_sets = test_sets or [own_test_set(configurations)]
+    test_sets = [inspected(test_set) for test_set in test_sets or [own_test_set(configurations)]]
     folder = config.out or _free_folder(Path("reports") / _report_name(configurations, config), config)
     check_writable(folder)
     evaluations = [_Evaluation.prepare(test_set, configurations, config) for test_set in test_sets]
@@ -91,6 +91,7 @@ def report(config: ReportConfig, progress: Progress = lambda done, total, what: 
     folders = dict(zip(runs, map(str, config.runs), strict=True))
     by_run = {name: configuration.name for configuration in configurations for name in configuration.runs}
     summaries, scores_by_dataset = [], {}
+    not_scored = {test_set.store.dataset: test_set.not_scored for test_set in test_sets}
 
     def on_prediction(what: str) -> None:
         progress(next(done), total, what)
@@ -102,7 +103,7 @@ def report(config: ReportConfig, progress: Progress = lambda done, total, what: 
         )
         gallery = evaluation.gallery(columns, scores, summary.baseline, on_prediction)
         files = {
-            "per_image.csv": csv_text({summary.dataset: scores}, by_run),
+            "per_image.csv": csv_text({summary.dataset: scores}, by_run, not_scored),
             "summary.json": json_text(summary),
             "summary.md": markdown_text(summary),
             "report.html": page_text(summary, columns, gallery),
@@ -114,7 +115,7 @@ def report(config: ReportConfig, progress: Progress = lambda done, total, what: 
     if len(summaries) > 1:
         combined = matrix(summaries)
         files = {
-            "per_image.csv": csv_text(scores_by_dataset, by_run),
+            "per_image.csv": csv_text(scores_by_dataset, by_run, not_scored),
             "summary.json": json_text(combined),
             "summary.md": matrix_markdown(combined),
             "report.html": matrix_page(combined),

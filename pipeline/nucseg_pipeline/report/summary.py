@@ -16,7 +16,7 @@ from nucseg_pipeline.evaluation.experiments import Configuration
 from nucseg_pipeline.evaluation.score_runs import average_configurations
 from nucseg_pipeline.evaluation.scores import METRICS, RunScores
 from nucseg_pipeline.evaluation.test_sets import TestSet
-from nucseg_pipeline.report.warnings import few_groups_note, near_empty_warning, report_warnings
+from nucseg_pipeline.report.warnings import few_groups_note, near_empty_warning, no_nuclei_note, report_warnings
 from nucseg_pipeline.runs.run import Run
 
 PLACES = ("run", "resume")
@@ -78,6 +78,10 @@ class ReportSummary:
     warnings: tuple[str, ...]
     grid: str
     n_images: int
+    not_scored: tuple[str, ...]
+    """Further test images, in which every pixel is ignored."""
+    n_without_nuclei: int
+    """Scored images without true nuclei: by the published rule, a prediction without nuclei scores 1 on them."""
     n_groups: int
     test_digest: str
     """Digest of id, image digest and mask digest of every image."""
@@ -150,10 +154,16 @@ def summarise(
     summary = ReportSummary(
         dataset=test_set.store.dataset,
         protocol=test_set.protocol,
-        notes=tuple(dict.fromkeys((*test_set.notes, *test_set.store.notes, *few_groups_note(baseline)))),
+        notes=tuple(
+            dict.fromkeys(
+                (*test_set.notes, *test_set.store.notes, *few_groups_note(baseline), *no_nuclei_note(baseline))
+            )
+        ),
         warnings=(*report_warnings(test_set, configurations), *near_empty_warning(columns)),
         grid=grid,
         n_images=len(columns[0].images),
+        not_scored=test_set.not_scored_ids,
+        n_without_nuclei=sum(image.n_true == 0 for image in columns[0].images),
         n_groups=columns[0].n_groups,
         test_digest=_test_digest(columns[0]),
         configurations=tuple(

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, fields
 
 from nucseg.metrics import PairedDifference, PixelCounts
+from nucseg_cache import RowInfo
 from nucseg_pipeline.evaluation.comparison import Comparison
 from nucseg_pipeline.evaluation.scores import ALL_BACKGROUND, IMAGE_METRICS, LOWER_IS_BETTER, METRICS, RunScores
 from nucseg_pipeline.formatting import (
@@ -35,8 +36,14 @@ _WEIGHTED_NOTE = (
 )
 
 
-def csv_text(datasets: Mapping[str, Mapping[str, RunScores]], configurations: Mapping[str, str]) -> str:
+def csv_text(
+    datasets: Mapping[str, Mapping[str, RunScores]],
+    configurations: Mapping[str, str],
+    not_scored: Mapping[str, Mapping[str, Sequence[RowInfo]]] | None = None,
+) -> str:
     """Write one line for each image and run: ids, every score with all digits, counts of pixels and nuclei.
+
+    Images in which every pixel is ignored have no scores, and no pixels.
 
     Spreadsheets evaluate text that begins like a formula, and formulas can send data away: such a name gets a leading
     apostrophe. summary.json has the names unchanged.
@@ -44,6 +51,7 @@ def csv_text(datasets: Mapping[str, Mapping[str, RunScores]], configurations: Ma
     Args:
         datasets: data set -> run name -> its scores there.
         configurations: run name -> name of its configuration.
+        not_scored: data set -> run name -> images in which every pixel is ignored.
     """
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -56,6 +64,9 @@ def csv_text(datasets: Mapping[str, Mapping[str, RunScores]], configurations: Ma
                 cells = map(_cell_text, (dataset, configurations[name], name, image.id, image.group, image.stratum))
                 values = (image.values[metric] for metric in IMAGE_METRICS)
                 writer.writerow([*cells, *values, *astuple(image.counts), image.n_true, image.n_predicted])
+            for info in (not_scored or {}).get(dataset, {}).get(name, ()):
+                cells = map(_cell_text, (dataset, configurations[name], name, info.id, info.group, info.stratum))
+                writer.writerow([*cells, *[""] * len(IMAGE_METRICS), *[0] * len(pixels), "", ""])
     return table.getvalue()
 
 

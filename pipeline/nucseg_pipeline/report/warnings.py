@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nucseg.data.files import some
 from nucseg.data.official_splits import plain_name
 from nucseg.encoders import images_learned
 from nucseg.encoders.student.metadata import IMAGE_DIGITS
@@ -113,6 +114,17 @@ def few_groups_note(scores: RunScores) -> tuple[str, ...]:
     return (
         f"The images come from only {n_groups} groups: bootstrap intervals of fewer than {FEW_GROUPS} groups are too "
         "narrow.",
+    )
+
+
+def no_nuclei_note(scores: RunScores) -> tuple[str, ...]:
+    """Say how many images have no true nuclei, because empty predictions score 1 on them."""
+    without = [image.id for image in scores.images if image.n_true == 0]
+    if not without:
+        return ()
+    return (
+        f"{len(without)} of {len(scores.images)} images have no true nuclei ({some(without)}): there, the Dice of a "
+        "prediction without nuclei is 1, of any other 0.",
     )
 
 

@@ -17,6 +17,7 @@ from nucseg_cache import Embeddings
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.loading.batches import spread_evenly
 from nucseg_pipeline.loading.dataset import EmbeddingDataset
+from nucseg_pipeline.loading.inspection import check_counted
 from nucseg_pipeline.modelling.device import open_accelerator
 from nucseg_pipeline.modelling.inference import predict
 from nucseg_pipeline.modelling.model import check_network
@@ -56,6 +57,7 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> TrainR
 
     Raises:
         ConfigError: folder, configuration or store do not allow this training; nothing was changed.
+        DataError: every pixel of the training or the validation part is ignored; nothing was changed.
         TrainingError: a loss is not finite, memory does not suffice, or a file could not be written; finished epochs
             are kept.
         nucseg_cache.CacheError: the store or its embeddings are missing, ambiguous or damaged.
@@ -131,6 +133,8 @@ def _train(
     rows, validation = inputs.training_rows(device), inputs.validation_rows(device)
     n_compared = config.validation_images or len(validation)
     compared = validation if n_compared >= len(validation) else inputs.validation_rows(device, n_compared)
+    check_counted(inputs.selection.store, rows.ids, "training images")
+    check_counted(inputs.selection.store, compared.ids, "validation images")
     trainer = SegmentationTrainer(config, accelerator, compared)
 
     # nothing was written so far, so what cannot be trained leaves no folder behind
@@ -165,7 +169,11 @@ def _begin(folder: RunFolder, state: State, inputs: _Inputs) -> None:
 def _finish(trainer: SegmentationTrainer, folder: RunFolder, validation: EmbeddingDataset) -> None:
     """Choose how probabilities become nuclei, with the best network, on the validation part."""
     best = trainer.load_best(folder)
-    predictions = list(predict(trainer.segmentation_model, validation, device=trainer.accelerator.device))
+    predictions = [
+        prediction
+        for prediction in predict(trainer.segmentation_model, validation, device=trainer.accelerator.device)
+        if not prediction.sample.ignore.all()
+    ]
     folder.write_rule(
         choose_rule(
             [prediction.probability[prediction.content] for prediction in predictions],

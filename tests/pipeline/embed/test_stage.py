@@ -482,3 +482,20 @@ def test_a_data_set_that_is_not_found_is_reported_with_the_way_out(
     with pytest.raises(ConfigError, match=message):
         run(tmp_path, dataset=name, source=None)
     assert not (tmp_path.parent / "cache").exists()
+
+
+def test_images_to_check_are_named(tmp_path: Path, encoder: ChecksumEncoder) -> None:
+    """micro-sam #1012, and gray or empty images that nobody looked at."""
+    folder = write_dataset(tmp_path / "slides", 4, size=(40, 40), darkest=100)
+    (folder / "ignore").mkdir()
+    Image.fromarray(np.full((40, 40), 255, np.uint8)).save(folder / "ignore" / "001.png")
+    Image.open(folder / "images" / "002.png").convert("L").convert("RGB").save(folder / "images" / "002.png")
+    image = np.random.default_rng(0).normal((200, 120, 190), 9, (40, 40, 3)).round().astype(np.uint8)
+    for name in ("000.png", "003.png"):
+        Image.fromarray(image).save(folder / "images" / name)
+        image = image[::-1]
+
+    notes = run(folder).notes
+
+    assert "1 of 4 images does not look like H&E: 002 (it is gray). Check them." in notes
+    assert any(note.startswith("Every pixel of 1 of 4 images is ignored: 001.") for note in notes)

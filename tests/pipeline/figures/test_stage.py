@@ -18,6 +18,7 @@ from nucseg_pipeline.config import FiguresConfig
 from nucseg_pipeline.figures.panels import ImageFigures, short_names
 from nucseg_pipeline.figures.stage import FiguresResult, figures
 from nucseg_pipeline.runs.run import Run
+from tests.pipeline.conftest import ignore_everything
 
 WIDTH_PX = 1440
 """4.8 inches at 300 dots an inch."""
@@ -209,3 +210,14 @@ def test_runs_are_called_as_asked(draw: Draw) -> None:
     assert any(file.name.startswith("levels-with-SAM-") for file in result.files)
     with pytest.raises(ConfigError, match="got 2 runs and the names only one"):
         draw("guided", "plain-f0", names=("only one",))
+
+
+def test_an_image_in_which_every_pixel_is_ignored_is_not_drawn(draw: Draw, trained: Path, cache: Path) -> None:
+    """micro-sam #1012: with a Dice of 1 it would be the best image."""
+    image_id = Run.open(trained / "plain-f0").split.test[0]
+    ignore_everything(Store.open(cache / "synthetic.zarr", mode="r+"), image_id)
+
+    with pytest.raises(ConfigError, match=r"Every pixel of .* is ignored.*leave --image out"):
+        draw("plain-f0", images=(image_id,), cache=str(cache))
+    result = draw("plain-f0", cache=str(cache))
+    assert any(f"not scored, because every pixel of them is ignored: {image_id}." in note for note in result.notes)

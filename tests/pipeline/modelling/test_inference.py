@@ -12,6 +12,7 @@ from nucseg.models import Outputs
 from nucseg_cache import Store
 from nucseg_pipeline.loading.dataset import EmbeddingDataset
 from nucseg_pipeline.modelling.inference import predict, validate
+from tests.pipeline.conftest import ignore_everything
 
 IDS = tuple(f"image [{number}]" for number in (3, 0, 7, 5, 1))
 CPU = torch.device("cpu")
@@ -102,6 +103,19 @@ def test_validation_dice_is_the_mean_of_scikit_learns_over_images_without_ignore
         expected.append(f1_score(prediction.sample.instances[counted] > 0, prediction.probability[counted] >= 0.5))
     assert scores.n_images == 5
     assert scores.dice / scores.n_images == pytest.approx(np.mean(expected))
+
+
+def test_images_in_which_every_pixel_is_ignored_are_not_validated_on(cache: Path) -> None:
+    """micro-sam #1012: such an image had a Dice of 1 and a loss of 0."""
+    store = Store.open(cache / "synthetic.zarr", mode="r+")
+    counted = validate(BrightIsNucleus(), EmbeddingDataset(store, None, IDS[2:]), device=CPU, batch_size=1)
+    for image_id in IDS[:2]:
+        ignore_everything(store, image_id)
+
+    scores = validate(BrightIsNucleus(), EmbeddingDataset(store, None, IDS), device=CPU, batch_size=1)
+
+    assert scores.n_images == counted.n_images == 3
+    assert (scores.dice, scores.loss) == (pytest.approx(counted.dice), pytest.approx(counted.loss))
 
 
 def test_validation_scores_of_two_processes_add_up_to_those_of_one(store: Store) -> None:

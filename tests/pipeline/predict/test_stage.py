@@ -258,6 +258,41 @@ def test_glass_is_skipped_unless_everything_is_requested(predictor: Predictor, d
     assert everything.tiled.counts.skipped == 0
 
 
+@pytest.mark.parametrize("colour", [(0, 0, 0), (128, 128, 128), (20, 140, 60)], ids=["black", "gray", "pen"])
+def test_what_is_not_tissue_is_passed_over_like_glass_unless_everything_is_requested(
+    predictor: Predictor, drawing: np.ndarray, colour: Any
+) -> None:
+    """CLAM #242: a scanner's black was tissue, and nuclei were found in it."""
+    glass, other = np.full((420, 1200, 3), 243, np.uint8), np.empty((420, 1200, 3), np.uint8)
+    other[:] = colour
+    other[:, :700] = glass[:, :700]
+    glass[50:380, 40:540] = other[50:380, 40:540] = drawing[50:380, 12:512]
+
+    expected, prediction = predictor.segment(glass), predictor.prediction_for(ArraySlide(other))
+    found = np.concatenate([band.instances for band in prediction.bands(silent)])
+
+    np.testing.assert_array_equal(found, expected.instances)
+    assert found.max() > 80
+    counts = prediction.tiled.counts
+    assert counts.tissue.artefact_share == pytest.approx(500 / 1200, abs=0.01)
+    assert counts.tissue.share == pytest.approx(330 * 500 / (420 * 1200), rel=0.05)
+    assert counts.skipped > 0.3 * counts.done
+    everything = Predictor(predictor.run, predictor.tile_model, predictor.training, everything=True)
+    assert everything.segment(other).instances[:, 720:].any() == (colour != (128, 128, 128))
+
+
+def test_no_nucleus_lies_in_black_that_touches_the_tissue(predictor: Predictor, drawing: np.ndarray) -> None:
+    rotated = drawing.copy()
+    y, x = np.mgrid[: drawing.shape[0], : drawing.shape[1]]
+    black = (x + 2 * y < 400) | (x - y > 380)
+    rotated[black] = np.random.default_rng(0).integers(0, 12, (black.sum(), 1))
+    found, whole = predictor.segment(rotated), predictor.segment(drawing)
+
+    assert not found.instances[black].any()
+    inside = ndimage.distance_transform_edt(~black) > 30
+    assert (found.instances[inside] > 0).mean() == pytest.approx((whole.instances[inside] > 0).mean(), rel=0.02)
+
+
 def test_all_tiles_get_the_same_stain_normalisation(place: Path, drawing: np.ndarray) -> None:
     """Fitted tile by tile, overlapping tiles would differ in colour."""
     predictor = Predictor.open(place / "stained", device="cpu", threads=1)
@@ -314,7 +349,11 @@ def test_all_files_agree(written: Path, drawing: np.ndarray) -> None:
     n = int(instances.max())
     assert n == len(features) == len(table) == summary["n_nuclei"] > 100
     assert instances.shape == drawing.shape[:2]
-    assert summary["nuclei_per_mm2"] == pytest.approx(n / (420 * 512 * 0.0005**2))
+    area_mm2 = 420 * 512 * 0.0005**2
+    assert summary["nuclei_per_mm2"] == pytest.approx(n / area_mm2)
+    tissue = np.mean(drawing.min(axis=-1) < 240 * np.exp(-0.15) - 1)
+    assert summary["tissue_area_mm2"] == pytest.approx(area_mm2 * tissue, rel=1e-3)
+    assert summary["nuclei_per_mm2_tissue"] == pytest.approx(n / (area_mm2 * tissue), rel=1e-3)
     centres = np.array(ndimage.center_of_mass(instances > 0, instances, range(1, n + 1))) + 0.5
     for number, (feature, row) in enumerate(zip(features, table, strict=True), start=1):
         polygon = shapely.from_geojson(json.dumps(feature["geometry"]))
@@ -457,6 +496,36 @@ def test_the_command_prints_what_it_found_and_what_it_kept(
     assert f"a [slide]: {n} nuclei (" in first.stdout
     assert "The microns per pixel of the training images are not known" in " ".join(first.stderr.split())
     assert f"a [slide]: already there, {n} nuclei" in second.stdout
+
+
+def test_the_command_and_the_files_say_what_is_not_tissue_and_which_image_is_not_h_and_e(
+    place: Path, drawing: np.ndarray, tmp_path: Path, darkness: None
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.fromarray(drawing).save(folder / "plain.png")
+    Image.fromarray(drawing).convert("L").convert("RGB").save(folder / "gray.png")
+    half_black = drawing.copy()
+    half_black[:, 200:] = 0
+    Image.fromarray(half_black).save(folder / "half.png")
+    result = command(folder, "--run", place / "unguided", "--out", tmp_path / "out", "--mpp", 0.5)
+
+    assert result.exit_code == 0, result.output
+    told = " ".join(result.stderr.split())
+    assert "note: gray: The image does not look like H&E: it is gray." in told
+    assert "note: half: What is black, unscanned or pen was passed over like glass" in told
+    summaries = {
+        name: json.loads((tmp_path / "out" / name / "summary.json").read_text()) for name in ("plain", "gray", "half")
+    }
+    assert ["H&E" in " ".join(summary["notes"]) for summary in summaries.values()] == [False, True, False]
+    assert summaries["half"]["artefact_share"] == pytest.approx(312 / 512, abs=0.01)
+    per_tissue = summaries["half"]["nuclei_per_mm2_tissue"]
+    assert f", {per_tissue:.0f} per mm2 of tissue) in" in result.stdout
+    assert per_tissue == pytest.approx(summaries["plain"]["nuclei_per_mm2_tissue"], rel=0.25)
+    outlines = json.loads((tmp_path / "out" / "half" / "nuclei.geojson").read_text())["features"]
+    shapes = [shapely.from_geojson(json.dumps(outline["geometry"])) for outline in outlines]
+    assert len(shapes) > 30
+    assert max(shape.bounds[2] for shape in shapes) <= 200
 
 
 def test_the_command_fails_after_predicting_all_other_images(place: Path, pyramid: Path, tmp_path: Path) -> None:

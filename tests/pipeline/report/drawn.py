@@ -39,7 +39,7 @@ def nuclei_row(number: int) -> SampleRow:
         stratum=f"organ {number % 2}",
         mpp=None,
         size=(SIDE, SIDE),
-        image=rng.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8),
+        image=rng.normal((190, 110, 180), 25, (SIDE, SIDE, 3)).clip(0, 255).astype(np.uint8),
         instances=instances,
         ignore=y >= SIDE - 4,
         image_digest=number.to_bytes(32, "big"),
@@ -56,15 +56,12 @@ def digests(row: SampleRow) -> tuple[str, str]:
 
 def drawn_store(dataset: str) -> SimpleNamespace:
     """The part of a store that a report uses."""
-    table = [
-        SimpleNamespace(id=image_id, group=row.group, image_digest=row.image_digest, present=True)
-        for image_id, row in ROWS.items()
-    ]
+    table = [row.info(number) for number, row in enumerate(ROWS.values())]
     return SimpleNamespace(
         dataset=dataset, preparation={"side_px": str(SIDE)}, location=f"cache/{dataset}.zarr", source="", table=table,
         notes=("left out: one",), find=lambda asked: Key({**asked, "format": "f16"}),
         embeddings=lambda key: DrawnEmbeddings(), row_of=list(ROWS).index,
-        info=lambda row: SimpleNamespace(size=(SIDE, SIDE), image_digest=list(ROWS.values())[row].image_digest),
+        info=lambda row: table[row], read_samples=lambda rows: [list(ROWS.values())[row] for row in rows],
     )  # fmt: skip
 
 

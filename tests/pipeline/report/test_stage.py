@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, DataError
 from nucseg_pipeline.config import ReportConfig
 from nucseg_pipeline.report import stage
 from nucseg_pipeline.report.stage import ReportResult, report
@@ -74,6 +74,51 @@ def test_the_table_has_a_line_an_image_and_run_that_adds_up_to_the_summary(two: 
         summary["runs"]["guided"]["metrics"]["aji"]["value"]
     )
     assert all(sum(int(line[f"{name}_px"]) for name in ("tp", "fp", "fn", "tn")) == SIDE * (SIDE - 4) for line in lines)
+
+
+def test_an_image_in_which_every_pixel_is_ignored_is_left_out_counted_and_named(
+    make: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """micro-sam #1012: two empty masks agree, so such an image scored 1.000."""
+    first, *others = ROWS
+    monkeypatch.setitem(ROWS, first, replace(ROWS[first], ignore=np.ones((SIDE, SIDE), np.bool_)))
+
+    result = make(two_runs(), page=True, n_images=1)
+
+    summary = json.loads((result.folder / "summary.json").read_text())
+    told = f"1 of {N_IMAGES} test images are not scored, because every pixel of them is ignored: {first}."
+    assert (summary["n_images"], summary["not_scored"], told in summary["notes"]) == (N_IMAGES - 1, [first], True)
+    assert told in Page(result.page.read_text()).text
+    with (result.folder / "per_image.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["id"], line["dice"], line["tn_px"]) for line in lines if not line["dice"]] == [(first, "", "0")] * 2
+    scored = [float(line["dice"]) for line in lines if line["run"] == "guided" and line["id"] in others]
+    assert summary["runs"]["guided"]["metrics"]["dice"]["value"] == pytest.approx(np.mean(scored))
+    assert summary["runs"]["guided"]["n_images"] == len(scored) == N_IMAGES - 1
+
+
+def test_a_test_part_in_which_every_pixel_is_ignored_is_refused(make: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    for image_id, row in ROWS.items():
+        monkeypatch.setitem(ROWS, image_id, replace(row, ignore=np.ones((SIDE, SIDE), np.bool_)))
+
+    with pytest.raises(
+        DataError, match=rf"ignored in all test images of guided in cache/nuinsseg\.zarr \({N_IMAGES}: "
+    ):
+        make(two_runs())
+
+
+def test_images_that_do_not_look_like_h_and_e_or_have_no_nuclei_are_named(
+    make: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gray, empty = list(ROWS)[:2]
+    image = np.repeat(ROWS[gray].image[..., :1], 3, axis=-1)
+    monkeypatch.setitem(ROWS, gray, replace(ROWS[gray], image=image))
+    monkeypatch.setitem(ROWS, empty, replace(ROWS[empty], instances=np.zeros((SIDE, SIDE), np.int32)))
+
+    notes = make(two_runs()).summaries[0].notes
+
+    assert any(f"1 of {N_IMAGES} images does not look like H&E: {gray} (it is gray)" in note for note in notes)
+    assert any(note.startswith(f"1 of {N_IMAGES} images have no true nuclei ({empty})") for note in notes)
 
 
 def test_runs_are_compared_with_the_first_or_with_the_one_that_is_named(make: Report) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
 from nucseg.data import open_dataset
-from nucseg.errors import ConfigError, TrainingError
+from nucseg.errors import ConfigError, DataError, TrainingError
 from nucseg.nuclei.instances import InstanceRule
 from nucseg_cache import EmbeddingNotFound, Key, RowDamaged, Store, StoreNotFound
 from nucseg_pipeline.config import TrainConfig, store_location
@@ -35,6 +36,7 @@ from nucseg_pipeline.train.events import EpochDone, Event, Started, StepDone
 from nucseg_pipeline.train.objective import Objective
 from nucseg_pipeline.train.segmentation import learning_rate
 from nucseg_pipeline.train.stage import TrainResult, train
+from tests.pipeline.conftest import ignore_everything
 
 Configure = Callable[..., TrainConfig]
 FILES = {
@@ -637,6 +639,44 @@ def test_a_full_disk_stops_with_the_advice_of_this_command(
         ),
     ):
         train(training(epochs=1, fusion="none"))
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_part_in_which_every_pixel_is_ignored_is_refused_before_anything_is_written(
+    training: Configure, cache: Path, part: str
+) -> None:
+    """micro-sam #1012: a training on it ran with a loss of 0, and reported a Dice of 1."""
+    config = training(cache=str(cache), fusion="none")
+    store = Store.open(cache / "synthetic.zarr", mode="r+")
+    ids = getattr(make_split(store, config), part)
+    for image_id in ids:
+        ignore_everything(store, image_id)
+    word = {"train": "training"}.get(part, part)
+
+    with pytest.raises(
+        DataError, match=rf"Every pixel is ignored in all {word} images in .* \({len(ids)}: .*nucseg embed"
+    ):
+        train(config)
+    assert not config.folder.exists()
+
+
+def test_an_image_in_which_every_pixel_is_ignored_is_not_validated_on(
+    training: Configure, cache: Path, tmp_path: Path
+) -> None:
+    config = training(cache=str(cache), fusion="none", epochs=1, run=tmp_path / "fewer")
+    store = Store.open(cache / "synthetic.zarr", mode="r+")
+    ignored = make_split(store, config).validation[0]
+    ignore_everything(store, ignored)
+    dice = train(config).validation_dice
+    predictions = list(
+        Run.open(config.folder, cache=str(cache)).predict(make_split(store, config).validation, device="cpu")
+    )
+    scored = [p for p in predictions if p.sample.id != ignored]
+
+    counted = [~p.sample.ignore for p in scored]
+    truths = [p.sample.instances[c] > 0 for p, c in zip(scored, counted, strict=True)]
+    found = [p.probability[c] >= 0.5 for p, c in zip(scored, counted, strict=True)]
+    assert dice == pytest.approx(np.mean([f1_score(*pair) for pair in zip(truths, found, strict=True)]), abs=1e-6)
 
 
 def test_a_learning_rate_beyond_all_bounds_is_noticed(training: Configure) -> None:
