@@ -37,7 +37,8 @@ def predict(config: PredictConfig) -> None:
 
     with progress_bar("tiles") as progress:
         result = predict_stage(config, progress)
-    notes(list(dict.fromkeys(note for image in result.images for note in image.summary.get("notes", ()))))
+    on_images = dict.fromkeys(note for image in result.images for note in image.summary.get("notes", ()))
+    notes([*result.notes, *on_images])
     for image in result.images:
         out.print(_line(image))
     if result.images:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nucseg.data import DataSet, Entry, stain_identity
+from nucseg.data.mask_notes import is_mask_note
 from nucseg.data.official_splits import plain_name, stain_of
 from nucseg.encoders import check_asked, open_encoder
 from nucseg.errors import ConfigError, DataError
@@ -23,7 +24,7 @@ from nucseg_pipeline.datasets.stores import of_dataset
 from nucseg_pipeline.embed.backend import LocalBackend
 from nucseg_pipeline.embed.decoded_images import MAX_DECODED_BYTES, DecodedImages
 from nucseg_pipeline.embed.estimate import OnEstimate, estimate_disk
-from nucseg_pipeline.embed.sync import SyncResult, sync_samples
+from nucseg_pipeline.embed.sync import SyncResult, notes_on_masks, sync_samples
 from nucseg_pipeline.embed.view_target import SIDE_PX, ViewTarget, missing_rows, view_targets
 from nucseg_pipeline.progress import Progress
 
@@ -107,8 +108,10 @@ def embed(
     decoded = DecodedImages(MAX_DECODED_BYTES if _encodes_in_this_process(config) else 0)
     with store.exclusive():
         changes = sync_samples(store, dataset, entries, progress, decoded)
-        if not changes.failures:  # the next call must not look for its images in a damaged copy
-            store.remember_source(dataset.source, (*dataset.notes, *note_of(unchanged_in(store.notes))))
+        # with failures, the next call must not look for its images in this copy, which may be damaged
+        source = store.source if changes.failures else dataset.source
+        on_masks = notes_on_masks(store, entries, changes)
+        store.remember_source(source, (*dataset.notes, *on_masks, *note_of(unchanged_in(store.notes))))
     remember_unchanged(store, entries)
     if config.encoder == NO_ENCODER:
         return _complete(EmbedResult(store.location, None, changes, _notes(dataset, store)))
@@ -165,7 +168,8 @@ def _views(targets: Sequence[ViewTarget], n_encoded: Counter[str]) -> tuple[View
 
 
 def _notes(dataset: DataSet, store: Store, encoder_note: str = "") -> tuple[str, ...]:
-    return (*dataset.notes, *note_of(unchanged_in(store.notes)), *((encoder_note,) if encoder_note else ()))
+    on_masks = (note for note in store.notes if is_mask_note(note))
+    return (*dataset.notes, *on_masks, *note_of(unchanged_in(store.notes)), *((encoder_note,) if encoder_note else ()))
 
 
 def _open(config: EmbedConfig) -> tuple[Store, DataSet]:

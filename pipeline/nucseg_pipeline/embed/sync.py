@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nucseg.data import DataSet, Entry, prepare
+from nucseg.data.mask_notes import is_mask_note, mask_notes
+from nucseg.data.masks import MaskFacts
 from nucseg.errors import DataError
 from nucseg_cache import BLOCK_ROWS, BadRow, RowInfo, SampleRow, Store
 from nucseg_pipeline.embed.decoded_images import DecodedImages
@@ -34,6 +36,8 @@ class SyncResult:
     returned: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     """Id -> why its image or its masks cannot be used."""
+    mask_facts: dict[str, MaskFacts] = field(default_factory=dict)
+    """Id -> what was found in its masks, of the images that were read."""
 
 
 def sync_samples(
@@ -72,6 +76,28 @@ def sync_samples(
     return result
 
 
+def notes_on_masks(store: Store, entries: Sequence[Entry], result: SyncResult) -> tuple[str, ...]:
+    """The notes on the masks of these entries after `sync_samples`.
+
+    A store keeps notes, not the facts that they sum up. If images have changed, and there is anything to note, the
+    masks that the call did not read are read for this.
+    """
+    before = tuple(note for note in store.notes if is_mask_note(note))
+    n_changes = result.new + result.changed + result.repaired + result.vanished + result.returned
+    if not n_changes or not (before or any(facts != MaskFacts() for facts in result.mask_facts.values())):
+        return before
+
+    def facts_on(entry: Entry) -> MaskFacts | None:
+        try:
+            return result.mask_facts.get(entry.id) or entry.read()[0].mask_facts
+        except DataError:
+            return None
+
+    with _reader_threads() as pool:
+        found = zip(entries, pool.map(facts_on, entries), strict=True)
+        return mask_notes({entry.id: facts for entry, facts in found if facts is not None})
+
+
 class _SampleReader:
     """Reads and prepares samples, keeps their decoded images, and records which cannot be used."""
 
@@ -90,6 +116,7 @@ class _SampleReader:
         except DataError as error:  # it knows the arrays, but not which image they are from
             self.result.failures[entry.id] = f"{entry.id}: {error}"
             return None
+        self.result.mask_facts[entry.id] = sample.mask_facts
         self._decoded.keep(entry.id, image_digest, sample.image)
         return SampleRow(
             id=entry.id,

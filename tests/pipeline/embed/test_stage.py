@@ -16,7 +16,7 @@ from PIL import Image
 from zarr.storage import LocalStore
 
 import nucseg_pipeline.embed.stage as stage
-from nucseg.data.files import FileEntry
+from nucseg.data.file_entries import FileEntry
 from nucseg.encoders import Encoder
 from nucseg.errors import ConfigError, DataError
 from nucseg_cache import Embeddings, Store, StoreAccessError, StoreExists, verify
