@@ -92,7 +92,8 @@ def instances_from(
         if binary is not None:
             _check_binary_cover(binary, int(values.max()), file)
             return binary, MaskFacts(n_pieces=int(binary.max()), findings=cover_finding(binary))
-    _check_cover(counts, values, file)
+    if not instance_map:
+        _check_cover(counts, values, file)
     pieces = _pieces(instances, np.count_nonzero(found))
     _check_pieces(pieces, file)
     findings = cover_finding(instances)

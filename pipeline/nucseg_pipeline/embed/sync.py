@@ -18,6 +18,9 @@ from nucseg_cache import BLOCK_ROWS, BadRow, RowInfo, SampleRow, Store
 from nucseg_pipeline.embed.decoded_images import DecodedImages
 from nucseg_pipeline.progress import Progress
 
+_PENDING = "Not all masks have been looked at, because a run was stopped. Run `nucseg embed` again."
+"""Note in the store while masks are read; what was found in them is known only at the end."""
+
 READERS = max(4, min(16, os.cpu_count() or 1))
 """Threads that read images; hashing, decoding and resizing release the interpreter lock."""
 
@@ -38,6 +41,8 @@ class SyncResult:
     """Id -> why its image or its masks cannot be used."""
     mask_facts: dict[str, MaskFacts] = field(default_factory=dict)
     """Id -> what was found in its masks, of the images that were read."""
+    after_stop: bool = False
+    """Whether an earlier call was stopped while it read masks."""
 
 
 def sync_samples(
@@ -63,11 +68,16 @@ def sync_samples(
     bad_rows = {row.row for row in damaged}
     good = {info.id: info for info in store.trusted_rows() if info.row not in bad_rows}
     _refuse_another(store, dataset, good)
-    result = SyncResult(n_images=len(entries))
+    result = SyncResult(n_images=len(entries), after_stop=_PENDING in store.notes)
     samples = _SampleReader(result, decoded or DecodedImages(0))
     digests = _digests([entry for entry in entries if entry.id in good], result, progress)
     _mark_vanished(store, dataset, good, result)
     unknown = [entry for entry in entries if entry.id not in good]
+    differing = (
+        good[id_] for id_, found in digests.items() if (good[id_].image_digest, good[id_].mask_digest) != found
+    )
+    if not result.after_stop and (damaged or unknown or any(differing)):
+        store.remember_source(store.source, (*store.notes, _PENDING))
     rewritten = _rewrite_damaged(store, damaged, unknown, samples, give_up=len(entries) == len(dataset.entries))
     for entry in entries:
         if entry.id in digests:
@@ -79,12 +89,13 @@ def sync_samples(
 def notes_on_masks(store: Store, entries: Sequence[Entry], result: SyncResult) -> tuple[str, ...]:
     """The notes on the masks of these entries after `sync_samples`.
 
-    A store keeps notes, not the facts that they sum up. If images have changed, and there is anything to note, the
-    masks that the call did not read are read for this.
+    A store keeps notes, not the facts that they sum up. If images have changed and there is anything to note, or if an
+    earlier call was stopped, the masks that this call did not read are read for this.
     """
     before = tuple(note for note in store.notes if is_mask_note(note))
     n_changes = result.new + result.changed + result.repaired + result.vanished + result.returned
-    if not n_changes or not (before or any(facts != MaskFacts() for facts in result.mask_facts.values())):
+    is_notable = bool(before) or any(facts != MaskFacts() for facts in result.mask_facts.values())
+    if not result.after_stop and not (n_changes and is_notable):
         return before
 
     def facts_on(entry: Entry) -> MaskFacts | None:

@@ -1,6 +1,7 @@
 """Any folder with images/ and masks/."""
 
 import hashlib
+import json
 import os
 import unicodedata
 from pathlib import Path
@@ -185,6 +186,114 @@ def test_images_two_levels_deep_are_an_error(tmp_path) -> None:
 
     with pytest.raises(DataError, match="No images directly in patient"):
         open_dataset("folder", tmp_path)
+
+
+def square(x: int, y: int, side: int) -> list[list[int]]:
+    return [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+
+
+def geojson(*squares: tuple[int, int, int]) -> str:
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [square(*place)]},
+            "properties": {"classification": {"name": "Tumor"}},
+        }
+        for place in squares
+    ]
+    return json.dumps({"type": "FeatureCollection", "features": features})
+
+
+def coco(**squares: tuple[int, int, int] | None) -> str:
+    """A COCO file of images called like the arguments, with "/" for "__", each with one square or none."""
+    images = [
+        {"id": number, "file_name": f"{name.replace('__', '/')}.png", "height": 10, "width": 12}
+        for number, name in enumerate(squares)
+    ]
+    annotations = [
+        {"id": number, "image_id": number, "category_id": 3, "segmentation": [np.ravel(square(*place)).tolist()]}
+        for number, place in enumerate(squares.values())
+        if place
+    ]
+    return json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "Tumor"}]})
+
+
+@pytest.mark.parametrize("name", ["b.geojson", "b.png.geojson", "b.json"])
+def test_outlines_are_read_as_masks(source, name) -> None:
+    (source / "masks" / "b.tif").unlink()
+    (source / "masks" / name).write_text(geojson((1, 1, 3), (5, 5, 3)))
+
+    entry = open_dataset("folder", source).entries[1]
+    sample, _, digest = entry.read()
+
+    expected = np.zeros((10, 12), int)
+    expected[1:4, 1:4], expected[5:8, 5:8] = 1, 2
+    np.testing.assert_array_equal(sample.instances, expected)
+    assert digest == entry.digests()[1] == hashlib.sha256((source / "masks" / name).read_bytes()).digest()
+    assert sample.mask_facts.classes == {"Tumor": 2}
+
+
+@pytest.mark.parametrize("place", ["masks.json", "masks/annotations.json"])
+def test_a_coco_file_can_hold_the_masks_of_all_images(source, place) -> None:
+    for mask in (source / "masks").iterdir():
+        mask.unlink()
+    (source / "masks" if place == "masks.json" else source / "ignore").mkdir(exist_ok=True)
+    (source / place).write_text(coco(a=(1, 1, 2), b=(4, 4, 3), c=None, gone=None))
+
+    data_set = open_dataset("folder", source)
+    samples = [entry.read() for entry in data_set.entries]
+
+    assert [np.count_nonzero(sample.instances) for sample, _, _ in samples] == [4, 9, 0]
+    assert [entry.digests()[1] for entry in data_set.entries] == [digest for _, _, digest in samples]
+    assert any("1 of 4 images of" in note and "gone.png" in note for note in data_set.notes)
+    before = [digest for _, _, digest in samples]
+    (source / place).write_text(coco(a=(1, 1, 2), b=(4, 4, 2), c=None))
+    after = [entry.digests()[1] for entry in open_dataset("folder", source).entries]
+    assert [digest == other for digest, other in zip(before, after, strict=True)] == [True, False, True]
+
+
+def test_masks_json_needs_no_folder_of_masks(tmp_path) -> None:
+    for group in ("p1", "p2"):
+        save(tmp_path / "images" / group / "1.png", PINK)
+    (tmp_path / "masks.json").write_text(coco(p2__1=(0, 0, 3), p1__1=(0, 0, 2)))
+
+    samples = [entry.read()[0] for entry in open_dataset("folder", tmp_path).entries]
+
+    assert [(sample.id, np.count_nonzero(sample.instances)) for sample in samples] == [("p1/1", 4), ("p2/1", 9)]
+    (tmp_path / "masks.json").write_text(json.dumps(json.loads(coco(p2__1=None, p1__1=None)) | {"annotations": [{}]}))
+    with pytest.raises(DataError, match=r"masks\.json: annotation None has no image_id"):
+        open_dataset("folder", tmp_path)
+
+
+def test_a_file_name_of_two_patients_is_refused(tmp_path) -> None:
+    for group in ("p1", "p2"):
+        save(tmp_path / "images" / group / "1.png", PINK)
+    (tmp_path / "masks.json").write_text(coco(**{"1": (0, 0, 3)}))
+
+    with pytest.raises(DataError, match=r"masks\.json: the file_name 1\.png could be any of .*p1/1\.png"):
+        open_dataset("folder", tmp_path)
+
+
+def test_a_mask_beside_a_part_of_a_coco_file_is_refused(source) -> None:
+    (source / "masks.json").write_text(coco(a=(1, 1, 2)))
+
+    with pytest.raises(DataError, match=r"a\.tif has two masks: .*a\.png, and a part of .*masks\.json"):
+        open_dataset("folder", source)
+
+
+def test_an_image_described_twice_is_refused(source) -> None:
+    (source / "masks" / "a.png").unlink()
+    for name in ("masks.json", "masks/more.json"):
+        (source / name).write_text(coco(a=(1, 1, 2)))
+
+    with pytest.raises(DataError, match=r"a\.tif is described twice, in .*more\.json and .*masks\.json"):
+        open_dataset("folder", source)
+
+
+def test_other_json_is_a_mask_without_an_image(source) -> None:
+    (source / "masks" / "dataset.json").write_text('{"labels": {"nucleus": 1}}')
+
+    assert "Masks without an image, not used: 1 (dataset.json)." in open_dataset("folder", source).notes
 
 
 def a_pipe(file: Path) -> None:
