@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nucseg.data.files import file_bytes, file_digest
 from nucseg.data.images import decode_image, decode_values
 from nucseg.data.masks import Labels, instances_from
-from nucseg.data.outlines import OUTLINE_SUFFIXES, instances_from_outlines
+from nucseg.data.outlines import has_outlines, instances_from_outlines
 from nucseg.data.sample import Entry, Sample
 from nucseg.errors import DataError
 
@@ -73,7 +73,7 @@ class FileEntry(ImageFileEntry):
     instances_file: Path
     """A mask of the image's size, or outlines in GeoJSON or COCO JSON."""
     ignore_file: Path | None = None
-    """A mask of the image's size; everything but 0 is ignored."""
+    """A mask of the image's size, of which everything but 0 is ignored, or outlines."""
     instance_map: bool = False
     """Whether the data set guarantees that masks are instance maps, so that none is read as binary."""
 
@@ -83,11 +83,17 @@ class FileEntry(ImageFileEntry):
     def _combined(self, contents: Sequence[bytes], size: tuple[int, int]) -> Labels:
         labels = self._nuclei(contents[0], size)
         if self.ignore_file:
-            labels.ignore[self._decode_mask(contents[1], self.ignore_file, size) != 0] = True
+            labels.ignore[self._ignored(contents[1], self.ignore_file, size)] = True
         return labels
 
+    def _ignored(self, content: bytes, file: Path, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+        if has_outlines(file):
+            labels = instances_from_outlines(content, file, self.image_file, size)
+            return labels.ignore | (labels.instances > 0)
+        return np.asarray(self._decode_mask(content, file, size) != 0)
+
     def _nuclei(self, content: bytes, size: tuple[int, int]) -> Labels:
-        if self.instances_file.suffix.lower() in OUTLINE_SUFFIXES:
+        if has_outlines(self.instances_file):
             return instances_from_outlines(content, self.instances_file, self.image_file, size)
         values = self._decode_mask(content, self.instances_file, size)
         instances, facts = instances_from(values, self.instances_file, instance_map=self.instance_map)
@@ -99,7 +105,7 @@ class CocoEntry(FileEntry):
     """An image file whose nuclei are a part of a COCO file of several images, `instances_file`."""
 
     part: bytes = field(repr=False)
-    """The part of this image, see `outlines.one_per_image`; its digest stands for the mask."""
+    """The part of this image, see `outlines.coco_parts`; its digest stands for the mask."""
 
     def _mask_contents(self) -> list[bytes]:
         return [self.part, *([file_bytes(self.ignore_file)] if self.ignore_file else [])]

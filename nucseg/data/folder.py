@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nucseg.data.coco_files import find_parts
 from nucseg.data.file_entries import CocoEntry, FileEntry
@@ -71,15 +72,16 @@ class _Image:
             raise DataError(
                 f"{self.file} has two masks: {self.mask}, and a part of {shared[0]}. Move one of them away."
             )
-        known = {
+        known: dict[str, Any] = {
             "id": f"{self.group}/{self.name}" if self.group else self.name,
             "group": self.group or self.name,
             "stratum": self.group or "all",
+            "image_file": self.file,
+            "ignore_file": self.ignore,
         }
-        files = {"image_file": self.file, "ignore_file": self.ignore}
         if shared:
-            return CocoEntry(**known, **files, instances_file=shared[0], part=shared[1])
-        return FileEntry(**known, **files, instances_file=self.mask) if self.mask else None
+            return CocoEntry(**known, instances_file=shared[0], part=shared[1])
+        return FileEntry(**known, instances_file=self.mask) if self.mask else None
 
 
 def open_folder(source: Path) -> DataSet:
@@ -115,8 +117,8 @@ def open_folder(source: Path) -> DataSet:
     entries = {image.file: entry for image in listed if (entry := image.entry(shared.parts.get(image.file)))}
     _check_all_have_masks([image for image in listed if image.file not in entries], len(listed), source)
     notes = [] if "" not in groups else [_UNGROUPED_NOTE]
-    if spare := [file.name for file in spare if file not in shared.files]:
-        notes.append(f"Masks without an image, not used: {len(spare)} ({some(spare)}).")
+    if unused := [file.name for file in spare if file not in shared.files]:
+        notes.append(f"Masks without an image, not used: {len(unused)} ({some(unused)}).")
     return DataSet(
         RELEASE.name, str(source), tuple(entries.values()), (*notes, *shared.notes, *_skipped(source, groups))
     )

@@ -25,7 +25,7 @@ def palette_values(picture: Image.Image, file: Path) -> npt.NDArray[np.uint8]:
     background = _background(counts, _colours(picture), file)
     exchanged = np.arange(256, dtype=np.uint8)
     exchanged[[0, background]] = background, 0
-    return exchanged[indices]
+    return np.asarray(exchanged[indices])
 
 
 def one_channel(values: npt.NDArray[Any], file: Path) -> npt.NDArray[Any]:

@@ -94,7 +94,7 @@ def instances_from(
             return binary, MaskFacts(n_pieces=int(binary.max()), findings=cover_finding(binary))
     if not instance_map:
         _check_cover(counts, values, file)
-    pieces = _pieces(instances, np.count_nonzero(found))
+    pieces = _pieces(instances, int(np.count_nonzero(found)))
     _check_pieces(pieces, file)
     findings = cover_finding(instances)
     if not instance_map:
@@ -110,9 +110,9 @@ def cover_finding(instances: npt.NDArray[np.int32]) -> dict[str, str]:
 
 def _renumbered(values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     if values.max() <= MAX_KEPT_ID:
-        return values.astype(np.int32)
+        return np.asarray(values, np.int32)
     ids, places = np.unique(values, return_inverse=True)
-    return (places.reshape(values.shape) + (ids[0] != 0)).astype(np.int32)
+    return np.asarray(places.reshape(values.shape) + (ids[0] != 0), np.int32)
 
 
 def _components(

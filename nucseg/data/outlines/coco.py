@@ -29,7 +29,7 @@ def one_per_image(content: Mapping[str, Any], file: Path) -> dict[str, bytes]:
     if not all(isinstance(record, Mapping) for record in records):
         raise DataError(f"{file} has images, annotations or categories that are not objects. Export it again.")
     images = {_key(image, "id", f"{file}: an image"): image for image in content["images"]}
-    names = {_key(image, "file_name", f"{file}: an image"): image for image in content["images"]}
+    names = {str(_key(image, "file_name", f"{file}: an image")): image for image in content["images"]}
     if not len(images) == len(names) == len(content["images"]):
         raise DataError(f"{file} has images with the same id or file_name. Number and name them differently.")
     annotations = defaultdict(list)

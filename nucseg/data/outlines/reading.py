@@ -32,6 +32,11 @@ def instances_from_outlines(data: bytes, file: Path, image: Path, size: tuple[in
     return labels_from(geojson_shapes(features, file), size, file)
 
 
+def has_outlines(file: Path) -> bool:
+    """Whether a file is one of outlines, by its suffix."""
+    return file.suffix.lower() in OUTLINE_SUFFIXES
+
+
 def coco_parts(data: bytes, file: Path) -> dict[str, bytes]:
     """File name of each image -> its part of a COCO file, see `one_per_image`; empty for other JSON."""
     content = _parsed(data, file)
@@ -47,7 +52,7 @@ def _parsed(data: bytes, file: Path) -> Any:
 
 def _of_image(content: Mapping[str, Any], file: Path, image: Path) -> Any:
     parts = one_per_image(content, file)
-    same_name = [part for name, part in parts.items() if PurePosixPath(str(name)).stem == image.stem]
+    same_name = [part for name, part in parts.items() if PurePosixPath(name).stem == image.stem]
     found = list(parts.values()) if len(parts) == 1 else same_name
     if len(found) != 1:
         raise DataError(

@@ -133,7 +133,7 @@ def _painted(
     visible = np.bincount(numbers.ravel(), minlength=len(nuclei) + 1)[1:] > 0
     is_kept = visible & ~np.isin(np.arange(1, len(nuclei) + 1), list(regions))
     counts["regions"] = len(regions)
-    counts["covered"] = len(nuclei) - np.count_nonzero(visible) - sum(not visible[number - 1] for number in regions)
+    counts["covered"] = int(np.count_nonzero(~visible)) - sum(not visible[number - 1] for number in regions)
     counts["overlapping"] = sum(number not in regions and bool(below - regions) for number, below in overlaps.pairs)
     renumbered = np.concatenate([[0], np.where(is_kept, np.cumsum(is_kept), 0)]).astype(np.int32)
     return renumbered[numbers], [found for found, keep in zip(nuclei, is_kept, strict=True) if keep]

@@ -233,6 +233,17 @@ def test_outlines_are_read_as_masks(source, name) -> None:
     assert sample.mask_facts.classes == {"Tumor": 2}
 
 
+def test_outlines_of_ignored_areas_are_read(source) -> None:
+    (source / "ignore").mkdir()
+    (source / "ignore" / "b.geojson").write_text(geojson((1, 1, 3)))
+
+    sample = open_dataset("folder", source).entries[1].read()[0]
+
+    expected = np.zeros((10, 12), np.bool_)
+    expected[1:4, 1:4] = True
+    np.testing.assert_array_equal(sample.ignore, expected)
+
+
 @pytest.mark.parametrize("place", ["masks.json", "masks/annotations.json"])
 def test_a_coco_file_can_hold_the_masks_of_all_images(source, place) -> None:
     for mask in (source / "masks").iterdir():
