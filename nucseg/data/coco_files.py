@@ -38,7 +38,10 @@ def find_parts(files: Sequence[Path], images: Sequence[Path]) -> CocoParts:
         if parts:
             found.files.append(file)
         if missing:
-            found.notes.append(f"{len(missing)} of {len(parts)} images of {file.name} not found: {some(missing)}.")
+            found.notes.append(
+                f"{len(missing)} of the {len(parts)} images that {file.name} describes are not in images/: "
+                f"{some(missing)}."
+            )
     return found
 
 

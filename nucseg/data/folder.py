@@ -11,6 +11,7 @@ from nucseg.data.file_entries import CocoEntry, FileEntry
 from nucseg.data.files import (
     IMAGE_SUFFIXES,
     MASK_SUFFIXES,
+    found_in,
     full_name,
     image_files,
     mask_of,
@@ -132,6 +133,8 @@ def _groups(images: Path) -> dict[str, Path]:
             f"{images} holds {len(direct)} images and also the subfolders {some(list(groups))}. Put all images in "
             "subfolders, one for each patient or slide, or none."
         )
+    if not groups and not direct:
+        raise DataError(f"The data set has no images in {images}, which holds {found_in(images)}. Expected {_LAYOUT}.")
     empty = [group for group, folder in groups.items() if not image_files(folder)]
     if empty:
         raise DataError(

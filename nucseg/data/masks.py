@@ -82,7 +82,7 @@ def instances_from(
     if (lowest := int(values.min())) < 0:
         raise DataError(
             f"{file} has ids from {lowest} to {int(values.max())}; expected 0 for the background and positive ids. "
-            "Renumber the nuclei."
+            f"Renumber the nuclei. {_OUTSIDE}"
         )
     instances = _renumbered(values)
     counts = np.bincount(instances.ravel())
@@ -110,7 +110,7 @@ def cover_finding(instances: npt.NDArray[np.int32]) -> dict[str, str]:
 
 def _renumbered(values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     if values.max() <= MAX_KEPT_ID:
-        return np.asarray(values, np.int32)
+        return np.array(values, np.int32)
     ids, places = np.unique(values, return_inverse=True)
     return np.asarray(places.reshape(values.shape) + (ids[0] != 0), np.int32)
 
@@ -156,6 +156,8 @@ def _check_cover(counts: npt.NDArray[np.intp], values: npt.NDArray[Any], file: P
     likely = "this value seems to be background or void rather than a nucleus"
     if share == 1:
         likely = "the mask may be in an alpha channel or a palette that was lost when the file was saved"
+    elif np.count_nonzero(counts) == 2:
+        likely = "the mask seems to be inverted, or this value to stand for background or void"
     elif counts[0] == 0:
         likely = "no pixel is 0, so that this value seems to be the background or void"
     raise DataError(f"{file} has the value {value} on {share:.0%} of its pixels: {likely}. {_OUTSIDE}")
@@ -191,8 +193,8 @@ def _void(
     n_pieces = pieces.n_large(int(instances.max()))
     if n_pieces > 1 and pieces.n_large() - n_pieces < 2 * (pieces.n_ids - 1):
         raise DataError(
-            f"{file} has the value {highest} in {n_pieces} pieces next to {pieces.n_ids - 1} ids in one piece each: it "
-            f"seems to be void, an area to ignore, rather than a nucleus. {_OUTSIDE}"
+            f"{file} has the value {highest} in {n_pieces} pieces next to {pieces.n_ids - 1} other values: it seems to "
+            f"be void, an area to ignore, rather than a nucleus. {_OUTSIDE}"
         )
     return {"void": f"{highest} next to {pieces.n_ids - 1} others"}
 

@@ -25,9 +25,9 @@ def one_per_image(content: Mapping[str, Any], file: Path) -> dict[str, bytes]:
 
     Raises DataError for images without a name or a size, repeated ids or names, and annotations of no image.
     """
-    records = [record for name in _LISTS for record in content.get(name) or []]
-    if not all(isinstance(record, Mapping) for record in records):
-        raise DataError(f"{file} has images, annotations or categories that are not objects. Export it again.")
+    lists = [content.get(name, []) for name in _LISTS]
+    if not all(isinstance(found, list) and all(isinstance(record, Mapping) for record in found) for found in lists):
+        raise DataError(f"{file} has images, annotations or categories that are no lists of objects. Export it again.")
     images = {_key(image, "id", f"{file}: an image"): image for image in content["images"]}
     names = {str(_key(image, "file_name", f"{file}: an image")): image for image in content["images"]}
     if not len(images) == len(names) == len(content["images"]):
@@ -41,7 +41,7 @@ def one_per_image(content: Mapping[str, Any], file: Path) -> dict[str, bytes]:
                 f"{len(images)} images. Add the image, or remove the annotation."
             )
         annotations[image_id].append(annotation)
-    categories = content.get("categories") or []
+    categories = content.get("categories", [])
     return {
         name: json.dumps(
             {"images": [image], "annotations": annotations[image["id"]], "categories": categories}, sort_keys=True
@@ -63,7 +63,8 @@ def coco_shapes(content: Mapping[str, Any], size: tuple[int, int], file: Path) -
             f"{file} is for an image {image.get('file_name')} of {stated[1]} x {stated[0]} pixels, but the image has "
             f"{size[1]} x {size[0]}. Replace the wrong file, or correct width and height."
         )
-    names = {category.get("id"): str(category.get("name", "")) for category in content.get("categories") or []}
+    categories = content["categories"]
+    names = {_key(category, "id", f"{file}: a category"): str(category.get("name", "")) for category in categories}
     return [_shape(annotation, names, size, file) for annotation in content["annotations"]]
 
 
@@ -76,7 +77,7 @@ def _key(record: Mapping[str, Any], name: str, what: str) -> int | str:
 
 def _shape(annotation: Mapping[str, Any], names: Mapping[Any, str], size: tuple[int, int], file: Path) -> Shape:
     name, category = f"annotation {annotation.get('id')}", annotation.get("category_id")
-    class_name = "" if category is None else names.get(category, f"category {category}")
+    class_name = names.get(category, f"category {category}") if isinstance(category, int | str) else ""
     known: dict[str, Any] = {"name": name, "class_name": class_name, "is_ignored": annotation.get("iscrowd") == 1}
     segmentation, what = annotation.get("segmentation"), f"{file}: {name}"
     if isinstance(segmentation, Mapping):

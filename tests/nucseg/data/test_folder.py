@@ -256,7 +256,7 @@ def test_a_coco_file_can_hold_the_masks_of_all_images(source, place) -> None:
 
     assert [np.count_nonzero(sample.instances) for sample, _, _ in samples] == [4, 9, 0]
     assert [entry.digests()[1] for entry in data_set.entries] == [digest for _, _, digest in samples]
-    assert any("1 of 4 images of" in note and "gone.png" in note for note in data_set.notes)
+    assert any("1 of the 4 images that" in note and "gone.png" in note for note in data_set.notes)
     before = [digest for _, _, digest in samples]
     (source / place).write_text(coco(a=(1, 1, 2), b=(4, 4, 2), c=None))
     after = [entry.digests()[1] for entry in open_dataset("folder", source).entries]

@@ -136,6 +136,7 @@ def inverted(values: np.ndarray) -> np.ndarray:
         (inverted(two_squares(1, 1)) > 0, "seems to be inverted"),
         (np.where(two_squares(1, 2) == 0, 255, two_squares(1, 2)), "no pixel is 0"),
         (np.where(two_squares(1, 2) == 0, 65535, two_squares(1, 2, np.uint16)), "value 65535 on 83%"),
+        (inverted(two_squares(1, 1)) * np.uint16(257), "seems to be inverted"),
         (np.full((9, 9), 7, np.uint8), "alpha channel or a palette"),
         (np.full((9, 9), 255, np.uint8), "value 255 on 100%"),
     ],
@@ -151,7 +152,7 @@ def test_void_around_nuclei_is_refused_and_one_large_value_is_noted() -> None:
         values[12 * id_ - 6 : 12 * id_ + 4, 10:20] = 255
         values[12 * id_ - 4 : 12 * id_ + 2, 12:18] = id_
 
-    with pytest.raises(DataError, match=r"255 in 4 pieces next to 4 ids .* void"):
+    with pytest.raises(DataError, match=r"255 in 4 pieces next to 4 other values: .* void"):
         instances_from(values, FILE)
     values[values == 255] = 0
     values[50:, 40:] = 255

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nucseg.data.masks import Labels
 from nucseg.data.outlines import coco_parts, instances_from_outlines
@@ -112,7 +114,7 @@ def test_each_image_of_a_file_has_its_own_part() -> None:
         (coco({"size": list(SIZE)}), "annotation 1 .* do not fill"),
         (coco(annotations=[{"id": 3, "image_id": 99}]), "annotation 3 belongs to image 99"),
         (coco(annotations=[{"id": 3}]), "annotation 3 has no image_id"),
-        (coco(annotations=[3]), "not objects"),
+        (coco(annotations=[3]), "no lists of objects"),
         (coco(images=[]), "describes 0 images"),
         (coco(images=[{"id": 7}]), "an image has no file_name"),
         (coco(images=[{"id": 7, "file_name": "a.png"}] * 2), "the same id"),
@@ -131,3 +133,28 @@ def other_images(*names: str) -> Sequence[dict[str, Any]]:
 def test_a_file_of_several_images_without_this_one_is_refused() -> None:
     with pytest.raises(DataError, match=r"describes 2 images, of which 0 are named like a\.png"):
         read(coco(images=other_images("b.png", "c.png")))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "size", "counts"]), inner),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_file_with_anything_in_one_place_is_labels_or_an_error_that_names_it(data) -> None:
+    content: Any = coco([[1, 1, 4, 1, 4, 4, 1, 4]], {"size": list(SIZE), "counts": runs(mask())})
+    place = content
+    while isinstance(place, dict | list) and place:
+        key = data.draw(st.sampled_from(sorted(place)) if isinstance(place, dict) else st.integers(0, len(place) - 1))
+        if not isinstance(place[key], dict | list) or not place[key] or data.draw(st.booleans()):
+            place[key] = data.draw(JSON)
+            break
+        place = place[key]
+    try:
+        assert read(content).instances.shape == SIZE
+    except DataError as error:
+        message = str(error)
+        assert "masks/a.json" in message
