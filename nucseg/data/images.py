@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 
-from nucseg.data.mask_values import one_channel, palette_values
+from nucseg.data.mask_values import one_channel, palette_values, picture_colours, tiff_colours
 from nucseg.errors import DataError
 
 MAX_PIXELS = 8192 * 8192
@@ -23,6 +23,7 @@ _WEBP_HEADER_BYTES = 12
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNG_DEPTH_BYTE = 24
 _TIFF_BITS_PER_SAMPLE, _TIFF_LZW, _TIFF_JPEG, _TIFF_PACKBITS, _TIFF_WHITE_IS_ZERO = 258, 5, 7, 32773, 0
+_TIFF_PALETTE = 3
 _TIFF_SAMPLE_FORMAT, _TIFF_EXTRA_SAMPLES, _TIFF_SAMPLES_PER_PIXEL = 339, 338, 277
 _TIFF_UNSIGNED = {1, 4}
 """Sample formats read as unsigned: unsigned itself, and undefined, which old programs write."""
@@ -136,7 +137,7 @@ def _png_values(data: bytes, file: Path) -> npt.NDArray[Any]:
     if len(picture.getbands()) > 1 and _bits_per_channel(picture, data) > 8:
         raise DataError(f"{file} is a 16-bit colour image, but a mask has one channel. Save it as 16-bit gray.")
     if picture.mode == "P":
-        return palette_values(picture, file)
+        return palette_values(np.array(picture), picture_colours(picture), file)
     if "transparency" in picture.info and picture.mode in ("L", "RGB"):  # one gray or colour that is transparent
         return np.array(picture.convert(f"{picture.mode}A"))
     return np.array(picture)
@@ -166,7 +167,10 @@ def _tiff_values(data: bytes, file: Path) -> npt.NDArray[Any]:
         # tifffile needs another package for LZW, and decodes PackBits in Python, ten times slower than Pillow
         small = page.dtype in (np.uint8, np.uint16)
         if page.compression != _TIFF_LZW and not (page.compression == _TIFF_PACKBITS and small):
-            return np.asarray(page.asarray())
+            values = np.asarray(page.asarray())
+            if page.photometric == _TIFF_PALETTE and values.dtype == np.uint8:
+                return palette_values(values, tiff_colours(page.colormap), file)
+            return values
         # but Pillow inverts images whose photometric interpretation is inverted
         values = np.array(_open(data, file))
         inverted = page.photometric == _TIFF_WHITE_IS_ZERO and values.dtype.itemsize == 1

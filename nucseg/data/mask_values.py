@@ -1,5 +1,6 @@
 """Find the numbers of a mask in the palette or the channels that show it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,33 @@ from nucseg.errors import DataError
 _BLACK, _WHITE, _OPAQUE = (0, 0, 0), (255, 255, 255), 255
 
 
-def palette_values(picture: Image.Image, file: Path) -> npt.NDArray[np.uint8]:
-    """Indices (H, W) of a palette image, with 0 for the background.
+Colours = Sequence[tuple[int, ...]]
+"""The 256 entries (R, G, B, A) of a palette."""
+
+
+def picture_colours(picture: Image.Image) -> Colours:
+    """The palette of a picture of mode P; entries that are missing are black, as decoders show them."""
+    strip = Image.frombytes("P", (256, 1), bytes(range(256)))
+    strip.putpalette(((picture.getpalette("RGB") or []) + [0] * 768)[:768])
+    if "transparency" in picture.info:
+        strip.info["transparency"] = picture.info["transparency"]
+    return [tuple(colour) for colour in np.array(strip.convert("RGBA"))[0].tolist()]
+
+
+def tiff_colours(colormap: npt.NDArray[np.uint16]) -> Colours:
+    """The palette of a TIFF, (3, 256) in 16 bits."""
+    return [(*colour, _OPAQUE) for colour in (colormap.T >> 8).tolist()]
+
+
+def palette_values(indices: npt.NDArray[np.uint8], colours: Colours, file: Path) -> npt.NDArray[np.uint8]:
+    """The indices (H, W) of a palette image, with 0 for the background.
 
     The indices are the ids: colours only serve the display, and may repeat. But some programs sort the palette, so that
     index 0 is not the background. If a transparent entry is used, that is the background. Otherwise it is index 0 if it
     is black; if it is not, an entry that is black, or white on more than half of the image, takes its place if it
     covers more. The two indices are then exchanged. Raises DataError if the areas are too similar to decide.
     """
-    indices = np.array(picture)
-    counts = np.bincount(indices.ravel(), minlength=256)
-    background = _background(counts, _colours(picture), file)
+    background = _background(np.bincount(indices.ravel(), minlength=256), colours, file)
     exchanged = np.arange(256, dtype=np.uint8)
     exchanged[[0, background]] = background, 0
     return np.asarray(exchanged[indices])
@@ -45,16 +62,7 @@ def one_channel(values: npt.NDArray[Any], file: Path) -> npt.NDArray[Any]:
     return colours[..., 0]
 
 
-def _colours(picture: Image.Image) -> list[tuple[int, ...]]:
-    """The 256 colours (R, G, B, A) of a palette; entries that are missing are black, as decoders show them."""
-    strip = Image.frombytes("P", (256, 1), bytes(range(256)))
-    strip.putpalette(((picture.getpalette("RGB") or []) + [0] * 768)[:768])
-    if "transparency" in picture.info:
-        strip.info["transparency"] = picture.info["transparency"]
-    return [tuple(colour) for colour in np.array(strip.convert("RGBA"))[0].tolist()]
-
-
-def _background(counts: npt.NDArray[np.intp], colours: list[tuple[int, ...]], file: Path) -> int:
+def _background(counts: npt.NDArray[np.intp], colours: Colours, file: Path) -> int:
     used = np.flatnonzero(counts).tolist()
     shown = {index: colours[index][:3] for index in used if colours[index][3]}
     clear = [index for index in used if index not in shown]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from nucseg.data.images import decode_values
@@ -94,6 +95,15 @@ def test_white_nuclei_on_black_are_nuclei_in_every_format(kind) -> None:
     picture.putpalette([*WHITE, *BLACK])
 
     np.testing.assert_array_equal(decode_values(packed(picture, kind), FILE) > 0, IDS > 0)
+
+
+def test_the_palette_of_a_tiff_is_read_by_the_same_rule() -> None:
+    stream = io.BytesIO()
+    colormap = np.zeros((3, 256), np.uint16)
+    colormap[:, 0] = 65535
+    tifffile.imwrite(stream, 1 - nuclei(1, 1, 1, 1), photometric="palette", colormap=colormap)
+
+    np.testing.assert_array_equal(decode_values(stream.getvalue(), FILE) > 0, IDS > 0)
 
 
 def test_similar_areas_of_white_and_black_are_refused() -> None:
