@@ -168,14 +168,14 @@ def test_a_third_of_the_image_as_one_nucleus_is_noted() -> None:
 
 def classes(*n_nuclei: int) -> np.ndarray:
     """A class map with as many nuclei, of different sizes, of each class."""
-    values = np.zeros((20 * len(n_nuclei), 20 * max(n_nuclei)), np.uint8)
+    values = np.zeros((20 * len(n_nuclei), 40 * max(n_nuclei)), np.uint8)
     for row, n in enumerate(n_nuclei):
         for column in range(n):
-            values[20 * row + 2 : 20 * row + 9, 20 * column + 2 : 20 * column + 8 + 4 * (column % 2)] = row + 1
+            values[20 * row + 2 : 20 * row + 9, 40 * column + 2 : 40 * column + 8 + 4 * (column % 2)] = row + 1
     return values
 
 
-@pytest.mark.parametrize("n_nuclei", [(3, 2), (4, 1), (2, 2), (5, 3, 1)])
+@pytest.mark.parametrize("n_nuclei", [(3, 2), (4, 1), (2, 2), (5, 3, 1), (2, 2, 1, 1)])
 def test_a_class_map_of_few_nuclei_is_not_taken_for_instances(n_nuclei) -> None:
     with pytest.raises(DataError, match=f"{len(n_nuclei)} different values form {sum(n_nuclei)} separate pieces"):
         instances_from(classes(*n_nuclei), FILE)
