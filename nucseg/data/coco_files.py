@@ -24,8 +24,8 @@ class CocoParts:
 def find_parts(files: Sequence[Path], images: Sequence[Path]) -> CocoParts:
     """Find images in those of the JSON files that are COCO files.
 
-    The file_name of an image is its file's name, with any folders, or without the suffix. Raises DataError if a file is
-    damaged, if a file_name fits several images, or an image is described twice.
+    The file_name of an image is its file's name, with or without the suffix and the subfolder. Raises DataError if a
+    file is damaged, if a file_name fits several images, or an image is described twice.
     """
     found = CocoParts()
     by_name: dict[str, list[Path]] = defaultdict(list)
@@ -46,20 +46,22 @@ def find_parts(files: Sequence[Path], images: Sequence[Path]) -> CocoParts:
 
 
 def _add(found: CocoParts, file: Path, name: str, part: bytes, by_name: dict[str, list[Path]]) -> bool:
+    """Add the part of an image with the file_name `name`; False if there is no such image."""
     path = PurePosixPath(composed(name.replace("\\", "/")))
-    fitting = by_name.get(path.name) or by_name.get(path.stem) or []
+    fitting = _fitting(path, by_name.get(path.name, [])) or _fitting(path, by_name.get(path.stem, []))
     if len(fitting) > 1:
-        fitting = [image for image in fitting if composed(image.parent.name) == path.parent.name]
-    if len(fitting) > 1 or (not fitting and len(by_name.get(path.name, ())) > 1):
         raise DataError(
-            f"{file}: the file_name {name} could be any of {some([str(image) for image in by_name[path.name]])}. Write "
-            "it with the image's folder, as <patient>/<name>."
+            f"{file}: the file_name {name} could be any of {some([str(image) for image in fitting])}. Write it with "
+            "the image's folder and suffix, as <patient>/<name>.png."
         )
-    if not fitting:
-        return False
-    if fitting[0] in found.parts:
-        raise DataError(
-            f"{fitting[0]} is described twice, in {found.parts[fitting[0]][0]} and {file}. Remove one of them."
-        )
-    found.parts[fitting[0]] = file, part
-    return True
+    for image in fitting:
+        if image in found.parts:
+            raise DataError(f"{image} is described twice, in {found.parts[image][0]} and {file}. Remove one of them.")
+        found.parts[image] = file, part
+    return bool(fitting)
+
+
+def _fitting(path: PurePosixPath, images: Sequence[Path]) -> list[Path]:
+    """Those of the images whose subfolder is that of the path, if both have one."""
+    folder = path.parent.name
+    return [image for image in images if image.parent.name == "images" or folder in ("", composed(image.parent.name))]

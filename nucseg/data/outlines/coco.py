@@ -26,7 +26,7 @@ def one_per_image(content: Mapping[str, Any], file: Path) -> dict[str, bytes]:
     Raises DataError for images without a name or a size, repeated ids or names, and annotations of no image.
     """
     lists = [content.get(name, []) for name in _LISTS]
-    if not all(isinstance(found, list) and all(isinstance(record, Mapping) for record in found) for found in lists):
+    if not all(isinstance(listed, list) and all(isinstance(record, Mapping) for record in listed) for listed in lists):
         raise DataError(f"{file} has images, annotations or categories that are no lists of objects. Export it again.")
     images = {_key(image, "id", f"{file}: an image"): image for image in content["images"]}
     names = {str(_key(image, "file_name", f"{file}: an image")): image for image in content["images"]}

@@ -81,22 +81,22 @@ def labels_from(shapes: Sequence[Shape], size: tuple[int, int], file: Path) -> L
     """
     counts: Counter[str] = Counter(shapeless=sum(shape.is_empty for shape in shapes))
     solid = [shape for shape in shapes if not shape.is_empty]
-    drawn = [found for shape in solid if (found := _drawn(shape, size, file)) is not None]
+    drawn = [outline for shape in solid if (outline := _drawn(shape, size, file)) is not None]
     counts["outside"] = len(solid) - len(drawn)
     if solid and not drawn:
         raise DataError(
             f"{file}: none of its {len(solid)} outlines has a pixel in the image of {size[1]} x {size[0]} pixels. They "
             "must be in pixels of this image: export them again without an offset or a scale."
         )
-    counts["cut"] = sum(_is_cut(found.shape, size) for found in drawn)
+    counts["cut"] = sum(_is_cut(outline.shape, size) for outline in drawn)
     ignore = np.zeros(size, np.bool_)
-    for found in drawn:
-        if found.shape.is_ignored:
-            ignore[found.box] |= found.mask
+    for outline in drawn:
+        if outline.shape.is_ignored:
+            ignore[outline.box] |= outline.mask
             counts["ignored"] += 1
-    nuclei = [found for found in drawn if not found.shape.is_ignored]
+    nuclei = [outline for outline in drawn if not outline.shape.is_ignored]
     instances, kept = _painted(nuclei, size, counts)
-    classes = Counter(found.shape.class_name for found in kept if found.shape.class_name)
+    classes = Counter(outline.shape.class_name for outline in kept if outline.shape.class_name)
     findings = {kind: str(count) for kind, count in counts.items() if count} | cover_finding(instances)
     return Labels(instances=instances, ignore=ignore, facts=MaskFacts(classes=dict(classes), findings=findings))
 
@@ -125,10 +125,10 @@ def _painted(
     """Paint nuclei from the largest to the smallest, and return those that are left."""
     numbers = np.zeros(size, np.int32)
     overlaps = _Overlaps()
-    for number, found in sorted(enumerate(nuclei, start=1), key=lambda pair: -pair[1].area):
-        part = numbers[found.box]
-        overlaps.add(number, part[found.mask], found.area)
-        part[found.mask] = number
+    for number, outline in sorted(enumerate(nuclei, start=1), key=lambda pair: -pair[1].area):
+        part = numbers[outline.box]
+        overlaps.add(number, part[outline.mask], outline.area)
+        part[outline.mask] = number
     regions = {number for number, n_inside in overlaps.inside.items() if n_inside > 1}
     visible = np.bincount(numbers.ravel(), minlength=len(nuclei) + 1)[1:] > 0
     is_kept = visible & ~np.isin(np.arange(1, len(nuclei) + 1), list(regions))
@@ -136,7 +136,7 @@ def _painted(
     counts["covered"] = int(np.count_nonzero(~visible)) - sum(not visible[number - 1] for number in regions)
     counts["overlapping"] = sum(number not in regions and bool(below - regions) for number, below in overlaps.pairs)
     renumbered = np.concatenate([[0], np.where(is_kept, np.cumsum(is_kept), 0)]).astype(np.int32)
-    return renumbered[numbers], [found for found, keep in zip(nuclei, is_kept, strict=True) if keep]
+    return renumbered[numbers], [outline for outline, keep in zip(nuclei, is_kept, strict=True) if keep]
 
 
 def _is_cut(shape: Shape, size: tuple[int, int]) -> bool:
@@ -181,7 +181,7 @@ def _box(polygons: Sequence[Sequence[Ring]], size: tuple[int, int]) -> tuple[sli
 
 
 def _inside(rings: Sequence[Ring], box: tuple[slice, slice], what: str) -> Mask:
-    """The pixels of a box whose centre is inside an odd number of rings, found row by row from the edges they cross."""
+    """The pixels of a box whose centre is inside an odd number of rings, found row by row from the edges."""
     top, left = box[0].start, box[1].start
     height, width = box[0].stop - top, box[1].stop - left
     starts, ends = np.concatenate(rings), np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])

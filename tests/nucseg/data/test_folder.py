@@ -285,7 +285,22 @@ def test_a_file_name_of_two_patients_is_refused(tmp_path) -> None:
         open_dataset("folder", tmp_path)
 
 
-def test_a_mask_beside_a_part_of_a_coco_file_is_refused(source) -> None:
+def test_a_file_name_of_another_patient_is_not_taken_for_this_one(tmp_path) -> None:
+    save(tmp_path / "images" / "p1" / "1.png", PINK)
+    (tmp_path / "masks.json").write_text(coco(p3__1=(0, 0, 3)))
+
+    with pytest.raises(DataError, match=r"1 of 1 images .* no mask .*: p1/1\.png"):
+        open_dataset("folder", tmp_path)
+
+
+def test_a_file_name_may_have_other_folders_and_another_suffix(source) -> None:
+    (source / "masks" / "b.tif").unlink()
+    (source / "masks.json").write_text(coco(train2017__b=(0, 0, 3)).replace("b.png", "b.jpg"))
+
+    assert open_dataset("folder", source).entries[1].read()[0].instances.max() == 1
+
+
+def test_a_mask_and_a_part_of_a_coco_file_is_refused(source) -> None:
     (source / "masks.json").write_text(coco(a=(1, 1, 2)))
 
     with pytest.raises(DataError, match=r"a\.tif has two masks: .*a\.png, and a part of .*masks\.json"):
