@@ -168,7 +168,7 @@ def _tiff_values(data: bytes, file: Path) -> npt.NDArray[Any]:
         small = page.dtype in (np.uint8, np.uint16)
         if page.compression != _TIFF_LZW and not (page.compression == _TIFF_PACKBITS and small):
             values = np.asarray(page.asarray())
-            if page.photometric == _TIFF_PALETTE and values.dtype == np.uint8:
+            if page.photometric == _TIFF_PALETTE and page.colormap is not None and values.dtype == np.uint8:
                 return palette_values(values, tiff_colours(page.colormap), file)
             return values
         # but Pillow inverts images whose photometric interpretation is inverted
