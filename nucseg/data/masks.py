@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from nucseg.errors import DataError
 
@@ -182,6 +181,8 @@ def _pieces(instances: npt.NDArray[np.int32], n_ids: int) -> _Pieces:
 
 
 def _are_far(pieces: npt.NDArray[np.int32], main: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    from scipy import ndimage  # slow to import, as above
+
     boxes = [[(side.start, side.stop) for side in box] for box in ndimage.find_objects(pieces)]
     starts, stops = np.array(boxes, np.intp).reshape(-1, 2, 2).transpose(2, 0, 1)
     gaps = np.maximum(starts - stops[main], starts[main] - stops).max(axis=1)
