@@ -3,7 +3,8 @@
 import re
 from pathlib import Path
 
-from nucseg.data.files import FileEntry, found_in, image_files, some, subfolders
+from nucseg.data.file_entries import FileEntry
+from nucseg.data.files import found_in, image_files, some, subfolders
 from nucseg.data.release import Release, count_note, labelled_part, release_folder, spare_note
 from nucseg.data.sample import DataSet
 from nucseg.errors import DataError
@@ -102,7 +103,12 @@ def _entries(root: Path, labels: Path) -> list[FileEntry]:
         )
     return [
         FileEntry(
-            id=stem, group=stem, stratum=stem.split("_")[1], image_file=image, instances_file=labels / f"{stem}.tif"
+            id=stem,
+            group=stem,
+            stratum=stem.split("_")[1],
+            image_file=image,
+            instances_file=labels / f"{stem}.tif",
+            instance_map=True,
         )
         for stem, image in images.items()
     ]

@@ -1,7 +1,7 @@
 """The H&E part of the 2018 Data Science Bowl, as released (BBBC038; Caicedo et al. 2019, Nature Methods 16:1247)."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nucseg.data.files import ImageFileEntry, image_files, some, subfolders
+from nucseg.data.file_entries import ImageFileEntry
+from nucseg.data.files import image_files, some, subfolders
+from nucseg.data.masks import Labels
 from nucseg.data.release import Release, count_note, folders_with, labelled_part, release_folder
 from nucseg.data.sample import DataSet
 from nucseg.errors import DataError
@@ -43,9 +45,7 @@ class NucleusFilesEntry(ImageFileEntry):
     def _mask_files(self) -> tuple[Path, ...]:
         return self.nucleus_files
 
-    def _combined(
-        self, masks: Iterator[npt.NDArray[Any]], size: tuple[int, int]
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    def _combined(self, contents: Sequence[bytes], size: tuple[int, int]) -> Labels:
         """Combine the nuclei; an empty file is skipped and takes no number.
 
         According to the release, nuclei do not overlap. If two do, the first keeps the pixel; a nucleus that would lose
@@ -53,8 +53,8 @@ class NucleusFilesEntry(ImageFileEntry):
         """
         instances = np.zeros(size, np.int32)
         drawn: list[Path] = []
-        for file, mask in zip(self.nucleus_files, masks, strict=True):
-            nucleus = _nucleus(mask, file)
+        for file, content in zip(self.nucleus_files, contents, strict=True):
+            nucleus = _nucleus(self._decode_mask(content, file, size), file)
             free = nucleus & (instances == 0)
             if free.any():
                 drawn.append(file)
@@ -65,7 +65,7 @@ class NucleusFilesEntry(ImageFileEntry):
                     f"{file} is a nucleus of {np.count_nonzero(nucleus)} pixels that others cover completely: "
                     f"{some(covering)}. Nuclei of this data set do not overlap: move the wrong file away."
                 )
-        return instances, np.zeros(size, np.bool_)
+        return Labels(instances=instances, ignore=np.zeros(size, np.bool_))
 
 
 def open_dsb2018(source: Path) -> DataSet:

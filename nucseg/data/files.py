@@ -1,115 +1,90 @@
-"""Data sets of image and mask files: list the files, compute their digests, and read them."""
+"""List the images and masks in folders, and read files."""
 
 import hashlib
 import os
 import unicodedata
-from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from nucseg.data.images import decode_image, decode_values
-from nucseg.data.masks import instances_from
-from nucseg.data.sample import Entry, Sample
+from nucseg.data.outlines import OUTLINE_SUFFIXES
 from nucseg.errors import DataError
 from nucseg.paths import opened_file
 
 MAX_BYTES = 1 << 30
 """Larger than any image of the maximum number of pixels, even without compression."""
 
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".webp")
+"""Formats of images and masks; a mask in one with lossy compression is refused when it is read."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class ImageFileEntry(Entry):
-    """An image file with one or more mask files, which a subclass combines."""
-
-    image_file: Path
-    convert: str = "none"
-    """How images of more than 8 bits are read, see `conversion`."""
-
-    @abstractmethod
-    def _mask_files(self) -> tuple[Path, ...]:
-        """At least one mask file, in a fixed order."""
-
-    @abstractmethod
-    def _combined(
-        self, masks: Iterator[npt.NDArray[Any]], size: tuple[int, int]
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-        """Combine the decoded mask files, given one at a time, into instances and ignore, both of `size` (H, W)."""
-
-    def digests(self) -> tuple[bytes, bytes]:
-        """Digests of the image file and of the mask files, see `mask_digest`."""
-        return _file_digest(self.image_file), mask_digest([_file_digest(file) for file in self._mask_files()])
-
-    def read_image(self) -> tuple[npt.NDArray[np.uint8], bytes]:
-        """Decode the image file."""
-        data = _file_bytes(self.image_file)
-        return decode_image(data, self.image_file, self.convert), hashlib.sha256(data).digest()
-
-    def read(self) -> tuple[Sample, bytes, bytes]:
-        """Decode all files. Raises DataError if a mask and the image differ in size."""
-        image, image_digest = self.read_image()
-        size = image.shape[0], image.shape[1]
-        files = self._mask_files()
-        data = [_file_bytes(file) for file in files]
-        masks = (self._decode_mask(*pair, size) for pair in zip(data, files, strict=True))
-        sample = self._sample(image, *self._combined(masks, size))
-        return sample, image_digest, mask_digest([hashlib.sha256(content).digest() for content in data])
-
-    def _decode_mask(self, data: bytes, file: Path, size: tuple[int, int]) -> npt.NDArray[Any]:
-        values = decode_values(data, file)
-        if values.shape != size:
-            (mask_h, mask_w), (image_h, image_w) = values.shape, size
-            raise DataError(
-                f"{file} is {mask_w} x {mask_h} pixels, but its image {self.image_file} is {image_w} x {image_h}. "
-                "They must have the same size: replace the wrong file."
-            )
-        return values
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileEntry(ImageFileEntry):
-    """An image file, its instance file and, optionally, the file of its ignored area."""
-
-    instances_file: Path
-    ignore_file: Path | None = None
-    """A mask of the image's size; everything but 0 is ignored."""
-
-    def _mask_files(self) -> tuple[Path, ...]:
-        return (self.instances_file, self.ignore_file) if self.ignore_file else (self.instances_file,)
-
-    def _combined(
-        self, masks: Iterator[npt.NDArray[Any]], size: tuple[int, int]
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-        instances = instances_from(next(masks), self.instances_file)
-        return instances, next(masks) != 0 if self.ignore_file else np.zeros(size, np.bool_)
-
-
-def mask_digest(digests: Sequence[bytes]) -> bytes:
-    """Combine the digests of an image's mask files, in their order.
-
-    The digest of a single file is unchanged, the one that `sha256sum` prints; of several, it is the SHA-256 of their
-    concatenated 32-byte digests.
-    """
-    return digests[0] if len(digests) == 1 else hashlib.sha256(b"".join(digests)).digest()
+MASK_SUFFIXES = (*IMAGE_SUFFIXES, *OUTLINE_SUFFIXES)
 
 
 def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
     """Name -> file of the images in a folder, in plain string order of the file names, without hidden files.
 
     A name is the file's stem in composed Unicode (NFC), because copying between systems can change its representation.
-    Raises DataError if the folder cannot be listed, if files differ only in their suffix or Unicode representation, or
-    if a name cannot be an id.
+    Files that differ only in their suffix keep it in their names, in lower case. Raises DataError if the folder cannot
+    be listed, if files differ only in the case of their suffix or in Unicode representation, or if a name cannot be an
+    id.
     """
-    files = (path for path in _children(folder) if path.suffix.lower() in suffixes and not path.is_dir())
-    return _by_name((path.stem, path) for path in files)
+    files = _files(folder, suffixes)
+    stems = Counter(composed(path.stem) for path in files)
+    return _by_name((path.stem if stems[composed(path.stem)] == 1 else full_name(path), path) for path in files)
+
+
+def masks_by_name(folder: Path) -> dict[str, list[Path]]:
+    """Name, with and without suffix, -> the masks in a folder that have it; errors are as in `image_files`."""
+    masks = defaultdict(list)
+    for path in _files(folder, MASK_SUFFIXES):
+        _check_text(path.stem, path)
+        masks[composed(path.stem)].append(path)
+        masks[full_name(path)].append(path)
+    return masks
+
+
+def mask_of(name: str, image: Path, masks: Mapping[str, Sequence[Path]]) -> Path | None:
+    """The mask of an image called `name` (see `image_files`) in `masks_by_name`; None if there is none.
+
+    Its name, with or without its suffix, is that of the image, with or without the image's suffix. Raises DataError if
+    there are two.
+    """
+    found = list(dict.fromkeys(file for key in (name, full_name(image)) for file in masks.get(key, ())))
+    if len(found) > 1:
+        raise DataError(
+            f"{found[0]} and {found[1].name} have the same name: both would be the mask of {image.name}. Move one of "
+            "them away."
+        )
+    return found[0] if found else None
+
+
+def skipped_files(folder: Path, suffixes: Sequence[str]) -> list[str]:
+    """The names of the files in a folder that have another suffix, without hidden ones."""
+    return [path.name for path in _children(folder) if path.suffix.lower() not in suffixes and not path.is_dir()]
+
+
+def skipped_note(skipped: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """A note that counts files by folder and suffix, given the name of a folder -> names of its files not read."""
+    parts = []
+    for folder, names in skipped.items():
+        suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
+        if names:
+            counts = ", ".join(f"{suffix}: {count}" for suffix, count in sorted(suffixes.items()))
+            parts.append(f"{len(names)} in {folder} ({counts})")
+    known = ", ".join(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
+    return (f"Files of other formats, not read: {'; '.join(parts)}. Images are {known}.",) if parts else ()
+
+
+def full_name(path: Path) -> str:
+    """A file's name in composed Unicode, with its suffix in lower case."""
+    return composed(path.stem) + path.suffix.lower()
+
+
+def composed(text: str) -> str:
+    """Text in composed Unicode (NFC)."""
+    return unicodedata.normalize("NFC", text)
 
 
 def subfolders(folder: Path) -> dict[str, Path]:
@@ -132,6 +107,10 @@ def some(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
+def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    return [path for path in _children(folder) if path.suffix.lower() in suffixes and not path.is_dir()]
+
+
 def _children(folder: Path) -> list[Path]:
     try:
         return sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
@@ -143,7 +122,7 @@ def _by_name(named: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     for text, path in named:
         _check_text(text, path)
-        name = unicodedata.normalize("NFC", text)
+        name = composed(text)
         if name in paths:
             raise DataError(f"{paths[name]} and {path.name} have the same name. Move one of them away.")
         paths[name] = path
@@ -158,12 +137,14 @@ def _check_text(name: str, path: Path) -> None:
         raise DataError(f"The name {path.name!r} in {path.parent} {problem}, so it cannot be an id. Rename it.")
 
 
-def _file_bytes(file: Path) -> bytes:
+def file_bytes(file: Path) -> bytes:
+    """The content of an image or mask. Raises DataError if it cannot be read, or is larger than MAX_BYTES."""
     with _opened(file) as stream:
         return stream.read()
 
 
-def _file_digest(file: Path) -> bytes:
+def file_digest(file: Path) -> bytes:
+    """SHA-256 of the content of an image or mask, see `file_bytes`."""
     with _opened(file) as stream:
         return hashlib.file_digest(stream, "sha256").digest()
 

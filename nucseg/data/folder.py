@@ -1,8 +1,26 @@
 """A folder of your own: `images/` and `masks/` with files of the same names."""
 
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from nucseg.data.files import FileEntry, image_files, some, subfolders
+from nucseg.data.coco_files import find_parts
+from nucseg.data.file_entries import CocoEntry, FileEntry
+from nucseg.data.files import (
+    IMAGE_SUFFIXES,
+    MASK_SUFFIXES,
+    found_in,
+    full_name,
+    image_files,
+    mask_of,
+    masks_by_name,
+    skipped_files,
+    skipped_note,
+    some,
+    subfolders,
+)
 from nucseg.data.release import Release
 from nucseg.data.sample import DataSet
 from nucseg.errors import DataError
@@ -16,8 +34,9 @@ RELEASE = Release(
     home="",
     download_gb=None,
     layout=(
-        "images/<name>.png, the images (PNG, TIFF or JPEG), or images/<patient>/<name>.png",
-        "masks/<name>.png, their instance maps or binary masks (PNG or TIFF), or masks/<patient>/<name>.png",
+        "images/<name>.png, the images (PNG, TIFF, JPEG, BMP or WebP), or images/<patient>/<name>.png",
+        "masks/<name>.png, their instance maps or binary masks (without lossy compression), or masks/<patient>/...",
+        "masks/<name>.geojson instead, outlines as QuPath exports them, or COCO: masks/<name>.json, masks.json",
         "ignore/<name>.png, what to ignore (optional)",
     ),
     instructions=(
@@ -27,45 +46,83 @@ RELEASE = Release(
     ),
 )
 
-_LAYOUT = "`images/` and `masks/` with files of the same names (PNG, TIFF; images also JPEG), optionally `ignore/`"
-_BINARY_NOTE = (
-    "A mask with only the values 0 and 1, or 0 and 255, is read as binary: its connected components are the nuclei, so "
-    "touching nuclei count as one."
+_LAYOUT = (
+    "`images/` and `masks/` with files of the same names (PNG, TIFF, BMP, WebP; images also JPEG, masks also GeoJSON "
+    "or COCO JSON), or `masks.json` instead of `masks/`, optionally `ignore/`"
 )
+_COCO = "masks.json"
 _UNGROUPED_NOTE = (
     "Every image is its own group, since there are no subfolders. If several come from one patient or slide, put them "
     "in images/<patient>/ and masks/<patient>/, or scores will be too optimistic."
 )
 
 
+@dataclass(frozen=True)
+class _Image:
+    """An image, and the masks of its name."""
+
+    group: str
+    name: str
+    file: Path
+    mask: Path | None
+    ignore: Path | None
+
+    def entry(self, shared: tuple[Path, bytes] | None) -> FileEntry | None:
+        """The image with its mask, or with its part of a COCO file; None if it has neither."""
+        if self.mask and shared:
+            raise DataError(
+                f"{self.file} has two masks: {self.mask}, and a part of {shared[0]}. Move one of them away."
+            )
+        known: dict[str, Any] = {
+            "id": f"{self.group}/{self.name}" if self.group else self.name,
+            "group": self.group or self.name,
+            "stratum": self.group or "all",
+            "image_file": self.file,
+            "ignore_file": self.ignore,
+        }
+        if shared:
+            return CocoEntry(**known, instances_file=shared[0], part=shared[1])
+        return FileEntry(**known, instances_file=self.mask) if self.mask else None
+
+
 def open_folder(source: Path) -> DataSet:
     """List a folder of images/, masks/ and optionally ignore/.
 
-    A mask is an instance map or a binary mask (see `masks.instances_from`). The subfolder of images in images/<group>/,
-    with their masks in masks/<group>/, is their group and stratum; otherwise each image is its own group and the only
-    stratum is "all". Order: subfolder, then file name, both as plain strings. Raises DataError for another layout or
-    missing masks.
+    A mask is an instance map or a binary mask (see `masks.instances_from`), or outlines (see `outlines`); a COCO file
+    of several images is `masks.json`, or any in masks/ that is not named like an image. The subfolder of images in
+    images/<group>/, with their masks in masks/<group>/, is their group and stratum; otherwise each image is its own
+    group and the only stratum is "all". Order: subfolder, then file name, both as plain strings.
+
+    The mask of `a.png` is called `a` or `a.png`, with any suffix. If there is an `a.jpg`, too, both images keep the
+    suffix in their names, and only masks like `a.png.tif` and `a.jpg.tif`, or of exactly the image's name, are theirs.
+
+    Raises DataError for another layout, missing masks, and two masks for an image.
     """
     images = source / "images"
-    if not (images.is_dir() and (source / "masks").is_dir()):
+    if not (images.is_dir() and ((source / "masks").is_dir() or (source / _COCO).is_file())):
         found = list(subfolders(source))
         raise DataError(
             f"{source} holds {f'the folders {some(found)}' if found else 'no folders'}; expected {_LAYOUT}."
         )
     groups = _groups(images)
-    masks, ignored = (_named(source / kind) for kind in ("masks", "ignore"))
-    entries = [
-        entry
+    masks, ignored = (_masks(source / kind, groups) for kind in ("masks", "ignore"))
+    listed = [
+        _Image(group, name, file, mask_of(name, file, masks[group]), mask_of(name, file, ignored[group]))
         for group, folder in groups.items()
-        for entry in _entries(group, folder, masks.get(group, source / "masks" / group), ignored.get(group))
+        for name, file in image_files(folder).items()
     ]
-    without_mask = [str(entry.image_file.relative_to(images)) for entry in entries if not entry.instances_file.exists()]
-    if without_mask:
-        raise DataError(
-            f"{len(without_mask)} of {len(entries)} images in {images} have no mask of the same name in "
-            f"{source / 'masks'}: {some(without_mask)}. Add the masks, or move these images away."
-        )
-    return DataSet(RELEASE.name, str(source), tuple(entries), _notes(groups, masks, entries))
+    _check_masks_used_once(listed)
+    spare = _spare(listed, [*masks.values(), _masks(source / "masks", [""])[""]])
+    json_files = [file for file in (*spare, source / _COCO) if file.suffix.lower() == ".json" and file.is_file()]
+    shared = find_parts(json_files, [image.file for image in listed])
+    entries = {image.file: entry for image in listed if (entry := image.entry(shared.parts.get(image.file)))}
+    _check_all_have_masks([image for image in listed if image.file not in entries], len(listed), source)
+    notes = [] if "" not in groups else [_UNGROUPED_NOTE]
+    if unused := [file.name for file in spare if file not in shared.files]:
+        notes.append(f"Masks without an image, not used: {len(unused)} ({some(unused)}).")
+    return DataSet(
+        RELEASE.name, str(source), tuple(entries.values()), (*notes, *shared.notes, *_skipped(source, groups))
+    )
 
 
 def _groups(images: Path) -> dict[str, Path]:
@@ -76,6 +133,8 @@ def _groups(images: Path) -> dict[str, Path]:
             f"{images} holds {len(direct)} images and also the subfolders {some(list(groups))}. Put all images in "
             "subfolders, one for each patient or slide, or none."
         )
+    if not groups and not direct:
+        raise DataError(f"The data set has no images in {images}, which holds {found_in(images)}. Expected {_LAYOUT}.")
     empty = [group for group, folder in groups.items() if not image_files(folder)]
     if empty:
         raise DataError(
@@ -84,30 +143,48 @@ def _groups(images: Path) -> dict[str, Path]:
     return groups or {"": images}
 
 
-def _named(folder: Path) -> dict[str, Path]:
-    """Name -> subfolder, and an empty name -> the folder itself."""
-    return {"": folder, **subfolders(folder)} if folder.is_dir() else {}
+def _masks(folder: Path, groups: Iterable[str]) -> dict[str, dict[str, list[Path]]]:
+    """Group -> its masks by name; none if the folder or a subfolder is missing."""
+    folders = {"": folder, **subfolders(folder)} if folder.is_dir() else {}
+    return {group: masks_by_name(folders[group]) if group in folders else {} for group in groups}
 
 
-def _entries(group: str, images: Path, masks: Path, ignored: Path | None) -> list[FileEntry]:
-    mask_of, ignore_of = (image_files(folder) if folder and folder.is_dir() else {} for folder in (masks, ignored))
-    return [
-        FileEntry(
-            id=f"{group}/{name}" if group else name,
-            group=group or name,
-            stratum=group or "all",
-            image_file=image,
-            instances_file=mask_of.get(name, masks / f"{name}.png"),
-            ignore_file=ignore_of.get(name),
-        )
-        for name, image in image_files(images).items()
-    ]
+def _spare(listed: Sequence[_Image], masks: Sequence[dict[str, list[Path]]]) -> list[Path]:
+    """The masks that are named like no image."""
+    used = {image.mask for image in listed}
+    files = dict.fromkeys(file for named in masks for found in named.values() for file in found)
+    return [file for file in files if file not in used]
 
 
-def _notes(groups: dict[str, Path], masks: dict[str, Path], entries: list[FileEntry]) -> tuple[str, ...]:
-    notes = [_BINARY_NOTE] if "" not in groups else [_BINARY_NOTE, _UNGROUPED_NOTE]
-    used = {entry.instances_file for entry in entries}
-    spare = [file.name for group in groups for file in image_files(masks[group]).values() if file not in used]
-    if spare:
-        notes.append(f"Masks without an image, not used: {len(spare)} ({some(spare)}).")
-    return tuple(notes)
+def _check_masks_used_once(listed: Sequence[_Image]) -> None:
+    counts = Counter(file for image in listed for file in (image.mask, image.ignore) if file)
+    for mask in (file for file, count in counts.items() if count > 1):
+        named = [image.file.name for image in listed if mask in (image.mask, image.ignore)]
+        raise DataError(f"{mask} could be the mask of {some(named)}. Rename these images and their masks.")
+
+
+def _check_all_have_masks(missing: Sequence[_Image], n_images: int, source: Path) -> None:
+    if not missing:
+        return
+    with_suffix = [image.name for image in missing if image.name == full_name(image.file)]
+    advice = f" Images that differ only in their suffix need masks like {with_suffix[0]}.png." if with_suffix else ""
+    names = some([str(image.file.relative_to(source / "images")) for image in missing])
+    raise DataError(
+        f"{len(missing)} of {n_images} images in {source / 'images'} have no mask of the same name in "
+        f"{source / 'masks'}: {names}.{advice} Add the masks, or move these images away."
+    )
+
+
+def _skipped(source: Path, groups: Iterable[str]) -> tuple[str, ...]:
+    suffixes = {"images": IMAGE_SUFFIXES, "masks": MASK_SUFFIXES, "ignore": MASK_SUFFIXES}
+    return skipped_note(
+        {
+            kind: [
+                name
+                for folder in {source / kind, *(source / kind / group for group in groups)}
+                if folder.is_dir()
+                for name in skipped_files(folder, known)
+            ]
+            for kind, known in suffixes.items()
+        }
+    )

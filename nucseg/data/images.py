@@ -8,25 +8,27 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, JpegImagePlugin, PngImagePlugin
+from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 
 from nucseg.data import tiff
 from nucseg.data.colours import on_white
 from nucseg.data.conversion import OutOfRangeError, to_eight_bits
+from nucseg.data.mask_values import one_channel, palette_values, picture_colours, tiff_colours
 from nucseg.errors import DataError
 
 MAX_PIXELS = 8192 * 8192
 """Larger files are whole slides by mistake, or decompression bombs: nuclei would vanish on the prepared grid."""
 
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_PNG, _JPEG, _BMP, _WEBP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF"
 _PNG_DEPTH_BYTE = 24
+_WEBP_HEADER_BYTES = 12
 
 _COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"}
 
 
 def decode_image(data: bytes, file: Path, convert: str = "none") -> npt.NDArray[np.uint8]:
-    """Decode an 8-bit PNG, JPEG or TIFF, or others as `convert` says (see `conversion`), to RGB (H, W, 3).
+    """Decode an 8-bit PNG, JPEG, TIFF, BMP or WebP, or others as `convert` says (see `conversion`), to RGB (H, W, 3).
 
     Gray and palette images become RGB; transparent ones are composited on white, the colour of an empty slide.
     Orientation tags (of TIFF and EXIF) and colour profiles are not applied to images or masks: pixels are read as they
@@ -54,17 +56,20 @@ def decode_image(data: bytes, file: Path, convert: str = "none") -> npt.NDArray[
 def decode_values(data: bytes, file: Path) -> npt.NDArray[Any]:
     """Decode a mask to the numbers (H, W) that are stored in it, integer or bool.
 
-    Lookup tables and palettes are not applied, since they only affect the display. Equal colour channels count as one.
-    Raises DataError for lossy compression, which changes ids, floats, colours and damaged files.
+    Lookup tables only affect the display and are not applied. Which index of a palette is the background, and whether
+    the mask is in the alpha channel, is decided in `mask_values`. Equal colour channels count as one. Raises DataError
+    for lossy compression, which changes ids, floats, colours and damaged files.
     """
     with _errors_naming(file):
         if data.startswith(tiff.MAGIC):
             with _single_page(data, file) as page:
                 values = tiff.mask_values(page, file)
+                if (colours := tiff.palette(page)) is not None and values.dtype == np.uint8:
+                    values = palette_values(values, tiff_colours(colours), file)
         else:
             values = _png_values(data, file)
         if values.ndim > 2:
-            values = _one_channel(values, file)
+            values = one_channel(values, file)
         if values.dtype.kind not in "bui":
             raise DataError(
                 f"{file} has {values.dtype} values, but a mask must have integers. Save it as 16-bit integers."
@@ -79,10 +84,14 @@ def _open(data: bytes, file: Path) -> ImageFile:
         picture = PngImagePlugin.PngImageFile(BytesIO(data))
     elif data.startswith(_JPEG):
         picture = JpegImagePlugin.JpegImageFile(BytesIO(data))
+    elif data.startswith(_BMP):
+        picture = BmpImagePlugin.BmpImageFile(BytesIO(data))
+    elif data.startswith(_WEBP) and data[8:12] == b"WEBP":
+        picture = WebPImagePlugin.WebPImageFile(BytesIO(data))
     else:
         raise DataError(
             f"{file} is not an image of a known format: {len(data)} bytes starting with {data[:8]!r}. Expected PNG, "
-            "JPEG or TIFF."
+            "JPEG, TIFF, BMP or WebP."
         )
     _check_extent(picture.width, picture.height, getattr(picture, "n_frames", 1), file)
     return picture
@@ -113,10 +122,16 @@ def _deep_png(data: bytes) -> Image.Image:
 
 def _png_values(data: bytes, file: Path) -> npt.NDArray[Any]:
     picture = _open(data, file)
-    if isinstance(picture, JpegImagePlugin.JpegImageFile):
-        raise DataError(f"{file} is a JPEG, whose lossy compression changes ids. Save masks as PNG or TIFF.")
+    if isinstance(picture, JpegImagePlugin.JpegImageFile) or _is_lossy_webp(data):
+        raise DataError(
+            f"{file} is a JPEG or WebP with lossy compression, which changes ids. Save masks as PNG or TIFF."
+        )
     if len(picture.getbands()) > 1 and _bits_per_channel(picture, data) > 8:
         raise DataError(f"{file} is a 16-bit colour image, but a mask has one channel. Save it as 16-bit gray.")
+    if picture.mode == "P":
+        return palette_values(np.array(picture), picture_colours(picture), file)
+    if "transparency" in picture.info and picture.mode in ("L", "RGB"):  # one gray or colour that is transparent
+        return np.array(picture.convert(f"{picture.mode}A"))
     return np.array(picture)
 
 
@@ -131,14 +146,15 @@ def _single_page(data: bytes, file: Path) -> Iterator[Any]:
         yield page
 
 
-def _one_channel(values: npt.NDArray[Any], file: Path) -> npt.NDArray[Any]:
-    colours = values[..., :3] if values.shape[-1] >= 3 else values[..., :1]
-    if values.shape[-1] > 4 or (colours != colours[..., :1]).any():
-        raise DataError(
-            f"{file} is a colour image, but a mask has one channel. Save the instance map itself as gray integers, not "
-            "a coloured rendering of it."
-        )
-    return colours[..., 0]
+def _is_lossy_webp(data: bytes) -> bool:
+    """Whether a WebP file has a lossy image, which is in a chunk `VP8 `, also within a file of several chunks."""
+    position = _WEBP_HEADER_BYTES
+    while data[8:12] == b"WEBP" and position + 8 <= len(data):
+        name, n_bytes = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
+        if name == b"VP8 ":
+            return True
+        position += 8 + n_bytes + n_bytes % 2
+    return False
 
 
 @contextmanager

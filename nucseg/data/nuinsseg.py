@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from nucseg.data.files import FileEntry, image_files, some, subfolders
+from nucseg.data.file_entries import FileEntry
+from nucseg.data.files import image_files, some, subfolders
 from nucseg.data.release import Release, count_note, labelled_part, release_folder, spare_note
 from nucseg.data.sample import DataSet
 from nucseg.errors import DataError
@@ -78,6 +79,7 @@ def _entries(organ: Path) -> list[FileEntry]:
             stratum=organ.name,
             image_file=image,
             instances_file=organ / _LABELS / f"{image.stem}.tif",
+            instance_map=True,
             ignore_file=vague if (vague := organ / _VAGUE / f"{image.stem}.png").exists() else None,
         )
         for stem, image in image_files(organ / _IMAGES, (".png",)).items()

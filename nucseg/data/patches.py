@@ -37,10 +37,9 @@ class PatchEntry(Entry):
     def read(self) -> tuple[Sample, bytes, bytes]:
         """Copy image and instances from their files. Raises DataError for ids that cannot be instances."""
         image, ids = self._image(), self._ids()
-        # in 8 bits, only 0 and 1 would be read as a binary mask, but here it is one nucleus
-        wide = ids.astype(np.promote_types(ids.dtype, np.uint16), copy=False)
-        instances = instances_from(wide, f"Patch {self.index} ({self.id}) of {self.labels_file}")
-        sample = self._sample(image, instances, np.zeros(ids.shape, np.bool_))
+        patch = f"Patch {self.index} ({self.id}) of {self.labels_file}"
+        instances, facts = instances_from(ids, patch, instance_map=True)
+        sample = self._sample(image, instances, np.zeros(ids.shape, np.bool_), facts)
         return sample, _digest(image), _digest(ids)
 
     def _image(self) -> npt.NDArray[np.uint8]:

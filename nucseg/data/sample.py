@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from nucseg.data.masks import MaskFacts
 from nucseg.errors import DataError
 
 
@@ -31,6 +32,8 @@ class Sample:
     image: npt.NDArray[np.uint8]
     instances: npt.NDArray[np.int32]
     ignore: npt.NDArray[np.bool_]
+    mask_facts: MaskFacts = field(default_factory=MaskFacts)
+    """What was found in the mask; not stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,11 @@ class Entry(ABC):
         """Sample, image digest and mask digest, both of exactly the bytes that were decoded."""
 
     def _sample(
-        self, image: npt.NDArray[np.uint8], instances: npt.NDArray[np.int32], ignore: npt.NDArray[np.bool_]
+        self,
+        image: npt.NDArray[np.uint8],
+        instances: npt.NDArray[np.int32],
+        ignore: npt.NDArray[np.bool_],
+        mask_facts: MaskFacts | None = None,
     ) -> Sample:
         return Sample(
             id=self.id,
@@ -69,6 +76,7 @@ class Entry(ABC):
             image=image,
             instances=instances,
             ignore=ignore,
+            mask_facts=mask_facts or MaskFacts(),
         )
 
 

@@ -64,6 +64,8 @@ def check_image(frame: Any, file: Path, convert: str = "none") -> None:
             f"{file} has {frame.samplesperpixel} channels of colour model {_name(frame.photometric)}; {_EXPECTED}. "
             f"{advice(True)}"
         )
+    if frame.photometric == _PALETTE and frame.colormap is None:
+        raise DataError(f"{file} is a palette image, but its palette is missing; {_EXPECTED}. Export it as RGB.")
     n_extra = frame.samplesperpixel - _COLOURS.get(frame.photometric, frame.samplesperpixel + 1)
     if n_extra == 1 and frame.samplesperpixel == 2 and not _alpha(frame):
         raise DataError(f"{file} has a second channel of unknown meaning; {_EXPECTED}. Export it as RGB or gray.")
@@ -165,12 +167,23 @@ def chunk_size(frame: Any) -> tuple[int, int]:
     return min(frame.rowsperstrip or frame.imagelength, frame.imagelength), frame.imagewidth
 
 
+def palette(frame: Any) -> Pixels | None:
+    """Colours (N, 3) of a page's palette; None if it has none.
+
+    Palettes have 16 bits, but some programs write 8, as libtiff also assumes.
+    """
+    if frame.photometric != _PALETTE or frame.colormap is None:
+        return None
+    colours = np.asarray(frame.colormap).T
+    return np.asarray(colours if colours.max() < 256 else colours >> 8, np.uint8)
+
+
 def to_rgb(samples: npt.NDArray[Any], frame: Any) -> Pixels:
     """Convert the samples (h, w, C) of a page to RGB (h, w, 3); transparency is composited on white."""
     n_colours = _COLOURS[frame.photometric]
     stored, alpha = samples[..., :n_colours], samples[..., n_colours : n_colours + 1]
-    if frame.photometric == _PALETTE:
-        colours = _palette(frame)[stored[..., 0].astype(np.intp)]
+    if (entries := palette(frame)) is not None:
+        colours = entries[stored[..., 0].astype(np.intp)]
     else:
         colours = _eight_bits(stored, frame)
     if frame.photometric == _WHITE_IS_ZERO:
@@ -212,12 +225,6 @@ def _chunks_of(height: int, width: int, y: int, x: int, h: int, w: int) -> Itera
 def _eight_bits(samples: npt.NDArray[Any], frame: Any) -> Pixels:
     is_done = samples.dtype == np.uint8 and frame.bitspersample >= 8
     return samples if is_done else to_eight_bits(samples, frame.bitspersample)
-
-
-def _palette(frame: Any) -> Pixels:
-    """Colours (N, 3) of a palette. They have 16 bits, but some programs write 8, as libtiff also assumes."""
-    colours = np.asarray(frame.colormap).T
-    return np.asarray(colours if colours.max() < 256 else colours >> 8, np.uint8)
 
 
 def _is_ycbcr(frame: Any) -> bool:

@@ -181,8 +181,14 @@ def replace_image(here: Workspace) -> None:
     shutil.copy(here.folder / "other/images/3.png", here.image(3))
 
 
+def another_mask() -> np.ndarray:
+    mask = np.zeros((32, 32), np.uint8)
+    mask[4:20, 4:20] = 5
+    return mask
+
+
 def change_mask(here: Workspace) -> None:
-    Image.fromarray(np.full((32, 32), 5, np.uint8)).save(here.source / "masks/3.png")
+    Image.fromarray(another_mask()).save(here.source / "masks/3.png")
 
 
 def touch(here: Workspace) -> None:
@@ -329,7 +335,7 @@ def test_an_image_that_changes_while_it_is_embedded_is_reported(
 
 def change_masks(here: Workspace) -> None:
     for file in (here.source / "masks").iterdir():
-        Image.fromarray(np.full((32, 32), 5, np.uint8)).save(file)
+        Image.fromarray(another_mask()).save(file)
     here.embed()
 
 
@@ -411,7 +417,7 @@ def test_changes_that_do_not_prevent_a_report_are_warnings_in_it(
     here: Any, ledger: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = Run.open(here.folder / "finished")
-    Image.fromarray(np.full((32, 32), 5, np.uint8)).save(here.source / "masks" / f"{run.split.train[0]}.png")
+    Image.fromarray(another_mask()).save(here.source / "masks" / f"{run.split.train[0]}.png")
     here.embed()
     monkeypatch.setattr("nucseg_pipeline.report.warnings.code_digest", lambda: "f" * 64)
 

@@ -139,6 +139,7 @@ def _show(name: str, source: Path | None, cache: str, *, read: bool) -> None:
         return
     with progress_bar() as progress:
         found = check(status.dataset, progress)
+    notes(found.notes)
     _print_check(found, status)
 
 

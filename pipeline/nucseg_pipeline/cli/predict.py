@@ -39,7 +39,7 @@ def predict(config: PredictConfig) -> None:
 
     with progress_bar("tiles") as progress:
         result = predict_stage(config, progress)
-    notes(_notes(result.images))
+    notes([*result.notes, *_notes(result.images)])
     for image in result.images:
         out.print(_line(image))
     if result.images:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nucseg.data import DataSet, dataset_names, open_dataset
-from nucseg.data.files import ImageFileEntry
+from nucseg.data.file_entries import ImageFileEntry
 from nucseg.data.official_splits import plain_name, stain_of
 from nucseg.errors import ConfigError
 from nucseg_pipeline.datasets.normalised import stain_normalised

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nucseg.data import DataSet, Entry, Release, SplitRow, n_folds, protocol_summary, release_named, releases
+from nucseg.data.mask_notes import mask_notes
+from nucseg.data.masks import MaskFacts
 from nucseg.data.official_splits import plain_name
 from nucseg.errors import ConfigError, DataError, NucsegError
 from nucseg.paths import home_expanded
@@ -71,6 +73,8 @@ class Check:
     """In the readable images."""
     bad: tuple[tuple[str, str], ...]
     """Id and reason of each unreadable image."""
+    notes: tuple[str, ...]
+    """What was found in the masks."""
 
 
 def dataset_statuses(cache: str) -> tuple[DatasetStatus, ...]:
@@ -144,15 +148,17 @@ def size_summary(status: DatasetStatus) -> str:
 def check(dataset: DataSet, progress: Progress) -> Check:
     """Read every image with its masks, and count the nuclei; `progress` is called with (done, total, what)."""
     bad: list[tuple[str, str]] = []
+    facts: dict[str, MaskFacts] = {}
     n_nuclei, total = 0, len(dataset.entries)
     with ThreadPoolExecutor(_READERS) as pool:
         for done, (entry, found) in enumerate(zip(dataset.entries, pool.map(_nuclei, dataset.entries), strict=True), 1):
             if isinstance(found, DataError):
                 bad.append((entry.id, str(found)))
             else:
-                n_nuclei += found
+                n_nuclei += found[0]
+                facts[entry.id] = found[1]
             progress(done, total, "reading")
-    return Check(total, n_nuclei, tuple(bad))
+    return Check(total, n_nuclei, tuple(bad), mask_notes(facts))
 
 
 def first_sentence(message: str) -> str:
@@ -160,9 +166,9 @@ def first_sentence(message: str) -> str:
     return message.partition(". ")[0].rstrip(".")
 
 
-def _nuclei(entry: Entry) -> int | DataError:
+def _nuclei(entry: Entry) -> tuple[int, MaskFacts] | DataError:
     try:
-        instances = entry.read()[0].instances
+        sample = entry.read()[0]
     except DataError as error:
         return error
-    return len(np.unique(instances[instances > 0]))
+    return len(np.unique(sample.instances[sample.instances > 0])), sample.mask_facts

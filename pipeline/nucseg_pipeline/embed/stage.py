@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nucseg.data import DataSet, Entry, stain_identity
 from nucseg.data.conversion import conversion_identity
 from nucseg.data.files import some
+from nucseg.data.mask_notes import is_mask_note
 from nucseg.data.official_splits import plain_name, stain_of
 from nucseg.encoders import check_asked, open_encoder
 from nucseg.errors import ConfigError, DataError
@@ -25,7 +26,7 @@ from nucseg_pipeline.datasets.stores import of_dataset
 from nucseg_pipeline.embed.backend import LocalBackend
 from nucseg_pipeline.embed.decoded_images import MAX_DECODED_BYTES, DecodedImages
 from nucseg_pipeline.embed.estimate import OnEstimate, estimate_disk
-from nucseg_pipeline.embed.sync import SyncResult, sync_samples
+from nucseg_pipeline.embed.sync import SyncResult, notes_on_masks, sync_samples
 from nucseg_pipeline.embed.view_target import SIDE_PX, ViewTarget, missing_rows, view_targets
 from nucseg_pipeline.loading.inspection import IGNORED, caution_notes
 from nucseg_pipeline.progress import Progress
@@ -110,8 +111,10 @@ def embed(
     decoded = DecodedImages(MAX_DECODED_BYTES if _encodes_in_this_process(config) else 0)
     with store.exclusive():
         changes = sync_samples(store, dataset, entries, progress, decoded)
-        if not changes.failures:  # the next call must not look for its images in a damaged copy
-            store.remember_source(dataset.source, (*dataset.notes, *note_of(unchanged_in(store.notes))))
+        # with failures, the next call must not look for its images in this copy, which may be damaged
+        source = store.source if changes.failures else dataset.source
+        on_masks = notes_on_masks(store, entries, changes)
+        store.remember_source(source, (*dataset.notes, *on_masks, *note_of(unchanged_in(store.notes))))
     remember_unchanged(store, entries)
     if config.encoder == NO_ENCODER:
         return _complete(EmbedResult(store.location, None, changes, _notes(dataset, store, changes)))
@@ -171,6 +174,7 @@ def _notes(dataset: DataSet, store: Store, changes: SyncResult, encoder_note: st
     ignored = [image_id for image_id, why in changes.cautions.items() if why == IGNORED]
     notes = (
         *dataset.notes,
+        *(note for note in store.notes if is_mask_note(note)),
         *note_of(unchanged_in(store.notes)),
         *caution_notes(changes.cautions, changes.n_images),
         f"Every pixel of {len(ignored)} of {changes.n_images} images is ignored: {some(ignored)}. They are neither "

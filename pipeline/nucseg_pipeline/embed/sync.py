@@ -11,11 +11,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nucseg.data import DataSet, Entry, prepare
+from nucseg.data.mask_notes import is_mask_note, mask_notes
+from nucseg.data.masks import MaskFacts
 from nucseg.errors import DataError
 from nucseg_cache import BLOCK_ROWS, BadRow, RowInfo, SampleRow, Store
 from nucseg_pipeline.embed.decoded_images import DecodedImages
 from nucseg_pipeline.loading.inspection import caution
 from nucseg_pipeline.progress import Progress
+
+_PENDING = "Not all masks have been looked at, because a run was stopped. Run `nucseg embed` again."
+"""Note in the store while masks are read; what was found in them is known only at the end."""
 
 READERS = max(4, min(16, os.cpu_count() or 1))
 """Threads that read images; hashing, decoding and resizing release the interpreter lock."""
@@ -37,6 +42,10 @@ class SyncResult:
     """Id -> why its image or its masks cannot be used."""
     cautions: dict[str, str] = field(default_factory=dict)
     """Id -> why an image that was read by this call cannot be scored or does not look like H&E."""
+    mask_facts: dict[str, MaskFacts] = field(default_factory=dict)
+    """Id -> what was found in its masks, of the images that were read."""
+    after_stop: bool = False
+    """Whether an earlier call was stopped while it read masks."""
 
 
 def sync_samples(
@@ -62,17 +71,45 @@ def sync_samples(
     bad_rows = {row.row for row in damaged}
     good = {info.id: info for info in store.trusted_rows() if info.row not in bad_rows}
     _refuse_another(store, dataset, good)
-    result = SyncResult(n_images=len(entries))
+    result = SyncResult(n_images=len(entries), after_stop=_PENDING in store.notes)
     samples = _SampleReader(result, decoded or DecodedImages(0))
     digests = _digests([entry for entry in entries if entry.id in good], result, progress)
     _mark_vanished(store, dataset, good, result)
     unknown = [entry for entry in entries if entry.id not in good]
+    differing = (
+        good[id_] for id_, found in digests.items() if (good[id_].image_digest, good[id_].mask_digest) != found
+    )
+    if not result.after_stop and (damaged or unknown or any(differing)):
+        store.remember_source(store.source, (*store.notes, _PENDING))
     rewritten = _rewrite_damaged(store, damaged, unknown, samples, give_up=len(entries) == len(dataset.entries))
     for entry in entries:
         if entry.id in digests:
             _update(store, good[entry.id], entry, digests[entry.id], samples)
     _append(store, [entry for entry in unknown if entry.id not in rewritten], samples, progress)
     return result
+
+
+def notes_on_masks(store: Store, entries: Sequence[Entry], result: SyncResult) -> tuple[str, ...]:
+    """The notes on the masks of these entries after `sync_samples`.
+
+    A store keeps notes, not the facts that they sum up. If images have changed and there is anything to note, or if an
+    earlier call was stopped, the masks that this call did not read are read for this.
+    """
+    before = tuple(note for note in store.notes if is_mask_note(note))
+    n_changes = result.new + result.changed + result.repaired + result.vanished + result.returned
+    is_notable = bool(before) or any(facts != MaskFacts() for facts in result.mask_facts.values())
+    if not result.after_stop and not (n_changes and is_notable):
+        return before
+
+    def facts_on(entry: Entry) -> MaskFacts | None:
+        try:
+            return result.mask_facts.get(entry.id) or entry.read()[0].mask_facts
+        except DataError:
+            return None
+
+    with _reader_threads() as pool:
+        found = zip(entries, pool.map(facts_on, entries), strict=True)
+        return mask_notes({entry.id: facts for entry, facts in found if facts is not None})
 
 
 class _SampleReader:
@@ -93,6 +130,7 @@ class _SampleReader:
         except DataError as error:  # it knows the arrays, but not which image they are from
             self.result.failures[entry.id] = f"{entry.id}: {error}"
             return None
+        self.result.mask_facts[entry.id] = sample.mask_facts
         self._decoded.keep(entry.id, image_digest, sample.image)
         row = SampleRow(
             id=entry.id,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from nucseg.data.files import found_in, image_files
+from nucseg.data.files import found_in, image_files, skipped_files, skipped_note
 from nucseg.data.slides import SLIDE_SUFFIXES, choose_scene, scene_names
 from nucseg.errors import ConfigError
 
@@ -15,14 +16,18 @@ _OME = ".ome"
 def named_images(places: Sequence[Path]) -> dict[str, Path]:
     """Name -> file of all images: the given files, and the images in given folders, without subfolders.
 
+    A name is the file's, without suffix. Files that differ only in their suffix keep it in their names.
+
     Raises:
         ConfigError: a path does not exist, a folder has no image, or two images would get the same name.
         DataError: a folder cannot be listed.
     """
+    files = {(file.resolve(), file.name): file for place in places for file in _files(place)}.values()
+    stems = Counter(_stem(file) for file in files)
     named: dict[str, Path] = {}
-    for file in (file for place in places for file in _files(place)):
-        name = file.stem.removesuffix(_OME) or file.stem
-        if name in named and named[name].resolve() != file.resolve():
+    for file in files:
+        name = _stem(file) if stems[_stem(file)] == 1 else file.name
+        if name in named:
             raise ConfigError(
                 f"{named[name]} and {file} would both be written to a folder {name}. Predict them separately, each "
                 "with its own --out."
@@ -53,6 +58,15 @@ def named_scenes(name: str, file: Path, wanted: str | None, taken: set[str]) -> 
         )
     taken.update(scenes)
     return scenes
+
+
+def skipped_in(places: Sequence[Path]) -> tuple[str, ...]:
+    """A note on the files in given folders that have no suffix of an image; none if there are none."""
+    return skipped_note({str(place): skipped_files(place, SLIDE_SUFFIXES) for place in places if place.is_dir()})
+
+
+def _stem(file: Path) -> str:
+    return file.stem.removesuffix(_OME) or file.stem
 
 
 def _files(place: Path) -> list[Path]:

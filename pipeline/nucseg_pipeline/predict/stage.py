@@ -35,7 +35,7 @@ from nucseg_pipeline.config import PredictConfig
 from nucseg_pipeline.config.recipe import to_toml
 from nucseg_pipeline.files.publish import check_writable
 from nucseg_pipeline.predict.export import NucleusTables, columns
-from nucseg_pipeline.predict.image_list import named_images, named_scenes
+from nucseg_pipeline.predict.image_list import named_images, named_scenes, skipped_in
 from nucseg_pipeline.predict.magnification import Scale, choose_scale, shape_note
 from nucseg_pipeline.predict.nuclei import Nucleus, bands
 from nucseg_pipeline.predict.output import CONFIG, SUMMARY, draft_folder, read_finished, write_bands
@@ -93,6 +93,8 @@ class PredictResult:
     images: tuple[ImageResult, ...]
     failures: Mapping[str, str]
     """Name of an image -> why nothing was written for it."""
+    notes: tuple[str, ...] = ()
+    """On the files of folders that are no images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +224,7 @@ def predict(config: PredictConfig, progress: Progress = lambda done, total, what
                 done.append(_predict_image(predictor, config, scene_name, file, scene, progress))
             except (NucsegError, CacheError) as error:
                 failures[scene_name] = str(error)
-    return PredictResult(tuple(done), failures)
+    return PredictResult(tuple(done), failures, skipped_in(config.images))
 
 
 def _predict_image(

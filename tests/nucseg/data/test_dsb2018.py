@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nucseg.data import DataSet, files, open_dataset
+from nucseg.data import DataSet, file_entries, open_dataset
 from nucseg.errors import DataError
 
 H, W = 12, 16
@@ -224,11 +224,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_whole_release_gives_its_images_in_colour_and_decodes_each_image_once(whole, monkeypatch) -> None:
     decoded: list[Path] = []
-    decode = files.decode_image
+    decode = file_entries.decode_image
     monkeypatch.setattr(
-        files, "decode_image", lambda data, file, *how: decoded.append(file) or decode(data, file, *how)
+        file_entries, "decode_image", lambda data, file, *how: decoded.append(file) or decode(data, file, *how)
     )
-    monkeypatch.setattr(files, "decode_values", lambda data, file: pytest.fail(f"{file} was decoded"))
+    monkeypatch.setattr(file_entries, "decode_values", lambda data, file: pytest.fail(f"{file} was decoded"))
 
     data_set = open_dataset("dsb2018", whole.parent)
 

@@ -53,6 +53,11 @@ def test_a_jpeg_is_decoded_approximately() -> None:
     np.testing.assert_allclose(decode_image(data, FILE), np.broadcast_to((200, 90, 150), (16, 16, 3)), atol=4)
 
 
+@pytest.mark.parametrize(("kind", "options"), [("BMP", {}), ("WEBP", {"lossless": True})])
+def test_other_formats_without_loss_are_decoded_exactly(kind, options) -> None:
+    np.testing.assert_array_equal(decode_image(packed(Image.fromarray(RGB), kind, **options), FILE), RGB)
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_gray_becomes_three_equal_channels(kind) -> None:
     decoded = decode_image(packed(Image.fromarray(RGB[..., 0]), kind), FILE)
@@ -132,6 +137,7 @@ IMAGE_FILES = {
     "png": packed(Image.fromarray(RGB), "PNG"),
     "jpeg": packed(Image.fromarray(RGB), "JPEG"),
     "tiff": tiff(RGB),
+    "webp": packed(Image.fromarray(RGB), "WEBP"),
     "tiff, deflate": tiff(RGB, compression="zlib"),
     "tiff, lzw": packed(Image.fromarray(RGB), "TIFF", compression="tiff_lzw"),
 }
@@ -170,13 +176,6 @@ def test_wider_ids_are_decoded_exactly(dtype) -> None:
     ids = IDS.astype(dtype) * 70_000
 
     np.testing.assert_array_equal(decode_values(tiff(ids), FILE), ids)
-
-
-def test_a_palette_mask_gives_its_indices_not_its_colours() -> None:
-    picture = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "L").convert("P")
-    picture.putpalette([255, 255, 255, 0, 0, 0, 9, 9, 9])
-
-    assert decode_values(packed(picture, "PNG"), FILE).tolist() == [[0, 1], [2, 1]]
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "packbits"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nucseg.data import Release, dataset_names, open_dataset, release_named, releases
-from nucseg.data.files import FileEntry
+from nucseg.data.file_entries import FileEntry
 from nucseg.data.release import count_note, folders_with, labelled_part, release_folder
 from nucseg.errors import DataError
 

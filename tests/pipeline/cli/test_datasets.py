@@ -114,7 +114,19 @@ def test_every_image_is_read_and_its_nuclei_counted(slides: Path) -> None:
     assert "12 images, all can be read: 36 nuclei" in result.stdout
     assert str(slides) in result.stdout
     assert "With these images: 5 folds" in words(result.stdout)
-    assert "read as binary" in words(result.stderr)
+    assert "binary" not in words(result.stderr)
+
+
+def test_what_is_found_in_masks_is_said_after_reading_them(slides: Path) -> None:
+    for number in range(5):
+        mask = np.zeros((32, 48), np.uint16)
+        mask[2:9, 2:9] = mask[12:19, 22:29] = 65535
+        Image.fromarray(mask).save(slides / "masks" / f"patient {number}" / "a.png")
+
+    result = nucseg("mine", "--source", slides)
+
+    assert "5 of 12 masks are binary: 10 pieces; touching nuclei are one" in words(result.stderr)
+    assert "12 images, all can be read: 31 nuclei" in result.stdout
 
 
 def test_bad_images_are_named_and_counted(slides: Path) -> None:

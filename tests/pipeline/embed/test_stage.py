@@ -16,7 +16,7 @@ from PIL import Image
 from zarr.storage import LocalStore
 
 import nucseg_pipeline.embed.stage as stage
-from nucseg.data.files import FileEntry
+from nucseg.data.file_entries import FileEntry
 from nucseg.encoders import Encoder
 from nucseg.errors import ConfigError, DataError
 from nucseg_cache import Embeddings, Store, StoreAccessError, StoreExists, verify
@@ -145,13 +145,54 @@ def test_one_changed_pixel_costs_one_encoding_and_touches_no_other_row(source: P
 def test_a_changed_mask_costs_no_encoding_and_is_stored(source: Path, encoder: ChecksumEncoder) -> None:
     location = run(source).location
     mask = np.zeros((40, 32), np.uint8)
-    mask[1:39, 1:31] = 7
+    mask[1:20, 1:31] = 7
     Image.fromarray(mask).save(source / "masks" / "n [1] ü.png")
 
     again = run(source)
 
     assert (again.n_encoded, again.sync.changed) == (0, 1)
     assert Store.open(location).read_samples([1])[0].instances.max() == 7
+
+
+def notes_on_masks(location: str) -> tuple[str, ...]:
+    return tuple(note for note in Store.open(location).notes if " masks " in note)
+
+
+def test_what_is_found_in_masks_is_noted_and_kept_up_to_date(source: Path) -> None:
+    first = run(source, encoder="none")
+    assert notes_on_masks(first.location) == tuple(note for note in first.notes if " masks " in note)
+    assert notes_on_masks(first.location)[0].startswith("5 of 5 masks are binary: 5 pieces; touching nuclei are one")
+
+    assert run(source, encoder="none").notes == first.notes  # although nothing was read
+    shutil.copy(source / "images" / "n [0] ü.png", source / "images" / "new.png")
+    three = np.zeros((40, 32), np.uint16)
+    three[2:9, 2:9], three[12:19, 2:9], three[22:29, 2:9] = 1, 2, 3
+    Image.fromarray(three).save(source / "masks" / "new.png")
+    assert notes_on_masks(run(source, encoder="none").location)[0].startswith("5 of 6 masks are binary: 5 pieces")
+    for mask in (source / "masks").iterdir():
+        Image.fromarray(three).save(mask)
+    assert notes_on_masks(run(source, encoder="none").location) == ()
+
+
+def test_a_run_that_is_stopped_before_its_notes_leaves_them_to_the_next_one(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync_samples = stage.sync_samples
+
+    def stop_after(*args: Any) -> Any:
+        sync_samples(*args)
+        raise KeyboardInterrupt  # the samples are stored, but not yet what was found in their masks
+
+    monkeypatch.setattr(stage, "sync_samples", stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, encoder="none")
+    monkeypatch.setattr(stage, "sync_samples", sync_samples)
+    assert "Not all masks have been looked at" in Store.open(f"{source.parent}/cache/mine.zarr").notes[-1]
+
+    location = run(source, encoder="none").location
+
+    assert notes_on_masks(location)[0].startswith("5 of 5 masks are binary: 5 pieces")
+    assert not any("was stopped" in note for note in Store.open(location).notes)
 
 
 def test_a_new_image_costs_one_encoding_and_old_rows_keep_their_numbers(source: Path, encoder: ChecksumEncoder) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import nucseg_pipeline.embed.stage as stage
 from nucseg.data import prepare_image
-from nucseg.data.files import FileEntry
+from nucseg.data.file_entries import FileEntry
 from nucseg.encoders import Encoder
 from nucseg.errors import ConfigError, DataError
 from nucseg.views import views_named

@@ -424,11 +424,12 @@ def test_if_an_image_fails_the_others_are_still_predicted(
 def test_images_of_one_name_and_places_without_images_are_refused(
     configure: Callable[..., PredictConfig], tmp_path: Path, drawing: np.ndarray
 ) -> None:
-    (tmp_path / "empty").mkdir()
-    for name in ("a.png", "a.tif"):
+    for name in ("empty", "other"):
+        (tmp_path / name).mkdir()
+    for name in ("a.png", "other/a.png"):
         Image.fromarray(drawing[:50, :50]).save(tmp_path / name)
     for images, message in {
-        (tmp_path / "a.png", tmp_path / "a.tif"): "would both be written to a folder a",
+        (tmp_path / "a.png", tmp_path / "other"): "would both be written to a folder a",
         (tmp_path / "empty",): "There is no image in .*empty: found nothing",
         (tmp_path / "none.png",): "There is no image .*none.png",
     }.items():

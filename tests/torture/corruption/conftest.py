@@ -170,7 +170,7 @@ def build_stores(folder: Path, n_images: int, embeds: Sequence[Mapping[str, Any]
     shutil.copytree(current, earlier)
     changed, masked, gone, added = (source / "images" / f"Schnitt {n % 3} ü" / f"n [{n}] 核.png" for n in (1, 2, 3, 99))
     repaint(changed)
-    mask = Image.fromarray(np.full((20, 16), 3, np.uint8))
+    mask = Image.fromarray(np.pad(np.full((8, 8), 3, np.uint8), ((4, 8), (4, 4))))
     mask.save(Path(str(masked).replace("images", "masks")))
     shutil.copy(changed, added)
     repaint(added)

@@ -1,5 +1,6 @@
 """Mask files of unusual types and sizes; damaged, duplicate and missing ones; other file formats."""
 
+import json
 import pickle
 from collections.abc import Callable
 from functools import partial
@@ -9,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from nucseg.data.masks import MAX_KEPT_ID
+from nucseg.nuclei.polygons import outline
 from tests.torture.inputs.drawing import encode, nuclei, picture, tiff
 
 MaskFile = tuple[str, bytes, np.ndarray | None]
@@ -82,8 +85,20 @@ MASKS: dict[str, Callable[[np.ndarray], MaskFile]] = {
     "RGBA of equal channels": lambda m: ("png", encode(with_alpha(byte(m) * np.uint8(5))), m * 5),
     "gray with transparency": lambda m: ("png", encode(Image.fromarray(byte(m) * np.uint8(5)).convert("LA")), m * 5),
     "all zeros": lambda m: ("png", encode(m * 0), m * 0),
-    "one giant nucleus": lambda m: ("png", encode(m * 0 + 7), m * 0 + 7),
-    "all white": lambda m: ("png", encode(byte(m) * 0 + np.uint8(255)), m * 0 + 1),
+    "one giant nucleus": lambda m: ("png", encode(m * 0 + 7), None),
+    "all white": lambda m: ("png", encode(byte(m) * 0 + np.uint8(255)), None),
+    "inverted": lambda m: ("png", encode(~binary(m)), None),
+    "255 as background": lambda m: ("png", encode(np.where(m > 0, m, 255).astype(np.uint8)), None),
+    "16-bit binary of 0 and 1": lambda m: ("png", encode((m > 0).astype(np.uint16)), m),
+    "16-bit binary of 0 and 65535": lambda m: ("tif", tiff((m > 0).astype(np.uint16) * np.uint16(65535)), m),
+    "binary of 0 and 128": lambda m: ("png", encode(binary(m, 128)), m),
+    "binary of 1 and 2": lambda m: ("png", encode(binary(m, 1) + np.uint8(1)), m),
+    "bitmap": lambda m: ("bmp", encode(byte(m), "BMP"), m),
+    "lossless WebP": lambda m: ("webp", encode(np.dstack([byte(m)] * 3), "WEBP", lossless=True), m),
+    "lossy WebP": lambda m: ("webp", encode(np.dstack([byte(m)] * 3), "WEBP"), None),
+    "a mask in the alpha channel": lambda m: ("png", encode(np.dstack([binary(m) * 0, binary(m)])), m),
+    "quantised": lambda m: ("png", encode(Image.fromarray(binary(m)).convert("RGB").quantize(2)), m),
+    "class map of four nuclei": lambda m: ("png", encode(byte(np.where(m == 2, 2, in_two_pieces(m) > 0))), None),
     "ids with gaps": lambda m: (
         "png",
         encode(relabelled(m, 5, 900, 65535).astype(np.uint16)),
@@ -94,10 +109,13 @@ MASKS: dict[str, Callable[[np.ndarray], MaskFile]] = {
     "ids up to 2**31 - 1": lambda m: (
         "tif",
         tiff(relabelled(m, 1, 2, 2**31 - 1).astype(np.uint32)),
-        relabelled(m, 1, 2, 2**31 - 1),
+        m,
     ),
-    "ids beyond 2**31": lambda m: ("tif", tiff(relabelled(m, 1, 2, 2**32 - 1).astype(np.uint32)), None),
-    "ids beyond 2**63": lambda m: ("tif", tiff(np.array([0, 1, 2, 2**64 - 1], np.uint64)[m]), None),
+    "ids beyond 2**31": lambda m: ("tif", tiff(relabelled(m, 1, 2, 2**32 - 1).astype(np.uint32)), m),
+    "ids beyond 2**63": lambda m: ("tif", tiff(np.array([0, 1, 2, 2**64 - 1], np.uint64)[m]), m),
+    "GeoJSON": lambda m: ("geojson", geojson(m), m),
+    "GeoJSON of another place": lambda m: ("geojson", geojson(m).replace(b"[[", b"[[1e6, 1e6], ["), None),
+    "truncated GeoJSON": lambda m: ("geojson", geojson(m)[:-9], None),
     "negative ids": lambda m: ("tif", tiff(relabelled(m, 1, -2, 3).astype(np.int16)), None),
     "negative bytes": lambda m: ("tif", tiff(relabelled(m, 1, -2, 3).astype(np.int8)), None),
     "class map": lambda m: ("png", encode(class_map(m)), None),
@@ -132,6 +150,12 @@ MASKS: dict[str, Callable[[np.ndarray], MaskFile]] = {
     "pickle": lambda m: ("png", pickle.dumps(m), None),
     "no mask": lambda m: ("txt", b"", None),
 }
+
+
+def geojson(ids: np.ndarray) -> bytes:
+    rings = [outline(ids == number) for number in (1, 2, 3)]
+    features = [{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": found}} for found in rings]
+    return json.dumps(features).encode()
 
 
 def jpeg(ids: np.ndarray) -> bytes:
@@ -179,7 +203,7 @@ def test_masks_that_do_not_match_their_images(dataset: Any) -> None:
 
 
 def test_random_masks_are_read_exactly_or_refused(dataset: Any, profile: Any) -> None:
-    """All integers are instance ids, except 0 with 1 or 255 in 8 bits, which is binary and excluded here by a 2."""
+    """All integers are instance ids, in their order; a mask of two values would be binary, but here there is a 2."""
     for number in range(profile.trials(short=2, long=60)):
         random = profile.random(3, number)
         kind = random.choice(["uint8", "uint16", "int16", "int32", "uint32"])
@@ -191,5 +215,6 @@ def test_random_masks_are_read_exactly_or_refused(dataset: Any, profile: Any) ->
         data = dataset()
         data.add("odd", picture(7), tiff(mask, compression=random.choice([None, "zlib"])))
         data.mask("odd.png").rename(data.mask("odd.tif"))
-        check = partial(ids_problem, data, mask.astype(np.int32)) if mask.min() >= 0 else None
+        ids = mask if mask.max() <= MAX_KEPT_ID else np.unique(mask, return_inverse=True)[1].reshape(mask.shape)
+        check = partial(ids_problem, data, ids.astype(np.int32)) if mask.min() >= 0 else None
         data.try_embed("mask: random values", f"{kind}, trial {number}", check=check)

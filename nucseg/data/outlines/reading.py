@@ -1,0 +1,62 @@
+"""Tell GeoJSON from COCO JSON, and read either as an instance map."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from nucseg.data.masks import Labels
+from nucseg.data.outlines.coco import coco_shapes, is_coco, one_per_image
+from nucseg.data.outlines.geojson import features_in, geojson_shapes
+from nucseg.data.outlines.shapes import labels_from
+from nucseg.errors import DataError
+
+OUTLINE_SUFFIXES = (".geojson", ".json")
+
+
+def instances_from_outlines(data: bytes, file: Path, image: Path, size: tuple[int, int]) -> Labels:
+    """Read the nuclei of one image of `size` (H, W) from GeoJSON or COCO JSON.
+
+    In a COCO file of several images, the image is found by the name of its file. Raises DataError for other JSON, and
+    as `labels_from` and the readers of both formats.
+    """
+    content = _parsed(data, file)
+    if is_coco(content):
+        return labels_from(coco_shapes(_of_image(content, file, image), size, file), size, file)
+    features = features_in(content)
+    if features is None:
+        raise DataError(
+            f"{file} is JSON, but neither GeoJSON (features) nor COCO (images and annotations). Export the outlines as "
+            "one of them."
+        )
+    return labels_from(geojson_shapes(features, file), size, file)
+
+
+def has_outlines(file: Path) -> bool:
+    """Whether a file is one of outlines, by its suffix."""
+    return file.suffix.lower() in OUTLINE_SUFFIXES
+
+
+def coco_parts(data: bytes, file: Path) -> dict[str, bytes]:
+    """File name of each image -> its part of a COCO file, see `one_per_image`; empty for other JSON."""
+    content = _parsed(data, file)
+    return one_per_image(content, file) if is_coco(content) else {}
+
+
+def _parsed(data: bytes, file: Path) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as cause:
+        raise DataError(f"{file} is not valid JSON ({cause}). Export it again.") from cause
+
+
+def _of_image(content: Mapping[str, Any], file: Path, image: Path) -> Any:
+    parts = one_per_image(content, file)
+    same_name = [part for name, part in parts.items() if PurePosixPath(name).stem == image.stem]
+    found = list(parts.values()) if len(parts) == 1 else same_name
+    if len(found) != 1:
+        raise DataError(
+            f"{file} describes {len(parts)} images, of which {len(found)} are named like {image.name}; expected one. "
+            "Correct its file_name."
+        )
+    return json.loads(found[0])
