@@ -162,7 +162,7 @@ def _published(values: object, where: str) -> Mapping[str, Mapping[str, float]]:
 
 def _stain(value: object, where: str) -> str:
     if not isinstance(value, str) or (value and value not in STAINS):
-        raise ConfigError(f"stain in {where} must be {' or '.join(STAINS)}, got {value!r}.")
+        raise ConfigError(f"stain in {where} is {value!r}. {known(value, STAINS)}")
     return value
 
 
