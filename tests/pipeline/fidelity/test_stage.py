@@ -189,11 +189,12 @@ def test_learned_replay_is_recommended_for_directional_channels(turned: Fidelity
     assert choice["against"]["high"] < 0
     # the commands name the same store and embeddings
     trained = next(line for line in turned.advice if line.startswith("    nucseg train"))
-    assert trained.endswith("--augmentation d4 --replay learned")
+    assert "--augmentation d4 --replay learned" in trained
     embedded = next(line for line in turned.advice if line.startswith("    nucseg embed"))
     assert "--views d4 --view-images" in embedded
     for line in (trained, embedded):
-        assert "--dataset mine --encoder random" in line
+        assert "--dataset mine" in line
+        assert "--encoder random" in line
         assert f"--cache {content(turned)['config']['cache']}" in line
 
 
