@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nucseg.data.files import IMAGE_SUFFIXES
 from nucseg.data.images import MAX_PIXELS
+from nucseg.data.slides.file_set import files_of
 from nucseg.data.slides.in_memory import InMemoryImage, header_size
 from nucseg.data.slides.openslide_reader import ScannerSlide, openslide_library
 from nucseg.data.slides.resolution import tiff_mpp
@@ -31,6 +32,12 @@ def open_slide(file: Path) -> Slide:
     Raises:
         DataError: the file is missing, damaged, or not an 8-bit RGB or gray image, or its library is not installed.
     """
+    slide = _opened(file)
+    slide.files = slide.files or files_of(file)
+    return slide
+
+
+def _opened(file: Path) -> Slide:
     try:
         with opened_file(file) as stream:
             magic = stream.read(4)

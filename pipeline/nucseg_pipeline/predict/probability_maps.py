@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, field
 from itertools import groupby, islice
 from operator import itemgetter
 
@@ -14,6 +14,7 @@ from nucseg.data.slides import Slide
 from nucseg.data.stain import Normaliser, fit_normaliser, tissue_share
 from nucseg.tiling import Blend, Maps, Tile, TileGrid
 from nucseg_pipeline.loading.prefetch import prefetch
+from nucseg_pipeline.predict.kept_rows import Checkpoint, KeptRows
 from nucseg_pipeline.predict.tile_model import TileModel
 
 MIN_TISSUE = 0.005
@@ -30,7 +31,7 @@ class TileCounts:
     """What happened to the tiles of an image."""
 
     done: int = 0
-    """Processed tiles, including skipped ones."""
+    """Processed tiles, including skipped ones; those of kept rows count too."""
     skipped: int = 0
     """Tiles without tissue."""
     stain_unchanged: str = ""
@@ -57,7 +58,12 @@ class TiledSlide:
 
 
 def map_rows(
-    tiled: TiledSlide, tile_model: TileModel, *, everything: bool, progress: Callable[[int], None]
+    tiled: TiledSlide,
+    tile_model: TileModel,
+    *,
+    everything: bool,
+    progress: Callable[[int], None],
+    kept: KeptRows | None = None,
 ) -> Iterator[Maps]:
     """Yield maps (C, h, W) on the network's grid from top to bottom, as soon as rows are complete.
 
@@ -66,12 +72,15 @@ def map_rows(
         tile_model: predicts tiles.
         everything: predict tiles without tissue too.
         progress: called with the number of tiles done.
+        kept: the rows of a prediction that was stopped, which come first and are not predicted again; finished rows are
+            added to them. The last row is not: nothing is left to predict after it.
     """
     grid, counts = tiled.grid, tiled.counts
     normaliser = _normaliser(tiled, tile_model)
     counts.stain_unchanged = normaliser.unchanged
     starts, (height, width) = grid.starts(0), grid.extent
     blend = Blend(tile_model.n_maps, grid.side_px, width)
+    first_row = yield from _kept_maps(kept, blend, counts)
 
     def read(tile_in_row: tuple[int, Tile]) -> tuple[int, Tile, Image | None]:
         row, tile = tile_in_row
@@ -80,7 +89,7 @@ def map_rows(
             return row, tile, None
         return row, tile, normaliser(region)
 
-    tiles = ((row, tile) for row in range(len(starts)) for tile in grid.row(row))
+    tiles = ((row, tile) for row in range(first_row, len(starts)) for tile in grid.row(row))
     prefetched = prefetch(read, tiles, depth=2 * tile_model.batch_size)
     for row, tiles_of_row in groupby(prefetched, key=itemgetter(0)):
         while batch := list(islice(tiles_of_row, tile_model.batch_size)):
@@ -93,7 +102,22 @@ def map_rows(
             counts.skipped += len(batch) - len(with_tissue)
             progress(counts.done)
         bottom = [*starts[1:], height][row]
-        yield blend.pop_rows(bottom - starts[row])
+        maps_of_row = blend.pop_rows(bottom - starts[row])
+        if kept is not None and row < len(starts) - 1:
+            kept.add(maps_of_row, Checkpoint(blend.state, asdict(counts)))
+        yield maps_of_row
+
+
+def _kept_maps(kept: KeptRows | None, blend: Blend, counts: TileCounts) -> Generator[Maps, None, int]:
+    """Yield the maps of the kept rows, restore the state after them, and return their number."""
+    checkpoint = kept.checkpoint() if kept is not None else None
+    if kept is None or checkpoint is None:
+        return 0
+    n_rows = kept.n_rows  # grows while the rows after them are predicted
+    yield from kept.rows()
+    blend.restore(checkpoint.blended)
+    vars(counts).update(checkpoint.counts)
+    return n_rows
 
 
 def _normaliser(tiled: TiledSlide, tile_model: TileModel) -> Normaliser:

@@ -4,7 +4,7 @@ From a notebook:
 
     from nucseg_pipeline.predict.stage import Predictor
 
-    predictor = Predictor.open(Path("runs/guided"))
+    predictor = Predictor.open("runs/guided")
     found = predictor.segment(image, mpp=0.25)     # an array (H, W, 3), or a path
     found.instances, found.table["area_um2"]
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,14 +27,16 @@ from numpy.typing import NDArray
 from nucseg.data.slides import ArraySlide, Slide, open_slide
 from nucseg.errors import NucsegError
 from nucseg.nuclei.stitching import RowBand
-from nucseg.paths import opened_file
+from nucseg.paths import as_path, opened_file
 from nucseg.tiling import TileGrid
 from nucseg_cache import CacheError
 from nucseg_pipeline.config import PredictConfig
+from nucseg_pipeline.config.commands import command
 from nucseg_pipeline.config.recipe import to_toml
 from nucseg_pipeline.files.publish import check_writable
 from nucseg_pipeline.predict.export import NucleusTables, columns
 from nucseg_pipeline.predict.image_list import named_images
+from nucseg_pipeline.predict.kept_rows import KeptRows
 from nucseg_pipeline.predict.magnification import Scale, choose_scale
 from nucseg_pipeline.predict.nuclei import Nucleus, bands
 from nucseg_pipeline.predict.output import CONFIG, SUMMARY, draft_folder, read_finished, write_bands
@@ -45,6 +46,9 @@ from nucseg_pipeline.progress import Progress
 from nucseg_pipeline.runs.run import TrainedRun
 
 LIBRARIES = ("nucseg", "torch", "numpy", "scikit-image", "scipy", "tifffile")
+
+MACHINE = ("device", "threads", "batch_size")
+"""Options that depend on the machine and are left out of the recorded command."""
 
 Image = NDArray[np.uint8]
 
@@ -103,9 +107,9 @@ class Predictor:
     @classmethod
     def open(
         cls,
-        run: Path,
+        run: Path | str,
         *,
-        weights: Path | None = None,
+        weights: Path | str | None = None,
         device: str = "auto",
         threads: int | None = None,
         batch_size: int | None = None,
@@ -121,7 +125,8 @@ class Predictor:
             EncoderError: the weights of its encoder are not found, or are not those of the training.
         """
         trained = TrainedRun.opened(run)
-        tile_model = TileModel(trained, weights=weights, device=device, threads=threads, batch_size=batch_size)
+        file = None if weights is None else as_path(weights)
+        tile_model = TileModel(trained, weights=file, device=device, threads=threads, batch_size=batch_size)
         return cls(
             trained, tile_model, TrainingScale.of(trained, tile_px=tile_px, mpp=trained_mpp), overlap, everything
         )
@@ -137,7 +142,7 @@ class Predictor:
             DataError: the image cannot be read.
             ConfigError: its resolution is too far from that of the training images.
         """
-        slide = ArraySlide(image) if isinstance(image, np.ndarray) else open_slide(Path(image))
+        slide = ArraySlide(image) if isinstance(image, np.ndarray) else open_slide(as_path(image))
         try:
             prediction = self.prediction_for(slide, mpp)
             found = list(prediction.bands(lambda done: None))
@@ -170,9 +175,15 @@ class ImagePrediction:
     scale: Scale
     mpp: float | None
 
-    def bands(self, progress: Callable[[int], None]) -> Iterator[RowBand[Nucleus]]:
-        """Yield instance map and nuclei in bands from top to bottom; calls `progress` with the number of tiles done."""
-        rows = map_rows(self.tiled, self.predictor.tile_model, everything=self.predictor.everything, progress=progress)
+    def bands(self, progress: Callable[[int], None], kept: KeptRows | None = None) -> Iterator[RowBand[Nucleus]]:
+        """Yield instance map and nuclei in bands from top to bottom.
+
+        Args:
+            progress: called with the number of tiles done.
+            kept: rows that need not be predicted again, see `map_rows`.
+        """
+        predictor = self.predictor
+        rows = map_rows(self.tiled, predictor.tile_model, everything=predictor.everything, progress=progress, kept=kept)
         return bands(self.tiled, rows, self.predictor.run.rule)
 
     def notes(self) -> tuple[str, ...]:
@@ -203,7 +214,7 @@ def predict(config: PredictConfig, progress: Progress = lambda done, total, what
         try:
             done.append(_predict_image(predictor, config, name, file, progress))
         except (NucsegError, CacheError) as error:
-            failures[name] = str(error)
+            failures[name] = " ".join((str(error), *getattr(error, "__notes__", ())))
     return PredictResult(tuple(done), failures)
 
 
@@ -216,17 +227,18 @@ def _predict_image(
     slide = open_slide(file)
     try:
         prediction = predictor.prediction_for(slide, config.mpp)
-        digest = _file_digest(file)
+        digest = _digest(slide.files)
         asked = _request(prediction, digest)
         before = read_finished(folder, asked)
         if before is not None:
             return ImageResult(name, folder, before, was_there=True)
         n_tiles = prediction.tiled.grid.n_tiles
         progress(0, n_tiles, name)
-        with draft_folder(folder) as draft:
-            found = prediction.bands(lambda n_done: progress(n_done, n_tiles, name))
+        with draft_folder(folder, {**asked, "versions": _versions()}) as (draft, kept):
+            found = prediction.bands(lambda n_done: progress(n_done, n_tiles, name), kept)
             totals = write_bands(draft, slide, found, image_digest=digest, mpp=prediction.mpp)
-            summary = _summary(prediction, file, totals, asked, time.perf_counter() - began, _command(config))
+            recorded = command(config, without=MACHINE)
+            summary = _summary(prediction, file, totals, asked, time.perf_counter() - began, recorded)
             (draft / CONFIG).write_text(to_toml(config), encoding="utf-8")
             (draft / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
     finally:
@@ -259,7 +271,7 @@ def _summary(
     totals: NucleusTables,
     asked: Mapping[str, Any],
     seconds: float,
-    command: str,
+    recorded: str,
 ) -> dict[str, Any]:
     tiled, predictor = prediction.tiled, prediction.predictor
     run, encoder = predictor.run, predictor.tile_model.encoder
@@ -290,21 +302,21 @@ def _summary(
         "encoder": dict(encoder.identity) if encoder else {},
         "encoder_made_by": dict(encoder.provenance) if encoder else {},
         "notes": list(prediction.notes()),
-        "command": command,
+        "command": recorded,
         "seconds": round(seconds, 1),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
+        "versions": {"python": platform.python_version(), **_versions()},
         "asked": dict(asked),
     }
 
 
-def _command(config: PredictConfig) -> str:
-    words = ["nucseg", "predict", *map(str, config.images), "--run", str(config.run), "--out", str(config.out)]
-    options = {"--weights": config.weights, "--mpp": config.mpp, "--trained-mpp": config.trained_mpp}
-    options |= {"--tile-px": config.tile_px, "--overlap": config.overlap}
-    words += [str(word) for option, value in options.items() if value is not None for word in (option, value)]
-    return shlex.join([*words, *(["--everything"] if config.everything else [])])
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in LIBRARIES}
 
 
-def _file_digest(file: Path) -> str:
-    with opened_file(file) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _digest(files: Sequence[Path]) -> str:
+    """SHA-256 of a file, or of the SHA-256 of all files that an image consists of."""
+    digests = []
+    for file in files:
+        with opened_file(file) as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
