@@ -66,17 +66,19 @@ def embed_command(location: str, fields: Mapping[str, str] | None = None) -> str
 
     Args:
         location: the store, CACHE/DATASET.zarr.
-        fields: what is asked of the embeddings, as in a key; None leaves the encoder to the user. The files of an
-            encoder are not recorded, so FILE stands for one.
+        fields: what is asked of the embeddings, as in a key; none are needed if it is empty, and None leaves the
+            encoder to the user. The place of an encoder's file is not recorded: FILE stands for it.
     """
     cache, _, name = location.rstrip("/").rpartition("/")
     words = ["nucseg", "embed", "--dataset", name.removesuffix(".zarr"), "--cache", cache or "."]
-    if fields is not None:
-        architecture = fields.get("architecture", "none")
-        suffix = {"onnx": ":FILE", "random": f":{fields.get('seed', 0)}"}.get(architecture, "")
-        words += ["--encoder", architecture + suffix]
-        words += [word for name in ("precision", "format") if name in fields for word in (f"--{name}", fields[name])]
-    return shlex.join(words)
+    if fields is not None and not fields:
+        return shlex.join([*words, "--encoder", "none"])
+    options = dict(fields or {})
+    if architecture := options.get("architecture"):
+        suffix = {"onnx": ":FILE", "random": f":{options.get('seed', 0)}"}.get(architecture, "")
+        options["encoder"] = architecture + suffix
+    known = ("encoder", "precision", "format")
+    return shlex.join([*words, *(word for name in known if name in options for word in (f"--{name}", options[name]))])
 
 
 class RowDamaged(CacheError):
