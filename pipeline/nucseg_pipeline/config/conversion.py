@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
-import sys
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -60,8 +60,15 @@ def _fits(value: object, kind: Any) -> bool:
     if isinstance(value, bool) or kind is bool:
         return type(value) is kind
     if kind is float:
-        return isinstance(value, Real) and abs(float(value)) <= sys.float_info.max
+        return isinstance(value, Real) and _is_finite(value)
     return kind is int and isinstance(value, Integral)
+
+
+def _is_finite(number: Real) -> bool:
+    try:
+        return math.isfinite(float(number))
+    except OverflowError:  # an integer too large for a float
+        return False
 
 
 def _in_words(kind: Any) -> str:
