@@ -371,6 +371,23 @@ def test_results_are_kept_unless_files_are_missing_or_options_differ(
     assert [entry.name for entry in written.parent.iterdir()] == [written.name]
 
 
+def test_a_slide_whose_other_files_have_changed_is_predicted_again(
+    configure: Callable[..., PredictConfig], pyramid: Path
+) -> None:
+    slide = pyramid.rename(pyramid.with_name("slide.mrxs"))  # whose pixels would be in a folder of that name
+    part = slide.with_suffix("") / "Data0001.dat"
+    part.parent.mkdir()
+    part.write_bytes(b"one")
+    config = configure(slide)
+    first, again = (predict(config).images[0] for _ in range(2))
+
+    part.write_bytes(b"two")
+    changed = predict(config).images[0]
+
+    assert (first.was_there, again.was_there, changed.was_there) == (False, True, False)
+    assert changed.summary["asked"]["image"] != first.summary["asked"]["image"]
+
+
 def test_an_image_without_nuclei_has_all_files(configure: Callable[..., PredictConfig], tmp_path: Path) -> None:
     Image.new("RGB", (300, 200), (244, 244, 244)).save(tmp_path / "glass.png")
     (image,) = predict(configure(tmp_path / "glass.png")).images
