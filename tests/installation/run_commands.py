@@ -21,6 +21,7 @@ from nucseg.errors import ConfigError
 from nucseg_pipeline import config as configs
 from nucseg_pipeline.cli import app
 from nucseg_pipeline.cli.choices import choices
+from nucseg_pipeline.config.commands import flag
 from nucseg_pipeline.config.recipe import read_recipe, recipe_names
 
 STAGES = {
@@ -97,12 +98,11 @@ def nucseg(*words: object, fails: str = "", status: Sequence[int] = (0,)) -> str
 
 def options(values: Mapping[str, object]) -> list[object]:
     """Fields as options of the command line."""
-    return [
-        word
-        for name, value in values.items()
-        if value is not None
-        for word in ([f"--{name.replace('_', '-')}"] if value is True else [f"--{name.replace('_', '-')}", value])
-    ]
+    words: list[object] = []
+    for name, value in values.items():
+        for item in value if isinstance(value, tuple) else (value,):
+            words += [] if item is None else [flag(name)] if item is True else [flag(name), item]
+    return words
 
 
 def names(command: str, field: str) -> tuple[str, ...]:
@@ -227,13 +227,13 @@ def compare() -> None:
     measured = {"dataset": "mine", "encoder": "student", "images": 2, "calibration_images": 1, "threads": 1}
     transforms = [word for name in names("fidelity", "transforms") for word in ("--transform", name)]
     nucseg("fidelity", *options({**measured, "format": "f16"}), *transforms)
+    distilled = {"dataset": ("mine",), "teacher": "student", "format": "f16", "epochs": 1, "threads": 1}
     values = named("distill", "teacher", "views", "precision", "format")
-    base = {"dataset": "mine", "teacher": "student", "format": "f16", "epochs": 1, "batch_size": 4, "threads": 1}
-    for number, chosen in enumerate(
-        combinations("distill", values, {**base, "dataset": ("mine",), "views": ("crops",)})
-    ):
-        chosen |= {"dataset": "mine", "views": "crops"}
+    for number, chosen in enumerate(combinations("distill", values, {**distilled, "views": ("identity",)})):
         nucseg("distill", *options({**chosen, "out": f"students/{number}"}))
+    nucseg(
+        "distill", *options({**distilled, "views": names("distill", "views"), "size": "small", "out": "students/all"})
+    )
 
 
 def look() -> None:

@@ -12,7 +12,7 @@ from nucseg.data.slides.resolution import tiff_mpp
 from nucseg.data.slides.slide import Slide
 from nucseg.data.slides.tiff import TiffSlide
 from nucseg.errors import DataError
-from nucseg.paths import opened_file
+from nucseg.paths import as_path, opened_file
 
 SCANNER_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif")
 """Formats of slide scanners."""
@@ -26,12 +26,13 @@ IN_MEMORY_PIXELS = 2048 * 2048
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def open_slide(file: Path) -> Slide:
+def open_slide(file: Path | str) -> Slide:
     """Open an image of any size: PNG, JPEG, TIFF, OME-TIFF, or any format of OpenSlide.
 
     Raises:
         DataError: the file is missing, damaged, or not an 8-bit RGB or gray image, or its library is not installed.
     """
+    file = as_path(file)
     slide = _opened(file)
     slide.files = slide.files or files_of(file)
     return slide

@@ -66,7 +66,8 @@ class KeptRows:
     @property
     def description(self) -> str:
         """How much is kept, and where."""
-        return f"{self.n_rows} rows of tiles ({self.n_bytes / 2**20:.1f} MiB) are kept in {self.folder.parent}"
+        rows = f"{self.n_rows} finished row{'s' if self.n_rows != 1 else ''} of tiles"
+        return f"{rows}, {self.n_bytes / 2**20:.1f} MiB, kept in {self.folder.parent}"
 
     def rows(self) -> Iterator[Maps]:
         """Yield the maps (C, h, W) of the kept rows from top to bottom. Raises DataError if a file is damaged."""

@@ -96,7 +96,7 @@ def draft_folder(folder: Path, asked: Mapping[str, Any]) -> Iterator[tuple[Path,
             except (KeyboardInterrupt, OutOfMemory) as stop:
                 _clear(draft, except_for=kept.folder)
                 if kept.n_rows:
-                    stop.add_note(f"Of {folder}, {kept.description}.")
+                    stop.add_note(f"{folder.name}: {kept.description}.")
                 raise
             except BaseException:
                 _clear(draft)

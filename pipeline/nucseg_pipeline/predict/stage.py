@@ -142,7 +142,7 @@ class Predictor:
             DataError: the image cannot be read.
             ConfigError: its resolution is too far from that of the training images.
         """
-        slide = ArraySlide(image) if isinstance(image, np.ndarray) else open_slide(as_path(image))
+        slide = ArraySlide(image) if isinstance(image, np.ndarray) else open_slide(image)
         try:
             prediction = self.prediction_for(slide, mpp)
             found = list(prediction.bands(lambda done: None))

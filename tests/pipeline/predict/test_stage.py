@@ -471,7 +471,9 @@ def test_an_interrupted_image_continues_after_its_last_finished_row_with_the_sam
     interrupt = interrupted(config, 3 * n_columns + 2)
 
     assert [file.name for file in config.out.iterdir()] == [".a [slide].part"]
-    assert re.search(r"3 rows of tiles \(.* MiB\) are kept in .*\.a \[slide\]\.part", interrupt.__notes__[0])
+    assert re.search(
+        r"a \[slide\]: 3 finished rows of tiles, .* MiB, kept in .*\.a \[slide\]\.part", interrupt.__notes__[0]
+    )
     interrupted(config, 4 * n_columns + 1)  # again, one row later
     assert tiles_predicted(config, monkeypatch) == 2 * n_columns
     assert [file.name for file in config.out.iterdir()] == ["a [slide]"]
@@ -528,7 +530,7 @@ def test_the_command_says_what_is_kept(
 
     assert stopped.exit_code == 130
     message = " ".join(stopped.stderr.split())
-    assert re.search(r"Interrupted\. Of .*a \[slide\], \d rows of tiles \(.* MiB\) are kept in .* continue\.", message)
+    assert re.search(r"Interrupted\. a \[slide\]: \d finished rows of tiles, .* MiB, kept in .* continue\.", message)
 
 
 @pytest.mark.parametrize("name", ["overlay.jpg", "summary.json"])
