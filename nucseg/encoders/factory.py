@@ -55,6 +55,11 @@ def encoder_names() -> tuple[str, ...]:
     return (*ARCHITECTURES, "student", "student:FILE", "onnx:FILE", "random", "random:SEED")
 
 
+def precision_names() -> tuple[str, ...]:
+    """Return the valid precisions."""
+    return ("auto", *PRECISIONS)
+
+
 def named_file(spec: str) -> str:
     """The FILE of `onnx:FILE` or `student:FILE`; empty for other specs."""
     name, _, file = spec.partition(":")
@@ -185,7 +190,7 @@ def _seed(argument: str) -> int:
 
 
 def _check_precision(precision: str) -> None:
-    names = ("auto", *PRECISIONS)
+    names = precision_names()
     _refuse(precision not in names, f"Precision {precision!r} is not known. {known(precision, names)}")
 
 

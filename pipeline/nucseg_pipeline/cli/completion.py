@@ -48,9 +48,9 @@ def names(config: type[DataclassInstance], field: str) -> Completion | None:
 
 def recipes(incomplete: str) -> list[str]:
     """Names of the recipes of stages."""
-    from nucseg_pipeline.config.recipe import read_recipe, recipe_names
+    from nucseg_pipeline.config.recipe import recipe_names, table_names
 
-    return _beginning(incomplete, [name for name in recipe_names() if "ablation" not in read_recipe(name)])
+    return _beginning(incomplete, {*recipe_names()} - {*table_names()})
 
 
 def fetched(incomplete: str) -> list[str]:

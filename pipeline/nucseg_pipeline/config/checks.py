@@ -8,6 +8,9 @@ from typing import Any
 
 from nucseg.errors import ConfigError, suggestion
 
+DEVICES = ("auto", "cpu", "mps", "cuda")
+"""Names of devices; cuda:N names one of several."""
+
 COUNT_LIMIT = 2**63
 """Libraries count in signed 64-bit integers."""
 
@@ -30,7 +33,7 @@ def check_dataset(name: str) -> None:
 def check_device(name: str) -> None:
     """Raise ConfigError for what is no name of a device in torch."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
-        near = suggestion(name, ("auto", "cpu", "mps", "cuda", "cuda:0"))
+        near = suggestion(name, DEVICES)
         raise ConfigError(f"device must be auto, cpu, mps, cuda or cuda:N, got {name!r}. {near}".rstrip())
 
 

@@ -36,6 +36,11 @@ def recipe_names() -> tuple[str, ...]:
     return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml")))
 
 
+def table_names() -> tuple[str, ...]:
+    """Names of those of them that are recipes of tables."""
+    return tuple(name for name in recipe_names() if "ablation" in read_recipe(name))
+
+
 def load_recipe(name_or_path: str | Path, stage: str) -> dict[str, object]:
     """Read the values that a recipe sets for one stage; empty if it sets none.
 
