@@ -21,7 +21,7 @@ demo: $(READY)
 
 # without the slowest tests, which test-all runs too
 test: $(READY)
-	$(PYTEST) -m 'not (torture or cluster or browser or docs_run or processes)'
+	$(PYTEST) -m 'not (torture or cluster or browser or docs_run or processes or installation)'
 
 test-all: $(READY)
 	$(PYTEST)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nucseg_pipeline.datasets.stores import open_store as open_store
     from nucseg_pipeline.distill.stage import distill as distill
     from nucseg_pipeline.embed.stage import embed as embed
-    from nucseg_pipeline.predict.stage import Predictor as Predictor
+    from nucseg_pipeline.predict.predictor import Predictor as Predictor
     from nucseg_pipeline.predict.stage import predict as predict
     from nucseg_pipeline.report.stage import report as report
     from nucseg_pipeline.runs.run import Run as Run
@@ -37,7 +37,8 @@ _MODULES = {
     "nucseg_pipeline.datasets.stores": ("open_store",),
     "nucseg_pipeline.distill.stage": ("distill",),
     "nucseg_pipeline.embed.stage": ("embed",),
-    "nucseg_pipeline.predict.stage": ("Predictor", "predict"),
+    "nucseg_pipeline.predict.predictor": ("Predictor",),
+    "nucseg_pipeline.predict.stage": ("predict",),
     "nucseg_pipeline.report.stage": ("report",),
     "nucseg_pipeline.runs.run": ("Run",),
     "nucseg_pipeline.train.stage": ("train",),

@@ -35,8 +35,19 @@ class TrainingError(NucsegError):
     """Training cannot continue; finished epochs are kept."""
 
 
-def known(name: str, valid: Iterable[str]) -> str:
-    """Suggest the valid name that is closest to `name`, or list all of them in their order."""
-    names = list(valid)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(names)}."
+MAX_LISTED = 16
+"""Most names that are listed after a suggestion."""
+
+
+def suggestion(name: object, valid: Iterable[object]) -> str:
+    """`Did you mean 'x'?` for the valid name that is closest to `name`; empty if none is close."""
+    near = difflib.get_close_matches(str(name), [*map(str, valid)], n=1)
+    return f"Did you mean {near[0]!r}?" if near else ""
+
+
+def known(name: object, valid: Iterable[object]) -> str:
+    """Suggest the valid name that is closest to `name`, and list all in their order; of many, only if none is close."""
+    names = [*map(str, valid)]
+    suggested = suggestion(name, names)
+    listed = f"Known: {', '.join(names)}." if not suggested or len(names) <= MAX_LISTED else ""
+    return f"{suggested} {listed}".strip()

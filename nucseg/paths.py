@@ -11,6 +11,11 @@ from pathlib import Path
 from nucseg.errors import ConfigError
 
 
+def as_path(path: Path | str) -> Path:
+    """A path as it is, a string as a path; in a string, a leading `~/` is the home folder."""
+    return Path(path).expanduser() if isinstance(path, str) and path.startswith("~/") else Path(path)
+
+
 def home_expanded(path: Path | str) -> Path:
     """Replace a leading `~` or `~NAME` by the home folder. Raises ConfigError if there is no user NAME."""
     try:

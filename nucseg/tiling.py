@@ -55,7 +55,9 @@ class TileGrid:
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap <= 0.75:
-            raise ConfigError(f"overlap must be a share of a tile's side from 0 to 0.75, got {self.overlap}.")
+            raise ConfigError(
+                f"overlap must be a share of a tile's side from 0 to 0.75, such as 0.5, got {self.overlap}."
+            )
         if min(self.size) < 1 or min(self.tile_px, self.side_px) < 1:
             raise ConfigError(f"An image and its tiles must have at least one pixel, got {self}.")
 
@@ -123,6 +125,15 @@ class Blend:
         weights, columns = self._of_tile[:h, :w], slice(x, x + w)
         self._sums[:, :h, columns] += weights * maps
         self._weights[:h, columns] += weights
+
+    @property
+    def state(self) -> NDArray[np.float32]:
+        """(C + 1, side, W): the sums and the weights in memory, from which `restore` continues exactly."""
+        return np.concatenate([self._sums, self._weights[None]])
+
+    def restore(self, state: NDArray[np.float32]) -> None:
+        """Continue from the `state` of another blend of the same shape."""
+        self._sums[:], self._weights[:] = state[:-1], state[-1]
 
     def pop_rows(self, n_rows: int) -> Maps:
         """Remove and return the first rows, (C, n_rows, W); 0 where there was no tile."""

@@ -3,7 +3,7 @@
 import errno
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,17 +61,40 @@ class BadRow:
         return f"row {self.row} ({self.id or 'its id is unreadable'}): {self.reason}"
 
 
+def embed_command(location: str, fields: Mapping[str, str] | None = None) -> str:
+    """The command that fills a store, as far as the store knows it, for messages.
+
+    Args:
+        location: the store, CACHE/DATASET.zarr.
+        fields: what is asked of the embeddings, as in a key; none are needed if it is empty, and None leaves the
+            encoder to the user. The place of an encoder's file is not recorded: FILE stands for it.
+    """
+    cache, _, name = location.rstrip("/").rpartition("/")
+    words = ["nucseg", "embed", "--dataset", name.removesuffix(".zarr"), "--cache", cache or "."]
+    if fields is not None and not fields:
+        return shlex.join([*words, "--encoder", "none"])
+    options = dict(fields or {})
+    if architecture := options.get("architecture"):
+        suffix = {"onnx": ":FILE", "random": f":{options.get('seed', 0)}"}.get(architecture, "")
+        options["encoder"] = architecture + suffix
+    known = ("encoder", "precision", "format")
+    return shlex.join([*words, *(word for name in known if name in options for word in (f"--{name}", options[name]))])
+
+
 class RowDamaged(CacheError):
     """Rows whose content does not match their record; the message names row and id."""
 
-    def __init__(self, location: str, what: str, bad: Sequence[BadRow]) -> None:
+    def __init__(
+        self, location: str, what: str, bad: Sequence[BadRow], fields: Mapping[str, str] | None = None
+    ) -> None:
+        """Name the rows; `fields` are those of the key if they are embeddings."""
         self.bad = tuple(bad)
         listed = "".join(f"\n  {row}" for row in self.bad[:LISTED_ROWS])
         more = f"\n  and {len(self.bad) - LISTED_ROWS} more" if len(self.bad) > LISTED_ROWS else ""
         super().__init__(
             f"{len(self.bad)} row(s) of {what} in {location} are damaged or missing:{listed}{more}\n"
-            f"Run `nucseg cache verify {shlex.quote(location)}`, which finds all such rows, and then `nucseg embed` "
-            "for this data set, which recomputes them and keeps all others."
+            f"Run `nucseg cache verify {shlex.quote(location)}`, which finds all such rows, and then "
+            f"`{embed_command(location, fields or {})}`, which recomputes them and keeps all others."
         )
 
 
@@ -82,7 +105,9 @@ class Unreachable(OSError):
 LISTED_ROWS = 8
 """Rows that a message names; the others are counted."""
 
-_THEN = ". Then run `nucseg cache verify`, which finds the rows it held, and `nucseg embed`, which recomputes them"
+_THEN = (
+    ". Then run `nucseg cache verify {location}`, which finds the rows it held, and `{embed}`, which recomputes them"
+)
 
 _WAYS_OUT = {
     errno.ENOENT: "Create the missing bucket or folder, or choose another place with --cache",
@@ -90,7 +115,7 @@ _WAYS_OUT = {
     errno.EDQUOT: "Free some of your quota, or choose another place with --cache, and run the same command again",
     errno.EACCES: "Get the permission, or choose another place with --cache",
     errno.EPERM: "Get the permission, or choose another place with --cache",
-    errno.EISDIR: "There is a folder where a file is needed{file}" + _THEN,
+    errno.EISDIR: "There is a folder where a file is needed{file}{then}",
     errno.EEXIST: "There is a file where a folder is needed{file}, or choose another place with --cache",
     errno.ENOTDIR: "There is a file where a folder is needed{file}, or choose another place with --cache",
     errno.EROFS: "Mount it writable, or choose another place with --cache",
@@ -127,13 +152,15 @@ def _way_out(error: OSError, location: str) -> str:
     # errors of an object store often have a type but no number
     number = error.errno or next((n for kind, n in _NUMBERS.items() if isinstance(error, kind)), 0)
     file = _file_of(error)
+    then = _THEN.format(location=shlex.quote(location), embed=embed_command(location))
     if number in _WAYS_OUT:
-        return _WAYS_OUT[number].replace("{file}", f": delete {file}" if file else "; move it away")
+        file_part = f": delete {file}" if file else "; move it away"
+        return _WAYS_OUT[number].replace("{file}", file_part).replace("{then}", then)
     if "://" in location:
         return _NETWORK
     if file is None:
         return "Fix that, and run the same command again"
-    return f"Fix that file, or delete {file}{_THEN}"
+    return f"Fix that file, or delete {file}{then}"
 
 
 def _file_of(error: OSError) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import cast
@@ -190,7 +191,9 @@ def format_named(name: str) -> Format:
         UnstorableEmbedding: no format has that name; the message lists the known ones.
     """
     if name not in FORMATS:
-        raise UnstorableEmbedding(f"no storage format is called {name!r}. Known: {', '.join(FORMATS)}.")
+        near = difflib.get_close_matches(name, FORMATS, n=1)
+        suggested = f"Did you mean {near[0]!r}? " if near else ""
+        raise UnstorableEmbedding(f"no storage format is called {name!r}. {suggested}Known: {', '.join(FORMATS)}.")
     return FORMATS[name]
 
 

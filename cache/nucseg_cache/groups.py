@@ -15,6 +15,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync  # zarr's stores are asynchronous only; this is how zarr itself calls them
 from zarr.storage import LocalStore
 
+from nucseg_cache.errors import embed_command
 from nucseg_cache.location import discard
 
 _HEX = "[0-9a-f]" * 32
@@ -68,8 +69,11 @@ def how_to_delete(group: zarr.Group, name: str = "") -> str:
     location = _location(group)
     first, _, key = "/".join(part for part in (group.path, name) if part).partition("/")
     if first == "embeddings" and key:
-        return f"delete it with `nucseg cache prune {shlex.quote(location)} --key {key}` and run `nucseg embed`"
-    return f"delete {location} and run `nucseg embed`"
+        return (
+            f"delete it with `nucseg cache prune {shlex.quote(location)} --key {key}` and run "
+            f"`{embed_command(location)}` with its encoder"
+        )
+    return f"delete {location} and run `{embed_command(location)}`"
 
 
 def _location(group: zarr.Group) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
-from nucseg_cache.errors import CacheError, EmbeddingNotFound
+from nucseg_cache.errors import CacheError, EmbeddingNotFound, embed_command
 
 _DIGEST_DIGITS = 8
 
@@ -75,8 +75,17 @@ def _short(value: str | None) -> str:
     return value[:_DIGEST_DIGITS] if is_digest else value
 
 
-def choose(location: str, keys: Mapping[Key, Sequence[str]], asked: Mapping[str, str], view: str) -> Key:
+def choose(
+    location: str, keys: Mapping[Key, Sequence[str]], asked: Mapping[str, str], view: str, command: str = ""
+) -> Key:
     """Return the only key, of those with their views, that matches the request and has the view.
+
+    Args:
+        location: the store, for messages.
+        keys: every key with its views.
+        asked: field -> value; other fields may have any value.
+        view: the view that the key must have.
+        command: what makes the embeddings, for the message; by default as far as the request tells it.
 
     Raises:
         EmbeddingNotFound: none or several match; the message lists the candidates and how they differ.
@@ -84,19 +93,23 @@ def choose(location: str, keys: Mapping[Key, Sequence[str]], asked: Mapping[str,
     matching = [key for key, views in keys.items() if key.answers(asked) and view in views]
     if len(matching) == 1:
         return matching[0]
-    raise EmbeddingNotFound(_several(location, asked, matching) if matching else _none(location, keys, asked, view))
+    raise EmbeddingNotFound(
+        _several(location, asked, matching)
+        if matching
+        else _none(location, keys, asked, view, command or embed_command(location, asked))
+    )
 
 
-def _none(location: str, keys: Mapping[Key, Sequence[str]], asked: Mapping[str, str], view: str) -> str:
+def _none(location: str, keys: Mapping[Key, Sequence[str]], asked: Mapping[str, str], view: str, command: str) -> str:
     if not keys:
-        return f"{location} has no embeddings yet, asked for {label(asked)}. Run `nucseg embed` first."
+        return f"{location} has no embeddings yet, asked for {label(asked)}. Run `{command}` first."
     candidates = "".join(
         f"\n  {key.hash}: {label(key.fields)}" + "".join(f"\n    {line}" for line in _lines(key, views, asked, view))
         for key, views in keys.items()
     )
     return (
         f"no embeddings in {location} match the request ({label(asked)}). Cached are:{candidates}\n"
-        "Ask for cached ones, or run `nucseg embed` with these options to add the new ones."
+        f"Ask for cached ones, or add the new ones with `{command}`."
     )
 
 

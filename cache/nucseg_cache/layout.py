@@ -125,5 +125,5 @@ def _check_format(location: str, root: zarr.Group) -> None:
     if found != FORMAT:
         raise StoreFormatError(
             f"{location} has format {found}, this nucseg reads format {FORMAT}. Use the nucseg that wrote it, or "
-            "choose another --cache and run `nucseg embed` there."
+            "embed the data set again in another cache (--cache)."
         )

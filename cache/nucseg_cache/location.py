@@ -13,7 +13,15 @@ from zarr.core.sync import sync  # zarr's stores are asynchronous only; this is 
 from zarr.errors import ContainsArrayError
 from zarr.storage import LocalStore
 
-from nucseg_cache.errors import CacheError, StoreAccessError, StoreDamaged, StoreFormatError, StoreNotFound, access
+from nucseg_cache.errors import (
+    CacheError,
+    StoreAccessError,
+    StoreDamaged,
+    StoreFormatError,
+    StoreNotFound,
+    access,
+    embed_command,
+)
 from nucseg_cache.object_store import ObjectStore
 
 Mode = Literal["r", "r+"]
@@ -52,8 +60,8 @@ def root_of(location: str | Path, mode: Mode) -> zarr.Group:
             return zarr.open_group(zarr_store(location, mode), mode=mode, zarr_format=3, use_consolidated=False)
         except FileNotFoundError as error:
             raise StoreNotFound(
-                f"there is no store at {location}. Run `nucseg embed` for that data set first, or name the right cache "
-                "(--cache; `nucseg cache` takes the path of the store, CACHE/DATASET.zarr)."
+                f"there is no store at {location}. Make it with `{embed_command(str(location))}`, or name the right "
+                "cache (--cache)."
             ) from error
         except (OSError, MemoryError, CacheError):
             raise
@@ -64,7 +72,7 @@ def root_of(location: str | Path, mode: Mode) -> zarr.Group:
         except Exception as error:  # zarr raises errors of many types on edited metadata
             raise StoreDamaged(
                 f"zarr.json of {location} is unreadable ({error}). Restore it from a copy, or delete {location} and "
-                "run `nucseg embed`."
+                f"run `{embed_command(str(location))}`."
             ) from error
 
 

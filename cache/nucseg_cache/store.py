@@ -211,17 +211,18 @@ class Store:
         with access(self.location, "reading"):
             return self._layout.views(key)
 
-    def find(self, asked: Mapping[str, str], view: str = "identity") -> Key:
+    def find(self, asked: Mapping[str, str], view: str = "identity", *, command: str = "") -> Key:
         """Return the only key that matches the request.
 
         Args:
             asked: field -> value; other fields may have any value.
             view: the view that the key must have.
+            command: what makes such embeddings, for the message; by default as far as the request tells it.
 
         Raises:
             EmbeddingNotFound: none or several match; the message lists the candidates and how they differ.
         """
-        return choose(self.location, {key: self.views(key) for key in self.keys()}, asked, view)
+        return choose(self.location, {key: self.views(key) for key in self.keys()}, asked, view, command)
 
     def embeddings(
         self,

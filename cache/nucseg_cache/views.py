@@ -1,5 +1,6 @@
 """Views of the embeddings: their name, how their images were made, and whether they keep these images."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,7 @@ class ViewSpec:
             raise ViewDiffers(
                 f"the view {self.name} in {self.location} was made differently:\n  " + "\n  ".join(lines) + "\n"
                 "Give the new recipe another name to keep both views, or delete the old one with "
-                f"`nucseg cache prune {self.location} --key {key_hash}/{self.name}`."
+                f"`nucseg cache prune {shlex.quote(self.location)} --key {key_hash}/{self.name}`."
             )
 
 

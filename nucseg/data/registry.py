@@ -8,7 +8,7 @@ from nucseg.data.release import Release
 from nucseg.data.sample import DataSet
 from nucseg.data.synthetic import RELEASE as SYNTHETIC
 from nucseg.data.synthetic import synthetic_dataset
-from nucseg.errors import ConfigError, DataError
+from nucseg.errors import ConfigError, DataError, known
 from nucseg.paths import home_expanded
 
 _READERS = {
@@ -27,15 +27,15 @@ def releases() -> tuple[Release, ...]:
 
 def release_named(name: str) -> Release:
     """Find a data set by name. Raises ConfigError for an unknown name."""
-    for known in releases():
-        if known.name == name:
-            return known
-    raise ConfigError(f"No data set is called {name!r}. Known: {', '.join(dataset_names())}.")
+    for release in releases():
+        if release.name == name:
+            return release
+    raise ConfigError(f"No data set is called {name!r}. {known(name, dataset_names())}")
 
 
 def dataset_names() -> tuple[str, ...]:
     """Names accepted by `open_dataset`."""
-    return tuple(known.name for known in releases())
+    return tuple(release.name for release in releases())
 
 
 def open_dataset(name: str, source: Path | None) -> DataSet:
@@ -44,8 +44,8 @@ def open_dataset(name: str, source: Path | None) -> DataSet:
     Raises ConfigError for an unknown name, and for a missing or superfluous source; DataError if the folder does not
     have the data set's layout.
     """
-    known = release_named(name)
-    if known is SYNTHETIC:
+    release = release_named(name)
+    if release is SYNTHETIC:
         if source is not None:
             raise ConfigError(f"The data set {name} is generated, not read: leave out the source, {source}.")
         return synthetic_dataset()
@@ -61,4 +61,4 @@ def open_dataset(name: str, source: Path | None) -> DataSet:
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(f"{folder} {state}. Give the folder of the data set {name} (--source DIR).")
-    return _READERS[known](folder)
+    return _READERS[release](folder)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nucseg.data.holdout import held_out, held_out_groups
 from nucseg.data.official_splits import official_protocol, plain_name
 from nucseg.data.split_protocols import GROUPED, KFOLD, PAPER, Protocol, Rows, SplitRow
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, known
 
 __all__ = ["Split", "SplitRow", "n_folds", "protocol_names", "protocol_summary", "split"]
 
@@ -91,7 +91,7 @@ def _chosen(dataset: str, protocol: str) -> tuple[Protocol, tuple[str, ...]]:
     if protocol in _GENERAL:
         return _GENERAL[protocol], ()
     if protocol != _OFFICIAL:
-        raise ConfigError(f"No protocol is called {protocol!r}. Known: {', '.join(protocol_names())}.")
+        raise ConfigError(f"No protocol is called {protocol!r}. {known(protocol, protocol_names())}")
     official = official_protocol(dataset)
     if official is not None:
         return official, ()

@@ -7,7 +7,14 @@ package), `random` or `random:SEED` (random weights, for tests and demonstration
 
 from nucseg.encoders.architectures import ARCHITECTURES, EMBEDDING_SHAPE, PublishedVit, VitShape
 from nucseg.encoders.base import Encoder, guard
-from nucseg.encoders.factory import asked_identity, check_asked, encoder_names, named_file, open_encoder
+from nucseg.encoders.factory import (
+    asked_identity,
+    check_encoder,
+    check_spec,
+    encoder_names,
+    named_file,
+    open_encoder,
+)
 from nucseg.encoders.lookup import images_learned, open_recorded
 from nucseg.encoders.weights import weights_folders
 
@@ -18,7 +25,8 @@ __all__ = [
     "PublishedVit",
     "VitShape",
     "asked_identity",
-    "check_asked",
+    "check_encoder",
+    "check_spec",
     "encoder_names",
     "guard",
     "images_learned",

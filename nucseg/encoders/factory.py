@@ -8,8 +8,8 @@ from pathlib import Path
 from nucseg.encoders.architectures import ARCHITECTURES, PRECISIONS
 from nucseg.encoders.base import Encoder
 from nucseg.encoders.student import shipped_student
-from nucseg.encoders.weights import WeightsFile
-from nucseg.errors import ConfigError
+from nucseg.encoders.weights import WeightsFile, find_weights
+from nucseg.errors import ConfigError, known
 from nucseg.paths import home_expanded
 
 BY_FILE = ("onnx", "student")
@@ -42,7 +42,7 @@ class EncoderSpec:
         if name == "student":
             return cls(architecture=name, weights=_student_file(argument, weights))
         if name not in ARCHITECTURES and name != "random":
-            raise ConfigError(f"Encoder {spec!r} is not known. Known: {', '.join(encoder_names())}.")
+            raise ConfigError(f"Encoder {spec!r} is not known. {known(spec, encoder_names())}")
         if name == "random":
             _refuse(weights is not None, "Encoder 'random' draws its weights and takes no --weights.")
             return cls(architecture=name, weights=None, seed=_seed(argument))
@@ -53,6 +53,11 @@ class EncoderSpec:
 def encoder_names() -> tuple[str, ...]:
     """Return the valid specs, with FILE and SEED as placeholders."""
     return (*ARCHITECTURES, "student", "student:FILE", "onnx:FILE", "random", "random:SEED")
+
+
+def precision_names() -> tuple[str, ...]:
+    """Return the valid precisions."""
+    return ("auto", *PRECISIONS)
 
 
 def named_file(spec: str) -> str:
@@ -82,10 +87,34 @@ def asked_identity(spec: str, *, weights: Path | None = None, precision: str = "
     return identity
 
 
-def check_asked(spec: str, *, weights: Path | None = None, precision: str = "auto") -> None:
+def check_spec(spec: str, *, weights: Path | None = None, precision: str = "auto") -> None:
     """Raise ConfigError if `open_encoder` would refuse the arguments; reads no file."""
     EncoderSpec.parse(spec, weights)
     _check_precision(precision)
+
+
+def check_encoder(spec: str, *, weights: Path | None = None, precision: str = "auto") -> None:
+    """Raise the errors of `open_encoder` that its arguments and the header of its file show, before long work for it.
+
+    Raises:
+        ConfigError: an option has an unknown value.
+        EncoderError: the file is missing or of another kind, or the library that reads it is not installed.
+    """
+    asked = EncoderSpec.parse(spec, weights)
+    _check_precision(precision)
+    if asked.architecture == "onnx" and asked.weights is not None:
+        from nucseg.encoders.onnx import check_onnx
+
+        check_onnx(asked.weights)
+    elif asked.architecture == "student" and asked.weights is not None:
+        from nucseg.encoders.student.metadata import read_origin
+
+        read_origin(WeightsFile.of(asked.weights).path)
+    elif asked.architecture in ARCHITECTURES:
+        from nucseg.encoders.checkpoint import check_architecture, read_encoder_state
+
+        file = find_weights(asked.architecture, asked.weights).path
+        check_architecture(read_encoder_state(file), asked.architecture, file)
 
 
 def open_encoder(
@@ -161,8 +190,8 @@ def _seed(argument: str) -> int:
 
 
 def _check_precision(precision: str) -> None:
-    known = ("auto", *PRECISIONS)
-    _refuse(precision not in known, f"Precision {precision!r} is not known. Known: {', '.join(known)}.")
+    names = precision_names()
+    _refuse(precision not in names, f"Precision {precision!r} is not known. {known(precision, names)}")
 
 
 def _check_count(name: str, count: int | None) -> None:

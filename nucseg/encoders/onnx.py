@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,13 @@ def open_onnx(path: Path, *, device: str, precision: str, threads: int | None, b
     return OnnxEncoder(path, device=device, threads=threads, batch_size=batch_size)
 
 
+def check_onnx(path: Path) -> None:
+    """Raise EncoderError if onnxruntime is not installed or the file cannot be read; its graph is not looked at."""
+    _onnxruntime()
+    with _opened(path):
+        pass
+
+
 def _onnxruntime() -> Any:
     try:
         import onnxruntime
@@ -106,9 +116,15 @@ def _onnxruntime() -> Any:
 
 def _read(path: Path) -> bytes:
     # read once, so that the digest belongs to exactly the bytes that run
+    with _opened(path) as stream:
+        return stream.read()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
     try:
         with opened_file(path) as stream:
-            return stream.read()
+            yield stream
     except OSError as error:
         raise EncoderError(f"Cannot read the ONNX file {path}: {error.strerror}. Give onnx:FILE.") from error
 

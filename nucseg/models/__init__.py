@@ -2,7 +2,7 @@
 
 import torch
 
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, known
 from nucseg.models.base import INSTANCE_HEADS, ModelConfig, Outputs, SegmentationModel
 from nucseg.models.blocks import ACTIVATIONS
 from nucseg.models.costs import Costs, count_costs
@@ -45,7 +45,7 @@ def build_model(name: str, config: ModelConfig | None = None) -> SegmentationMod
         ConfigError: there is no such architecture or fusion; the message lists the known ones.
     """
     if name not in MODELS:
-        raise ConfigError(f"Model {name!r} is not known. Known: {', '.join(MODELS)}.")
+        raise ConfigError(f"Model {name!r} is not known. {known(name, MODELS)}")
     model = MODELS[name](config or ModelConfig())
     # convolutions use the memory layout of their weights: channels last takes 0.6 of the time per step on a CPU, and
     # tensor cores prefer it too; torch's type stubs lack this overload

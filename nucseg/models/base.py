@@ -8,7 +8,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, known
 from nucseg.models.blocks import N_LEVELS, Encoder, SideHeads, find_activation
 from nucseg.models.fusion import EMBEDDING_CHANNELS, EMBEDDING_GRID, build_fusion
 
@@ -63,7 +63,9 @@ class ModelConfig:
         if self.activation is not None:
             find_activation(self.activation)
         if self.instance_head not in INSTANCE_HEADS:
-            raise ConfigError(f"Instance head {self.instance_head!r} is not known. Known: {', '.join(INSTANCE_HEADS)}.")
+            raise ConfigError(
+                f"Instance head {self.instance_head!r} is not known. {known(self.instance_head, INSTANCE_HEADS)}"
+            )
 
 
 @dataclass(frozen=True, eq=False)

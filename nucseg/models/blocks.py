@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, known
 
 N_LEVELS = 5
 """Levels of every encoder, including the bottleneck."""
@@ -51,7 +51,7 @@ ACTIVATIONS = {
 def find_activation(name: str) -> Activation:
     """Return the activation with this name; ConfigError lists the known ones if there is none."""
     if name not in ACTIVATIONS:
-        raise ConfigError(f"Activation {name!r} is not known. Known: {', '.join(ACTIVATIONS)}.")
+        raise ConfigError(f"Activation {name!r} is not known. {known(name, ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 

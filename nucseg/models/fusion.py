@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, known
 from nucseg.models.blocks import ChannelGLU
 
 EMBEDDING_CHANNELS, EMBEDDING_GRID = 256, 64
@@ -244,5 +244,5 @@ FUSIONS: dict[str, Callable[[Sequence[int]], Fusion]] = {
 def build_fusion(name: str, channels: Sequence[int]) -> Fusion:
     """Return the fusion with this name for an encoder with these channels; ConfigError lists the known names."""
     if name not in FUSIONS:
-        raise ConfigError(f"Fusion {name!r} is not known. Known: {', '.join(FUSIONS)}.")
+        raise ConfigError(f"Fusion {name!r} is not known. {known(name, FUSIONS)}")
     return FUSIONS[name](channels)

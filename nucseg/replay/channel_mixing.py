@@ -48,11 +48,11 @@ def fit_mixing(orbits: Iterable[Tensor], pattern: Tensor) -> Tensor:
     if not n_images:
         raise DataError(
             "The channel mixing is fitted to exact views of training images, and there are none. "
-            "Run `nucseg embed --views d4`, or use --replay corrected."
+            "Embed some (--views d4), or use --replay corrected."
         )
     identity = torch.eye(n, dtype=torch.float64, device=pattern.device)
     mixing: Tensor = torch.linalg.solve(inputs + RIDGE * inputs.diagonal().mean() * identity, products, left=False)
     mixing[0] = identity
     if not mixing.isfinite().all():
-        raise DataError("An exact view contains NaN or infinite values. Run `nucseg cache verify`.")
+        raise DataError("An exact view contains NaN or infinite values; `nucseg cache verify DATASET` finds it.")
     return mixing.to(torch.float32)

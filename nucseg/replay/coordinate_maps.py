@@ -41,7 +41,9 @@ def pooled(maps: Tensor, side: int) -> Tensor:
     """
     n = maps.shape[1]
     if n % side:
-        raise ConfigError(f"A map of side {n} cannot be pooled to {side}: {n} is not a multiple of {side}.")
+        raise ConfigError(
+            f"A map of side {n} cannot be pooled to {side}: {n} is not a multiple of {side}. Pool to a divisor of {n}."
+        )
     return F.avg_pool2d(maps.movedim(-1, 1), n // side).movedim(1, -1)
 
 

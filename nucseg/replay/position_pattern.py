@@ -28,10 +28,8 @@ def position_pattern(batches: Iterable[Tensor]) -> Tensor:
         total = total + batch.sum(dim=0, dtype=torch.float64)
         n_rows += len(batch)
     if not n_rows:
-        raise DataError(
-            "A position pattern is the mean of training embeddings, and there are none. Run `nucseg embed`."
-        )
+        raise DataError("A position pattern is the mean of training embeddings, and there are none. Give at least one.")
     pattern = (total / n_rows).to(torch.float32)
     if not pattern.isfinite().all():
-        raise DataError("A training embedding contains NaN or infinite values. Run `nucseg cache verify`.")
+        raise DataError("A training embedding contains NaN or infinite values; `nucseg cache verify DATASET` finds it.")
     return pattern

@@ -159,10 +159,8 @@ def _read(name: str) -> bytes:
     try:
         return read_toml(name)
     except FileNotFoundError:
-        known = ", ".join(geometry_names())
-        if PHOTOMETRIC.search(name):
-            raise ConfigError(f"augmentation {name!r} {WHY_NO_COLOURS} Known: {known}.") from None
-        raise ConfigError(f"augmentation must be one of {known}, or a file with transforms, got {name!r}.") from None
+        reason = WHY_NO_COLOURS if PHOTOMETRIC.search(name) else "is no known name, and there is no such file."
+        raise ConfigError(f"The augmentation {name!r} {reason} {known(name, geometry_names())}") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"The augmentation {name!r} cannot be read: {error}. Give another file.") from None
 
@@ -226,7 +224,7 @@ def _check_probability(p: object, where: str) -> None:
 def _check_transform(step: Mapping[str, Any], where: str) -> None:
     name = step["name"]
     if name not in TRANSFORMS:
-        raise ConfigError(f"{name!r} in {where} {_why_not(str(name))} Use {', '.join(TRANSFORMS)}.")
+        raise ConfigError(f"{name!r} in {where} {_why_not(str(name))} {known(name, TRANSFORMS)}")
     for parameter, value in step.items():
         if not _is_plain(value):
             raise ConfigError(

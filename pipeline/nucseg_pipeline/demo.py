@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 from nucseg_pipeline.config import EmbedConfig, ReportConfig, TrainConfig
+from nucseg_pipeline.config.commands import command
 from nucseg_pipeline.config.recipe import load_recipe, resolve
 
 DATASET, ENCODER, RECIPE = "synthetic", "student", "demo"
@@ -27,20 +27,17 @@ class Demo:
     @property
     def embed_command(self) -> str:
         """The command line of the embed stage."""
-        limit = {} if self.embed.limit is None else {"limit": self.embed.limit}
-        return _command("embed", dataset=DATASET, encoder=ENCODER, cache=self.embed.cache, **limit)
+        return command(self.embed)
 
     def train_command(self, training: TrainConfig) -> str:
         """The command line of one training."""
-        changed = {name: getattr(training, name) for name in QUICK_TRAINING} if self.embed.limit else {}
-        options = {"fusion": training.fusion, "cache": training.cache, "run": training.run}
-        return _command("train", recipe=RECIPE, **options, **changed)
+        of_recipe = [name for name, value in load_recipe(RECIPE, "train").items() if value == getattr(training, name)]
+        return command(training, without=(*of_recipe, "resume"), recipe=RECIPE)
 
     @property
     def report_command(self) -> str:
         """The command line of the report stage."""
-        runs = " ".join(shlex.quote(str(run)) for run in self.report.runs)
-        return _command(f"report {runs}", baseline=self.report.baseline, out=self.report.out)
+        return command(self.report)
 
 
 def demonstration(folder: Path, *, quick: bool = False) -> Demo:
@@ -70,7 +67,3 @@ def demonstration(folder: Path, *, quick: bool = False) -> Demo:
         report=ReportConfig(runs=tuple(runs.values()), out=folder / "report", baseline="unguided"),
         folder=folder,
     )
-
-
-def _command(name: str, **options: object) -> str:
-    return f"nucseg {name} " + " ".join(f"--{key} {shlex.quote(str(value))}" for key, value in options.items())

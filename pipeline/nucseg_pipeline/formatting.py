@@ -1,17 +1,11 @@
-"""Numbers, intervals, tables and commands as text."""
+"""Numbers, intervals and tables as text."""
 
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
 
 from nucseg.metrics import Interval, PairedDifference, SizeBin, Spread
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 
 def number(value: float, metric: str = "") -> str:
@@ -88,25 +82,3 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], n_words: 
 def file_name(name: str) -> str:
     """A name without characters that are special to file systems or shells."""
     return re.sub(r"[^\w.+]+", "-", name).strip("-.")[:100] or "unnamed"
-
-
-def command_line(command: str, config: DataclassInstance, arguments: str, options: Mapping[str, str]) -> str:
-    """The command that runs a stage with a configuration; options at their default are left out.
-
-    Args:
-        command: name of the command.
-        config: its configuration.
-        arguments: name of the field that is given without an option.
-        options: field -> option, where the option is not --FIELD; a field without an option maps to an empty string.
-    """
-    words = ["nucseg", command, *_words(getattr(config, arguments))]
-    for field in fields(config):
-        value, option = getattr(config, field.name), options.get(field.name, f"--{field.name}")
-        if not option or field.name == arguments or value == field.default or value is None or value is False:
-            continue
-        words += [option] if value is True else [word for text in _words(value) for word in (option, text)]
-    return shlex.join(words)
-
-
-def _words(value: object) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, tuple) else [str(value)]

@@ -27,8 +27,8 @@ from nucseg.data.synthetic import synthetic_dataset
 from nucseg_pipeline.config import EmbedConfig, TrainConfig
 from nucseg_pipeline.embed.stage import embed
 from nucseg_pipeline.predict.nuclei import bands
+from nucseg_pipeline.predict.predictor import Predictor
 from nucseg_pipeline.predict.probability_maps import map_rows
-from nucseg_pipeline.predict.stage import Predictor
 from nucseg_pipeline.train.stage import train
 
 TILE_PX = 512

@@ -194,7 +194,9 @@ def test_a_file_that_cannot_be_opened_is_named(embedded, store_path, key) -> Non
     file.unlink()
     file.symlink_to(file)
 
-    with pytest.raises(StoreAccessError, match=rf"Fix that file, or delete {file}\. Then run `nucseg cache verify`"):
+    with pytest.raises(
+        StoreAccessError, match=rf"Fix that file, or delete {file}\. Then run `nucseg cache verify {store_path}`"
+    ):
         Store.open(store_path).embeddings(key).read([0])
 
 

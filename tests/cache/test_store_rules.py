@@ -177,13 +177,14 @@ class TestFind:
         with pytest.raises(EmbeddingNotFound) as caught:
             embedded.find({"weights": "ffd1a2cd" * 4, "precision": "float32", "format": "f16"})
 
-        lines = str(caught.value).splitlines()
+        lines, cache = str(caught.value).splitlines(), embedded.location.rpartition("/")[0]
         assert lines[0].startswith(f"no embeddings in {embedded.location} match the request (")
         assert lines[1:] == [
             f"  {key.hash}: architecture vit_b, format f16, weights 6923c33d",
             "    precision: cached nothing, asked for float32",
             "    weights: cached 6923c33d, asked for ffd1a2cd",
-            "Ask for cached ones, or run `nucseg embed` with these options to add the new ones.",
+            f"Ask for cached ones, or add the new ones with `nucseg embed --dataset drawn --cache {cache} --precision "
+            "float32 --format f16`.",
         ]
 
     def test_a_missing_view_lists_the_cached_views(self, embedded) -> None:

@@ -401,7 +401,7 @@ def test_a_run_of_changed_inputs_is_refused(fault: str, here: Any, ledger: Any) 
     change(here)
     if prevents_resuming:
         before = here.run.joinpath("last.pt").read_bytes()
-        with pytest.raises((NucsegError, CacheError), match=r"Put it back|Bring the .*file back|run `nucseg embed`"):
+        with pytest.raises((NucsegError, CacheError), match=r"Put it back|Bring the .*file back|run `nucseg embed "):
             here.resume(**({"dropout": 0.1} if change is edit_configuration else {}))
         assert here.run.joinpath("last.pt").read_bytes() == before
     if prevents_report:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from nucseg.data.files import IMAGE_SUFFIXES
+from nucseg.data.slides.file_set import files_of
 from nucseg.data.slides.in_memory import InMemoryImage
 from nucseg.data.slides.openslide_reader import ScannerSlide, openslide_library
 from nucseg.data.slides.scenes import choose_scene
@@ -10,7 +11,7 @@ from nucseg.data.slides.slide import Slide
 from nucseg.data.slides.tiff import TiffSlide, tiff_scenes
 from nucseg.data.tiff import MAGIC
 from nucseg.errors import DataError
-from nucseg.paths import opened_file
+from nucseg.paths import as_path, opened_file
 
 SCANNER_SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".svslide", ".bif")
 """Formats of slide scanners."""
@@ -21,7 +22,7 @@ SLIDE_SUFFIXES = (*IMAGE_SUFFIXES, *SCANNER_SUFFIXES)
 _ONLY, _PLAIN_TIFF = ["1"], "generic-tiff"
 
 
-def open_slide(file: Path, scene: str | None = None, convert: str = "none") -> Slide:
+def open_slide(file: Path | str, scene: str | None = None, convert: str = "none") -> Slide:
     """Open an image of any size: PNG, JPEG, TIFF, OME-TIFF, or any format of OpenSlide.
 
     Args:
@@ -33,6 +34,19 @@ def open_slide(file: Path, scene: str | None = None, convert: str = "none") -> S
         DataError: the file is missing, damaged, or not an 8-bit RGB or gray image, or its library is not installed; or
             it has several scenes and none is named, or not the one that is.
     """
+    file = as_path(file)
+    slide = _opened(file, scene, convert)
+    slide.files = slide.files or files_of(file)
+    return slide
+
+
+def scene_names(file: Path) -> list[str]:
+    """The scenes in a file, if it has several: images of the same kind, without overviews. Raises as `open_slide`."""
+    names = [] if _needs_openslide(file) or not _is_tiff(file) else tiff_scenes(file)
+    return names if len(names) > 1 else []
+
+
+def _opened(file: Path, scene: str | None, convert: str) -> Slide:
     if _needs_openslide(file):
         choose_scene(_ONLY, scene, file)
         return ScannerSlide(file, openslide_library())
@@ -40,12 +54,6 @@ def open_slide(file: Path, scene: str | None = None, convert: str = "none") -> S
         return TiffSlide(file, scene, convert)
     choose_scene(_ONLY, scene, file)
     return InMemoryImage(file, convert)
-
-
-def scene_names(file: Path) -> list[str]:
-    """The scenes in a file, if it has several: images of the same kind, without overviews. Raises as `open_slide`."""
-    names = [] if _needs_openslide(file) or not _is_tiff(file) else tiff_scenes(file)
-    return names if len(names) > 1 else []
 
 
 def _needs_openslide(file: Path) -> bool:

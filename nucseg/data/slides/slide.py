@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -31,6 +32,8 @@ class Slide(ABC):
     """What a user must know about how the file was read."""
     reader: str = ""
     """Name of the library that reads it."""
+    files: Sequence[Path] = ()
+    """Every file that it is read from; none for an array."""
 
     def __init__(self) -> None:
         self._lock = Lock()

@@ -17,7 +17,7 @@ from nucseg.data.splits import n_folds
 from nucseg.encoders.factory import EncoderSpec
 from nucseg.errors import ConfigError, NucsegError
 from nucseg_cache import CacheError, Key, Store
-from nucseg_pipeline.ablate.prerequisites import embed_missing, sync_images
+from nucseg_pipeline.ablate.prerequisites import check_weights, embed_missing, sync_images
 from nucseg_pipeline.ablate.table_recipe import Ablation, Row
 from nucseg_pipeline.config import AblateConfig, TrainConfig
 from nucseg_pipeline.config.recipe import resolve
@@ -129,6 +129,7 @@ def _draft(
         training = _training(ablation, row, planned.dataset, config)
         with torch.device("meta"):
             n_parameters = sum(parameter.numel() for parameter in build_network(training).parameters())
+        check_weights(training)
         if training.dataset not in synced:
             sync_images(training, progress)
             synced.add(training.dataset)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from nucseg.encoders import check_encoder
 from nucseg.errors import ConfigError
 from nucseg_cache import EmbeddingNotFound, StoreNotFound
 from nucseg_pipeline.config import EmbedConfig, TrainConfig
@@ -11,7 +12,19 @@ from nucseg_pipeline.datasets.locate import SYNTHETIC, find_folder, layout_name
 from nucseg_pipeline.datasets.stores import open_store
 from nucseg_pipeline.embed.stage import NO_ENCODER, embed
 from nucseg_pipeline.progress import Progress
-from nucseg_pipeline.runs.selection import ENOUGH_EXACT_IMAGES, Selection, needs_channel_mixing, rows_with_all_views
+from nucseg_pipeline.runs.selection import (
+    ENOUGH_EXACT_IMAGES,
+    Selection,
+    embedding_of,
+    needs_channel_mixing,
+    rows_with_all_views,
+)
+
+
+def check_weights(training: TrainConfig) -> None:
+    """Raise EncoderError if a training needs an encoder, because something is not cached, and its file is missing."""
+    if training.fusion != "none" and not all(_is_cached(training, config.views) for config in _needed(training)):
+        check_encoder(training.encoder, weights=training.weights, precision=training.precision)
 
 
 def sync_images(training: TrainConfig, progress: Progress) -> None:
@@ -22,11 +35,11 @@ def sync_images(training: TrainConfig, progress: Progress) -> None:
     try:
         store = open_store(training.cache, training.dataset)
     except StoreNotFound:
-        embed(_embed_config(training, encoder=NO_ENCODER), progress)
+        embed(replace(embedding_of(training), encoder=NO_ENCODER, weights=None), progress)
         return
     is_drawn = layout_name(training.dataset) == SYNTHETIC
     if not is_drawn and find_folder(training.dataset, store.source) is not None:
-        embed(_embed_config(training, encoder=NO_ENCODER), progress)
+        embed(replace(embedding_of(training), encoder=NO_ENCODER, weights=None), progress)
 
 
 def embed_missing(training: TrainConfig, progress: Progress) -> int:
@@ -34,25 +47,18 @@ def embed_missing(training: TrainConfig, progress: Progress) -> int:
 
     The encoder is needed only if something is missing.
     """
-    needed = [_embed_config(training)]
-    if training.views != "identity":
-        needed.append(replace(needed[0], views=training.views))
-    elif needs_channel_mixing(training):
-        needed.append(replace(needed[0], views="d4", view_images=ENOUGH_EXACT_IMAGES))
+    needed = _needed(training)
     return sum(0 if _is_cached(training, config.views) else embed(config, progress).n_encoded for config in needed)
 
 
-def _embed_config(training: TrainConfig, encoder: str | None = None) -> EmbedConfig:
-    return EmbedConfig(
-        dataset=training.dataset,
-        encoder=encoder or training.encoder,
-        weights=None if encoder else training.weights,
-        precision=training.precision,
-        format=training.format or EmbedConfig.format,
-        cache=training.cache,
-        device=training.device,
-        threads=training.threads,
-    )
+def _needed(training: TrainConfig) -> list[EmbedConfig]:
+    """What makes the embeddings that a training reads."""
+    images = embedding_of(training)
+    if training.views != "identity":
+        return [images, replace(images, views=training.views)]
+    if needs_channel_mixing(training):
+        return [images, replace(images, views="d4", view_images=ENOUGH_EXACT_IMAGES)]
+    return [images]
 
 
 def _is_cached(training: TrainConfig, views: str) -> bool:
@@ -65,6 +71,6 @@ def _is_cached(training: TrainConfig, views: str) -> bool:
             return len(rows) >= min(ENOUGH_EXACT_IMAGES, len(present))
         if views != "identity":
             selection.views(present)
-    except (ConfigError, EmbeddingNotFound):
+    except (ConfigError, EmbeddingNotFound, StoreNotFound):
         return False
     return True

@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any
 
 from nucseg.data.stain import STAINS
-from nucseg.errors import ConfigError, known
+from nucseg.errors import ConfigError, known, suggestion
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.config.checks import check_dataset, check_seed
 from nucseg_pipeline.config.recipe import checked, read_recipe
@@ -162,7 +162,8 @@ def _published(values: object, where: str) -> Mapping[str, Mapping[str, float]]:
 
 def _stain(value: object, where: str) -> str:
     if not isinstance(value, str) or (value and value not in STAINS):
-        raise ConfigError(f"stain in {where} must be {' or '.join(STAINS)}, got {value!r}.")
+        near = suggestion(value, STAINS)
+        raise ConfigError(f"stain in {where} must be {' or '.join(STAINS)}, got {value!r}. {near}".rstrip())
     return value
 
 

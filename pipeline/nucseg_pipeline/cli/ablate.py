@@ -32,7 +32,7 @@ PRINTED = ("dice", "aji", "pq", "dice_weighted")
         "Machine": "device threads",
         "Output": "runs out",
     },
-    arguments={"recipe": typer.Argument(metavar="RECIPE", autocompletion=completion.tables)},
+    arguments={"recipe": typer.Argument(metavar="RECIPE", autocompletion=completion.names(AblateConfig, "recipe"))},
     flags={"datasets": "--dataset", "seeds": "--seed", "quick": "--quick"},
 )
 def ablate(config: AblateConfig) -> None:

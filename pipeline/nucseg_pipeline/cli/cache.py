@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import FAILED, err, out, progress_bar, table
 
 app = typer.Typer(no_args_is_help=True, help="Show, verify or prune a store.")
 
-StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL of a store, CACHE/DATASET.zarr.")]
+StoreArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="STORE",
+        autocompletion=completion.stores,
+        help="Name of a data set in the cache, or folder or URL of a store (CACHE/DATASET.zarr).",
+    ),
+]
+
+CacheOption = Annotated[
+    str | None,
+    typer.Option(
+        "--cache",
+        help="Folder or URL of the cache that holds the data set.",
+        show_default="$NUCSEG_CACHE, or nucseg in the user's cache folder",
+    ),
+]
 
 _MIB, _GIB = 1 << 20, 1 << 30
 
 
 @app.command()
-def info(store: StoreArgument) -> None:
+def info(store: StoreArgument, cache: CacheOption = None) -> None:
     """Show the content of a store: its samples, and its embeddings with what they were computed from. Reads only."""
     from nucseg_cache import Store
 
-    opened = Store.open(store)
+    opened = Store.open(_location(store, cache))
     rows, n_bytes_of_all = opened.table, opened.file_bytes()
     out.print(f"{opened.location}: {opened.dataset}, from {opened.source or 'no folder'}")
     out.print(f"{sum(row.present for row in rows)} samples present, {sum(not row.present for row in rows)} absent; "
@@ -39,6 +58,7 @@ def info(store: StoreArgument) -> None:
 @app.command()
 def verify(
     store: StoreArgument,
+    cache: CacheOption = None,
     keep: Annotated[bool, typer.Option("--keep", help="Only report bad rows; do not clear their records.")] = False,
 ) -> None:
     """Read everything in a store and compare it with the recorded checksums.
@@ -47,19 +67,22 @@ def verify(
     """
     from nucseg_cache import verify as verify_store
 
+    location = _location(store, cache)
     with progress_bar("rows") as progress:
-        found = verify_store(store, clear=not keep, progress=lambda done, total: progress(done, total, "reading"))
+        found = verify_store(location, clear=not keep, progress=lambda done, total: progress(done, total, "reading"))
     out.print(f"{found.n_samples} samples and {found.n_embeddings} embeddings read, {len(found.findings)} bad")
     for finding in found.findings:
         err.print(f"{finding.what}: {finding.bad}")
     if found.findings:
-        err.print("Run `nucseg embed` for this data set again: it recomputes these rows and keeps all others.")
+        for command in _repairs(location):
+            err.print(f"`{command}` recomputes bad rows and keeps all others.")
         raise typer.Exit(FAILED)
 
 
 @app.command()
 def prune(
     store: StoreArgument,
+    cache: CacheOption = None,
     key: Annotated[
         list[str] | None,
         typer.Option(help="Embeddings to delete, HASH or HASH/VIEW as in `cache info`. Can be given several times."),
@@ -71,7 +94,26 @@ def prune(
     """
     from nucseg_cache import prune as prune_store
 
-    done = prune_store(store, keys=key or ())
+    done = prune_store(_location(store, cache), keys=key or ())
     n_views = sum("/" in name for name in done.keys)
     views = f"{n_views} views, " if n_views else ""
     out.print(f"{views}{len(done.keys) - n_views} keys and {done.n_leftovers} leftovers deleted")
+
+
+def _location(store: str, cache: str | None) -> str:
+    """The location of a store that is given by its place, or by the name of its data set."""
+    if "/" in store or store.endswith(".zarr") or (Path(store) / "zarr.json").exists():
+        return store
+    from nucseg_pipeline.config import default_cache
+    from nucseg_pipeline.datasets.stores import open_store
+
+    return open_store(cache or default_cache(), store).location
+
+
+def _repairs(location: str) -> Iterator[str]:
+    """The commands that compute the content of a store again: one for each of its embeddings, else for its samples."""
+    from nucseg_cache import Store
+    from nucseg_cache.errors import embed_command
+
+    contents = [key.fields for key in Store.open(location).keys()]  # noqa: SIM118 - a method of Store
+    return (embed_command(location, fields) for fields in contents or [{}])

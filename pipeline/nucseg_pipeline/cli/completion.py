@@ -1,10 +1,20 @@
-"""Shell completion of names: data sets, encoders, recipes, and what can be fetched."""
+"""Shell completion of names: data sets, recipes, what can be fetched, and the names that options take."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-ENCODERS = ("vit_b", "vit_l", "vit_h", "student", "student:", "random", "onnx:")
+from nucseg_pipeline.cli.choices import choices
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Completion = Callable[[str], list[str]]
+
+_PLACEHOLDER = re.compile(":[A-Z]+$")
+"""What the user adds to a name, as in `onnx:FILE`."""
 
 
 def datasets(incomplete: str) -> list[str]:
@@ -16,19 +26,31 @@ def datasets(incomplete: str) -> list[str]:
     return _beginning(incomplete, {*dataset_names(), *store_names(default_cache())} - {"folder"})
 
 
-def encoders(incomplete: str) -> list[str]:
-    """Names of encoders."""
-    return _beginning(incomplete, ENCODERS)
+def stores(incomplete: str) -> list[str]:
+    """Data sets with a store in the default cache."""
+    from nucseg_pipeline.config import default_cache
+    from nucseg_pipeline.datasets.cached import store_names
+
+    return _beginning(incomplete, store_names(default_cache()))
+
+
+def names(config: type[DataclassInstance], field: str) -> Completion | None:
+    """Completes the names that a field takes; None if it takes none."""
+    listed = choices(config, field)
+    if listed is None:
+        return None
+
+    def complete(incomplete: str) -> list[str]:
+        return _beginning(incomplete, (_PLACEHOLDER.sub(":", name) for name in listed()))
+
+    return complete
 
 
 def recipes(incomplete: str) -> list[str]:
     """Names of the recipes of stages."""
-    return _beginning(incomplete, _recipes(of_tables=False))
+    from nucseg_pipeline.config.recipe import recipe_names, table_names
 
-
-def tables(incomplete: str) -> list[str]:
-    """Names of the recipes of tables."""
-    return _beginning(incomplete, _recipes(of_tables=True))
+    return _beginning(incomplete, {*recipe_names()} - {*table_names()})
 
 
 def fetched(incomplete: str) -> list[str]:
@@ -38,11 +60,5 @@ def fetched(incomplete: str) -> list[str]:
     return _beginning(incomplete, CATALOGUE)
 
 
-def _recipes(*, of_tables: bool) -> list[str]:
-    from nucseg_pipeline.config.recipe import read_recipe, recipe_names
-
-    return [name for name in recipe_names() if ("ablation" in read_recipe(name)) == of_tables]
-
-
 def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:
-    return sorted(name for name in names if name.startswith(incomplete))
+    return sorted({name for name in names if name.startswith(incomplete)})

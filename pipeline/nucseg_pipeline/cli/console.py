@@ -81,7 +81,8 @@ class Commands(TyperGroup):
             interrupt = _interrupt_in(error)
             if interrupt is not None:
                 how = "Stopped by SIGTERM" if isinstance(interrupt, Terminated) else "Interrupted"
-                err.print(f"{how}. {_AFTER_A_STOP.get(ctx.invoked_subcommand, _NOT_KEPT)}")
+                kept = (*getattr(interrupt, "__notes__", ()), _AFTER_A_STOP.get(ctx.invoked_subcommand, _NOT_KEPT))
+                err.print(f"{how}. {' '.join(kept)}")
                 raise typer.Exit(INTERRUPTED) from None
             if not _is_for_the_user(error):
                 raise

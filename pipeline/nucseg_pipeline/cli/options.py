@@ -24,8 +24,6 @@ Command = Callable[..., None]
 _COMPLETIONS = {
     "dataset": completion.datasets,
     "datasets": completion.datasets,
-    "encoder": completion.encoders,
-    "teacher": completion.encoders,
 }
 
 _OFF = "no_"
@@ -118,12 +116,21 @@ def _parameters(
         yield _parameter("recipe", _RECIPE, None)
     for panel, names in panels.items():
         for name in names.split():
-            yield _option(known[name], types[name], docs[name], panel, flags.get(name), has_recipe=has_recipe)
+            completes = _COMPLETIONS.get(name) or completion.names(config, name)
+            yield _option(known[name], types[name], docs[name], panel, flags.get(name), completes, has_recipe)
             if types[name] is bool and name not in flags:
                 yield _parameter(_OFF + name, Annotated[bool, typer.Option(_flag(_OFF + name), hidden=True)], False)
 
 
-def _option(field: Field[Any], kind: Any, doc: str, panel: str, flag: str | None, *, has_recipe: bool) -> Parameter:
+def _option(
+    field: Field[Any],
+    kind: Any,
+    doc: str,
+    panel: str,
+    flag: str | None,
+    completes: completion.Completion | None,
+    has_recipe: bool,
+) -> Parameter:
     text, _, described = doc.partition(" Default: ")
     if get_origin(kind) is tuple:
         text += " Can be given several times."
@@ -133,7 +140,7 @@ def _option(field: Field[Any], kind: Any, doc: str, panel: str, flag: str | None
         metavar="" if kind is bool else None,  # a flag takes no value
         rich_help_panel=panel,
         show_default=described.removesuffix(".") or True,
-        autocompletion=_COMPLETIONS.get(field.name),
+        autocompletion=completes,
     )
     if field.default is not MISSING:
         default = None if field.default == () else field.default  # an empty list would be shown as a default

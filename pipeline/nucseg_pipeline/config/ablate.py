@@ -12,7 +12,9 @@ from nucseg_pipeline.config.checks import (
     check_filled,
     check_seed,
 )
+from nucseg_pipeline.config.fields import convert_fields
 from nucseg_pipeline.config.places import default_cache
+from nucseg_pipeline.config.report import GRIDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +54,10 @@ class AblateConfig:
     """auto, cpu, mps, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         for dataset in self.datasets:
             check_dataset(dataset)
-        check_choice(self, "grid", ("256", "native"))
+        check_choice(self, "grid", GRIDS)
         check_device(self.device)
         check_at_least(self, 1, ("folds", "jobs", "threads"))
         check_filled(self, ("recipe", "encoder", "cache"))

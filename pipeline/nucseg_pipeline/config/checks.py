@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, suggestion
+
+DEVICES = ("auto", "cpu", "mps", "cuda")
+"""Names of devices; cuda:N names one of several."""
 
 COUNT_LIMIT = 2**63
 """Libraries count in signed 64-bit integers."""
@@ -30,7 +33,8 @@ def check_dataset(name: str) -> None:
 def check_device(name: str) -> None:
     """Raise ConfigError for what is no name of a device in torch."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
-        raise ConfigError(f"device must be auto, cpu, mps, cuda or cuda:N, got {name!r}.")
+        near = suggestion(name, DEVICES)
+        raise ConfigError(f"device must be auto, cpu, mps, cuda or cuda:N, got {name!r}. {near}".rstrip())
 
 
 def check_seed(seed: int) -> None:
@@ -49,7 +53,9 @@ def check_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:
     """Raise ConfigError unless the field of that name is one of the choices."""
     value = getattr(config, name)
     if value not in choices:
-        raise ConfigError(f"{name} must be {' or '.join(choices)}, got {value!r}.")
+        raise ConfigError(
+            f"{name} must be {' or '.join(choices)}, got {value!r}. {suggestion(value, choices)}".rstrip()
+        )
 
 
 def check_conversion(config: Any) -> None:

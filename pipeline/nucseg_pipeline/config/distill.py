@@ -13,11 +13,14 @@ from nucseg_pipeline.config.checks import (
     check_learning_rate,
     check_seed,
 )
+from nucseg_pipeline.config.fields import convert_fields
 from nucseg_pipeline.config.places import default_cache
 from nucseg_pipeline.config.train import TrainConfig
 
 SIZES = ("small", "medium", "large")
 """Sizes of a student (`nucseg.encoders.student.SIZES`)."""
+
+MIXED_PRECISIONS = ("no", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +66,14 @@ class DistillConfig:
     """Folder of the student. Default: students/DATASETS-SIZE."""
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         object.__setattr__(self, "views", tuple(_plain(view) for view in self.views))
         for name in self.dataset:
             check_dataset(name)
         if not self.dataset or len(set(self.dataset)) < len(self.dataset):
             raise ConfigError(f"dataset must name at least one data set, and each once; got {list(self.dataset)}.")
         check_choice(self, "size", SIZES)
-        check_choice(self, "mixed_precision", ("no", "bf16"))
+        check_choice(self, "mixed_precision", MIXED_PRECISIONS)
         check_device(self.device)
         check_at_least(self, 1, ("epochs", "batch_size", "threads"))
         check_at_least(self, 0, ("fold",))

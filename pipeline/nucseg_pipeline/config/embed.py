@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, suggestion
 from nucseg_pipeline.config.checks import check_at_least, check_conversion, check_dataset, check_device, check_filled
+from nucseg_pipeline.config.fields import convert_fields
 from nucseg_pipeline.config.places import default_cache
 
 
@@ -57,6 +58,7 @@ class EmbedConfig:
     """Folder or URL of the cache. Default: $NUCSEG_CACHE, or nucseg in the user's cache folder."""
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         check_dataset(self.dataset)
         dataset, stain = _with_stain(self.dataset, self.stain)
         object.__setattr__(self, "dataset", dataset)
@@ -85,14 +87,16 @@ def _with_stain(dataset: str, stain: str | None) -> tuple[str, str]:
 
     plain, named = plain_name(dataset), stain_of(dataset)
     before, at, last = plain.rpartition("@")
-    if at and (last in STAINS or before in dataset_names()):
+    if at and (last in STAINS or before in dataset_names() or suggestion(last, STAINS)):
+        names = [f"{before}@{stain}" for stain in STAINS[1:]]
         raise ConfigError(
-            f"What follows the @ in dataset {dataset!r} must be one stain normalisation: "
-            f"{' or '.join(f'{before}@{known}' for known in STAINS[1:])}; {before} alone is not normalised."
+            f"What follows the @ in dataset {dataset!r} must be one stain normalisation: {' or '.join(names)}; "
+            f"{before} alone is not normalised. {suggestion(dataset, names)}".rstrip()
         )
     wanted = named if stain is None else stain
     if wanted not in STAINS:
-        raise ConfigError(f"stain must be {', '.join(STAINS[:-1])} or {STAINS[-1]}, got {stain!r}.")
+        near = suggestion(stain, STAINS)
+        raise ConfigError(f"stain must be {', '.join(STAINS[:-1])} or {STAINS[-1]}, got {stain!r}. {near}".rstrip())
     if named not in ("none", wanted):
         raise ConfigError(
             f"dataset {dataset} asks for the stain {named}, but stain is {wanted}. Use --dataset {plain} "

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nucseg.errors import ConfigError
 from nucseg_pipeline.config.checks import check_at_least, check_dataset, check_device, check_filled, check_seed
+from nucseg_pipeline.config.fields import convert_fields
 from nucseg_pipeline.config.places import default_cache
 from nucseg_pipeline.config.train import TrainConfig
 
@@ -49,6 +50,7 @@ class FidelityConfig:
     """Folder of the result. Default: fidelity/DATASET."""
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         check_dataset(self.dataset)
         check_device(self.device)
         check_at_least(self, 2, ("images",))

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from nucseg.errors import ConfigError
 from nucseg_pipeline.config.checks import check_at_least, check_choice, check_dataset, check_device, check_names
+from nucseg_pipeline.config.fields import convert_fields
+
+FILE_FORMATS = ("png", "pdf", "svg")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,7 @@ class FiguresConfig:
     """File format: png, pdf or svg."""
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         if not self.runs or len({run.resolve() for run in self.runs}) < len(self.runs):
             named = ", ".join(map(str, self.runs)) or "none"
             raise ConfigError(f"Figures need at least one run, and each run only once; got {named}.")
@@ -39,7 +43,7 @@ class FiguresConfig:
         if len(set(self.images)) < len(self.images):
             raise ConfigError(f"Each image is shown once, got {', '.join(self.images)}.")
         check_at_least(self, 1, ("n_images",))
-        check_choice(self, "format", ("png", "pdf", "svg"))
+        check_choice(self, "format", FILE_FORMATS)
         if self.dataset is not None:
             check_dataset(self.dataset)
         check_device(self.device)

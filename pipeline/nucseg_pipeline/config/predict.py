@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nucseg.errors import ConfigError
 from nucseg_pipeline.config.checks import check_at_least, check_conversion, check_device
+from nucseg_pipeline.config.fields import convert_fields
 
 MPP_RANGE = (0.01, 100.0)
 """Microns per pixel outside this range are taken for a mistake in the unit."""
@@ -46,6 +47,7 @@ class PredictConfig:
     """Largest number of tiles per batch. Default: 8 on a GPU, 2 on a CPU."""
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         if not self.images:
             raise ConfigError("There is nothing to predict. Name an image, or a folder of images.")
         check_conversion(self)

@@ -1,18 +1,16 @@
 """Configurations from and to TOML: a recipe overrides the defaults, options override the recipe."""
 
 import json
-import reprlib
-import sys
-import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from nucseg.errors import ConfigError, known
 from nucseg.toml import parse_toml, read_toml
 from nucseg_pipeline.config import DistillConfig, EmbedConfig, PredictConfig, Record, ReportConfig, TrainConfig
+from nucseg_pipeline.config.fields import convert
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -36,6 +34,11 @@ def recipe_names() -> tuple[str, ...]:
     """Names of the recipes that come with the package."""
     folder = resources.files("nucseg_pipeline") / "recipes"
     return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def table_names() -> tuple[str, ...]:
+    """Names of those of them that are recipes of tables."""
+    return tuple(name for name in recipe_names() if "ablation" in read_recipe(name))
 
 
 def load_recipe(name_or_path: str | Path, stage: str) -> dict[str, object]:
@@ -85,10 +88,6 @@ def to_toml(
     """Write a configuration as a recipe: one table, one line per field; fields that are None are left out."""
     table = next(name for name, stage in STAGES.items() if isinstance(config, stage))
     given = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in set(without)}
-    hints = get_type_hints(type(config))
-    for name, value in given.items():
-        if type(value) is int and float in (hints[name], *get_args(hints[name])):
-            given[name] = float(value)  # as it is read back; a digest of the text must not depend on it
     lines = [f"{name} = {_literal(name, value)}" for name, value in given.items() if value is not None]
     return "\n".join([f"[{table}]", *lines, ""])
 
@@ -114,39 +113,7 @@ def checked(stage: type[Any], values: Mapping[str, object], where: str) -> dict[
     for name in values:
         if name not in hints:
             raise ConfigError(f"Unknown key {name!r} in {where}. {known(name, sorted(hints))}")
-    return {name: _convert(value, hints[name], f"{name} in {where}") for name, value in values.items()}
-
-
-def _convert(value: object, hint: Any, what: str) -> Any:
-    is_union = get_origin(hint) in (Union, types.UnionType)
-    allowed = [kind for kind in (get_args(hint) if is_union else (hint,)) if kind is not type(None)]
-    for kind in allowed:
-        origin, items = get_origin(kind), get_args(kind)
-        if origin in (tuple, Sequence) and isinstance(value, list | tuple):
-            converted = [_convert(item, items[0], what) for item in value]
-            return tuple(converted) if origin is tuple else converted
-        if origin is Mapping and isinstance(value, dict):
-            return {name: _convert(item, items[1], what) for name, item in value.items()}
-        if _fits(value, kind):
-            is_at_home = kind is Path and isinstance(value, str) and value.startswith("~/")
-            return Path(str(value)).expanduser() if is_at_home else kind(value)
-    raise ConfigError(f"{what} must be {' or '.join(map(_in_words, allowed))}, got {reprlib.repr(value)}.")
-
-
-def _fits(value: object, kind: Any) -> bool:
-    """Whether a single value fits; a bool is an int in Python, but not in a recipe."""
-    if isinstance(value, str | Path):
-        return "\0" not in str(value) and (kind is Path or type(value) is kind)
-    if kind is float:
-        return isinstance(value, float | int) and type(value) is not bool and abs(value) <= sys.float_info.max
-    return type(value) is kind
-
-
-def _in_words(kind: Any) -> str:
-    names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-    if get_origin(kind) is Mapping:
-        return "a table"
-    return names.get(kind) or f"a list of {'paths' if get_args(kind)[0] is Path else 'strings'}"
+    return {name: convert(value, hints[name], f"{name} in {where}") for name, value in values.items()}
 
 
 def _literal(name: str, value: object) -> str:

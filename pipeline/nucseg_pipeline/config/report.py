@@ -12,6 +12,9 @@ from nucseg_pipeline.config.checks import (
     check_names,
     check_seed,
 )
+from nucseg_pipeline.config.fields import convert_fields
+
+GRIDS = ("256", "native")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,7 @@ class ReportConfig:
     """Device to predict on: auto, cpu, mps, cuda or cuda:N."""
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         if not self.runs:
             raise ConfigError("A report needs at least one run. Name the folder of a trained run, as in runs/NAME.")
         folders = [run.resolve() for run in self.runs]
@@ -56,7 +60,7 @@ class ReportConfig:
             check_dataset(dataset)
         if len(set(self.datasets)) < len(self.datasets):
             raise ConfigError(f"A report scores each data set once, got {', '.join(self.datasets)}.")
-        check_choice(self, "grid", ("256", "native"))
+        check_choice(self, "grid", GRIDS)
         if self.source is not None and (self.grid != "native" or len(self.datasets) > 1):
             raise ConfigError(
                 "source is the folder of the native masks of one data set: it goes with grid native and at most one "

@@ -14,10 +14,17 @@ from nucseg_pipeline.config.checks import (
     check_learning_rate,
     check_seed,
 )
+from nucseg_pipeline.config.fields import convert_fields
 from nucseg_pipeline.config.places import default_cache
 
 GEOMETRIES = ("none", "d4", "papers")
 """The augmentations that come with the package (`nucseg.replay.geometry_names`)."""
+
+LOGS = ("none", "tensorboard")
+MIXED_PRECISIONS = ("no", "bf16", "fp16")
+PRELOADS = ("auto", "on", "off")
+REPLAYS = ("corrected", "learned", "plain", "none")
+SCHEDULES = ("constant", "cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,16 +106,17 @@ class TrainConfig:
     """Continue a run that was interrupted."""
 
     def __post_init__(self) -> None:
+        convert_fields(self)
         check_dataset(self.dataset)
         object.__setattr__(self, "augmentation", _augmentation(self.augmentation))
-        check_choice(self, "replay", ("corrected", "learned", "plain", "none"))
+        check_choice(self, "replay", REPLAYS)
         if self.views.endswith(".toml"):  # as `embed` takes it, which names the views after the file
             object.__setattr__(self, "views", Path(self.views).stem)
         _check_views(self)
-        check_choice(self, "schedule", ("constant", "cosine"))
-        check_choice(self, "mixed_precision", ("no", "bf16", "fp16"))
-        check_choice(self, "preload", ("auto", "on", "off"))
-        check_choice(self, "log", ("none", "tensorboard"))
+        check_choice(self, "schedule", SCHEDULES)
+        check_choice(self, "mixed_precision", MIXED_PRECISIONS)
+        check_choice(self, "preload", PRELOADS)
+        check_choice(self, "log", LOGS)
         check_device(self.device)
         check_at_least(self, 1, ("width", "epochs", "epoch_images", "validation_images", "batch_size", "threads"))
         check_at_least(self, 0, ("fold",))

@@ -9,7 +9,7 @@ from pathlib import Path
 from nucseg.data import DataSet, dataset_names, open_dataset
 from nucseg.data.file_entries import ImageFileEntry
 from nucseg.data.official_splits import plain_name, stain_of
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, suggestion
 from nucseg_pipeline.datasets.normalised import stain_normalised
 
 FOLDER, SYNTHETIC = "folder", "synthetic"
@@ -76,7 +76,8 @@ def _folder(dataset: str, remembered: str) -> Path:
         return folder
     names = dataset_names()
     plain = plain_name(dataset)
-    known = "" if plain in names else f" It is none of the known data sets ({', '.join(names)})."
+    near = suggestion(plain, names)
+    known = "" if plain in names else f" It is none of the known data sets ({', '.join(names)}). {near}".rstrip()
     fetched = f"`nucseg fetch {plain}` downloads it. Or name" if plain in names and plain != FOLDER else "Name"
     raise ConfigError(
         f"No folder is known for the data set {dataset!r}; looked in "

@@ -12,7 +12,7 @@ from nucseg.data import DataSet, Entry, Release, SplitRow, n_folds, protocol_sum
 from nucseg.data.mask_notes import mask_notes
 from nucseg.data.masks import MaskFacts
 from nucseg.data.official_splits import plain_name
-from nucseg.errors import ConfigError, DataError, NucsegError
+from nucseg.errors import ConfigError, DataError, NucsegError, suggestion
 from nucseg.paths import home_expanded
 from nucseg_pipeline.datasets.cached import CachedDataset, cached_dataset, store_names
 from nucseg_pipeline.datasets.locate import FOLDER, SYNTHETIC, find_folder, layout_name, open_source
@@ -96,10 +96,12 @@ def find_dataset(name: str, cache: str, given: Path | None = None) -> DatasetSta
     """
     status = dataset_status(name, cache, given)
     if layout_name(name) == FOLDER != name and not (status.folder or status.cached):
+        names = [release.name for release in releases()]
+        near = suggestion(name, {*names, *store_names(cache)})
         raise ConfigError(
-            f"No data set is called {name!r}: known are {', '.join(release.name for release in releases())}, and "
-            f"{cache} has no store of that name. If it is a folder of your own, name it with --source DIR; if its "
-            "store is elsewhere, name its folder with --cache."
+            f"No data set is called {name!r}: known are {', '.join(names)}, and {cache} has no store of that name. "
+            f"{near}{' ' if near else ''}If it is a folder of your own, name it with --source DIR; if its store is "
+            "elsewhere, name its folder with --cache."
         )
     return status
 

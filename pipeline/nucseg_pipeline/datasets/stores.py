@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nucseg.data.official_splits import is_same_dataset, stain_of
-from nucseg.errors import ConfigError
-from nucseg_cache import Store
+from nucseg.errors import ConfigError, suggestion
+from nucseg_cache import Store, StoreNotFound
+from nucseg_cache.errors import embed_command
 from nucseg_pipeline.config import store_location
+from nucseg_pipeline.datasets.cached import store_names
 
 
-def open_store(cache: str, dataset: str) -> Store:
+def open_store(cache: str | Path, dataset: str, *, command: str = "") -> Store:
     """Open the store of a data set to read it.
 
     Args:
         cache: the folder or URL that holds it.
         dataset: name of the data set, followed by `@` and the stain if its images are normalised.
+        command: what makes the store, for the message; by default, `embed` with the encoder left to the user.
 
     Raises:
         ConfigError: the store of that name holds another data set, or images of another stain normalisation.
         nucseg_cache.CacheError: see `Store.open`.
     """
-    return of_dataset(Store.open(store_location(cache, dataset)), dataset)
+    location = store_location(str(cache), dataset)
+    try:
+        return of_dataset(Store.open(location), dataset)
+    except StoreNotFound as missing:
+        near = suggestion(dataset, store_names(str(cache)))
+        raise StoreNotFound(
+            f"There is no store at {location}. {near}{' ' if near else ''}Make it with "
+            f"`{command or embed_command(location)}`, or name the right cache (--cache)."
+        ) from missing
 
 
 def of_dataset(store: Store, dataset: str) -> Store:
@@ -30,5 +43,5 @@ def of_dataset(store: Store, dataset: str) -> Store:
     holds = store.dataset if stain == stain_of(store.dataset) else f"{store.dataset}, prepared with the stain {stain}"
     raise ConfigError(
         f"{store.location} holds {holds}, not {dataset}: it was copied or renamed. Rename it to match its content, or "
-        f"move it away and run `nucseg embed --dataset {dataset}`."
+        f"move it away and run `{embed_command(store_location(store.location.rpartition('/')[0], dataset))}`."
     )

@@ -17,7 +17,7 @@ from nucseg.views import view_names
 from nucseg.views.registry import IDENTITY
 from nucseg_cache import Embeddings, Key, Store, differences
 from nucseg_pipeline.config import DistillConfig
-from nucseg_pipeline.runs.selection import Selection, complete_embeddings, used_ids, views_option
+from nucseg_pipeline.runs.selection import Selection, complete_embeddings, embed_command, used_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +39,10 @@ class TeacherSet:
         selection = Selection.open(config.training_on(dataset))
         store, parts = selection.store, selection.split
         key = cast(Key, selection.key)  # None is for trainings without guidance
-        embeddings = complete_embeddings(store, key, used_ids(parts))
+        embeddings = complete_embeddings(store, key, used_ids(parts), selection.config)
         available = store.views(key)
         if recorded is None:
-            names = _view_names(store, key, config.views)
+            names = _view_names(selection, key, config.views)
         else:
             names = [name for name in recorded if name in available]
         return cls(dataset, store, key, parts, embeddings, {name: store.embeddings(key, name) for name in names})
@@ -91,7 +91,7 @@ class TeacherSet:
         partial = [f"{name} of {n}" for name, n in counts.items() if n < n_train]
         incomplete = (
             f"Some views are there for only a part of the {n_train} training images of {self.dataset}: "
-            f"{some(partial)}. They are used as they are; `nucseg embed` with the same --views completes them."
+            f"{some(partial)}. They are used as they are; the command that embedded these views completes them."
         )
         return (*self.parts.notes, *((incomplete,) if partial else ()))
 
@@ -114,8 +114,9 @@ def open_teacher_sets(config: DistillConfig, recorded: Mapping[str, Sequence[str
     return sets
 
 
-def _view_names(store: Store, key: Key, asked: Iterable[str]) -> list[str]:
+def _view_names(selection: Selection, key: Key, asked: Iterable[str]) -> list[str]:
     """The names of the views that are learned besides the identity; all if none are asked for."""
+    store = selection.store
     available = sorted((name for name in store.views(key) if name != IDENTITY), key=_by_number)
     if not asked:
         return available
@@ -128,7 +129,7 @@ def _view_names(store: Store, key: Key, asked: Iterable[str]) -> list[str]:
             known = ", ".join(sorted({name.rpartition("-")[0] for name in available})) or "none"
             raise ConfigError(
                 f"{store.location} has these embeddings in no views {kind!r}; besides the images as they are it has: "
-                f"{known}. Run `nucseg embed --dataset {store.dataset} {views_option(kind)}` with the same encoder, or "
+                f"{known}. Run `{embed_command(store, key, selection.config, views=kind)}`, or "
                 f"leave --views out to learn from what there is ({', '.join(view_names()[1:])} come with the package)."
             )
         names += found

@@ -14,7 +14,7 @@ from nucseg.data.conversion import conversion_identity
 from nucseg.data.files import some
 from nucseg.data.mask_notes import is_mask_note
 from nucseg.data.official_splits import plain_name, stain_of
-from nucseg.encoders import check_asked, open_encoder
+from nucseg.encoders import check_encoder, check_spec, open_encoder
 from nucseg.errors import ConfigError, DataError
 from nucseg.views import views_named
 from nucseg_cache import CacheError, Key, Store, StoreExists, StoreNotFound
@@ -104,9 +104,15 @@ def embed(
     """
     format_named(config.format)
     if config.encoder != NO_ENCODER:
-        check_asked(config.encoder, weights=config.weights, precision=config.precision)
+        check_spec(config.encoder, weights=config.weights, precision=config.precision)
     views = views_named(config.views)
-    store, dataset = _open(config)
+    existing = _existing_store(config)
+    dataset = open_source(
+        config.dataset, config.source, existing.source if existing else _source_of_original(config), config.convert
+    )
+    if config.encoder != NO_ENCODER and config.scheduler is None:  # a cluster may have files that are not here
+        check_encoder(config.encoder, weights=config.weights, precision=config.precision)
+    store = existing or _create(config, dataset)  # nothing is written before all of this was found
     entries = dataset.entries[: config.limit]
     decoded = DecodedImages(MAX_DECODED_BYTES if _encodes_in_this_process(config) else 0)
     with store.exclusive():
@@ -120,7 +126,6 @@ def embed(
         return _complete(EmbedResult(store.location, None, changes, _notes(dataset, store, changes)))
     usable = [entry for entry in entries if entry.id not in changes.failures and store.has(entry.id)]
     wanted = {store.row_of(entry.id): entry for entry in usable}
-    # after the samples, so that a wrong folder is reported before the weights are loaded
     with _backend(config, store, dataset, wanted, decoded, progress) as backend:
         key = Key({**backend.identity, "format": config.format})
         recorded = {**backend.provenance, "note": backend.note}
@@ -186,38 +191,35 @@ def _notes(dataset: DataSet, store: Store, changes: SyncResult, encoder_note: st
     return tuple(note for note in notes if note)
 
 
-def _open(config: EmbedConfig) -> tuple[Store, DataSet]:
-    """The store, created if it does not exist, and the data set it is filled from."""
+def _create(config: EmbedConfig, dataset: DataSet) -> Store:
     location = store_location(config.cache, config.dataset)
-    stain = stain_identity(stain_of(config.dataset))
-    preparation = {"side_px": str(SIDE_PX), **stain, **conversion_identity(config.convert)}
     try:
-        store = _open_existing(location, config.dataset, preparation)
-        return store, open_source(config.dataset, config.source, store.source, config.convert)
+        return Store.create(location, dataset=config.dataset, source=dataset.source, preparation=_preparation(config))
+    except StoreExists:
+        created = _existing_store(config)
+        if created is None:  # something is there, but no store
+            raise
+        return created  # another process was faster
+
+
+def _existing_store(config: EmbedConfig) -> Store | None:
+    """The store, which must hold images of this data set, prepared in the same way as those that are added."""
+    location, preparation = store_location(config.cache, config.dataset), _preparation(config)
+    try:
+        store = Store.open(location, mode="r+")
     except StoreNotFound:
-        pass
-    # before anything is created
-    dataset = open_source(config.dataset, config.source, _source_of_original(config), config.convert)
-    try:
-        created = Store.create(location, dataset=config.dataset, source=dataset.source, preparation=preparation)
-    except StoreExists as exists:
-        try:
-            created = _open_existing(location, config.dataset, preparation)  # another process was faster
-        except StoreNotFound:
-            raise exists from None  # something is there, but no store
-    return created, dataset
-
-
-def _open_existing(location: str, dataset: str, preparation: Mapping[str, str]) -> Store:
-    """Open a store, which must hold images of this data set, prepared in the same way as those that are added."""
-    store = Store.open(location, mode="r+")
+        return None
     if {"stain": "none", **store.preparation} != preparation:
         raise ConfigError(
-            f"{location} holds {store.dataset} prepared as {store.preparation}; images prepared as {dict(preparation)} "
+            f"{location} holds {store.dataset} prepared as {store.preparation}; images prepared as {preparation} "
             "cannot be added to it. Choose another --cache, or move this store away. If its images are the right ones, "
             "rename it to DATASET@STAIN.zarr after their data set and stain."
         )
-    return of_dataset(store, dataset)
+    return of_dataset(store, config.dataset)
+
+
+def _preparation(config: EmbedConfig) -> dict[str, str]:
+    return {"side_px": str(SIDE_PX), **stain_identity(stain_of(config.dataset)), **conversion_identity(config.convert)}
 
 
 def _source_of_original(config: EmbedConfig) -> str:

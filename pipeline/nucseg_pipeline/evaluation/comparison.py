@@ -69,7 +69,7 @@ def check_same_truth(first: RunScores, second: RunScores) -> None:
         raise ConfigError(
             f"{first.name} and {second.name} were scored on different images or masks under the same id, "
             f"{len(changed)} of {len(digests)} (such as {changed[0]}): their stores differ. "
-            "Run `nucseg embed` for both from the same copy of the data set, or make a report on each of them."
+            "Embed both from the same copy of the data set and train again, or make a report on each of them."
         )
 
 

@@ -70,7 +70,7 @@ def _on_native_grid(prediction: Prediction, entries: Mapping[str, Entry]) -> Sco
     if digests != [prepared.image_digest, prepared.mask_digest]:
         raise ConfigError(
             f"{prepared.id} has changed since it was embedded: its image or masks differ from those in the store. "
-            "Restore the old files, or run `nucseg embed` and train again."
+            "Restore the old files, or embed the new ones and train again."
         )
     scale = max(prepared.size) / len(prediction.probability)
     pixels = sample.image, sample.instances, sample.ignore

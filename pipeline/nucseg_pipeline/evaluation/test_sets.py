@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from nucseg.data import release_named
 from nucseg.data.files import some
 from nucseg.data.official_splits import is_same_dataset
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, suggestion
 from nucseg.metrics import check_same_images
 from nucseg_cache import RowInfo, Store, StoreNotFound
 from nucseg_pipeline.config import default_cache, store_location
+from nucseg_pipeline.config.commands import command
+from nucseg_pipeline.datasets.cached import store_names
 from nucseg_pipeline.datasets.locate import layout_name
 from nucseg_pipeline.datasets.stores import of_dataset
 from nucseg_pipeline.evaluation.experiments import Configuration
 from nucseg_pipeline.runs.run import Run
+from nucseg_pipeline.runs.selection import embedding_of
 
 RANDOM = "random"
 
@@ -204,10 +208,13 @@ def _open(dataset: str, configurations: Sequence[Configuration], cache: str | No
         except StoreNotFound:
             continue
     guided = next((run for run in runs if run.config.fusion != "none"), None)
-    encoder = f" --encoder {guided.config.encoder}" if guided else ""
+    embedding = embedding_of((guided or runs[0]).config)
+    made = replace(embedding, dataset=dataset, stain=None, source=Path("DIR"), cache=caches[0])
+    near = suggestion(dataset, {name for place in caches for name in store_names(place)})
     raise ConfigError(
-        f"The data set {dataset!r} is not in the cache: there is no store at {' or '.join(locations)}. Make it with "
-        f"`nucseg embed --dataset {dataset} --source DIR{encoder}`, or name another cache (--cache)."
+        f"The data set {dataset!r} is not in the cache: there is no store at {' or '.join(locations)}. "
+        f"{near}{' ' if near else ''}Make it with `{command(made, always=('encoder',))}`, where DIR is its folder, or "
+        "name another cache (--cache)."
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, known
 from nucseg.replay import Geometry, Motions
 from nucseg.views.orientation import MOVES
 
@@ -62,6 +62,11 @@ def select_motions(names: Sequence[str]) -> tuple[MotionSpec, ...]:
     return tuple(selected.values())
 
 
+def motion_names() -> tuple[str, ...]:
+    """Names accepted by `select_motions`, which also takes a file of transforms."""
+    return ("d4", *known_motions(), "papers")
+
+
 @cache
 def known_motions() -> dict[str, MotionSpec]:
     """Motions by name that need no file: D4, the deformations of `papers` alone and after D4, and `MILD`."""
@@ -89,8 +94,7 @@ def _geometry(steps: Sequence[object]) -> Geometry:
 def _from_file(name: str) -> MotionSpec:
     """A file of transforms, or an augmentation of the package."""
     if name not in ("none", "papers") and not Path(name).is_file():
-        known = ", ".join(map(repr, ("d4", *known_motions(), "papers")))
-        raise ConfigError(f"No motion is called {name!r}, and there is no such file. Known: {known}.")
+        raise ConfigError(f"No motion is called {name!r}, and there is no such file. {known(name, motion_names())}")
     if name == "none":
         raise ConfigError("The augmentation 'none' moves nothing, so there is nothing to measure. Name a motion.")
     return MotionSpec(name, name, Geometry.named(name))

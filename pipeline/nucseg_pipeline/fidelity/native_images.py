@@ -21,8 +21,14 @@ from nucseg_cache import Store
 Image = NDArray[np.uint8]
 
 
-def read_natives(dataset: DataSet, store: Store, ids: Sequence[str]) -> dict[str, Image]:
+def read_natives(dataset: DataSet, store: Store, ids: Sequence[str], embed: str) -> dict[str, Image]:
     """Read native images (H, W, 3) by id and check that they are those that were embedded.
+
+    Args:
+        dataset: where they are.
+        store: holds their digests.
+        ids: which images.
+        embed: the command that embeds them again, for messages.
 
     Raises:
         DataError: an image is no longer in the data set's folder, was changed, or cannot be read.
@@ -32,7 +38,7 @@ def read_natives(dataset: DataSet, store: Store, ids: Sequence[str]) -> dict[str
     if gone:
         raise DataError(
             f"{len(gone)} of {len(ids)} images in {store.location} are not in {dataset.source or dataset.name}: "
-            f"{some(gone)}. Name the folder they came from with --source, or run `nucseg embed` again."
+            f"{some(gone)}. Name the folder they came from with --source, or run `{embed}`."
         )
     images = {}
     for image_id in ids:
@@ -42,7 +48,7 @@ def read_natives(dataset: DataSet, store: Store, ids: Sequence[str]) -> dict[str
             raise DataError(
                 f"{image_id} in {dataset.source or dataset.name} is not the image that was embedded: its digest begins "
                 f"with {digest.hex()[:8]}, that in {store.location} with {expected.hex()[:8]}. Name the folder it came "
-                "from with --source, or run `nucseg embed` again."
+                f"from with --source, or run `{embed}`."
             )
     return images
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -11,11 +9,13 @@ import numpy as np
 from nucseg.metrics.statistics import Interval
 from nucseg_cache.formats import EMBEDDING_SHAPE, format_named
 from nucseg_pipeline.config import FidelityConfig
+from nucseg_pipeline.config.commands import command
 from nucseg_pipeline.fidelity.motions import TURNS
 from nucseg_pipeline.fidelity.references import CORRECTED, LEARNED, PLAIN
 from nucseg_pipeline.fidelity.results import Choice
 from nucseg_pipeline.fidelity.setup import FidelitySetup
 from nucseg_pipeline.formatting import bounds, number, signed
+from nucseg_pipeline.runs.selection import embed_command
 
 N_VIEWS = 7
 """Exact views of D4 per image, without the identity."""
@@ -37,9 +37,9 @@ def advise(choice: Choice, setup: FidelitySetup, seconds: float | None) -> tuple
         n_images = len(setup.present)
         n_drawn = min(-(-config.calibration_images * n_images // len(setup.parts.train)), n_images)
         lines += [f"  It is fitted once to exact views of a few images: {_cost(n_drawn, setup, seconds)}."]
-        lines += [f"    {_embed(config, n_drawn)}"]
+        lines += [f"    {_embed(setup, n_drawn)}"]
     if choice.augmentation:
-        lines.append(f"    {_train(config, choice.augmentation, '--replay', choice.replay)}")
+        lines.append(f"    {_train(config, choice.augmentation, replay=choice.replay)}")
     return (*lines, *_views(choice, setup, seconds))
 
 
@@ -70,11 +70,11 @@ def _views(choice: Choice, setup: FidelitySetup, seconds: float | None) -> tuple
     n_missing = len(setup.present) - setup.n_exact(setup.present)
     if n_missing:
         cost = _cost(n_missing, setup, seconds)
-        lines = [f"  Exact views {effect} and cost once {cost}.", f"    {_embed(setup.config, None)}"]
+        lines = [f"  Exact views {effect} and cost once {cost}.", f"    {_embed(setup, None)}"]
     else:
         lines = [f"  Exact views {effect} and are all in the store."]
     if choice.augmentation:
-        lines += [f"    {_train(setup.config, choice.augmentation, '--views', 'd4')}"]
+        lines += [f"    {_train(setup.config, choice.augmentation, views='d4')}"]
     return tuple(lines)
 
 
@@ -82,19 +82,11 @@ def _signed(difference: Interval) -> str:
     return f"{signed(difference.value)} ({bounds(difference, write=signed)})"
 
 
-def _embed(config: FidelityConfig, n_drawn: int | None) -> str:
-    drawn = () if n_drawn is None else ("--view-images", str(n_drawn))
-    return _command("embed", config, ("weights", "precision", "format", "cache"), ("--views", "d4", *drawn))
+def _embed(setup: FidelitySetup, n_drawn: int | None) -> str:
+    return embed_command(setup.store, setup.key, setup.config.training, views="d4", view_images=n_drawn)
 
 
-def _train(config: FidelityConfig, augmentation: str, *options: str) -> str:
-    named = ("weights", "precision", "format", "split", "fold", "seed", "cache")
-    return _command("train", config, named, ("--augmentation", augmentation, *options))
-
-
-def _command(name: str, config: FidelityConfig, named: Sequence[str], options: Sequence[str]) -> str:
-    """A command on the same data and embeddings, with those of the named fields that differ from their default."""
-    usual = FidelityConfig(dataset=config.dataset)
-    given = [(field, getattr(config, field)) for field in named if getattr(config, field) != getattr(usual, field)]
-    same = [text for field, value in given for text in (f"--{field}", str(value))]
-    return shlex.join(["nucseg", name, "--dataset", config.dataset, "--encoder", config.encoder, *same, *options])
+def _train(config: FidelityConfig, augmentation: str, **wanted: str) -> str:
+    # the configuration would hold the content of a file of transforms in place of its name
+    stated = {"augmentation": augmentation, **wanted}
+    return command(config.training, without=tuple(stated), always=("encoder",), **stated)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import cast
 
 import numpy as np
 import torch
 
+from nucseg.data import DataSet
 from nucseg.data.splits import Split
 from nucseg.encoders import Encoder
 from nucseg.errors import ConfigError
@@ -29,7 +31,7 @@ from nucseg_pipeline.fidelity.references import (
 )
 from nucseg_pipeline.loading.batches import READ_ROWS, batches
 from nucseg_pipeline.loading.dataset import row_numbers
-from nucseg_pipeline.runs.selection import Selection, complete_embeddings
+from nucseg_pipeline.runs.selection import Selection, complete_embeddings, embed_command
 
 MIN_IMAGES = 2
 """The minimum number of test images for an interval."""
@@ -49,11 +51,11 @@ class FidelitySetup:
     """Element of D4 -> ids of images with this exact view in the store."""
     measured: tuple[str, ...]
     calibration: tuple[str, ...]
-    natives: Mapping[str, Image]
+    dataset: DataSet
 
     @classmethod
     def open(cls, config: FidelityConfig) -> FidelitySetup:
-        """Open store, embeddings and images, and check them before the slow part begins."""
+        """Open store and embeddings, and list the images."""
         selection = Selection.open(config.training)
         store, parts = selection.store, selection.split
         key = cast(Key, selection.key)  # None only for trainings without guidance
@@ -64,14 +66,19 @@ class FidelitySetup:
                 f"{len(store.table)} images in {store.location}; at least {MIN_IMAGES} are needed for an interval. "
                 "Choose another --split, such as kfold, or add images."
             )
-        complete_embeddings(store, key, (*parts.train, *measured))
+        complete_embeddings(store, key, (*parts.train, *measured), selection.config)
         views = {element: store.embeddings(key, view) for element, view in enumerate((IDENTITY, *D4_VIEWS))}
         embedded = {element: {info.id for info in view.embedded_rows()} for element, view in views.items()}
         calibration = _calibration_images(parts.train, set.intersection(*embedded.values()), config)
         convert = store.preparation.get("convert", "none")
         dataset = open_source(config.dataset, config.source, store.source, convert)
-        natives = read_natives(dataset, store, (*measured, *calibration))
-        return cls(config, store, key, parts, views, embedded, measured, calibration, natives)
+        return cls(config, store, key, parts, views, embedded, measured, calibration, dataset)
+
+    @cached_property
+    def natives(self) -> Mapping[str, Image]:
+        """The native images, all read when the first is needed, so that a changed one is found before encoding."""
+        embed = embed_command(self.store, self.key, self.config.training)
+        return read_natives(self.dataset, self.store, (*self.measured, *self.calibration), embed)
 
     @property
     def present(self) -> tuple[str, ...]:

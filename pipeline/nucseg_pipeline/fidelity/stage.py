@@ -8,7 +8,6 @@ from pathlib import Path
 
 from nucseg.encoders import Encoder, open_encoder
 from nucseg.errors import ConfigError
-from nucseg_cache import Key
 from nucseg_cache.key import differences
 from nucseg_pipeline.config import FidelityConfig
 from nucseg_pipeline.fidelity.motions import MotionSpec, select_motions
@@ -20,6 +19,7 @@ from nucseg_pipeline.fidelity.setup import FidelitySetup
 from nucseg_pipeline.fidelity.text import FidelityReport, json_text, markdown_text
 from nucseg_pipeline.files.publish import check_writable, write_files
 from nucseg_pipeline.progress import Progress
+from nucseg_pipeline.runs.selection import embed_command
 
 EXAMPLE_ELEMENT = 5
 """The element of D4 in the example figure, if it is measured: a quarter turn."""
@@ -54,7 +54,7 @@ def fidelity(config: FidelityConfig, progress: Progress = lambda done, total, wh
     check_writable(config.folder)
     specs = select_motions(config.transforms)
     setup = FidelitySetup.open(config)
-    encoder = _open_encoder(config, setup.key)
+    encoder = _open_encoder(setup)
     timer = _EncodingTimer(setup.n_encodings(specs), progress)
     parameters = setup.fit_replay(encoder, timer)
     measurements = Measurements(specs, parameters.replays, setup.groups, config.seed)
@@ -110,8 +110,9 @@ def _report(
     )
 
 
-def _open_encoder(config: FidelityConfig, key: Key) -> Encoder:
+def _open_encoder(setup: FidelitySetup) -> Encoder:
     """Open the configured encoder; ConfigError if the embeddings were made by another one."""
+    config, key = setup.config, setup.key
     precision = key.fields.get("precision", config.precision)
     encoder = open_encoder(
         config.encoder, weights=config.weights, device=config.device, precision=precision, threads=config.threads
@@ -120,7 +121,8 @@ def _open_encoder(config: FidelityConfig, key: Key) -> Encoder:
     if lines:
         raise ConfigError(
             f"The embeddings {key.hash} were not made by this encoder:\n  " + "\n  ".join(lines) + "\n"
-            "Name the encoder and checkpoint (--weights) that made them, or run `nucseg embed` with these."
+            "Name the encoder and checkpoint (--weights) that made them, or embed with these: "
+            f"`{embed_command(setup.store, None, config.training)}`."
         )
     return encoder
 

@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from nucseg.errors import ConfigError
 from nucseg_cache.key import label
 from nucseg_pipeline.config import FiguresConfig
+from nucseg_pipeline.config.commands import command
 from nucseg_pipeline.evaluation.experiments import group_runs, joint_name, run_names
 from nucseg_pipeline.evaluation.score_runs import average_configurations, check_embeddings, inspected, score_runs
 from nucseg_pipeline.evaluation.scored_images import prepared_grid
 from nucseg_pipeline.evaluation.test_sets import TestSet, choose_images, external_test_set, own_test_set
 from nucseg_pipeline.figures.panels import NAMED, ImageFigures, draw_violins
 from nucseg_pipeline.files.publish import check_writable, write_files
-from nucseg_pipeline.formatting import command_line
 from nucseg_pipeline.modelling.device import choose_device
 from nucseg_pipeline.progress import Progress
 from nucseg_pipeline.runs.run import Run
@@ -137,11 +137,8 @@ def _index(
     ]
     images = [f"- {image_id}: {why}" for image_id, why in drawing.chosen.items()]
     rule = f"Median, worst and best are by the foreground Dice of {drawing.configurations[0].name} on its test images."
-    command = command_line("figures", replace(config, out=folder), "runs", {
-        "names": "--name", "images": "--image", "n_images": "--n-images"
-    })  # fmt: skip
     parts = {
-        "Figures": ["Command that reproduces these figures:", "", f"    {command}"],
+        "Figures": ["Command that reproduces these figures:", "", f"    {command(replace(config, out=folder))}"],
         "Runs": runs,
         "Images": images if config.images else [*images, "", rule],
         "Files": [f"- **{file.name}**: {caption}" for file, caption in captions.items()],

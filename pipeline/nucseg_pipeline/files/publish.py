@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -51,7 +52,8 @@ def _draft(folder: Path) -> Iterator[Path]:
             with tempfile.TemporaryDirectory(prefix=_DRAFT, dir=folder) as draft:
                 yield Path(draft)
     except OSError as error:
+        space = ", or free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise ConfigError(
             f"The files cannot be written to {folder}: {error.strerror or error}. "
-            "Choose another folder with --out, or free some space."
+            f"Choose another folder with --out{space}."
         ) from error

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg.data.slides import Mpp, Slide
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, OutOfMemory
 from nucseg.nuclei.stitching import RowBand
 from nucseg_pipeline.files.locks import locked
 from nucseg_pipeline.predict.export import NucleusTables
+from nucseg_pipeline.predict.kept_rows import KeptRows
 from nucseg_pipeline.predict.nuclei import Nucleus
 from nucseg_pipeline.predict.overlay import Overlay
 
@@ -70,8 +71,15 @@ def read_finished(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | No
 
 
 @contextmanager
-def draft_folder(folder: Path) -> Iterator[Path]:
+def draft_folder(folder: Path, asked: Mapping[str, Any]) -> Iterator[tuple[Path, KeptRows]]:
     """Yield a hidden folder whose files are moved to `folder` when the block ends without an error.
+
+    The rows of tiles that are kept in it survive an interrupt, a kill and a lack of memory, until the next request for
+    `folder`, which continues after them if it is the same one.
+
+    Args:
+        folder: where the files belong.
+        asked: everything that determines them.
 
     Raises:
         ConfigError: the files cannot be written, or another process is writing them.
@@ -80,18 +88,40 @@ def draft_folder(folder: Path) -> Iterator[Path]:
     busy = ConfigError(f"Another process is writing to {folder}. Wait for it, or choose another folder with --out.")
     try:
         with locked(draft, busy):
-            for leftover in draft.iterdir():  # left by a killed process
-                leftover.unlink()
+            kept = KeptRows(draft, asked)
+            _clear(draft, except_for=kept.folder)  # what a killed process or another request left
             try:
-                yield draft
+                yield draft, kept
                 _publish(draft, folder)
+            except (KeyboardInterrupt, OutOfMemory) as stop:
+                _clear(draft, except_for=kept.folder)
+                if kept.n_rows:
+                    stop.add_note(f"{folder.name}: {kept.description}.")
+                raise
+            except BaseException:
+                _clear(draft)
+                raise
+            else:
+                _clear(draft)
             finally:
-                shutil.rmtree(draft, ignore_errors=True)
+                with suppress(OSError):  # there are kept rows
+                    draft.rmdir()
     except OSError as error:
         raise ConfigError(
             f"The results cannot be written to {folder}: {error.strerror or error}. Fix that, or choose another folder "
             "with --out."
         ) from error
+
+
+def _clear(draft: Path, *, except_for: Path | None = None) -> None:
+    """Delete what is in a folder."""
+    for leftover in draft.iterdir():
+        if leftover == except_for:
+            continue
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def _publish(draft: Path, folder: Path) -> None:

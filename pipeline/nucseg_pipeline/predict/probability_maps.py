@@ -6,8 +6,9 @@ of a nucleus is 0 there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import groupby, islice
 from operator import attrgetter
 
@@ -20,6 +21,7 @@ from nucseg.data.stain import Normaliser, fit_normaliser
 from nucseg.data.tissue import LIGHT, Mask, Tissue, artefacts, is_dense
 from nucseg.tiling import Blend, Maps, Tile, TileGrid
 from nucseg_pipeline.loading.prefetch import prefetch
+from nucseg_pipeline.predict.kept_rows import Checkpoint, KeptRows
 from nucseg_pipeline.predict.tile_model import TileModel
 
 MIN_TISSUE = 0.005
@@ -42,7 +44,7 @@ class TileCounts:
     """What happened to the tiles of an image."""
 
     done: int = 0
-    """Processed tiles, including skipped ones."""
+    """Processed tiles, including skipped ones; those of kept rows count too."""
     skipped: int = 0
     """Tiles without tissue."""
     tissue: Tissue = field(default_factory=Tissue)
@@ -85,7 +87,12 @@ class _ReadTile:
 
 
 def map_rows(
-    tiled: TiledSlide, tile_model: TileModel, *, everything: bool, progress: Callable[[int], None]
+    tiled: TiledSlide,
+    tile_model: TileModel,
+    *,
+    everything: bool,
+    progress: Callable[[int], None],
+    kept: KeptRows | None = None,
 ) -> Iterator[Maps]:
     """Yield maps (C, h, W) on the network's grid from top to bottom, as soon as rows are complete.
 
@@ -94,28 +101,18 @@ def map_rows(
         tile_model: predicts tiles.
         everything: predict tiles without tissue too, and what is black, unscanned or pen as it is.
         progress: called with the number of tiles done.
+        kept: the rows of a prediction that was stopped, which come first and are not predicted again; finished rows are
+            added to them. The last row is not: nothing is left to predict after it.
     """
     grid, counts = tiled.grid, tiled.counts
     normaliser = _normaliser(tiled, tile_model)
     counts.stain_unchanged = normaliser.unchanged
     starts, (height, width) = grid.starts(0), grid.extent
     blend = Blend(tile_model.n_maps, grid.side_px, width)
+    first_row = yield from _kept_maps(kept, blend, counts)
 
-    def read(place: tuple[int, Tile, tuple[slice, slice]]) -> _ReadTile:
-        row, tile, own = place
-        region = tiled.region(tile)
-        excluded = artefacts(region)
-        tissue = Tissue.of(region[own], excluded[own])
-        if everything:
-            return _ReadTile(row, tile, tissue, normaliser(region), None)
-        if _tissue_share(region, excluded) < MIN_TISSUE:
-            return _ReadTile(row, tile, tissue, None, None)
-        if not excluded.any():
-            return _ReadTile(row, tile, tissue, normaliser(region), None)
-        as_glass = np.where(excluded[..., np.newaxis], np.uint8(LIGHT), region)
-        return _ReadTile(row, tile, tissue, normaliser(as_glass), excluded)
-
-    prefetched = prefetch(read, _tiles(grid), depth=2 * tile_model.batch_size)
+    read = partial(_read, tiled, normaliser, everything)
+    prefetched = prefetch(read, _tiles(grid, first_row), depth=2 * tile_model.batch_size)
     for row, tiles_of_row in groupby(prefetched, key=attrgetter("row")):
         while batch := list(islice(tiles_of_row, tile_model.batch_size)):
             with_tissue = [read_tile for read_tile in batch if read_tile.region is not None]
@@ -126,7 +123,40 @@ def map_rows(
             counts.tissue = sum((read_tile.tissue for read_tile in batch), counts.tissue)
             progress(counts.done)
         bottom = [*starts[1:], height][row]
-        yield blend.pop_rows(bottom - starts[row])
+        maps_of_row = blend.pop_rows(bottom - starts[row])
+        if kept is not None and row < len(starts) - 1:
+            kept.add(maps_of_row, Checkpoint(blend.state, asdict(counts)))
+        yield maps_of_row
+
+
+def _read(
+    tiled: TiledSlide, normaliser: Normaliser, everything: bool, place: tuple[int, Tile, tuple[slice, slice]]
+) -> _ReadTile:
+    """Read a tile: its number of row, the tile, and the part of it that no later tile covers."""
+    row, tile, own = place
+    region = tiled.region(tile)
+    excluded = artefacts(region)
+    tissue = Tissue.of(region[own], excluded[own])
+    if everything:
+        return _ReadTile(row, tile, tissue, normaliser(region), None)
+    if _tissue_share(region, excluded) < MIN_TISSUE:
+        return _ReadTile(row, tile, tissue, None, None)
+    if not excluded.any():
+        return _ReadTile(row, tile, tissue, normaliser(region), None)
+    as_glass = np.where(excluded[..., np.newaxis], np.uint8(LIGHT), region)
+    return _ReadTile(row, tile, tissue, normaliser(as_glass), excluded)
+
+
+def _kept_maps(kept: KeptRows | None, blend: Blend, counts: TileCounts) -> Generator[Maps, None, int]:
+    """Yield the maps of the kept rows, restore the state after them, and return their number."""
+    checkpoint = kept.checkpoint() if kept is not None else None
+    if kept is None or checkpoint is None:
+        return 0
+    n_rows = kept.n_rows  # grows while the rows after them are predicted
+    yield from kept.rows()
+    blend.restore(checkpoint.blended)
+    vars(counts).update({**checkpoint.counts, "tissue": Tissue(**checkpoint.counts["tissue"])})
+    return n_rows
 
 
 def tissue_notes(tissue: Tissue, *, everything: bool) -> list[str]:
@@ -144,11 +174,12 @@ def tissue_notes(tissue: Tissue, *, everything: bool) -> list[str]:
     return notes
 
 
-def _tiles(grid: TileGrid) -> Iterator[tuple[int, Tile, tuple[slice, slice]]]:
-    """The number of its row, each tile, and the rows and columns of it that no later tile covers."""
+def _tiles(grid: TileGrid, first_row: int) -> Iterator[tuple[int, Tile, tuple[slice, slice]]]:
+    """From a row on, the number of its row, each tile, and the rows and columns of it that no later tile covers."""
     n_rows = len(grid.starts(0))
     tops = [next(grid.row(number)).y for number in range(n_rows)]
-    for number, bottom in enumerate([*tops[1:], grid.size[0]]):
+    bottoms = [*tops[1:], grid.size[0]]
+    for number, bottom in enumerate(bottoms[first_row:], first_row):
         tiles = list(grid.row(number))
         for tile, right in zip(tiles, [*(following.x for following in tiles[1:]), grid.size[1]], strict=True):
             yield number, tile, (slice(bottom - tile.y), slice(right - tile.x))

@@ -1,77 +1,36 @@
-"""Find nuclei in new images of any size: open the run, its encoder and an image, predict tiles, join nuclei, write.
-
-From a notebook:
-
-    from nucseg_pipeline.predict.stage import Predictor
-
-    predictor = Predictor.open(Path("runs/guided"))
-    found = predictor.segment(image, mpp=0.25)     # an array (H, W, 3), or a path
-    found.instances, found.table["area_um2"]
-"""
+"""Find nuclei in new images of any size: open the run, its encoder and an image, predict tiles, join nuclei, write."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import platform
-import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from nucseg.data.slides import ArraySlide, Mpp, Slide, open_slide, square_side
+from nucseg.data.slides import open_slide, square_side
 from nucseg.errors import NucsegError
-from nucseg.nuclei.stitching import RowBand
 from nucseg.paths import opened_file
-from nucseg.tiling import TileGrid
 from nucseg_cache import CacheError
 from nucseg_pipeline.config import PredictConfig
+from nucseg_pipeline.config.commands import command
 from nucseg_pipeline.config.recipe import to_toml
 from nucseg_pipeline.files.publish import check_writable
-from nucseg_pipeline.predict.export import NucleusTables, columns
+from nucseg_pipeline.predict.export import NucleusTables
 from nucseg_pipeline.predict.image_list import named_images, named_scenes, skipped_in
-from nucseg_pipeline.predict.magnification import Scale, choose_scale, shape_note
-from nucseg_pipeline.predict.nuclei import Nucleus, bands
 from nucseg_pipeline.predict.output import CONFIG, SUMMARY, draft_folder, read_finished, write_bands
-from nucseg_pipeline.predict.probability_maps import TISSUE_RULE, TiledSlide, map_rows, tissue_notes
-from nucseg_pipeline.predict.tile_model import TileModel, TrainingScale
+from nucseg_pipeline.predict.predictor import ImagePrediction, Predictor
+from nucseg_pipeline.predict.probability_maps import TISSUE_RULE
 from nucseg_pipeline.progress import Progress
-from nucseg_pipeline.runs.run import TrainedRun
 
 LIBRARIES = ("nucseg", "torch", "numpy", "scikit-image", "scipy", "tifffile")
 
-Image = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, eq=False)
-class Segmentation:
-    """The nuclei of an image that fits into memory."""
-
-    instances: NDArray[np.int32]
-    """(H, W), 0 = background; nuclei are numbered by row, then column, of their centres."""
-    nuclei: Sequence[Nucleus]
-    """Measurements and outlines in pixels; nucleus n is at index n - 1."""
-    mpp_yx: Mpp | None
-    """Microns per pixel of the image, down and across; None if unknown."""
-    notes: tuple[str, ...]
-    """Warnings that limit the result, such as an unknown magnification."""
-
-    @property
-    def mpp(self) -> float | None:
-        """Microns per pixel of the image; None if unknown, or if its pixels are not square."""
-        return square_side(self.mpp_yx)
-
-    @property
-    def table(self) -> dict[str, list[float]]:
-        """Name of a measurement -> values of all nuclei, as pandas.DataFrame accepts it."""
-        rows = [columns(nucleus, self.mpp_yx) for nucleus in self.nuclei]
-        return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+MACHINE = ("device", "threads", "batch_size")
+"""Options that depend on the machine and are left out of the recorded command."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,103 +54,6 @@ class PredictResult:
     """Name of an image -> why nothing was written for it."""
     notes: tuple[str, ...] = ()
     """On the files of folders that are no images."""
-
-
-@dataclass(frozen=True, eq=False)
-class Predictor:
-    """A trained network with its encoder. It does not need the store that it was trained from."""
-
-    run: TrainedRun
-    tile_model: TileModel
-    training: TrainingScale
-    overlap: float = 0.5
-    everything: bool = False
-    convert: str = "none"
-
-    @classmethod
-    def open(
-        cls,
-        run: Path,
-        *,
-        weights: Path | None = None,
-        device: str = "auto",
-        threads: int | None = None,
-        batch_size: int | None = None,
-        tile_px: int | None = None,
-        trained_mpp: float | None = None,
-        overlap: float = 0.5,
-        everything: bool = False,
-        convert: str | None = None,
-    ) -> Predictor:
-        """Open a finished run; the arguments are those of `PredictConfig`.
-
-        Raises:
-            ConfigError: the run is not finished or is damaged.
-            EncoderError: the weights of its encoder are not found, or are not those of the training.
-        """
-        trained = TrainedRun.opened(run)
-        tile_model = TileModel(trained, weights=weights, device=device, threads=threads, batch_size=batch_size)
-        scale = TrainingScale.of(trained, tile_px=tile_px, mpp=trained_mpp)
-        as_trained = trained.inputs.preparation.get("convert", "none")
-        return cls(trained, tile_model, scale, overlap, everything, as_trained if convert is None else convert)
-
-    def segment(self, image: Image | Path | str, *, mpp: float | None = None, scene: str | None = None) -> Segmentation:
-        """Find the nuclei of an image that fits into memory.
-
-        Args:
-            image: an array (H, W, 3) uint8 RGB, or a file.
-            mpp: microns per pixel, if they are square; None uses what the file records.
-            scene: name or number (from 1) of the scene, if the file has several.
-
-        Raises:
-            DataError: the image cannot be read, or no scene is named although the file has several.
-            ConfigError: its resolution is too far from that of the training images.
-        """
-        slide = ArraySlide(image) if isinstance(image, np.ndarray) else open_slide(Path(image), scene, self.convert)
-        try:
-            prediction = self.prediction_for(slide, mpp)
-            found = list(prediction.bands(lambda done: None))
-        finally:
-            slide.close()
-        nuclei = [nucleus for band in found for _, nucleus in band.nuclei]
-        instances = np.concatenate([band.instances for band in found])
-        return Segmentation(instances, nuclei, prediction.mpp, prediction.notes())
-
-    def prediction_for(
-        self, slide: Slide, mpp: float | None = None, shift: tuple[int, int] = (0, 0)
-    ) -> ImagePrediction:
-        """Prepare the prediction of an image; `shift` moves the tiles, which must hardly change the result."""
-        resolution = slide.mpp if mpp is None else (mpp, mpp)
-        scale = choose_scale(resolution, self.training.mpp)
-        size = tuple(max(round(extent * ratio), 1) for extent, ratio in zip(slide.size, scale.ratio, strict=True))
-        grid = TileGrid(
-            size=(size[0], size[1]), tile_px=self.training.tile_px, side_px=self.tile_model.side_px,
-            overlap=self.overlap, shift=shift,
-        )  # fmt: skip
-        return ImagePrediction(self, TiledSlide(slide, grid), scale, resolution)
-
-
-@dataclass(frozen=True, eq=False)
-class ImagePrediction:
-    """The prediction of one image, computed as `bands` is iterated."""
-
-    predictor: Predictor
-    tiled: TiledSlide
-    scale: Scale
-    mpp: Mpp | None
-
-    def bands(self, progress: Callable[[int], None]) -> Iterator[RowBand[Nucleus]]:
-        """Yield instance map and nuclei in bands from top to bottom; calls `progress` with the number of tiles done."""
-        rows = map_rows(self.tiled, self.predictor.tile_model, everything=self.predictor.everything, progress=progress)
-        return bands(self.tiled, rows, self.predictor.run.rule, mpp=self.mpp)
-
-    def notes(self) -> tuple[str, ...]:
-        """Warnings that limit the result; complete after `bands` was exhausted."""
-        encoder, unchanged = self.predictor.tile_model.encoder, self.tiled.counts.stain_unchanged
-        stain = f"The stain was not normalised although the network expects it: {unchanged}." if unchanged else ""
-        reading = (*self.tiled.slide.notes, shape_note(self.mpp), self.scale.warning)
-        tissue = tissue_notes(self.tiled.counts.tissue, everything=self.predictor.everything)
-        return tuple(note for note in (*reading, encoder.note if encoder else "", stain, *tissue) if note)
 
 
 def predict(config: PredictConfig, progress: Progress = lambda done, total, what: None) -> PredictResult:
@@ -223,7 +85,7 @@ def predict(config: PredictConfig, progress: Progress = lambda done, total, what
             try:
                 done.append(_predict_image(predictor, config, scene_name, file, scene, progress))
             except (NucsegError, CacheError) as error:
-                failures[scene_name] = str(error)
+                failures[scene_name] = " ".join((str(error), *getattr(error, "__notes__", ())))
     return PredictResult(tuple(done), failures, skipped_in(config.images))
 
 
@@ -236,17 +98,18 @@ def _predict_image(
     slide = open_slide(file, scene, predictor.convert)
     try:
         prediction = predictor.prediction_for(slide, config.mpp)
-        digest = _file_digest(file)
+        digest = _digest(slide.files)
         asked = _request(prediction, digest)
         before = read_finished(folder, asked)
         if before is not None:
             return ImageResult(name, folder, before, was_there=True)
         n_tiles = prediction.tiled.grid.n_tiles
         progress(0, n_tiles, name)
-        with draft_folder(folder) as draft:
-            found = prediction.bands(lambda n_done: progress(n_done, n_tiles, name))
+        with draft_folder(folder, {**asked, "versions": _versions()}) as (draft, kept):
+            found = prediction.bands(lambda n_done: progress(n_done, n_tiles, name), kept)
             totals = write_bands(draft, slide, found, image_digest=digest, mpp=prediction.mpp)
-            summary = _summary(prediction, file, totals, asked, time.perf_counter() - began, _command(config))
+            recorded = command(config, without=MACHINE)
+            summary = _summary(prediction, file, totals, asked, time.perf_counter() - began, recorded)
             (draft / CONFIG).write_text(to_toml(config), encoding="utf-8")
             (draft / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
     finally:
@@ -281,7 +144,7 @@ def _summary(
     totals: NucleusTables,
     asked: Mapping[str, Any],
     seconds: float,
-    command: str,
+    recorded: str,
 ) -> dict[str, Any]:
     tiled, predictor = prediction.tiled, prediction.predictor
     run, encoder = predictor.run, predictor.tile_model.encoder
@@ -322,9 +185,9 @@ def _summary(
         "encoder": dict(encoder.identity) if encoder else {},
         "encoder_made_by": dict(encoder.provenance) if encoder else {},
         "notes": list(prediction.notes()),
-        "command": command,
+        "command": recorded,
         "seconds": round(seconds, 1),
-        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in LIBRARIES}},
+        "versions": {"python": platform.python_version(), **_versions()},
         "asked": dict(asked),
     }
 
@@ -334,16 +197,14 @@ def _number_or_sides(values: tuple[float, float] | None) -> float | list[float] 
     return square_side(values) or (list(values[::-1]) if values else None)
 
 
-def _command(config: PredictConfig) -> str:
-    words = ["nucseg", "predict", *map(str, config.images), "--run", str(config.run), "--out", str(config.out)]
-    options: dict[str, Path | float | str | None]
-    options = {"--weights": config.weights, "--mpp": config.mpp, "--trained-mpp": config.trained_mpp}
-    options |= {"--tile-px": config.tile_px, "--overlap": config.overlap}
-    options |= {"--scene": config.scene, "--convert": config.convert}
-    words += [str(word) for option, value in options.items() if value is not None for word in (option, value)]
-    return shlex.join([*words, *(["--everything"] if config.everything else [])])
+def _versions() -> dict[str, str]:
+    return {name: metadata.version(name) for name in LIBRARIES}
 
 
-def _file_digest(file: Path) -> str:
-    with opened_file(file) as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _digest(files: Sequence[Path]) -> str:
+    """SHA-256 of a file, or of the SHA-256 of all files that an image consists of."""
+    digests = []
+    for file in files:
+        with opened_file(file) as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

@@ -11,11 +11,12 @@ from importlib.metadata import version
 from itertools import chain, count
 from pathlib import Path
 
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, known
 from nucseg.metrics import Resampling
 from nucseg.metrics.instances import InstanceMap
 from nucseg.nuclei.instances import separate
 from nucseg_pipeline.config import ReportConfig
+from nucseg_pipeline.config.commands import command
 from nucseg_pipeline.evaluation.experiments import (
     MAX_NAMES,
     Configuration,
@@ -29,7 +30,6 @@ from nucseg_pipeline.evaluation.scored_images import NATIVE, Grid, ScoredImage, 
 from nucseg_pipeline.evaluation.scores import RunScores
 from nucseg_pipeline.evaluation.test_sets import TestSet, choose_images, external_test_set, own_test_set
 from nucseg_pipeline.files.publish import check_writable, write_files
-from nucseg_pipeline.formatting import command_line
 from nucseg_pipeline.modelling.device import choose_device
 from nucseg_pipeline.progress import Progress
 from nucseg_pipeline.report.cross_dataset import Matrix, matrix
@@ -218,7 +218,7 @@ def _gains(
 def _check_baseline(configurations: Sequence[Configuration], baseline: str) -> None:
     names = [configuration.name for configuration in configurations]
     if baseline and not any(baseline in (item.name, *item.runs) for item in configurations):
-        raise ConfigError(f"The baseline {baseline!r} is not among the runs: {', '.join(names)}.")
+        raise ConfigError(f"The baseline {baseline!r} is not among the runs (--baseline). {known(baseline, names)}")
 
 
 def _report_name(configurations: Sequence[Configuration], config: ReportConfig) -> str:
@@ -241,5 +241,4 @@ def _command_in(folder: Path) -> str:
 
 
 def _command(config: ReportConfig, folder: Path) -> str:
-    options = {"names": "--name", "datasets": "--dataset", "n_images": "--n-images", "seed": "", "n_resamples": ""}
-    return command_line("report", replace(config, out=folder), "runs", options)
+    return command(replace(config, out=folder), without=("seed", "n_resamples"))

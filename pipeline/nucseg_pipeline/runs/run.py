@@ -12,9 +12,10 @@ from typing import Any
 from nucseg.data.files import some
 from nucseg.data.splits import Split
 from nucseg.encoders import named_file
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, suggestion
 from nucseg.models import SegmentationModel
 from nucseg.nuclei.instances import InstanceRule
+from nucseg.paths import as_path
 from nucseg_cache import Key, Store, StoreNotFound
 from nucseg_pipeline.config import TrainConfig, store_location
 from nucseg_pipeline.loading.dataset import EmbeddingDataset
@@ -23,7 +24,7 @@ from nucseg_pipeline.modelling.inference import Prediction, predict
 from nucseg_pipeline.modelling.model import build_network
 from nucseg_pipeline.runs.folder import RunFolder
 from nucseg_pipeline.runs.provenance import RunProvenance, sample_digests
-from nucseg_pipeline.runs.selection import open_embeddings, used_ids
+from nucseg_pipeline.runs.selection import embed_command, open_embeddings, used_ids
 
 __all__ = ["Prediction", "Run", "TrainedRun", "encoder_files"]
 
@@ -45,13 +46,13 @@ class TrainedRun:
     """How probabilities become nuclei, chosen on the validation part."""
 
     @classmethod
-    def opened(cls, path: Path) -> TrainedRun:
+    def opened(cls, path: Path | str) -> TrainedRun:
         """Open the finished run in a folder.
 
         Raises:
             ConfigError: no run there, an unfinished or a damaged one.
         """
-        folder = _finished(path)
+        folder = _finished(as_path(path))
         folder.check_finished()
         config, parts, inputs = folder.config(), folder.split(), folder.inputs()
         unknown = set(used_ids(parts)) - set(inputs.samples)
@@ -111,7 +112,7 @@ class Run(TrainedRun):
     """Training and validation images that have changed in the store since the training."""
 
     @classmethod
-    def open(cls, path: Path, *, cache: str | None = None) -> Run:
+    def open(cls, path: Path | str, *, cache: str | Path | None = None) -> Run:
         """Open the run in a folder.
 
         Args:
@@ -125,7 +126,7 @@ class Run(TrainedRun):
         """
         trained = TrainedRun.opened(path)
         folder, config, parts, inputs = trained.folder, trained.config, trained.split, trained.inputs
-        store = _store(inputs, config, cache)
+        store = _store(inputs, config, None if cache is None else str(cache))
         if dict(store.preparation) != dict(inputs.preparation):
             raise ConfigError(
                 f"{store.location} is prepared as {dict(store.preparation)}, but {folder.name} was trained on "
@@ -135,10 +136,11 @@ class Run(TrainedRun):
         now = sample_digests(store, used_ids(parts))
         changed = inputs.changed_samples(now, parts.test)
         if changed:
+            key = Key(inputs.embedding) if inputs.embedding else None
             raise ConfigError(
                 f"{len(changed)} test images of {store.location} are not what they were when {folder.name} was trained "
-                f"(image or masks changed, or vanished): {some(changed)}. Put them back and run `nucseg embed`, or "
-                "train again."
+                f"(image or masks changed, or vanished): {some(changed)}. Put them back and run "
+                f"`{embed_command(store, key, config)}`, or train again."
             )
         changed_since = tuple(inputs.changed_samples(now, (*parts.train, *parts.validation)))
         return cls(folder, config, parts, inputs, trained.rule, store, changed_since)
@@ -176,7 +178,7 @@ class Run(TrainedRun):
         """
         store = self.store if store is None else store
         key = store.find(self.inputs.embedding) if self.inputs.embedding else None
-        return EmbeddingDataset(store, open_embeddings(store, key, ids), ids)
+        return EmbeddingDataset(store, open_embeddings(store, key, ids, self.config), ids)
 
     @cached_property
     def model(self) -> SegmentationModel:
@@ -220,13 +222,24 @@ def _store(inputs: RunProvenance, config: TrainConfig, cache: str | None) -> Sto
 def _finished(path: Path) -> RunFolder:
     folder = RunFolder(path)
     if not path.is_dir():
+        near = suggestion(path.name, _runs_in(path.parent))
         raise ConfigError(
-            f"There is no run at {path}: no such folder. `nucseg train` makes runs, by default in ./runs."
+            f"There is no run at {path}: no such folder. {near}{' ' if near else ''}`nucseg train` makes runs, by "
+            "default in ./runs."
         )
     if not folder.file("run.json").exists() and not folder.was_stopped_at_once:
-        raise ConfigError(f"{path} is not a run: it has no run.json. Name the folder that `nucseg train` wrote.")
+        inside = _runs_in(path)
+        example = f" It holds runs: name one of them, as in {path / inside[0]}." if inside else ""
+        raise ConfigError(
+            f"{path} is not a run: it has no run.json.{example or ' Name the folder that `nucseg train` wrote.'}"
+        )
     folder.config()  # of a run, not of a distillation
     if folder.was_stopped_at_once or folder.status()["status"] != "finished":
         command = ["nucseg", "train", "--recipe", str(folder.file("config.toml")), "--run", str(path), "--resume"]
         raise ConfigError(f"The run in {path} is not finished. Finish it with `{shlex.join(command)}`.")
     return folder
+
+
+def _runs_in(folder: Path) -> list[str]:
+    """Sorted names of the runs in a folder."""
+    return sorted(file.parent.name for file in folder.glob("*/run.json"))

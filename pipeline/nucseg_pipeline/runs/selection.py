@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from nucseg.data.files import some
@@ -13,7 +13,8 @@ from nucseg.views import view_names
 from nucseg.views.crop import CROP
 from nucseg.views.registry import D4_VIEWS, IDENTITY
 from nucseg_cache import Embeddings, Key, Store
-from nucseg_pipeline.config import TrainConfig
+from nucseg_pipeline.config import EmbedConfig, TrainConfig
+from nucseg_pipeline.config.commands import command
 from nucseg_pipeline.datasets.stores import open_store
 from nucseg_pipeline.loading.batches import spread_evenly
 from nucseg_pipeline.loading.dataset import row_numbers
@@ -44,7 +45,7 @@ class Selection:
             ConfigError: the store is of another data set.
             nucseg_cache.CacheError: there is no such store, or none or several of its keys are asked for.
         """
-        store = open_store(config.cache, config.dataset)
+        store = open_store(config.cache, config.dataset, command=command(embedding_of(config), always=("encoder",)))
         return cls(config, store, find_key(store, config), recorded_split)
 
     @cached_property
@@ -59,7 +60,7 @@ class Selection:
 
     def embeddings(self, ids: Sequence[str]) -> Embeddings | None:
         """The embeddings of the images as they are; see `open_embeddings`."""
-        return open_embeddings(self.store, self.key, ids)
+        return open_embeddings(self.store, self.key, ids, self.config)
 
     def views(self, ids: Sequence[str], names: Sequence[str] = ()) -> dict[str, Embeddings]:
         """The views that a training reads besides the identity, complete for its ids; none without guidance.
@@ -82,8 +83,7 @@ class Selection:
             lacking = f", without {', '.join(missing)}" if missing else ""
             raise ConfigError(
                 f"{store.location} has these embeddings in the views {', '.join(sorted(available))}{lacking}, and the "
-                f"training asks for {asked}. Run `nucseg embed --dataset {store.dataset} {views_option(asked)}` with "
-                "the same encoder."
+                f"training asks for {asked}. Run `{embed_command(store, key, self.config, views=asked)}`."
             )
         cropped = [name for name in wanted if CROP in store.embeddings(key, name).described]
         if cropped:
@@ -91,7 +91,7 @@ class Selection:
                 f"The views {some(cropped)} in {store.location} show crops of the images, but the masks are of the "
                 "whole images: such views can only be distilled (`nucseg distill`). Take other --views."
             )
-        return {name: complete_embeddings(store, key, ids, name) for name in wanted}
+        return {name: complete_embeddings(store, key, ids, self.config, name) for name in wanted}
 
     def mixing_images(self, ids: Sequence[str]) -> tuple[str, ...]:
         """Those of the training images from whose exact views the mixing of channels is learned, if it is learned.
@@ -104,10 +104,10 @@ class Selection:
             return ()
         rows = rows_with_all_views(store, key, ids)
         if not rows:
+            embed = embed_command(store, key, self.config, views="d4", view_images=ENOUGH_EXACT_IMAGES)
             raise ConfigError(
                 f"replay learned needs exact views of training images, and none of these {len(ids)} in "
-                f"{store.location} has them. Run `nucseg embed --dataset {store.dataset} --views d4 --view-images "
-                f"{ENOUGH_EXACT_IMAGES}` with the same encoder, or take --replay corrected."
+                f"{store.location} has them. Run `{embed}`, or take --replay corrected."
             )
         return tuple(store.info(row).id for row in rows)
 
@@ -122,35 +122,69 @@ def find_key(store: Store, config: TrainConfig) -> Key | None:
     from nucseg.encoders import asked_identity  # not needed, and not loaded, without guidance
 
     asked = asked_identity(config.encoder, weights=config.weights, precision=config.precision)
-    return store.find({**asked, **({} if config.format is None else {"format": config.format})})
+    asked |= {} if config.format is None else {"format": config.format}
+    return store.find(asked, command=embed_command(store, None, config))
 
 
-def open_embeddings(store: Store, key: Key | None, ids: Sequence[str]) -> Embeddings | None:
+def open_embeddings(store: Store, key: Key | None, ids: Sequence[str], training: TrainConfig) -> Embeddings | None:
     """The embeddings of a key, complete for these ids; None without guidance. See `complete_embeddings`."""
-    return None if key is None else complete_embeddings(store, key, ids)
+    return None if key is None else complete_embeddings(store, key, ids, training)
 
 
-def complete_embeddings(store: Store, key: Key, ids: Sequence[str], view: str = IDENTITY) -> Embeddings:
+def complete_embeddings(
+    store: Store, key: Key, ids: Sequence[str], training: TrainConfig, view: str = IDENTITY
+) -> Embeddings:
     """The embeddings of a key in one view, complete for these ids; ConfigError says how many are missing."""
     embeddings = store.embeddings(key, view)
     without = set(embeddings.missing())
     asked = set(ids)
     missing = sorted(info.id for info in store.table if info.row in without and info.id in asked)
     if missing:
-        of_view, option = ("", "")
-        if view != IDENTITY:
-            of_view, option = f" of the view {view}", f" {views_option(view.rpartition('-')[0])}"
+        of_view = "" if view == IDENTITY else f" of the view {view}"
+        embed = embed_command(store, key, training, views=IDENTITY if view == IDENTITY else view.rpartition("-")[0])
         raise ConfigError(
             f"{len(missing)} of {len(ids)} images in {store.location} have no embedding{of_view} yet: "
-            f"{some(missing)}. Run `nucseg embed --dataset {store.dataset}{option}` with the same encoder; it "
-            "computes only what is missing."
+            f"{some(missing)}. Run `{embed}`: it computes only what is missing."
         )
     return embeddings
 
 
-def views_option(views: str) -> str:
-    """The option of `nucseg embed` that asks for some views."""
-    return f"--views {views}" if views in view_names() else f"--views path/to/{views}.toml"
+def embedding_of(training: TrainConfig) -> EmbedConfig:
+    """What makes the embeddings that a training reads, without its views."""
+    is_guided = training.fusion != "none"
+    return EmbedConfig(
+        dataset=training.dataset,
+        encoder=training.encoder if is_guided else "none",
+        weights=training.weights if is_guided else None,
+        precision=training.precision,
+        format=training.format or EmbedConfig.format,
+        cache=training.cache,
+        device=training.device,
+        threads=training.threads,
+    )
+
+
+def embed_command(
+    store: Store, key: Key | None, training: TrainConfig, *, views: str = IDENTITY, view_images: int | None = None
+) -> str:
+    """The command that embeds what a training lacks in a store, with the encoder of its embeddings.
+
+    Args:
+        store: the store, which may have been moved since the training.
+        key: of the embeddings; None if there are none yet.
+        training: names the encoder and its file.
+        views: the views to embed; a photometric recipe that is not of the package is a file whose place is not known.
+        view_images: number of images to embed them of.
+    """
+    made = key.fields if key else {}
+    cache = store.location.rpartition("/")[0] or "."
+    views = views if views in view_names() else f"path/to/{views}.toml"
+    embedding = embedding_of(training)
+    embedding = replace(
+        embedding, dataset=store.dataset, stain=None, cache=cache, views=views, view_images=view_images,
+        precision=made.get("precision", embedding.precision), format=made.get("format", embedding.format),
+    )  # fmt: skip
+    return command(embedding, always=("encoder",))
 
 
 def make_split(store: Store, config: TrainConfig) -> Split:

@@ -20,7 +20,8 @@ def test_every_name_can_be_opened(tmp_path) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"'nuinseg'\. Known: nuinsseg, cryonuseg, conic, dsb2018, folder, synthetic"):
+    listed = "nuinsseg, cryonuseg, conic, dsb2018, folder, synthetic"
+    with pytest.raises(ConfigError, match=rf"'nuinseg'\. Did you mean 'nuinsseg'\? Known: {listed}"):
         open_dataset("nuinseg", None)
 
 

@@ -68,7 +68,11 @@ def test_a_batch_size_given_is_taken() -> None:
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("vit_x", {}, r"'vit_x' is not known\. Known: vit_b, vit_l, vit_h, student, student:FILE, onnx:FILE"),
+        (
+            "vit_x",
+            {},
+            r"Did you mean 'vit_l'\? Known: vit_b, vit_l, vit_h, student, student:FILE, onnx:FILE",
+        ),
         ("", {}, "is not known"),
         ("vit_b:FILE", {}, "--weights"),
         ("onnx", {}, "onnx:FILE"),

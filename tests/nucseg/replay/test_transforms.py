@@ -237,7 +237,7 @@ def test_a_file_whose_name_begins_with_a_bracket_is_a_file(tmp_path: Path, monke
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="one of none, d4, papers, or a file with transforms, got 'rotation'"):
+    with pytest.raises(ConfigError, match=r"'rotation' is no known name, .* no such file\. Known: none, d4, papers"):
         Geometry.named("rotation")
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -107,6 +108,19 @@ def test_a_row_whose_weights_are_nowhere_says_so(
 
     assert planned.runs == ()
     assert "sam_vit_h_4b8939.pth" in planned.why_not
+
+
+def test_missing_weights_are_reported_before_images_are_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUCSEG_WEIGHTS", str(tmp_path / "nowhere"))
+    embed = Mock()
+    monkeypatch.setattr(prerequisites, "embed", embed)
+
+    (planned,) = plan_rows(make_ablation(Row("large", {})), "synthetic", make_config(tmp_path / "new"), quietly)
+
+    assert "No weights for vit_b" in planned.why_not
+    embed.assert_not_called()
 
 
 def test_a_stain_has_a_store_of_its_own(cache: Path, exported_encoder: str, embed_configs: list[EmbedConfig]) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -99,7 +101,8 @@ def test_wrong_usage_exits_with_2_and_an_error_of_a_stage_with_1(embed: Any, sli
     (slides / "masks" / "1.png").unlink()
     assert "1 of 2 images" in (text := failed(embed()))
     assert "1.png" in text
-    assert "nucseg embed" in failed(nucseg("train", "--dataset", "mine", "--cache", tmp_path))
+    advice = f"`nucseg embed --dataset mine --encoder vit_l --cache {tmp_path}`"
+    assert advice in failed(nucseg("train", "--dataset", "mine", "--cache", tmp_path, "--encoder", "vit_l"))
     assert str(tmp_path / "none") in failed(nucseg("report", tmp_path / "none"))
     assert "nuinsseg-cpu" in failed(nucseg("train", "--dataset", "mine", "--recipe", "nuinsseg-cpo"))
 
@@ -206,6 +209,38 @@ def test_cache_commands_show_check_and_prune_a_store(embed: Any, tmp_path: Path)
     assert "0 keys and 1 leftovers deleted" in pruned.stdout
     assert nucseg("cache", "prune", store, "--key", key).exit_code == 0
     assert Store.open(store).keys() == ()
+
+
+def test_cache_commands_take_the_name_of_a_data_set(
+    embed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed("--stain", "macenko")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine@macenko").mkdir()  # such as the images, which are not the store
+    by_option = ("mine@macenko", "--cache", tmp_path / "cache")
+    monkeypatch.setenv("NUCSEG_CACHE", str(tmp_path / "cache"))
+
+    for name in (by_option, ("mine@macenko",), ("cache/mine@macenko.zarr",)):
+        assert "2 samples present" in nucseg("cache", "info", *name).stdout
+        assert "2 samples and 2 embeddings read, 0 bad" in nucseg("cache", "verify", *name).stdout
+        assert "0 keys" in nucseg("cache", "prune", *name).stdout
+    message = failed(nucseg("cache", "info", "mine@maceko"))
+    assert f"There is no store at {tmp_path / 'cache' / 'mine@maceko.zarr'}. Did you mean 'mine@macenko'?" in message
+
+
+def test_a_bad_row_is_repaired_by_the_command_that_verify_prints(
+    embed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed("--format", "i8")
+    monkeypatch.setenv("NUCSEG_CACHE", str(tmp_path / "cache"))
+    chunk = next((tmp_path / "cache" / "mine.zarr").glob("embeddings/*/identity/values/c/1/0/0/0"))
+    chunk.write_bytes(chunk.read_bytes()[:-40])
+
+    advice = nucseg("cache", "verify", "mine").stderr
+
+    (line,) = re.findall(r"`nucseg (.*)`", advice)
+    assert "1 encoded" in nucseg(*shlex.split(line), "--threads", "1").stdout
+    assert nucseg("cache", "verify", "mine").exit_code == 0
 
 
 def test_verify_names_a_bad_row_and_exits_with_1(embed: Any, tmp_path: Path) -> None:

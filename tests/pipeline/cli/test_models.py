@@ -55,7 +55,7 @@ def test_the_numbers_are_the_costs_of_the_network_asked_for() -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--model", "unet9"), f"'unet9' is not known. Known: {', '.join(MODELS)}"),
+        (("--model", "unet9"), f"'unet9' is not known. Did you mean 'unet'? Known: {', '.join(MODELS)}"),
         (("--fusion", "sum"), f"'sum' is not known. Known: {', '.join(FUSIONS)}"),
         (("--input-px", 250), "multiple of 16"),
         (("--width", 0), "got 0"),

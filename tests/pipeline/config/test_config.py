@@ -1,16 +1,29 @@
 """Configurations refuse values that cannot work."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nucseg.data.splits import split
+from nucseg.encoders import check_spec
 from nucseg.encoders.student import SIZES as STUDENT_SIZES
 from nucseg.errors import ConfigError
 from nucseg.replay import geometry_names
+from nucseg.views import views_named
+from nucseg_cache import UnstorableEmbedding
+from nucseg_cache.formats import format_named
 from nucseg_pipeline.config import AblateConfig, EmbedConfig, ReportConfig, TrainConfig, default_cache, store_location
 from nucseg_pipeline.config.distill import SIZES
+from nucseg_pipeline.config.recipe import read_recipe
 from nucseg_pipeline.config.train import GEOMETRIES
+from nucseg_pipeline.datasets.locate import open_source
+from nucseg_pipeline.datasets.status import find_dataset
+from nucseg_pipeline.fetch.catalogue import item_named
+from nucseg_pipeline.fidelity.motions import select_motions
+from nucseg_pipeline.modelling.model import check_network
+from nucseg_pipeline.runs.run import TrainedRun
 
 
 @pytest.mark.parametrize(
@@ -148,3 +161,47 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 def test_a_store_lies_in_its_cache_be_it_a_folder_or_a_url() -> None:
     assert store_location("/data/cache", "nuinsseg") == "/data/cache/nuinsseg.zarr"
     assert store_location("s3://bucket/cache/", "nuinsseg") == "s3://bucket/cache/nuinsseg.zarr"
+
+
+@pytest.mark.parametrize(
+    ("make", "meant"),
+    [
+        (lambda: TrainConfig(dataset="mine", replay="corected"), "corrected"),
+        (lambda: TrainConfig(dataset="mine", schedule="cosin"), "cosine"),
+        (lambda: TrainConfig(dataset="mine", log="tensorbord"), "tensorboard"),
+        (lambda: TrainConfig(dataset="mine", augmentation="paper"), "papers"),
+        (lambda: TrainConfig(dataset="mine", device="cudaa"), "cuda"),
+        (lambda: EmbedConfig(dataset="mine", stain="maceko"), "macenko"),
+        (lambda: EmbedConfig(dataset="nuinsseg@maceko"), "nuinsseg@macenko"),
+        (lambda: EmbedConfig(dataset="mine@reinhart"), "mine@reinhard"),
+        (lambda: ReportConfig(runs=(Path("a"),), grid="nativ"), "native"),
+        (lambda: check_network(TrainConfig(dataset="mine", model="unet3pls")), "unet3plus"),
+        (lambda: check_network(TrainConfig(dataset="mine", fusion="xgbf")), "xgfb"),
+        (lambda: check_network(TrainConfig(dataset="mine", activation="swsh")), "swish"),
+        (lambda: check_network(TrainConfig(dataset="mine", instance_head="distanc")), "distance"),
+        (lambda: check_spec("vitb"), "vit_b"),
+        (lambda: check_spec("student", precision="float31"), "float32"),
+        (lambda: format_named("f61"), "f16"),
+        (lambda: views_named("crop"), "crops"),
+        (lambda: split([], dataset="mine", protocol="groupd", fold=0, seed=0), "grouped"),
+        (lambda: read_recipe("nuinsseg-cpo"), "nuinsseg-cpu"),
+        (lambda: select_motions(("elastc",)), "elastic"),
+        (lambda: find_dataset("nuinseg", "nowhere"), "nuinsseg"),
+        (lambda: open_source("cryonuse", None), "cryonuseg"),
+        (lambda: item_named("vitb"), "vit_b"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_one_that_was_meant(make: Callable[[], object], meant: str) -> None:
+    with pytest.raises((ConfigError, UnstorableEmbedding), match=rf"Did you mean '{meant}'\?"):
+        make()
+
+
+def test_a_misspelt_run_is_answered_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    for name in ("guided", "plain"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").touch()
+
+    with pytest.raises(ConfigError, match=r"no such folder\. Did you mean 'guided'\?"):
+        TrainedRun.opened(tmp_path / "guidd")
+    with pytest.raises(ConfigError, match=rf"It holds runs: name one of them, as in {tmp_path / 'guided'}\."):
+        TrainedRun.opened(tmp_path)

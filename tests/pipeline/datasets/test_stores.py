@@ -53,3 +53,10 @@ def test_a_store_that_was_copied_or_renamed_is_refused(
 def test_a_store_that_does_not_exist_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFound):
         open_store(str(tmp_path), "mine")
+
+
+def test_a_misspelt_name_is_answered_with_the_store_that_was_meant(tmp_path: Path) -> None:
+    make(tmp_path, "nuinsseg@macenko", "nuinsseg@macenko", stain="macenko")
+
+    with pytest.raises(StoreNotFound, match=r"Did you mean 'nuinsseg@macenko'\? Make it with `nucseg embed --dataset"):
+        open_store(tmp_path, "nuinsseg@maceko")

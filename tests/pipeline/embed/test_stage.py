@@ -18,7 +18,7 @@ from zarr.storage import LocalStore
 import nucseg_pipeline.embed.stage as stage
 from nucseg.data.file_entries import FileEntry
 from nucseg.encoders import Encoder
-from nucseg.errors import ConfigError, DataError
+from nucseg.errors import ConfigError, DataError, EncoderError
 from nucseg_cache import Embeddings, Store, StoreAccessError, StoreExists, verify
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.embed.stage import EmbedResult, embed
@@ -540,3 +540,29 @@ def test_images_to_check_are_named(tmp_path: Path, encoder: ChecksumEncoder) -> 
 
     assert "1 of 4 images does not look like H&E: 002 (it is gray). Check them." in notes
     assert any(note.startswith("Every pixel of 1 of 4 images is ignored: 001.") for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"encoder": "vit_b"}, "No weights for vit_b"),
+        ({"encoder": "vit_l", "weights": "nowhere.pth"}, "Cannot read weights nowhere.pth"),
+        ({"encoder": "vit_b", "weights": "notes.pth"}, "is not a checkpoint"),
+        ({"encoder": "student:nowhere.safetensors"}, "Cannot read weights nowhere.safetensors"),
+        ({"encoder": "student:notes.pth"}, "is not a safetensors file"),
+        ({"encoder": "onnx:nowhere.onnx"}, "Cannot read the ONNX file nowhere.onnx"),
+    ],
+)
+def test_a_missing_or_wrong_encoder_is_reported_before_an_image_is_read(
+    source: Path, opened: Callable[[], Counter[str]], wanted: dict[str, Any], message: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("NUCSEG_WEIGHTS", str(tmp_path / "none"))
+    monkeypatch.chdir(tmp_path)
+    Path("notes.pth").write_text("these are no weights")
+
+    with pytest.raises(EncoderError, match=message):
+        run(source, **wanted)
+
+    assert opened() == {}
+    assert not (tmp_path / "cache").exists()

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 import nucseg_pipeline.embed.stage as embedding_stage
 import nucseg_pipeline.fidelity.stage as stage
 from nucseg.encoders import Encoder
-from nucseg.errors import ConfigError, DataError
+from nucseg.errors import ConfigError, DataError, EncoderError
 from nucseg.replay import d4
-from nucseg_cache import EmbeddingNotFound, Store, StoreNotFound
+from nucseg_cache import EmbeddingNotFound, Key, Store, StoreNotFound
 from nucseg_pipeline.cli import app
 from nucseg_pipeline.config import EmbedConfig, FidelityConfig
 from nucseg_pipeline.embed.stage import embed
@@ -189,11 +189,12 @@ def test_learned_replay_is_recommended_for_directional_channels(turned: Fidelity
     assert choice["against"]["high"] < 0
     # the commands name the same store and embeddings
     trained = next(line for line in turned.advice if line.startswith("    nucseg train"))
-    assert trained.endswith("--augmentation d4 --replay learned")
+    assert "--augmentation d4 --replay learned" in trained
     embedded = next(line for line in turned.advice if line.startswith("    nucseg embed"))
     assert "--views d4 --view-images" in embedded
     for line in (trained, embedded):
-        assert "--dataset mine --encoder random" in line
+        assert "--dataset mine" in line
+        assert "--encoder random" in line
         assert f"--cache {content(turned)['config']['cache']}" in line
 
 
@@ -366,3 +367,17 @@ def test_on_real_images_corrected_replay_is_better_than_plain(shared: Path, tmp_
 
     assert error(result, "transpose", "corrected") < 0.9 * error(result, "transpose", "plain")
     assert 0.5 < error(result, "transpose", "plain") < 2
+
+
+def test_missing_weights_are_reported_before_native_images_are_read(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is drawn for a test: its images are not those of the data set of that name."""
+    monkeypatch.setenv("NUCSEG_WEIGHTS", str(tmp_path / "none"))
+    store = Store.open(cache / "synthetic.zarr", mode="r+")
+    key = Key({"architecture": "vit_b", "weights": "ab" * 16, "precision": "float32", "format": "f16"})
+    store.embeddings(key, recorded={}).write(range(store.n_rows), np.ones((store.n_rows, 256, 64, 64), np.float32))
+    config = FidelityConfig(dataset="synthetic", cache=str(cache), split="kfold", images=2, out=tmp_path / "out")
+
+    with pytest.raises(EncoderError, match="No weights for vit_b"):
+        fidelity(config)

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from nucseg.errors import DataError
 from nucseg_pipeline.cli import app
 from nucseg_pipeline.config import PredictConfig
-from nucseg_pipeline.predict.stage import Predictor, PredictResult, predict
+from nucseg_pipeline.predict.predictor import Predictor
+from nucseg_pipeline.predict.stage import PredictResult, predict
 
 shapely = pytest.importorskip("shapely")
 

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,8 +29,10 @@ from nucseg_pipeline.config import PredictConfig, TrainConfig
 from nucseg_pipeline.files.locks import locked
 from nucseg_pipeline.predict import nuclei
 from nucseg_pipeline.predict import output as results
+from nucseg_pipeline.predict.predictor import Predictor
 from nucseg_pipeline.predict.probability_maps import map_rows
-from nucseg_pipeline.predict.stage import Predictor, predict
+from nucseg_pipeline.predict.stage import predict
+from nucseg_pipeline.predict.tile_model import TileModel
 from nucseg_pipeline.runs.folder import RunFolder
 from nucseg_pipeline.runs.run import Run, TrainedRun
 from nucseg_pipeline.train.stage import train
@@ -173,6 +177,14 @@ def test_neither_store_nor_training_images_are_needed(place: Path, tmp_path: Pat
     finally:
         (place / "away").rename(place / "cache")
     np.testing.assert_array_equal(after.instances, before.instances)
+
+
+def test_places_may_be_strings(place: Path) -> None:
+    predictor = Predictor.open(str(place / "unguided"), device="cpu", threads=1)
+
+    assert predictor.run.name == Run.open(str(place / "unguided"), cache=str(place / "cache")).name == "unguided"
+    with pytest.raises(EncoderError, match="nowhere"):
+        Predictor.open(str(place / "guided"), weights="nowhere.onnx", device="cpu")
 
 
 def test_other_weights_are_refused(place: Path, tmp_path: Path) -> None:
@@ -399,6 +411,23 @@ def test_results_are_kept_unless_files_are_missing_or_options_differ(
     assert [entry.name for entry in written.parent.iterdir()] == [written.name]
 
 
+def test_a_slide_whose_other_files_have_changed_is_predicted_again(
+    configure: Callable[..., PredictConfig], pyramid: Path
+) -> None:
+    slide = pyramid.rename(pyramid.with_name("slide.mrxs"))  # whose pixels would be in a folder of that name
+    part = slide.with_suffix("") / "Data0001.dat"
+    part.parent.mkdir()
+    part.write_bytes(b"one")
+    config = configure(slide)
+    first, again = (predict(config).images[0] for _ in range(2))
+
+    part.write_bytes(b"two")
+    changed = predict(config).images[0]
+
+    assert (first.was_there, again.was_there, changed.was_there) == (False, True, False)
+    assert changed.summary["asked"]["image"] != first.summary["asked"]["image"]
+
+
 def test_an_image_without_nuclei_has_all_files(configure: Callable[..., PredictConfig], tmp_path: Path) -> None:
     Image.new("RGB", (300, 200), (244, 244, 244)).save(tmp_path / "glass.png")
     (image,) = predict(configure(tmp_path / "glass.png")).images
@@ -435,6 +464,114 @@ def test_images_of_one_name_and_places_without_images_are_refused(
     }.items():
         with pytest.raises(ConfigError, match=message):
             predict(configure(*images))
+
+
+# ---- interrupted
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """The files of a result; of the summary, what does not change from run to run."""
+    files: dict[str, Any] = {file.name: file.read_bytes() for file in folder.iterdir()}
+    summary = json.loads(files["summary.json"])
+    del summary["seconds"]
+    return {**files, "summary.json": summary}
+
+
+def interrupted(config: PredictConfig, n_tiles: int) -> KeyboardInterrupt:
+    """Stop a prediction, as Ctrl-C does, once that many tiles are done; returns the interrupt."""
+
+    def stop(done: int, total: int, image: str) -> None:
+        if done >= n_tiles:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        predict(config, stop)
+    return caught.value
+
+
+def tiles_predicted(config: PredictConfig, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Predict images and count the tiles that the network sees."""
+    counted = []
+    maps = TileModel.maps
+    with monkeypatch.context() as patched:
+        patched.setattr(TileModel, "maps", lambda self, tiles, *rest: counted.extend(tiles) or maps(self, tiles, *rest))
+        assert not predict(config).failures
+    return len(counted)
+
+
+@pytest.mark.parametrize("run", ["guided", "unguided", "stained"])
+def test_an_interrupted_image_continues_after_its_last_finished_row_with_the_same_result(
+    configure: Callable[..., PredictConfig], place: Path, pyramid: Path, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(pyramid, run=place / run, everything=True)
+    whole = replace(config, out=config.out.with_name("whole"))
+    n_tiles = tiles_predicted(whole, monkeypatch)
+    n_rows = 6  # of 420 px in tiles of 128 px that overlap by half
+    n_columns = n_tiles // n_rows
+
+    interrupt = interrupted(config, 3 * n_columns + 2)
+
+    assert [file.name for file in config.out.iterdir()] == [".a [slide].part"]
+    assert re.search(
+        r"a \[slide\]: 3 finished rows of tiles, .* MiB, kept in .*\.a \[slide\]\.part", interrupt.__notes__[0]
+    )
+    interrupted(config, 4 * n_columns + 1)  # again, one row later
+    assert tiles_predicted(config, monkeypatch) == 2 * n_columns
+    assert [file.name for file in config.out.iterdir()] == ["a [slide]"]
+    expected = contents(whole.out / "a [slide]")
+    found = contents(config.out / "a [slide]")
+    for name in ("command", "image"):
+        del expected["summary.json"][name], found["summary.json"][name]
+    del expected["config.toml"], found["config.toml"]  # they name the folder
+    assert found == expected
+
+
+def test_glass_is_skipped_and_counted_after_an_interrupt_as_before(
+    configure: Callable[..., PredictConfig], tmp_path: Path, drawing: np.ndarray, darkness: None
+) -> None:
+    slide = np.full((420, 512, 3), 244, np.uint8)
+    slide[:, :200] = drawing[:, :200]
+    Image.fromarray(slide).save(tmp_path / "half.png")
+    config = configure(tmp_path / "half.png")
+    (whole,) = predict(replace(config, out=config.out.with_name("whole"))).images
+    assert whole.summary["tiles_without_tissue"] > 5
+
+    interrupted(config, whole.summary["tiles"] // 2)
+    (image,) = predict(config).images
+
+    for name in ("tiles", "tiles_without_tissue", "n_nuclei"):
+        assert image.summary[name] == whole.summary[name]
+
+
+def test_rows_of_another_request_are_not_used(
+    configure: Callable[..., PredictConfig], pyramid: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(pyramid, everything=True)
+    interrupted(config, 20)
+
+    whole = replace(config, mpp=0.25, out=config.out.with_name("whole"))
+    assert tiles_predicted(replace(config, mpp=0.25), monkeypatch) == tiles_predicted(whole, monkeypatch)
+    assert [file.name for file in config.out.iterdir()] == ["a [slide]"]
+
+
+def test_the_command_says_what_is_kept(
+    place: Path, pyramid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps, calls = TileModel.maps, []
+
+    def stop_later(self: TileModel, *rest: Any) -> Any:
+        calls.append(rest)
+        if len(calls) > 12:
+            raise KeyboardInterrupt
+        return maps(self, *rest)
+
+    monkeypatch.setattr(TileModel, "maps", stop_later)
+
+    stopped = command(pyramid, "--run", place / "unguided", "--out", tmp_path / "out", "--everything")
+
+    assert stopped.exit_code == 130
+    message = " ".join(stopped.stderr.split())
+    assert re.search(r"Interrupted\. a \[slide\]: \d finished rows of tiles, .* MiB, kept in .* continue\.", message)
 
 
 @pytest.mark.parametrize("name", ["overlay.jpg", "summary.json"])

@@ -398,14 +398,14 @@ def follow(message: str, stores: Any, path: Path) -> None:
         prune(pruned[1], keys=[pruned[2]])
     elif deleted:
         remove(Path(deleted[1]))
-        if "Then run `nucseg cache verify`" in message:
+        if f"Then run `nucseg cache verify {path}`" in message:
             verify(path)
     elif f"`nucseg cache verify {path}`" in message:
         verify(path)
-    elif "Use the nucseg that wrote it, or choose another --cache" in message:
+    elif "Use the nucseg that wrote it" in message:
         remove(path.parent / "set aside")
         path.rename(path.parent / "set aside")
-    elif "`nucseg embed`" not in message:
+    elif "`nucseg embed " not in message:
         raise AssertionError(f"the message names no way out: {message}")
 
 
