@@ -12,8 +12,7 @@ def files_of(file: Path) -> tuple[Path, ...]:
     """The file itself, then, in a fixed order, those that a reader of its format reads in addition.
 
     A MIRAX slide (.mrxs) has its pixels in the folder of the same name, a Hamamatsu VMS or VMU slide in the files that
-    it names (https://openslide.org/formats/). Formats with one file, and files that refer to others by their content,
-    such as an OME-TIFF, are not looked into.
+    it names (https://openslide.org/formats/). `TiffSlide` itself says which files of an OME-TIFF it reads.
     """
     suffix = file.suffix.lower()
     if suffix == ".mrxs":
