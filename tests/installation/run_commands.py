@@ -35,7 +35,7 @@ STAGES = {
     "train": configs.TrainConfig,
 }
 
-FREE_TEXT = {"baseline", "cache", "dataset", "datasets", "images", "names", "scheduler", "stain"}
+FREE_TEXT = {"baseline", "cache", "dataset", "datasets", "images", "names", "scene", "scheduler", "stain"}
 """Text fields without a list of names: places, and names that the user chooses."""
 
 CANNOT_RUN = {

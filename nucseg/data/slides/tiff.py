@@ -64,7 +64,8 @@ class TiffSlide(Slide):
             _check_page(page.keyframe, self._file, self._convert)
         self._pages = scene.levels
         read = {Path(page.parent.filehandle.path) for page in scene.levels}
-        self.files = (self._file, *sorted(read - {Path(self._tiff.filehandle.path)}))
+        if others := sorted(read - {Path(self._tiff.filehandle.path)}):
+            self.files = self._file, *others
         self.levels = [(page.keyframe.imagelength, page.keyframe.imagewidth) for page in scene.levels]
         self.mpp = scene.resolution.mpp
         self.scene = scene.name if has_others else None

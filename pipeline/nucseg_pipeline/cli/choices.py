@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _SHARED: Mapping[str, str] = {
     "activation": "nucseg.models.ACTIVATIONS",
     "augmentation": "nucseg_pipeline.config.train.GEOMETRIES",
+    "convert": "nucseg.data.conversion.CONVERSIONS",
     "device": "nucseg_pipeline.config.checks.DEVICES",
     "encoder": "nucseg.encoders.encoder_names",
     "format": "nucseg_cache.FORMATS",

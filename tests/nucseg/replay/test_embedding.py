@@ -192,7 +192,7 @@ def test_the_mixing_acts_before_the_small_rest_of_a_motion() -> None:
 
 
 def test_without_exact_views_there_is_nothing_to_learn_from() -> None:
-    with pytest.raises(DataError, match=r"there are none.*embed --views d4"):
+    with pytest.raises(DataError, match=r"there are none.*--views d4"):
         fit_mixing([], torch.zeros(4, 2, 2))
     with pytest.raises(DataError, match="contains NaN or infinite values"):
         fit_mixing([torch.full((8, 4, 2, 2), torch.nan)], torch.zeros(4, 2, 2))
