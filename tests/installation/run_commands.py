@@ -165,7 +165,9 @@ def embed() -> list[dict[str, Any]]:
     nucseg("embed", *options({**base, "source": "my-slides", "encoder": "none"}))
     nucseg("embed", *options({**base, "dataset": "synthetic", "encoder": "none", "limit": 1}))
     made = []
-    for chosen in combinations("embed", named("embed", "encoder", "views", "stain"), {**base, "encoder": "student"}):
+    for chosen in combinations(
+        "embed", named("embed", "encoder", "views", "stain", "convert"), {**base, "encoder": "student"}
+    ):
         nucseg("embed", *options(chosen))
         made.append({name: chosen[name] for name in ("precision", "format") if name in chosen})
     for views in names("embed", "views"):
@@ -175,6 +177,9 @@ def embed() -> list[dict[str, Any]]:
         nucseg("embed", *options({**base, "limit": 1, "encoder": spec}), fails=CANNOT_RUN.get(("encoder", encoder), ""))
     for stain in names("embed", "stain"):
         nucseg("embed", *options({**base, "encoder": "none", "limit": 1, "stain": stain}))
+    for convert in names("embed", "convert"):  # part of the preparation, so that each needs a store of its own
+        chosen = {"source": "my-slides", "encoder": "none", "convert": convert, "cache": f"cache-{convert}"}
+        nucseg("embed", *options({**base, **chosen}))
     nucseg("embed", *options({**base, "encoder": "student", "workers": 1}))
     nucseg("embed", *options({**base, "encoder": "student", "cache": "s3://bucket/cache"}), fails=r"nucseg\[s3\]")
     return made
@@ -212,6 +217,9 @@ def use_runs() -> None:
     for suffix in ("png", "jpg", "tif"):
         Image.fromarray(image).save(f"new-{suffix}.{suffix}")
         nucseg("predict", f"new-{suffix}.{suffix}", *options({"run": guided, "out": "predictions", "threads": 1}))
+    for convert in names("predict", "convert"):
+        chosen = {"run": guided, "convert": convert, "out": f"predictions-{convert}", "threads": 1}
+        nucseg("predict", "new-png.png", *options(chosen))
     Path("slide.mrxs").write_bytes(b"a slide of a scanner")
     wanted = {"run": guided, "out": "predictions", "threads": 1}
     nucseg("predict", "slide.mrxs", *options(wanted), fails=r"nucseg\[slides\]")
