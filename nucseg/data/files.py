@@ -65,16 +65,19 @@ def skipped_files(folder: Path, suffixes: Sequence[str]) -> list[str]:
     return [path.name for path in _children(folder) if path.suffix.lower() not in suffixes and not path.is_dir()]
 
 
-def skipped_note(skipped: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """A note that counts files by folder and suffix, given the name of a folder -> names of its files not read."""
+def skipped_note(skipped: Mapping[str, Sequence[str]], known: Sequence[str]) -> tuple[str, ...]:
+    """A note that counts files by folder and suffix, given the name of a folder -> names of its files not read.
+
+    It also names the suffixes that are read there, `known`.
+    """
     parts = []
     for folder, names in skipped.items():
         suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
         if names:
             counts = ", ".join(f"{suffix}: {count}" for suffix, count in sorted(suffixes.items()))
             parts.append(f"{len(names)} in {folder} ({counts})")
-    known = ", ".join(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
-    return (f"Files of other formats, not read: {'; '.join(parts)}. Images are {known}.",) if parts else ()
+    formats = ", ".join(suffix.removeprefix(".") for suffix in known)
+    return (f"Files of other formats, not read: {'; '.join(parts)}. Formats read: {formats}.",) if parts else ()
 
 
 def full_name(path: Path) -> str:
