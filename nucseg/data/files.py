@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from nucseg.data.outlines import OUTLINE_SUFFIXES
 from nucseg.errors import DataError
 from nucseg.paths import opened_file
 
@@ -18,6 +17,8 @@ MAX_BYTES = 1 << 30
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".webp")
 """Formats of images and masks; a mask in one with lossy compression is refused when it is read."""
+
+OUTLINE_SUFFIXES = (".geojson", ".json")
 
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, *OUTLINE_SUFFIXES)
 

@@ -313,6 +313,16 @@ def test_a_file_name_may_have_other_folders_and_another_suffix(source) -> None:
     assert open_dataset("folder", source).entries[1].read()[0].instances.max() == 1
 
 
+@pytest.mark.parametrize("others", [("p1__\u00e9", "p2__\u00e9"), ("p1__e\u0301", "p2__x"), ("train\\p1\\\u00e9", "x")])
+@pytest.mark.parametrize("file", ["masks.json", "masks/p1/\u00e9.json"])
+def test_an_image_is_found_alike_in_all_coco_files(tmp_path, file, others) -> None:
+    save(tmp_path / "images" / "p1" / "\u00e9.png", PINK)
+    (tmp_path / "masks" / "p1").mkdir(parents=True)
+    (tmp_path / file).write_text(coco(**dict.fromkeys(others, (0, 0, 3))))
+
+    assert np.count_nonzero(open_dataset("folder", tmp_path).entries[0].read()[0].instances) == 9
+
+
 def test_a_mask_and_a_part_of_a_coco_file_is_refused(source) -> None:
     (source / "masks.json").write_text(coco(a=(1, 1, 2)))
 
