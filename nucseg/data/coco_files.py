@@ -1,12 +1,11 @@
 """COCO files of several images: find the part of each image."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from nucseg.data.files import composed, file_bytes, some
-from nucseg.data.outlines import coco_parts
+from nucseg.data.files import file_bytes, some
+from nucseg.data.outlines import ImageNames, coco_parts
 from nucseg.errors import DataError
 
 
@@ -24,17 +23,14 @@ class CocoParts:
 def find_parts(files: Sequence[Path], images: Sequence[Path]) -> CocoParts:
     """Find images in those of the JSON files that are COCO files.
 
-    The file_name of an image is its file's name, with or without the suffix and the subfolder. Raises DataError if a
-    file is damaged, if a file_name fits several images, or an image is described twice.
+    Images are found by file_name, see `ImageNames`. Raises DataError if a file is damaged, if a file_name fits several
+    images, or an image is described twice.
     """
     found = CocoParts()
-    by_name: dict[str, list[Path]] = defaultdict(list)
-    for image in images:
-        for name in {composed(image.name), composed(image.stem)}:
-            by_name[name].append(image)
+    names = ImageNames(images)
     for file in files:
         parts = coco_parts(file_bytes(file), file)
-        missing = [name for name, part in parts.items() if not _add(found, file, name, part, by_name)]
+        missing = [name for name, part in parts.items() if not _add(found, file, name, part, names.find(name))]
         if parts:
             found.files.append(file)
         if missing:
@@ -45,10 +41,8 @@ def find_parts(files: Sequence[Path], images: Sequence[Path]) -> CocoParts:
     return found
 
 
-def _add(found: CocoParts, file: Path, name: str, part: bytes, by_name: dict[str, list[Path]]) -> bool:
-    """Add the part of an image with the file_name `name`; False if there is no such image."""
-    path = PurePosixPath(composed(name.replace("\\", "/")))
-    fitting = _fitting(path, by_name.get(path.name, [])) or _fitting(path, by_name.get(path.stem, []))
+def _add(found: CocoParts, file: Path, name: str, part: bytes, fitting: Sequence[Path]) -> bool:
+    """Add the part of an image whose file_name `name` fits these images; False if there are none."""
     if len(fitting) > 1:
         raise DataError(
             f"{file}: the file_name {name} could be any of {some([str(image) for image in fitting])}. Write it with "
@@ -59,9 +53,3 @@ def _add(found: CocoParts, file: Path, name: str, part: bytes, by_name: dict[str
             raise DataError(f"{image} is described twice, in {found.parts[image][0]} and {file}. Remove one of them.")
         found.parts[image] = file, part
     return bool(fitting)
-
-
-def _fitting(path: PurePosixPath, images: Sequence[Path]) -> list[Path]:
-    """Those of the images whose subfolder is that of the path, if both have one."""
-    folder = path.parent.name
-    return [image for image in images if image.parent.name == "images" or folder in ("", composed(image.parent.name))]

@@ -3,7 +3,7 @@
 import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +84,9 @@ class FileEntry(ImageFileEntry):
 
     def _combined(self, contents: Sequence[bytes], size: tuple[int, int]) -> Labels:
         labels = self._nuclei(contents[0], size)
-        if self.ignore_file:
-            labels.ignore[self._ignored(contents[1], self.ignore_file, size)] = True
-        return labels
+        if not self.ignore_file:
+            return labels
+        return replace(labels, ignore=labels.ignore | self._ignored(contents[1], self.ignore_file, size))
 
     def _ignored(self, content: bytes, file: Path, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
         if has_outlines(file):

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-from nucseg.data.outlines import OUTLINE_SUFFIXES
 from nucseg.errors import DataError
 from nucseg.paths import opened_file
 
@@ -18,6 +17,8 @@ MAX_BYTES = 1 << 30
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".webp")
 """Formats of images and masks; a mask in one with lossy compression is refused when it is read."""
+
+OUTLINE_SUFFIXES = (".geojson", ".json")
 
 MASK_SUFFIXES = (*IMAGE_SUFFIXES, *OUTLINE_SUFFIXES)
 
@@ -65,16 +66,19 @@ def skipped_files(folder: Path, suffixes: Sequence[str]) -> list[str]:
     return [path.name for path in _children(folder) if path.suffix.lower() not in suffixes and not path.is_dir()]
 
 
-def skipped_note(skipped: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """A note that counts files by folder and suffix, given the name of a folder -> names of its files not read."""
+def skipped_note(skipped: Mapping[str, Sequence[str]], known: Sequence[str]) -> tuple[str, ...]:
+    """A note that counts files by folder and suffix, given the name of a folder -> names of its files not read.
+
+    It also names the suffixes that are read there, `known`.
+    """
     parts = []
     for folder, names in skipped.items():
         suffixes = Counter(Path(name).suffix.lower() or "no suffix" for name in names)
         if names:
             counts = ", ".join(f"{suffix}: {count}" for suffix, count in sorted(suffixes.items()))
             parts.append(f"{len(names)} in {folder} ({counts})")
-    known = ", ".join(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES)
-    return (f"Files of other formats, not read: {'; '.join(parts)}. Images are {known}.",) if parts else ()
+    formats = ", ".join(suffix.removeprefix(".") for suffix in known)
+    return (f"Files of other formats, not read: {'; '.join(parts)}. Formats read: {formats}.",) if parts else ()
 
 
 def full_name(path: Path) -> str:

@@ -1,7 +1,7 @@
 """A folder of your own: `images/` and `masks/` with files of the same names."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,21 +105,22 @@ def open_folder(source: Path) -> DataSet:
             f"{source} holds {f'the folders {some(found)}' if found else 'no folders'}; expected {_LAYOUT}."
         )
     groups = _groups(images)
-    masks, ignored = (_masks(source / kind, groups) for kind in ("masks", "ignore"))
+    masks, ignored = _masks(source / "masks", groups), _masks(source / "ignore", groups)
     listed = [
         _Image(group, name, file, mask_of(name, file, masks[group]), mask_of(name, file, ignored[group]))
         for group, folder in groups.items()
         for name, file in image_files(folder).items()
     ]
     _check_masks_used_once(listed)
-    spare = _spare(listed, [*masks.values(), _masks(source / "masks", [""])[""]])
-    json_files = [file for file in (*spare, source / _COCO) if file.suffix.lower() == ".json" and file.is_file()]
+    spare = _spare(masks, (image.mask for image in listed))
+    json_files = [file for file in spare if file.suffix.lower() == ".json" and file.parent.name in ("masks", *groups)]
+    json_files += [source / _COCO] if (source / _COCO).is_file() else []
     shared = find_parts(json_files, [image.file for image in listed])
     entries = {image.file: entry for image in listed if (entry := image.entry(shared.parts.get(image.file)))}
     _check_all_have_masks([image for image in listed if image.file not in entries], len(listed), source)
     notes = [] if "" not in groups else [_UNGROUPED_NOTE]
-    if unused := [file.name for file in spare if file not in shared.files]:
-        notes.append(f"Masks without an image, not used: {len(unused)} ({some(unused)}).")
+    notes += _unused("Masks", [file for file in spare if file not in shared.files], source / "masks")
+    notes += _unused("Masks of ignored areas", _spare(ignored, (image.ignore for image in listed)), source / "ignore")
     return DataSet(
         RELEASE.name, str(source), tuple(entries.values()), (*notes, *shared.notes, *_skipped(source, groups))
     )
@@ -144,16 +145,21 @@ def _groups(images: Path) -> dict[str, Path]:
 
 
 def _masks(folder: Path, groups: Iterable[str]) -> dict[str, dict[str, list[Path]]]:
-    """Group -> its masks by name; none if the folder or a subfolder is missing."""
+    """Subfolder, or an empty name for the folder itself -> its masks by name; none for a group without a subfolder."""
     folders = {"": folder, **subfolders(folder)} if folder.is_dir() else {}
-    return {group: masks_by_name(folders[group]) if group in folders else {} for group in groups}
+    return {group: {} for group in groups} | {name: masks_by_name(path) for name, path in folders.items()}
 
 
-def _spare(listed: Sequence[_Image], masks: Sequence[dict[str, list[Path]]]) -> list[Path]:
+def _spare(masks: Mapping[str, Mapping[str, Sequence[Path]]], used: Iterable[Path | None]) -> list[Path]:
     """The masks that are named like no image."""
-    used = {image.mask for image in listed}
-    files = dict.fromkeys(file for named in masks for found in named.values() for file in found)
-    return [file for file in files if file not in used]
+    taken = set(used)
+    files = dict.fromkeys(file for named in masks.values() for found in named.values() for file in found)
+    return [file for file in files if file not in taken]
+
+
+def _unused(what: str, files: Sequence[Path], folder: Path) -> list[str]:
+    names = some([str(file.relative_to(folder)) for file in files])
+    return [f"{what} without an image, not used: {len(files)} ({names})."] if files else []
 
 
 def _check_masks_used_once(listed: Sequence[_Image]) -> None:
@@ -176,15 +182,11 @@ def _check_all_have_masks(missing: Sequence[_Image], n_images: int, source: Path
 
 
 def _skipped(source: Path, groups: Iterable[str]) -> tuple[str, ...]:
-    suffixes = {"images": IMAGE_SUFFIXES, "masks": MASK_SUFFIXES, "ignore": MASK_SUFFIXES}
-    return skipped_note(
-        {
-            kind: [
-                name
-                for folder in {source / kind, *(source / kind / group for group in groups)}
-                if folder.is_dir()
-                for name in skipped_files(folder, known)
-            ]
-            for kind, known in suffixes.items()
-        }
+    def skipped(kind: str, suffixes: Sequence[str]) -> list[str]:
+        folders = {source / kind, *(source / kind / group for group in groups)}
+        return [name for folder in folders if folder.is_dir() for name in skipped_files(folder, suffixes)]
+
+    return (
+        *skipped_note({"images": skipped("images", IMAGE_SUFFIXES)}, IMAGE_SUFFIXES),
+        *skipped_note({kind: skipped(kind, MASK_SUFFIXES) for kind in ("masks", "ignore")}, MASK_SUFFIXES),
     )

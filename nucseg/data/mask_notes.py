@@ -20,7 +20,7 @@ KINDS = {
         "Check that their values are ids of nuclei, not classes: a nucleus is one piece.",
     ),
     "regions": (
-        "have outlines around several others, taken as regions and left out",
+        "have outlines around several others, or far larger than the detected nuclei, taken as regions and left out",
         "",
     ),
     "ignored": ("have outlines of ignored areas", ""),

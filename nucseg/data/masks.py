@@ -49,17 +49,28 @@ class Labels:
 class _Pieces:
     """The connected components of an instance map, including diagonals."""
 
+    numbers: npt.NDArray[np.int32]
+    """The pieces, (H, W), numbered from 1."""
     ids: npt.NDArray[np.int32]
     """Id of each piece."""
+    main: npt.NDArray[np.intp]
+    """Index of the largest piece that has the id of each piece."""
     is_large: npt.NDArray[np.bool_]
     """Whether a piece is large compared with the largest one that has its id."""
-    is_far: npt.NDArray[np.bool_]
-    """Whether a piece is farther from the largest one that has its id than that one is long."""
     n_ids: int
 
     def n_large(self, id_: int | None = None) -> int:
         """Number of large pieces, of one id if it is given."""
         return int(np.count_nonzero(self.is_large if id_ is None else self.is_large & (self.ids == id_)))
+
+    def n_far(self) -> int:
+        """Number of large pieces that are farther from the largest one of their id than that one is long."""
+        from scipy import ndimage  # slow to import, and not needed for instance maps by guarantee
+
+        boxes = [[(side.start, side.stop) for side in box] for box in ndimage.find_objects(self.numbers)]
+        starts, stops = np.array(boxes, np.intp).reshape(-1, 2, 2).transpose(2, 0, 1)
+        gaps = np.maximum(starts - stops[self.main], starts[self.main] - stops).max(axis=1)
+        return int(np.count_nonzero(self.is_large & (gaps > (stops - starts)[self.main].max(axis=1))))
 
 
 def instances_from(
@@ -168,25 +179,16 @@ def _check_cover(counts: npt.NDArray[np.intp], values: npt.NDArray[Any], file: P
 def _pieces(instances: npt.NDArray[np.int32], n_ids: int) -> _Pieces:
     from skimage.measure import label
 
-    pieces, n_pieces = label(instances, connectivity=2, background=0, return_num=True)
-    areas = np.bincount(pieces.ravel(), minlength=n_pieces + 1)[1:]
+    numbers, n_pieces = label(instances, connectivity=2, background=0, return_num=True)
+    areas = np.bincount(numbers.ravel(), minlength=n_pieces + 1)[1:]
     ids = np.zeros(n_pieces + 1, np.int32)
-    ids[pieces.ravel()] = instances.ravel()
+    ids[numbers.ravel()] = instances.ravel()
     ids = ids[1:]
     largest = np.zeros(int(ids.max(initial=0)) + 1, np.intp)  # id -> index of its largest piece
     by_area = np.argsort(areas, kind="stable")
     largest[ids[by_area]] = by_area  # the last one counts
     main = largest[ids]
-    return _Pieces(ids, _LARGE * areas >= areas[main], _are_far(pieces, main), n_ids)
-
-
-def _are_far(pieces: npt.NDArray[np.int32], main: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-    from scipy import ndimage  # slow to import, as above
-
-    boxes = [[(side.start, side.stop) for side in box] for box in ndimage.find_objects(pieces)]
-    starts, stops = np.array(boxes, np.intp).reshape(-1, 2, 2).transpose(2, 0, 1)
-    gaps = np.maximum(starts - stops[main], starts[main] - stops).max(axis=1)
-    return np.asarray(gaps > (stops - starts)[main].max(axis=1))
+    return _Pieces(numbers, ids, main, _LARGE * areas >= areas[main], n_ids)
 
 
 def _check_pieces(pieces: _Pieces, file: Path | str) -> None:
@@ -217,7 +219,7 @@ def _split(pieces: _Pieces, file: Path | str) -> dict[str, str]:
     # In NuInsSeg and CryoNuSeg, the ids of an image have at most 1.06 large pieces on average. Folds and other nuclei
     # cut a nucleus into pieces that are near each other, while the nuclei of a class can be anywhere.
     n_ids, n_large = pieces.n_ids, pieces.n_large()
-    n_far = int(np.count_nonzero(pieces.is_large & pieces.is_far))
+    n_far = pieces.n_far()
     if n_ids > 1 and (n_large >= 2 * n_ids or (n_far > 1 and 2 * n_far >= n_ids)):
         raise _no_instance_map(file, n_ids, n_large)
     return {"split": f"{n_ids} ids in {n_large} pieces"} if 4 * n_large >= 5 * max(n_ids, 1) else {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -40,7 +41,6 @@ FREE_TEXT = {"baseline", "cache", "dataset", "datasets", "images", "names", "sce
 
 CANNOT_RUN = {
     ("device", "cuda"): "0 CUDA devices",
-    ("device", "mps"): "has none",
     ("log", "tensorboard"): r"nucseg\[tensorboard\]",
     ("mixed_precision", "fp16"): "needs a CUDA device",
     ("encoder", "onnx:FILE"): r"nucseg\[onnx\]",
@@ -49,6 +49,8 @@ CANNOT_RUN = {
     ("encoder", "vit_h"): "nucseg fetch vit_h",
 }
 """Values that need an extra, a download or a device: the message that names what is missing."""
+if not torch.backends.mps.is_available():
+    CANNOT_RUN["device", "mps"] = "has none"
 
 TINY_TRAINING = {
     "dataset": "mine", "encoder": "student", "width": 2, "epochs": 1, "epoch_images": 2, "validation_images": 1,

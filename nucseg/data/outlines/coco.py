@@ -1,18 +1,46 @@
 """COCO JSON (https://cocodataset.org/#format-data): polygons or run-length encoded masks, for one or several images."""
 
-import json
 from collections import defaultdict
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from nucseg.data.files import composed
 from nucseg.data.outlines.shapes import Ring, Shape, as_ring
 from nucseg.errors import DataError
 
 _LISTS = ("images", "annotations", "categories")
+
+
+class ImageNames:
+    """Image files, found by a COCO file's file_name: the file's name, with or without the suffix and the subfolder.
+
+    Either Unicode form and either slash will do. Another suffix is accepted if no image has exactly this name, and
+    other folders for images directly in `images/`.
+    """
+
+    def __init__(self, images: Iterable[Path]) -> None:
+        """Index the images by their names."""
+        self._images: dict[str, list[Path]] = defaultdict(list)
+        for image in images:
+            for name in {composed(image.name), composed(image.stem)}:
+                self._images[name].append(image)
+
+    def find(self, file_name: str) -> list[Path]:
+        """The images that a file_name fits; several if it leaves open which one is meant."""
+        path = PurePosixPath(composed(file_name.replace("\\", "/")))
+        return self._in_folder(path.name, path) or self._in_folder(path.stem, path)
+
+    def _in_folder(self, name: str, path: PurePosixPath) -> list[Path]:
+        """The images of a name whose subfolder is that of the path, if both have one."""
+        return [
+            image
+            for image in self._images.get(name, ())
+            if image.parent.name == "images" or path.parent.name in ("", composed(image.parent.name))
+        ]
 
 
 def is_coco(content: Any) -> bool:
@@ -20,8 +48,8 @@ def is_coco(content: Any) -> bool:
     return isinstance(content, Mapping) and all(isinstance(content.get(name), list) for name in _LISTS[:2])
 
 
-def one_per_image(content: Mapping[str, Any], file: Path) -> dict[str, bytes]:
-    """File name of each image -> a COCO file of this image alone, always with the same bytes for the same annotations.
+def one_per_image(content: Mapping[str, Any], file: Path) -> dict[str, dict[str, Any]]:
+    """File name of each image -> the content of a COCO file of this image alone.
 
     Raises DataError for images without a name or a size, repeated ids or names, and annotations of no image.
     """
@@ -43,9 +71,7 @@ def one_per_image(content: Mapping[str, Any], file: Path) -> dict[str, bytes]:
         annotations[image_id].append(annotation)
     categories = content.get("categories", [])
     return {
-        name: json.dumps(
-            {"images": [image], "annotations": annotations[image["id"]], "categories": categories}, sort_keys=True
-        ).encode()
+        name: {"images": [image], "annotations": annotations[image["id"]], "categories": categories}
         for name, image in names.items()
     }
 

@@ -40,14 +40,15 @@ def _shape(feature: Any, name: str, file: Path) -> Shape:
     properties = feature.get("properties") or {}
     if isinstance(properties.get("name"), str):
         name = f"{name} ({properties['name']})"
-    is_cell = properties.get("objectType") == "cell"
-    geometry = feature.get("nucleusGeometry") if is_cell else feature.get("geometry")
+    object_type = properties.get("objectType")
+    geometry = feature.get("nucleusGeometry" if object_type == "cell" else "geometry")
     class_name = _class_name(properties.get("classification"))
     return Shape(
         name=name,
         class_name=class_name,
         polygons=_polygons(geometry, f"{file}: {name}"),
         is_ignored=class_name.casefold().startswith(_IGNORED),
+        is_detected=object_type in ("detection", "cell"),
     )
 
 

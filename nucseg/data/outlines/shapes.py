@@ -24,6 +24,8 @@ _TOLERANCE_PX = 0.5
 """By so much an outline may reach beyond the image without being counted as cut."""
 _WITHIN = 0.9
 """Share of a nucleus within another outline from which it counts as inside."""
+_REGION = 20
+"""An outline drawn by hand is a region if it has more than so many times the median area of the detected nuclei."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,6 +41,8 @@ class Shape:
     """Lengths of alternating runs of background and object over the pixels, column by column (COCO's RLE)."""
     is_ignored: bool = False
     """Whether it is an area to ignore rather than a nucleus."""
+    is_detected: bool = False
+    """Whether a program found it, so that it is no region drawn around tissue."""
 
     @property
     def is_empty(self) -> bool:
@@ -76,8 +80,9 @@ def labels_from(shapes: Sequence[Shape], size: tuple[int, int], file: Path) -> L
 
     Pixels whose centre is inside belong to the nucleus, so that outlines along pixel edges (see
     `nucseg.nuclei.outline`) give back their pixels. Nuclei are numbered from 1 in the order of the file. Of two that
-    overlap, the smaller one keeps the pixels; one around several others is a region and left out, as are those without
-    pixels; all are counted. Raises DataError if there are shapes but none has a pixel in the image.
+    overlap, the smaller one keeps the pixels. Regions are left out: what is around several others, and, in a file of
+    detected nuclei, what is drawn by hand and far larger than these. So is what has no pixels; all are counted. Raises
+    DataError if there are shapes but none has a pixel in the image.
     """
     counts: Counter[str] = Counter(shapeless=sum(shape.is_empty for shape in shapes))
     solid = [shape for shape in shapes if not shape.is_empty]
@@ -95,10 +100,19 @@ def labels_from(shapes: Sequence[Shape], size: tuple[int, int], file: Path) -> L
             ignore[outline.box] |= outline.mask
             counts["ignored"] += 1
     nuclei = [outline for outline in drawn if not outline.shape.is_ignored]
-    instances, kept = _painted(nuclei, size, counts)
+    instances, kept = _painted(_without_regions(nuclei, counts), size, counts)
     classes = Counter(outline.shape.class_name for outline in kept if outline.shape.class_name)
     findings = {kind: str(count) for kind, count in counts.items() if count} | cover_finding(instances)
     return Labels(instances=instances, ignore=ignore, facts=MaskFacts(classes=dict(classes), findings=findings))
+
+
+def _without_regions(nuclei: Sequence[_Drawn], counts: Counter[str]) -> list[_Drawn]:
+    """Leave out what is drawn by hand and far larger than the detected nuclei, if there are any."""
+    detected = [outline.area for outline in nuclei if outline.shape.is_detected]
+    largest = _REGION * np.median(detected) if detected else np.inf
+    left = [outline for outline in nuclei if outline.shape.is_detected or outline.area <= largest]
+    counts["regions"] = len(nuclei) - len(left)
+    return left
 
 
 @dataclass
@@ -132,7 +146,7 @@ def _painted(
     regions = {number for number, n_inside in overlaps.inside.items() if n_inside > 1}
     visible = np.bincount(numbers.ravel(), minlength=len(nuclei) + 1)[1:] > 0
     is_kept = visible & ~np.isin(np.arange(1, len(nuclei) + 1), list(regions))
-    counts["regions"] = len(regions)
+    counts["regions"] += len(regions)
     counts["covered"] = int(np.count_nonzero(~visible)) - sum(not visible[number - 1] for number in regions)
     counts["overlapping"] = sum(number not in regions and bool(below - regions) for number, below in overlaps.pairs)
     renumbered = np.concatenate([[0], np.where(is_kept, np.cumsum(is_kept), 0)]).astype(np.int32)

@@ -23,7 +23,7 @@ _ONLY, _PLAIN_TIFF = ["1"], "generic-tiff"
 
 
 def open_slide(file: Path | str, scene: str | None = None, convert: str = "none") -> Slide:
-    """Open an image of any size: PNG, JPEG, TIFF, OME-TIFF, or any format of OpenSlide.
+    """Open an image of any size: PNG, JPEG, BMP, WebP, TIFF, OME-TIFF, or any format of OpenSlide.
 
     Args:
         file: the image.

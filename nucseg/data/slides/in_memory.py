@@ -1,4 +1,4 @@
-"""Images that are decoded as a whole: PNG and JPEG."""
+"""Images that are decoded as a whole: PNG, JPEG, BMP and WebP."""
 
 from io import BufferedReader
 from pathlib import Path

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 def predict(config: PredictConfig) -> None:
     """Find nuclei in new images of any size.
 
-    Reads PNG, JPEG, TIFF, pyramidal and OME-TIFF, and with OpenSlide the formats of slide scanners, tile by tile; the
-    run's folder; and the weights of its encoder. Writes OUT/IMAGE/: instances.tif, nuclei.geojson (opens in QuPath),
-    nuclei.csv, overlay.jpg, summary.json and config.toml. A file with several scenes gives OUT/IMAGE_SCENE/ for each.
-    Images with finished results are skipped; an image that was interrupted continues after its last finished row of
-    tiles, which OUT/.IMAGE.part keeps until then.
+    Reads PNG, JPEG, BMP, WebP, TIFF, pyramidal and OME-TIFF, and with OpenSlide the formats of slide scanners, tile by
+    tile; the run's folder; and the weights of its encoder. Writes OUT/IMAGE/: instances.tif, nuclei.geojson (opens in
+    QuPath), nuclei.csv, overlay.jpg, summary.json and config.toml. A file with several scenes gives OUT/IMAGE_SCENE/
+    for each. Images with finished results are skipped; an image that was interrupted continues after its last finished
+    row of tiles, which OUT/.IMAGE.part keeps until then.
     """
     from nucseg.errors import DataError
     from nucseg_pipeline.predict.stage import predict as predict_stage

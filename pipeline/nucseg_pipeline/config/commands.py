@@ -34,7 +34,7 @@ def command(
     hidden = {argument, *without, *(("stain",) if name == "embed" else ())}
     words = ["nucseg", name, *(_words(getattr(config, argument)) if argument else ())]
     for option, value in stated.items():
-        words += [flag(option), str(value)]
+        words += _option(option, value)
     for field in fields(config):
         value = getattr(config, field.name)
         if field.name in always or (field.name not in hidden and value != _default(field)):
@@ -48,11 +48,15 @@ def flag(name: str) -> str:
 
 
 def _option(name: str, value: object) -> Iterator[str]:
+    if value is None:
+        return
+    if value is False:
+        name = f"no_{name}"
     if isinstance(value, tuple):
         name = ONE_OF_SEVERAL.get(name, name)
     for word in _words(value):
         yield flag(name)
-        if value is not True:
+        if not isinstance(value, bool):
             yield word
 
 

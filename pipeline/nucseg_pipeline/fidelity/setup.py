@@ -39,7 +39,7 @@ MIN_IMAGES = 2
 
 @dataclass(frozen=True, eq=False)
 class FidelitySetup:
-    """Everything that is read before the encoder is needed; the calibration images are training images."""
+    """What is measured, opened before the encoder; the calibration images are training images."""
 
     config: FidelityConfig
     store: Store

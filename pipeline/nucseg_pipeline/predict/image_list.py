@@ -62,7 +62,8 @@ def named_scenes(name: str, file: Path, wanted: str | None, taken: set[str]) -> 
 
 def skipped_in(places: Sequence[Path]) -> tuple[str, ...]:
     """A note on the files in given folders that have no suffix of an image; none if there are none."""
-    return skipped_note({str(place): skipped_files(place, SLIDE_SUFFIXES) for place in places if place.is_dir()})
+    skipped = {str(place): skipped_files(place, SLIDE_SUFFIXES) for place in places if place.is_dir()}
+    return skipped_note(skipped, SLIDE_SUFFIXES)
 
 
 def _stem(file: Path) -> str:

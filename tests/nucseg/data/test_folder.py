@@ -97,6 +97,16 @@ def test_masks_without_an_image_are_in_a_note(source) -> None:
     assert "Masks without an image, not used: 1 (spare.png)." in open_dataset("folder", source).notes
 
 
+@pytest.mark.parametrize("name", ["typo.png", "patient/a.png"])
+def test_masks_of_ignored_areas_without_an_image_are_in_a_note(source, name) -> None:
+    save(source / "ignore" / "a.png", two_nuclei())
+    save(source / "ignore" / name, two_nuclei())
+
+    notes = [note for note in open_dataset("folder", source).notes if "not used" in note]
+
+    assert notes == [f"Masks of ignored areas without an image, not used: 1 ({Path(name)})."]
+
+
 @pytest.mark.parametrize("masks", [("a.png.png", "a.tif.png"), ("a.png", "a.tif"), ("a.png", "a.tif.png")])
 def test_images_that_differ_only_in_their_suffix_keep_it_in_their_names(source, masks) -> None:
     save(source / "images" / "a.png", PINK)
@@ -141,9 +151,12 @@ def test_files_of_other_formats_are_counted_and_hidden_ones_are_not(source) -> N
     for name in ("images/a.gif", "images/b.GIF", "images/Thumbs.db", "masks/notes", "masks/.DS_Store"):
         (source / name).write_bytes(b"x")
 
-    (note,) = (note for note in open_dataset("folder", source).notes if "not read" in note)
+    images, masks = (note for note in open_dataset("folder", source).notes if "not read" in note)
 
-    assert "3 in images (.db: 1, .gif: 2); 1 in masks (no suffix: 1)" in note
+    assert "3 in images (.db: 1, .gif: 2). " in images
+    assert "geojson" not in images
+    assert "1 in masks (no suffix: 1). " in masks
+    assert "geojson" in masks
 
 
 def test_bitmaps_and_webp_are_images(source) -> None:
@@ -298,6 +311,16 @@ def test_a_file_name_may_have_other_folders_and_another_suffix(source) -> None:
     (source / "masks.json").write_text(coco(train2017__b=(0, 0, 3)).replace("b.png", "b.jpg"))
 
     assert open_dataset("folder", source).entries[1].read()[0].instances.max() == 1
+
+
+@pytest.mark.parametrize("others", [("p1__\u00e9", "p2__\u00e9"), ("p1__e\u0301", "p2__x"), ("train\\p1\\\u00e9", "x")])
+@pytest.mark.parametrize("file", ["masks.json", "masks/p1/\u00e9.json"])
+def test_an_image_is_found_alike_in_all_coco_files(tmp_path, file, others) -> None:
+    save(tmp_path / "images" / "p1" / "\u00e9.png", PINK)
+    (tmp_path / "masks" / "p1").mkdir(parents=True)
+    (tmp_path / file).write_text(coco(**dict.fromkeys(others, (0, 0, 3))))
+
+    assert np.count_nonzero(open_dataset("folder", tmp_path).entries[0].read()[0].instances) == 9
 
 
 def test_a_mask_and_a_part_of_a_coco_file_is_refused(source) -> None:

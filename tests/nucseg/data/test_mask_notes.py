@@ -36,5 +36,11 @@ def test_notes_on_masks_are_recognised_among_others() -> None:
 
     assert len(notes) == 2 + len(KINDS)
     assert all(is_mask_note(note) for note in notes)
+    assert is_mask_note(
+        "3 of 12 masks are binary: 43 pieces; touching nuclei are one. Instance maps would keep them apart."
+    )
+    assert is_mask_note(
+        "Classes of nuclei in the masks (counted here only, since a store has no place for them): Tumor 7."
+    )
     assert not is_mask_note("CoNIC: 1 of the 4981 released images.")
     assert not is_mask_note("Masks without an image, not used: 1 (spare.png).")

@@ -62,6 +62,15 @@ def test_a_command_can_be_pasted(config: Any, parsed: Callable[[str], Any]) -> N
     assert parsed(command(config)) == config
 
 
+def test_options_that_are_off_or_without_a_value_can_be_stated(parsed: Callable[[str], Any]) -> None:
+    config = TrainConfig(dataset="mine", fusion="none")
+
+    line = command(config, always=("fusion", "threads"), deep_supervision=False)
+
+    assert line == "nucseg train --no-deep-supervision --dataset mine --fusion none"
+    assert parsed(line) == config
+
+
 def test_options_are_stated_and_left_out_as_asked() -> None:
     config = TrainConfig(dataset="mine", width=8, encoder="vit_b")
 

@@ -49,3 +49,4 @@ def test_files_of_a_folder_that_are_no_images_are_counted(folder: Path) -> None:
     (note,) = skipped_in([folder])
 
     assert f"3 in {folder} (.gif: 2, .txt: 1)" in note
+    assert " svs, " in note

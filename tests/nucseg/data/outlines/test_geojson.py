@@ -166,6 +166,28 @@ def test_a_region_around_several_nuclei_is_no_nucleus() -> None:
     assert labels.facts.findings == {"regions": "1"}
 
 
+@pytest.mark.parametrize("place", [(0, 0), (20, 0)])  # around one nucleus, beside it
+@pytest.mark.parametrize("detected", ["detection", "cell"])
+@pytest.mark.parametrize(("side", "is_region"), [(14, True), (13, False)])
+def test_what_is_drawn_far_larger_than_detected_nuclei_is_a_region(place, detected, side, is_region) -> None:
+    drawn = feature(square(*place, side), name="Tumor", objectType="annotation")
+    nucleus = feature(square(2, 2, 3), objectType=detected)
+    found = nucleus | {"nucleusGeometry": nucleus["geometry"]}
+
+    labels = read([drawn, found], (30, 40))
+
+    assert np.unique(labels.instances[2:5, 2:5]).size == 1
+    assert ("regions" in labels.facts.findings) == is_region
+    assert labels.facts.classes == ({} if is_region else {"Tumor": 1})
+    assert labels.instances.max() == (1 if is_region else 2)
+
+
+def test_nuclei_drawn_by_hand_may_differ_in_size() -> None:
+    drawn = [feature(square(x, 0, side), objectType="annotation") for x, side in ((0, 2), (3, 2), (6, 20))]
+
+    assert read(drawn, (30, 40)).instances.max() == 3
+
+
 def test_one_outline_around_the_image_is_noted() -> None:
     assert read([feature(square(0, 0, 12))]).facts.findings == {"cover": "86%"}
 
