@@ -11,6 +11,7 @@ KINDS = {
         "have one nucleus over more than a third of the image",
         "Check whether they are inverted, or mark the background or void with a value of its own.",
     ),
+    "foreground": ("have nuclei on more than half of the image", "Check whether they are inverted."),
     "void": (
         "have a value with all bits set next to few other ids",
         "If it marks an area to ignore, write that to ignore/<name>.png, and 0 into the mask.",
@@ -24,7 +25,7 @@ KINDS = {
         "",
     ),
     "ignored": ("have outlines of ignored areas", ""),
-    "shapeless": ("have points, lines or other objects without an area, left out", ""),
+    "shapeless": ("have points, lines, tiles or other objects that are no outlines of nuclei, left out", ""),
     "outside": ("have outlines without a pixel in the image, left out", ""),
     "cut": ("have outlines that reach beyond the image, cut at its edge", ""),
     "covered": ("have outlines that others cover completely, left out", ""),

@@ -17,6 +17,10 @@ _MUCH, _MOST = 1 / 3, 1 / 2
 """Shares of an image. Real nuclei cover at most 2 %, and pieces of touching nuclei 20 % (NuInsSeg at 40x)."""
 _LARGE = 8
 """A piece is large if it has at least one part in so many of the largest one's area; smaller ones are stray flecks."""
+_FLECK_PX = 16
+"""Where one value may be one nucleus or many, pieces of this area are not flecks, however large the largest one is."""
+_NEARLY_ALL = 4 / 5
+"""Share of an image that all nuclei together never cover; they cover at most 65 % (NuInsSeg at 40x)."""
 _CLEAR = 2 / 3
 """Share of the more frequent of two values from which it counts as the background if neither is 0."""
 _VOID = {2**8 - 1, 2**16 - 1, 2**32 - 1}
@@ -103,8 +107,9 @@ def instances_from(
     if len(found) == 2 and not instance_map:
         binary = _components(instances, counts, found.tolist(), values.dtype, file)
         if binary is not None:
-            _check_binary_cover(binary, int(values.max()), file)
-            return binary, MaskFacts(n_pieces=int(binary.max()), findings=cover_finding(binary))
+            foreground = _check_binary_cover(binary, int(values.max()), file)
+            findings = cover_finding(binary) or ({"foreground": f"{foreground:.0%}"} if foreground > _MOST else {})
+            return binary, MaskFacts(n_pieces=int(binary.max()), findings=findings)
     if not instance_map:
         _check_cover(counts, values, file)
     pieces = _pieces(instances, int(np.count_nonzero(found)))
@@ -148,17 +153,21 @@ def _components(
     components = np.asarray(label(instances != background, connectivity=2), dtype=np.int32)
     usual = low == 0 and dtype.itemsize == 1 and high in (1, 255)
     areas = np.bincount(components.ravel())[1:]
-    return components if usual or low or np.count_nonzero(_LARGE * areas >= areas.max()) > 1 else None
+    is_large = areas >= min(areas.max() / _LARGE, _FLECK_PX)
+    return components if usual or low or np.count_nonzero(is_large) > 1 else None
 
 
-def _check_binary_cover(components: npt.NDArray[np.int32], value: int, file: Path | str) -> None:
-    share = np.bincount(components.ravel())[1:].max() / components.size
-    if share > _MOST:
+def _check_binary_cover(components: npt.NDArray[np.int32], value: int, file: Path | str) -> float:
+    """The share of the image that is nucleus; DataError where the mask is probably inverted."""
+    areas = np.bincount(components.ravel(), minlength=2)[1:]
+    largest, foreground = areas.max() / components.size, float(areas.sum() / components.size)
+    if largest > _MOST or foreground > _NEARLY_ALL:
+        what = f"one piece covers {largest:.0%}" if largest > _MOST else f"the pieces cover {foreground:.0%}"
         raise DataError(
-            f"{file} is a binary mask of which one piece covers {share:.0%} of the image. It seems to be inverted: "
-            f"the nuclei are expected to have the value {value}, and the background 0. Invert it, or write an instance "
-            "map."
+            f"{file} is a binary mask of which {what} of the image. It seems to be inverted: nuclei are expected to have "
+            f"the value {value}, and the background 0. Invert it, or write an instance map."
         )
+    return foreground
 
 
 def _check_cover(counts: npt.NDArray[np.intp], values: npt.NDArray[Any], file: Path | str) -> None:

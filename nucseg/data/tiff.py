@@ -44,6 +44,7 @@ _PIXEL_TAGS = (
 )  # fmt: skip
 """Size, depth, compression, colour model, fill order, chunks, channels, planes, predictor, palette, alpha, sign, JPEG
 tables and chroma subsampling."""
+_JPEG_TABLES = 347
 
 _KINDS = {"b": "unsigned", "u": "unsigned", "i": "signed", "f": "float", "c": "complex"}
 _EXPECTED = "expected 8-bit RGB, gray or palette"
@@ -254,7 +255,7 @@ def _alpha(frame: Any) -> int:
 
 
 def _check_tags(page: Any, file: Path) -> None:
-    """Raise DataError if tags that pixels depend on cannot be read: tifffile goes on with their defaults."""
+    """Raise DataError if tags that pixels depend on cannot be read; tifffile goes on with defaults or wrong values."""
     handle, form = page.parent.filehandle, page.parent.tiff
     handle.seek(page.offset)
     (n_tags,) = struct.unpack(form.tagnoformat, handle.read(form.tagnosize))
@@ -266,6 +267,12 @@ def _check_tags(page: Any, file: Path) -> None:
     if len(entries) < n_tags * form.tagsize or any(code in codes and code not in page.tags for code in _PIXEL_TAGS):
         raise DataError(
             f"{file} is damaged or truncated: some of its tags cannot be read. Download or export it again."
+        )
+    tags = [page.tags[code] for code in _PIXEL_TAGS if code in page.tags and code != _JPEG_TABLES]
+    if wrong := [tag.name for tag in tags if isinstance(tag.value, bytes)]:
+        raise DataError(
+            f"{file} has the tag {wrong[0]} in bytes, which is not read; expected 16-bit or 32-bit integers. Export it "
+            "with another program."
         )
 
 

@@ -7,6 +7,8 @@ from typing import Any
 from nucseg.data.outlines.shapes import Ring, Shape, as_ring
 from nucseg.errors import DataError
 
+_OBJECT_TYPES = (None, "annotation", "cell", "detection")
+"""QuPath's types of objects that may be nuclei; others are tiles, cores of tissue microarrays, and the whole image."""
 _IGNORED = "ignore"
 """QuPath's class of areas to ignore is called `Ignore*`."""
 
@@ -27,9 +29,9 @@ def features_in(content: Any) -> list[Any] | None:
 def geojson_shapes(features: list[Any], file: Path) -> list[Shape]:
     """The objects of features, detections as well as annotations.
 
-    Of a QuPath cell, the nucleus is taken; a cell without one is empty. Points, lines and empty geometries are empty,
-    too. Objects of a class whose name starts with "Ignore" are areas to ignore. Raises DataError, with the file and the
-    feature, for anything that is no feature.
+    Of a QuPath cell, the nucleus is taken; a cell without one is empty. Points, lines, empty geometries, tiles and the
+    cores of tissue microarrays are empty, too. Objects of a class whose name starts with "Ignore" are areas to ignore.
+    Raises DataError, with the file and the feature, for anything that is no feature.
     """
     return [_shape(feature, f"feature {number}", file) for number, feature in enumerate(features, start=1)]
 
@@ -46,7 +48,7 @@ def _shape(feature: Any, name: str, file: Path) -> Shape:
     return Shape(
         name=name,
         class_name=class_name,
-        polygons=_polygons(geometry, f"{file}: {name}"),
+        polygons=_polygons(geometry, f"{file}: {name}") if object_type in _OBJECT_TYPES else [],
         is_ignored=class_name.casefold().startswith(_IGNORED),
         is_detected=object_type in ("detection", "cell"),
     )

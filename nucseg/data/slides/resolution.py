@@ -116,7 +116,9 @@ def _values(page: Any, name: str) -> Iterator[float]:
     """The numbers in a tag, whatever its type and count; none if it is missing or has no number."""
     tag = page.tags.get(name)
     value = () if tag is None else tag.value
-    parts = value if isinstance(value, tuple) else (value,)
+    parts = (
+        value if isinstance(value, tuple | bytes) else (value,)
+    )  # tifffile returns numbers of the type BYTE as bytes
     numbers = [number(str(part)) for part in parts]
     if tag is not None and int(tag.dtype) in _RATIONALS:
         numbers = [above / below if above is not None and below else None for above, below in _pairs(numbers)]

@@ -159,6 +159,27 @@ def test_void_around_nuclei_is_refused_and_one_large_value_is_noted() -> None:
     assert instances_from(values, FILE)[1].findings == {"void": "255 next to 4 others"}
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
+@pytest.mark.parametrize("value", [2, 128, 200])
+def test_nuclei_beside_a_large_clump_are_pieces_of_a_binary_mask(dtype, value) -> None:
+    values = np.zeros((200, 200), dtype)
+    values[:100, :100] = value
+    for column in range(6):
+        values[150:162, 30 * column : 30 * column + 12] = value
+
+    assert instances_from(values, FILE)[1].n_pieces == 7
+
+
+def test_an_inverted_mask_in_parts_is_refused_and_a_full_one_noted() -> None:
+    values = np.full((100, 100), 255, np.uint8)
+    values[49:51] = values[:, 49:51] = 0
+    with pytest.raises(DataError, match="the pieces cover 96% of the image. It seems to be inverted"):
+        instances_from(values, FILE)
+
+    values[:35] = 0
+    assert instances_from(values, FILE)[1].findings == {"foreground": "62%"}
+
+
 def test_a_third_of_the_image_as_one_nucleus_is_noted() -> None:
     values = np.zeros((12, 12), np.uint8)
     values[:5], values[8, 8] = 1, 2

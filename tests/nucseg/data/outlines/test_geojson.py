@@ -56,6 +56,14 @@ def test_what_predict_writes_is_read_back_exactly(values) -> None:
     np.testing.assert_array_equal(read(written, (9, 11)).instances, instances)
 
 
+@pytest.mark.parametrize("kind", ["tile", "tma_core", "root"])
+def test_objects_of_qupath_that_are_no_nuclei_are_left_out(kind) -> None:
+    labels = read([feature(square(2, 2, 4)), feature(square(7, 2, 4), objectType=kind)])
+
+    assert np.unique(labels.instances).tolist() == [0, 1]
+    assert labels.facts.findings["shapeless"] == "1"
+
+
 EIGHTHS = st.integers(-40, 200).map(lambda number: number / 8)
 CORNERS = st.tuples(EIGHTHS, EIGHTHS)
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nucseg.data.slides import Slide, open_slide, square_side
+from nucseg.errors import DataError
 
 IMAGE = np.full((32, 48, 3), 200, np.uint8)
 
@@ -43,6 +44,21 @@ def ome(*attributes: str) -> str:
 def test_both_sides_of_a_pixel_are_read(options, mpp, tmp_path) -> None:
     """ashlar #122 and wsidicomizer #137: pixels that are not square were taken for square."""
     assert opened(tmp_path / "a.tif", **options).mpp == (None if mpp is None else pytest.approx(mpp))
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_a_unit_is_read_from_bytes_and_what_pixels_depend_on_is_refused_in_them(byteorder, tmp_path) -> None:
+    """A PlanarConfiguration in a BYTE scrambled the pixels, and a ResolutionUnit was taken for an inch."""
+    file = tmp_path / "a.tif"
+    opened(file, resolution=(40_000, 20_000), resolutionunit="CENTIMETER", byteorder=byteorder)
+    with_tag(file, "ResolutionUnit", 1, b"\3")
+    slide = open_slide(file)
+    slide.close()
+    assert slide.mpp == pytest.approx((0.5, 0.25))
+
+    with_tag(file, "PlanarConfiguration", 1, b"\1")
+    with pytest.raises(DataError, match="has the tag PlanarConfiguration in bytes"):
+        open_slide(file)
 
 
 TYPES = {"H": 3, "I": 4, "f": 11, "d": 12, "2I": 5, "2i": 10, "Q": 16}
