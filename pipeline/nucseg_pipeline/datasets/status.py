@@ -89,12 +89,12 @@ def dataset_statuses(cache: str) -> tuple[DatasetStatus, ...]:
     return (*(status for status in known if status.name != FOLDER or status.folder or status.cached), *others)
 
 
-def find_dataset(name: str, cache: str, given: Path | None = None) -> DatasetStatus:
+def find_dataset(name: str, cache: str, given: Path | None = None, convert: str | None = None) -> DatasetStatus:
     """The status of a data set by name, in the folder `given` if there is one.
 
     Raises ConfigError for an unknown name that has no store and no folder.
     """
-    status = dataset_status(name, cache, given)
+    status = dataset_status(name, cache, given, convert)
     if layout_name(name) == FOLDER != name and not (status.folder or status.cached):
         names = [release.name for release in releases()]
         near = suggestion(name, {*names, *store_names(cache)})
@@ -106,8 +106,11 @@ def find_dataset(name: str, cache: str, given: Path | None = None) -> DatasetSta
     return status
 
 
-def dataset_status(name: str, cache: str, given: Path | None = None) -> DatasetStatus:
-    """Look up a data set in the folder `given` or in the known places, and its store; damage raises no error."""
+def dataset_status(name: str, cache: str, given: Path | None = None, convert: str | None = None) -> DatasetStatus:
+    """Look up a data set in the folder `given` or in the known places, and its store; damage raises no error.
+
+    Images are read as `convert` says, by default as for the store.
+    """
     cached, layout = cached_dataset(cache, name), layout_name(name)
     folder, dataset, problem = "", None, ""
     try:
@@ -115,7 +118,8 @@ def dataset_status(name: str, cache: str, given: Path | None = None) -> DatasetS
         folder = str(home_expanded(place).absolute()) if place else ""
         if place or layout == SYNTHETIC:
             # not normalised: whether the files can be read does not depend on their stain
-            dataset = replace(open_source(plain_name(name), place), name=name)
+            convert = convert or (cached.convert if cached else "none")
+            dataset = replace(open_source(plain_name(name), place, convert=convert), name=name)
     except NucsegError as error:
         problem = str(error)
     except OSError as error:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nucseg.data import Entry
+from nucseg.data.conversion import conversion_of
 from nucseg.data.files import some
 from nucseg.encoders import Encoder, named_file, open_encoder
 from nucseg.errors import DataError, EncoderError
@@ -101,7 +102,8 @@ class _WorkerState:
         config = job.config
         self.job = job
         self.store = Store.open(job.location, mode="r+")
-        entries = open_source(config.dataset, config.source, convert=config.convert).entries[: config.limit]
+        convert = conversion_of(self.store.preparation)
+        entries = open_source(config.dataset, config.source, convert=convert).entries[: config.limit]
         self.wanted: dict[int, Entry] = {self.store.row_of(e.id): e for e in entries if self.store.has(e.id)}
         self.encoder: Encoder = open_encoder(
             config.encoder, weights=config.weights, device=config.device, precision=config.precision,

@@ -6,11 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nucseg.data import DataSet, Entry, stain_identity
-from nucseg.data.conversion import conversion_identity
+from nucseg.data.conversion import conversion_identity, conversion_of
 from nucseg.data.files import some
 from nucseg.data.mask_notes import is_mask_note
 from nucseg.data.official_splits import plain_name, stain_of
@@ -107,11 +107,12 @@ def embed(
         check_spec(config.encoder, weights=config.weights, precision=config.precision)
     views = views_named(config.views)
     existing = _existing_store(config)
-    dataset = open_source(
-        config.dataset, config.source, existing.source if existing else _source_of_original(config), config.convert
-    )
+    convert = config.convert or (conversion_of(existing.preparation) if existing else "none")
+    config = replace(config, convert=convert)
     if config.encoder != NO_ENCODER and config.scheduler is None:  # a cluster may have files that are not here
         check_encoder(config.encoder, weights=config.weights, precision=config.precision)
+    remembered = existing.source if existing else _source_of_original(config)
+    dataset = open_source(config.dataset, config.source, remembered, convert)
     store = existing or _create(config, dataset)  # nothing is written before all of this was found
     entries = dataset.entries[: config.limit]
     decoded = DecodedImages(MAX_DECODED_BYTES if _encodes_in_this_process(config) else 0)
@@ -193,8 +194,9 @@ def _notes(dataset: DataSet, store: Store, changes: SyncResult, encoder_note: st
 
 def _create(config: EmbedConfig, dataset: DataSet) -> Store:
     location = store_location(config.cache, config.dataset)
+    preparation = _preparation(config.dataset, config.convert or "none")
     try:
-        return Store.create(location, dataset=config.dataset, source=dataset.source, preparation=_preparation(config))
+        return Store.create(location, dataset=config.dataset, source=dataset.source, preparation=preparation)
     except StoreExists:
         created = _existing_store(config)
         if created is None:  # something is there, but no store
@@ -204,22 +206,28 @@ def _create(config: EmbedConfig, dataset: DataSet) -> Store:
 
 def _existing_store(config: EmbedConfig) -> Store | None:
     """The store, which must hold images of this data set, prepared in the same way as those that are added."""
-    location, preparation = store_location(config.cache, config.dataset), _preparation(config)
+    location = store_location(config.cache, config.dataset)
     try:
         store = Store.open(location, mode="r+")
     except StoreNotFound:
         return None
+    stored = conversion_of(store.preparation)
+    preparation = _preparation(config.dataset, config.convert or stored)
     if {"stain": "none", **store.preparation} != preparation:
+        way_out = (
+            "If its images are the right ones, rename it to DATASET@STAIN.zarr after their data set and stain."
+            if conversion_of(preparation) == stored
+            else f"To add images that are read as those in it, leave out --convert or take --convert {stored}."
+        )
         raise ConfigError(
             f"{location} holds {store.dataset} prepared as {store.preparation}; images prepared as {preparation} "
-            "cannot be added to it. Choose another --cache, or move this store away. If its images are the right ones, "
-            "rename it to DATASET@STAIN.zarr after their data set and stain."
+            f"cannot be added to it. Choose another --cache, or move this store away. {way_out}"
         )
     return of_dataset(store, config.dataset)
 
 
-def _preparation(config: EmbedConfig) -> dict[str, str]:
-    return {"side_px": str(SIDE_PX), **stain_identity(stain_of(config.dataset)), **conversion_identity(config.convert)}
+def _preparation(dataset: str, convert: str) -> dict[str, str]:
+    return {"side_px": str(SIDE_PX), **stain_identity(stain_of(dataset)), **conversion_identity(convert)}
 
 
 def _source_of_original(config: EmbedConfig) -> str:

@@ -566,3 +566,18 @@ def test_a_missing_or_wrong_encoder_is_reported_before_an_image_is_read(
 
     assert opened() == {}
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_missing_encoder_is_reported_before_the_images_of_the_data_science_bowl_are_looked_at(
+    source: Path, audited_opens: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUCSEG_WEIGHTS", str(source))
+    for kind in ("images", "masks"):
+        (source / "stage1_train" / "a" / kind).mkdir(parents=True)
+        shutil.copy(source / kind / "n [0] ü.png", source / "stage1_train" / "a" / kind / "a.png")
+    audited_opens.clear()
+
+    with pytest.raises(EncoderError, match="No weights for vit_b"):
+        run(source / "stage1_train", dataset="dsb2018", encoder="vit_b")
+
+    assert not [path for path in audited_opens if path.endswith("a.png")]
