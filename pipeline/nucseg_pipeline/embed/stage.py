@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from nucseg.data import DataSet, Entry, stain_identity
 from nucseg.data.conversion import conversion_identity, conversion_of
-from nucseg.data.files import some
 from nucseg.data.mask_notes import is_mask_note
 from nucseg.data.official_splits import plain_name, stain_of
 from nucseg.encoders import check_encoder, check_spec, open_encoder
@@ -26,9 +25,9 @@ from nucseg_pipeline.datasets.stores import of_dataset
 from nucseg_pipeline.embed.backend import LocalBackend
 from nucseg_pipeline.embed.decoded_images import MAX_DECODED_BYTES, DecodedImages
 from nucseg_pipeline.embed.estimate import OnEstimate, estimate_disk
-from nucseg_pipeline.embed.sync import SyncResult, notes_on_masks, sync_samples
+from nucseg_pipeline.embed.sync import SyncResult, notes_on_images, notes_on_masks, sync_samples
 from nucseg_pipeline.embed.view_target import SIDE_PX, ViewTarget, missing_rows, view_targets
-from nucseg_pipeline.loading.inspection import IGNORED, caution_notes
+from nucseg_pipeline.loading.inspection import is_caution_note
 from nucseg_pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -120,11 +119,11 @@ def embed(
         changes = sync_samples(store, dataset, entries, progress, decoded)
         # with failures, the next call must not look for its images in this copy, which may be damaged
         source = store.source if changes.failures else dataset.source
-        on_masks = notes_on_masks(store, entries, changes)
-        store.remember_source(source, (*dataset.notes, *on_masks, *note_of(unchanged_in(store.notes))))
+        found = (*notes_on_masks(store, dataset, changes, progress), *notes_on_images(store, changes, progress))
+        store.remember_source(source, (*dataset.notes, *found, *note_of(unchanged_in(store.notes))))
     remember_unchanged(store, entries)
     if config.encoder == NO_ENCODER:
-        return _complete(EmbedResult(store.location, None, changes, _notes(dataset, store, changes)))
+        return _complete(EmbedResult(store.location, None, changes, _notes(dataset, store)))
     usable = [entry for entry in entries if entry.id not in changes.failures and store.has(entry.id)]
     wanted = {store.row_of(entry.id): entry for entry in usable}
     with _backend(config, store, dataset, wanted, decoded, progress) as backend:
@@ -138,7 +137,7 @@ def embed(
         started = time.perf_counter()
         n_encoded = backend.encode(key, targets, missing, changes.failures, on_estimate)
         seconds = time.perf_counter() - started
-    notes = _notes(dataset, store, changes, backend.note)
+    notes = _notes(dataset, store, backend.note)
     return _complete(EmbedResult(store.location, key, changes, notes, seconds, _views(targets, n_encoded)))
 
 
@@ -176,20 +175,10 @@ def _views(targets: Sequence[ViewTarget], n_encoded: Counter[str]) -> tuple[View
     )
 
 
-def _notes(dataset: DataSet, store: Store, changes: SyncResult, encoder_note: str = "") -> tuple[str, ...]:
-    ignored = [image_id for image_id, why in changes.cautions.items() if why == IGNORED]
-    notes = (
-        *dataset.notes,
-        *(note for note in store.notes if is_mask_note(note)),
-        *note_of(unchanged_in(store.notes)),
-        *caution_notes(changes.cautions, changes.n_images),
-        f"Every pixel of {len(ignored)} of {changes.n_images} images is ignored: {some(ignored)}. They are neither "
-        "learned from nor scored."
-        if ignored
-        else "",
-        encoder_note,
-    )
-    return tuple(note for note in notes if note)
+def _notes(dataset: DataSet, store: Store, encoder_note: str = "") -> tuple[str, ...]:
+    found = (note for note in store.notes if is_mask_note(note) or is_caution_note(note))
+    unchanged = note_of(unchanged_in(store.notes))
+    return (*dataset.notes, *found, *unchanged, *((encoder_note,) if encoder_note else ()))
 
 
 def _create(config: EmbedConfig, dataset: DataSet) -> Store:

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,12 @@ def test_what_is_found_in_masks_is_noted_and_kept_up_to_date(source: Path) -> No
     three[2:9, 2:9], three[12:19, 2:9], three[22:29, 2:9] = 1, 2, 3
     Image.fromarray(three).save(source / "masks" / "new.png")
     assert notes_on_masks(run(source, encoder="none").location)[0].startswith("5 of 6 masks are binary: 5 pieces")
+    assert notes_on_masks(run(source, encoder="none", limit=2).location)[0].startswith("5 of 6 masks are binary")
+    Image.fromarray(three).save(source / "masks" / "n [0] ü.png")
+    phases: set[str] = set()
+    limited = run(source, lambda done, total, what: phases.add(f"{what} {total}"), encoder="none", limit=2)
+    assert notes_on_masks(limited.location)[0].startswith("4 of 6 masks are binary: 4 pieces")
+    assert "looking at masks 6" in phases
     for mask in (source / "masks").iterdir():
         Image.fromarray(three).save(mask)
     assert notes_on_masks(run(source, encoder="none").location) == ()
@@ -536,10 +542,21 @@ def test_images_to_check_are_named(tmp_path: Path, encoder: ChecksumEncoder) -> 
         Image.fromarray(image).save(folder / "images" / name)
         image = image[::-1]
 
-    notes = run(folder).notes
+    def assert_named(notes: Sequence[str], n_images: int) -> None:
+        assert f"1 of {n_images} images does not look like H&E: 002 (it is gray). Check them." in notes
+        assert any(note.startswith(f"Every pixel of 1 of {n_images} images is ignored: 001.") for note in notes)
 
-    assert "1 of 4 images does not look like H&E: 002 (it is gray). Check them." in notes
-    assert any(note.startswith("Every pixel of 1 of 4 images is ignored: 001.") for note in notes)
+    assert_named(run(folder).notes, 4)
+    assert_named(run(folder).notes, 4)  # although nothing was read
+    for kind in ("images", "masks"):
+        shutil.copy(folder / kind / "000.png", folder / kind / "new.png")
+    assert_named(run(folder).notes, 5)
+    assert_named(run(folder, limit=1).notes, 5)
+    assert_named(Store.open(tmp_path / "cache" / "mine.zarr").notes, 5)
+    for name in ("001", "002"):
+        shutil.copy(folder / "images" / "000.png", folder / "images" / f"{name}.png")
+        (folder / "ignore" / f"{name}.png").unlink(missing_ok=True)
+    assert not [note for note in run(folder).notes if "H&E" in note or "ignored" in note]
 
 
 @pytest.mark.parametrize(
