@@ -145,7 +145,7 @@ def encode_block(job: EncodeJob, key: Key, block: RowBlock, on_progress: OnBlock
         on_progress: called after each batch.
     """
     with _worker_state(job) as state:
-        check_encoder(key.fields, state.encoder.identity, socket.gethostname())
+        check_same_encoder(key.fields, state.encoder.identity, socket.gethostname())
         targets = [_target(state.store, key, part) for part in block.views]
         missing = [target.missing(block.rows) for target in targets]
         _check_source(state, {row for rows in missing for row in rows})
@@ -185,7 +185,7 @@ def _check_source(state: _WorkerState, rows: set[int]) -> None:
         )
 
 
-def check_encoder(expected: Mapping[str, str], identity: Mapping[str, str], worker: str) -> None:
+def check_same_encoder(expected: Mapping[str, str], identity: Mapping[str, str], worker: str) -> None:
     """Raise EncoderError unless a worker's encoder has the expected identity."""
     lines = [
         f"{name}: expected {value}, on {worker} {identity[name]}"

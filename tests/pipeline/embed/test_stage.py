@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import sys
 import time
@@ -13,13 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 from zarr.storage import LocalStore
 
 import nucseg_pipeline.embed.stage as stage
 from nucseg.data.file_entries import FileEntry
 from nucseg.encoders import Encoder
 from nucseg.errors import ConfigError, DataError, EncoderError
-from nucseg_cache import Embeddings, Store, StoreAccessError, StoreExists, verify
+from nucseg.views.registry import D4_VIEWS
+from nucseg_cache import Embeddings, RowDamaged, Store, StoreAccessError, StoreExists, verify
+from nucseg_pipeline.cli import app
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.embed.stage import EmbedResult, embed
 from nucseg_pipeline.embed.sync import READERS
@@ -399,6 +403,21 @@ def damage(chunk: Path) -> None:
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 4
     chunk.write_bytes(content)
+
+
+def test_a_damaged_row_of_a_view_is_repaired_by_the_advised_command(source: Path, encoder: ChecksumEncoder) -> None:
+    done = run(source, views="d4")
+    store = Store.open(done.location)
+    view = store.embeddings(done.key, D4_VIEWS[2])
+    file = Path(done.location) / "embeddings" / done.key.hash / view.view / "values" / "c" / "1" / "0" / "0" / "0"
+    file.write_bytes(file.read_bytes()[:-1])
+
+    with pytest.raises(RowDamaged, match=r"nucseg embed .* --views d4`"):
+        view.read([1])
+    verified = CliRunner().invoke(app, ["cache", "verify", done.location])
+    assert len(re.findall(r"`nucseg embed .* --views d4`", " ".join(verified.stderr.split()))) == 1
+    assert "--encoder none" not in verified.stderr
+    assert (run(source).n_encoded, run(source, views="d4").n_encoded) == (0, 1)
 
 
 @pytest.mark.parametrize("array", ["image", "instances", "ignore"])
