@@ -8,7 +8,7 @@ import zarr
 from zarr.core.common import JSON
 from zarr.core.sync import sync
 
-from nucseg_cache.errors import StoreExists, StoreFormatError, StoreNotFound, embed_command
+from nucseg_cache.errors import StoreExists, StoreFormatError, StoreNotFound, minimal_embed_command
 from nucseg_cache.groups import leftovers_beside, temporary_name
 from nucseg_cache.location import discard, root_of, zarr_store
 from nucseg_cache.locks import SAMPLES, StoreLocks
@@ -34,7 +34,7 @@ def create_in_folder(folder: Path, build: Callable[[zarr.Group], None]) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         is_empty_folder = folder.is_dir() and not any(folder.iterdir())  # a rename replaces it
         if folder.exists() and not is_empty_folder:
-            raise StoreExists(_NOT_EMPTY.format(folder, embed_command(str(folder))))
+            raise StoreExists(_NOT_EMPTY.format(folder, minimal_embed_command(str(folder))))
         temporary = folder.parent / temporary_name(folder.name)
         try:
             build(zarr.open_group(zarr_store(temporary, "r+"), mode="w", zarr_format=3))
@@ -53,7 +53,7 @@ def create_on_object_store(location: str, build: Callable[[zarr.Group], None]) -
     """
     store = zarr_store(location, "r+")
     if not sync(store.is_empty("")) and not _is_under_construction(location):
-        raise StoreExists(_NOT_EMPTY.format(location, embed_command(str(location))))
+        raise StoreExists(_NOT_EMPTY.format(location, minimal_embed_command(str(location))))
     attributes = dict(_UNDER_CONSTRUCTION)  # zarr keeps and modifies the dictionary
     build(zarr.open_group(store, mode="w", zarr_format=3, attributes=attributes))
 

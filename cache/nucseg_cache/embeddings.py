@@ -15,7 +15,14 @@ import xxhash
 
 from nucseg_cache.arrays import BLOCK_ROWS, runs
 from nucseg_cache.embedding_arrays import RECORD_BYTES, EmbeddingArrays
-from nucseg_cache.errors import BadRow, EmbeddingNotFound, RowDamaged, UnstorableEmbedding, access, embed_command
+from nucseg_cache.errors import (
+    BadRow,
+    EmbeddingNotFound,
+    RowDamaged,
+    UnstorableEmbedding,
+    access,
+    minimal_embed_command,
+)
 from nucseg_cache.formats import EMBEDDING_SHAPE, Floats, Stored, checked, format_named
 from nucseg_cache.key import Key, label
 from nucseg_cache.locks import StoreLocks, block_slot
@@ -193,14 +200,13 @@ class Embeddings:
             if not self._arrays.open():
                 raise EmbeddingNotFound(
                     f"{self._location} has no embeddings of {label(self.key.fields)}, view {self.view}. Run "
-                    f"`{embed_command(self._location, self.key.fields)}` first, with --views if it is another view "
-                    "than identity."
+                    f"`{minimal_embed_command(self._location, self.key.fields, self.view)}` first."
                 )
         return self._arrays.allocate(n_rows, values=values)
 
     def _refuse(self, bad: Sequence[BadRow]) -> None:
         if bad:
-            raise RowDamaged(self._location, self._what, bad, self.key.fields)
+            raise RowDamaged(self._location, self._what, bad, self.key.fields, self.view)
 
     def _read_row(self, row: int, records: npt.NDArray[np.uint8], into: Stored) -> str:
         """Read one row into arrays of one row; returns why it cannot be trusted, or an empty string."""

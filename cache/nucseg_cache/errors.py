@@ -61,13 +61,14 @@ class BadRow:
         return f"row {self.row} ({self.id or 'its id is unreadable'}): {self.reason}"
 
 
-def embed_command(location: str, fields: Mapping[str, str] | None = None) -> str:
+def minimal_embed_command(location: str, fields: Mapping[str, str] | None = None, view: str = "identity") -> str:
     """The command that fills a store, as far as the store knows it, for messages.
 
     Args:
         location: the store, CACHE/DATASET.zarr.
         fields: what is asked of the embeddings, as in a key; none are needed if it is empty, and None leaves the
             encoder to the user. The place of an encoder's file is not recorded: FILE stands for it.
+        view: of the embeddings. Views are named after what they are embedded with, `d4-3` with `--views d4`.
     """
     cache, _, name = location.rstrip("/").rpartition("/")
     words = ["nucseg", "embed", "--dataset", name.removesuffix(".zarr"), "--cache", cache or "."]
@@ -77,24 +78,30 @@ def embed_command(location: str, fields: Mapping[str, str] | None = None) -> str
     if architecture := options.get("architecture"):
         suffix = {"onnx": ":FILE", "random": f":{options.get('seed', 0)}"}.get(architecture, "")
         options["encoder"] = architecture + suffix
-    known = ("encoder", "precision", "format")
-    return shlex.join([*words, *(word for name in known if name in options for word in (f"--{name}", options[name]))])
+    options["views"] = view.rpartition("-")[0]
+    known = ("encoder", "precision", "format", "views")
+    return shlex.join([*words, *(word for name in known if options.get(name) for word in (f"--{name}", options[name]))])
 
 
 class RowDamaged(CacheError):
     """Rows whose content does not match their record; the message names row and id."""
 
     def __init__(
-        self, location: str, what: str, bad: Sequence[BadRow], fields: Mapping[str, str] | None = None
+        self,
+        location: str,
+        what: str,
+        bad: Sequence[BadRow],
+        fields: Mapping[str, str] | None = None,
+        view: str = "identity",
     ) -> None:
-        """Name the rows; `fields` are those of the key if they are embeddings."""
+        """Name the rows; `fields` and `view` are those of the embeddings, if they are rows of these."""
         self.bad = tuple(bad)
         listed = "".join(f"\n  {row}" for row in self.bad[:LISTED_ROWS])
         more = f"\n  and {len(self.bad) - LISTED_ROWS} more" if len(self.bad) > LISTED_ROWS else ""
         super().__init__(
             f"{len(self.bad)} row(s) of {what} in {location} are damaged or missing:{listed}{more}\n"
             f"Run `nucseg cache verify {shlex.quote(location)}`, which finds all such rows, and then "
-            f"`{embed_command(location, fields or {})}`, which recomputes them and keeps all others."
+            f"`{minimal_embed_command(location, fields or {}, view)}`, which recomputes them and keeps all others."
         )
 
 
@@ -152,7 +159,7 @@ def _way_out(error: OSError, location: str) -> str:
     # errors of an object store often have a type but no number
     number = error.errno or next((n for kind, n in _NUMBERS.items() if isinstance(error, kind)), 0)
     file = _file_of(error)
-    then = _THEN.format(location=shlex.quote(location), embed=embed_command(location))
+    then = _THEN.format(location=shlex.quote(location), embed=minimal_embed_command(location))
     if number in _WAYS_OUT:
         file_part = f": delete {file}" if file else "; move it away"
         return _WAYS_OUT[number].replace("{file}", file_part).replace("{then}", then)

@@ -15,7 +15,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync  # zarr's stores are asynchronous only; this is how zarr itself calls them
 from zarr.storage import LocalStore
 
-from nucseg_cache.errors import embed_command
+from nucseg_cache.errors import minimal_embed_command
 from nucseg_cache.location import discard
 
 _HEX = "[0-9a-f]" * 32
@@ -71,9 +71,9 @@ def how_to_delete(group: zarr.Group, name: str = "") -> str:
     if first == "embeddings" and key:
         return (
             f"delete it with `nucseg cache prune {shlex.quote(location)} --key {key}` and run "
-            f"`{embed_command(location)}` with its encoder"
+            f"`{minimal_embed_command(location)}` with its encoder"
         )
-    return f"delete {location} and run `{embed_command(location)}`"
+    return f"delete {location} and run `{minimal_embed_command(location)}`"
 
 
 def _location(group: zarr.Group) -> str:

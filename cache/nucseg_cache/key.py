@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
-from nucseg_cache.errors import CacheError, EmbeddingNotFound, embed_command
+from nucseg_cache.errors import CacheError, EmbeddingNotFound, minimal_embed_command
 
 _DIGEST_DIGITS = 8
 
@@ -96,7 +96,7 @@ def choose(
     raise EmbeddingNotFound(
         _several(location, asked, matching)
         if matching
-        else _none(location, keys, asked, view, command or embed_command(location, asked))
+        else _none(location, keys, asked, view, command or minimal_embed_command(location, asked))
     )
 
 

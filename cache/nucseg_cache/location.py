@@ -20,7 +20,7 @@ from nucseg_cache.errors import (
     StoreFormatError,
     StoreNotFound,
     access,
-    embed_command,
+    minimal_embed_command,
 )
 from nucseg_cache.object_store import ObjectStore
 
@@ -60,8 +60,8 @@ def root_of(location: str | Path, mode: Mode) -> zarr.Group:
             return zarr.open_group(zarr_store(location, mode), mode=mode, zarr_format=3, use_consolidated=False)
         except FileNotFoundError as error:
             raise StoreNotFound(
-                f"there is no store at {location}. Make it with `{embed_command(str(location))}`, or name the right "
-                "cache (--cache)."
+                f"there is no store at {location}. Make it with `{minimal_embed_command(str(location))}`, or name the "
+                "right cache (--cache)."
             ) from error
         except (OSError, MemoryError, CacheError):
             raise
@@ -72,7 +72,7 @@ def root_of(location: str | Path, mode: Mode) -> zarr.Group:
         except Exception as error:  # zarr raises errors of many types on edited metadata
             raise StoreDamaged(
                 f"zarr.json of {location} is unreadable ({error}). Restore it from a copy, or delete {location} and "
-                f"run `{embed_command(str(location))}`."
+                f"run `{minimal_embed_command(str(location))}`."
             ) from error
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nucseg.data.files import file_bytes, file_digest
-from nucseg.data.images import decode_image, decode_values
-from nucseg.data.masks import Labels, instances_from
+from nucseg.data.images import decode_image, decode_values, image_size
+from nucseg.data.masks import Labels, MaskFacts, instances_from
 from nucseg.data.outlines import has_outlines, instances_from_outlines
 from nucseg.data.sample import Entry, Sample
 from nucseg.errors import DataError
@@ -56,6 +56,11 @@ class ImageFileEntry(Entry):
         labels = self._combined(contents, (image.shape[0], image.shape[1]))
         sample = self._sample(image, labels.instances, labels.ignore, labels.facts)
         return sample, image_digest, mask_digest([hashlib.sha256(content).digest() for content in contents])
+
+    def read_mask_facts(self) -> MaskFacts:
+        """Decode the masks, and of the image only the header."""
+        size = image_size(file_bytes(self.image_file), self.image_file)
+        return self._combined(self._mask_contents(), size).facts
 
     def _decode_mask(self, data: bytes, file: Path, size: tuple[int, int]) -> npt.NDArray[Any]:
         values = decode_values(data, file)

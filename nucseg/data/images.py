@@ -53,6 +53,16 @@ def decode_image(data: bytes, file: Path, convert: str = "none") -> npt.NDArray[
         return on_white(picture) if picture.has_transparency_data else np.array(picture.convert("RGB"))
 
 
+def image_size(data: bytes, file: Path) -> tuple[int, int]:
+    """Height and width of an image from its header. Raises DataError for several pages and damaged files."""
+    with _errors_naming(file):
+        if data.startswith(tiff.MAGIC):
+            with _single_page(data, file) as page:
+                return page.imagelength, page.imagewidth
+        picture = _open(data, file)
+        return picture.height, picture.width
+
+
 def decode_values(data: bytes, file: Path) -> npt.NDArray[Any]:
     """Decode a mask to the numbers (H, W) that are stored in it, integer or bool.
 

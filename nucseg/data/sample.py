@@ -61,6 +61,10 @@ class Entry(ABC):
     def read(self) -> tuple[Sample, bytes, bytes]:
         """Sample, image digest and mask digest, both of exactly the bytes that were decoded."""
 
+    def read_mask_facts(self) -> MaskFacts:
+        """What was found in the masks; quicker than `read` where the image need not be decoded for this."""
+        return self.read()[0].mask_facts
+
     def _sample(
         self,
         image: npt.NDArray[np.uint8],

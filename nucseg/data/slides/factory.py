@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from nucseg.data.conversion import check_conversion
 from nucseg.data.files import IMAGE_SUFFIXES
 from nucseg.data.slides.file_set import files_of
 from nucseg.data.slides.in_memory import InMemoryImage
@@ -31,9 +32,11 @@ def open_slide(file: Path | str, scene: str | None = None, convert: str = "none"
         convert: how images of more than 8 bits are read, see `nucseg.data.conversion`.
 
     Raises:
+        ConfigError: there is no such conversion.
         DataError: the file is missing, damaged, or not an 8-bit RGB or gray image, or its library is not installed; or
             it has several scenes and none is named, or not the one that is.
     """
+    check_conversion(convert)
     file = as_path(file)
     slide = _opened(file, scene, convert)
     slide.files = slide.files or files_of(file)

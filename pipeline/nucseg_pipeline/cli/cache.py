@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nucseg_pipeline.cli import completion
 from nucseg_pipeline.cli.console import FAILED, err, out, progress_bar, table
+
+if TYPE_CHECKING:
+    from nucseg_cache.verify import Finding
 
 app = typer.Typer(no_args_is_help=True, help="Show, verify or prune a store.")
 
@@ -74,7 +77,7 @@ def verify(
     for finding in found.findings:
         err.print(f"{finding.what}: {finding.bad}")
     if found.findings:
-        for command in _repairs(location):
+        for command in _repairs(location, found.findings):
             err.print(f"`{command}` recomputes bad rows and keeps all others.")
         raise typer.Exit(FAILED)
 
@@ -110,10 +113,12 @@ def _location(store: str, cache: str | None) -> str:
     return open_store(cache or default_cache(), store).location
 
 
-def _repairs(location: str) -> Iterator[str]:
-    """The commands that compute the content of a store again: one for each of its embeddings, else for its samples."""
+def _repairs(location: str, findings: Sequence[Finding]) -> Iterator[str]:
+    """The commands that compute bad rows again: one for the samples, and one for each view of each key."""
     from nucseg_cache import Store
-    from nucseg_cache.errors import embed_command
+    from nucseg_cache.errors import minimal_embed_command
 
-    contents = [key.fields for key in Store.open(location).keys()]  # noqa: SIM118 - a method of Store
-    return (embed_command(location, fields) for fields in contents or [{}])
+    fields = {key.hash: key.fields for key in Store.open(location).keys()}  # noqa: SIM118 - a method of Store
+    for what in dict.fromkeys(finding.what for finding in findings):
+        key_hash, _, view = what.partition("/")
+        yield minimal_embed_command(location, fields.get(key_hash, {}), view)

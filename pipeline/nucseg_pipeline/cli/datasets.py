@@ -42,6 +42,13 @@ def datasets(
             show_default="where the store was made from, $NUCSEG_DATA/NAME or ./data/NAME",
         ),
     ] = None,
+    convert: Annotated[
+        str | None,
+        typer.Option(
+            help="How images that are not 8-bit RGB or gray are read: none or full-range, as in embed.",
+            show_default="as in the store, else none",
+        ),
+    ] = None,
     cache: Annotated[
         str | None,
         typer.Option(
@@ -60,9 +67,9 @@ def datasets(
     from nucseg_pipeline.config import default_cache
 
     if name is not None:
-        _show(name, source, cache or default_cache(), read=not no_read)
-    elif source is not None or no_read:
-        raise typer.BadParameter("--source and --no-read go with the NAME of a data set.")
+        _show(name, source, convert, cache or default_cache(), read=not no_read)
+    elif source is not None or convert is not None or no_read:
+        raise typer.BadParameter("--source, --convert and --no-read go with the NAME of a data set.")
     else:
         _show_all(cache or default_cache())
 
@@ -119,11 +126,11 @@ def _in_cache(status: DatasetStatus) -> str:
     return f"{_count(cached.n_images, 'image')}, {_count(cached.n_embeddings, 'embedding')}"
 
 
-def _show(name: str, source: Path | None, cache: str, *, read: bool) -> None:
+def _show(name: str, source: Path | None, convert: str | None, cache: str, *, read: bool) -> None:
     from nucseg.errors import DataError
     from nucseg_pipeline.datasets.status import check, find_dataset
 
-    status = find_dataset(name, cache, source)
+    status = find_dataset(name, cache, source, convert)
     out.print(status.release.title if status.name == status.release.name else name)
     for label, text in _known_facts(status):
         out.print(_labelled(label, _wrapped(text)))

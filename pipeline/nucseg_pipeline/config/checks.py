@@ -58,14 +58,6 @@ def check_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:
         )
 
 
-def check_conversion(config: Any) -> None:
-    """Raise ConfigError unless `convert` is known; None is fine."""
-    if config.convert not in ("none", None):
-        from nucseg.data.conversion import CONVERSIONS  # loads numpy, which the command line's help does without
-
-        check_choice(config, "convert", CONVERSIONS)
-
-
 def check_at_least(config: Any, minimum: int, names: Iterable[str]) -> None:
     """Raise ConfigError where a field of these names is below the minimum or too large to count; None is fine."""
     for name in names:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nucseg.errors import ConfigError, suggestion
-from nucseg_pipeline.config.checks import check_at_least, check_conversion, check_dataset, check_device, check_filled
+from nucseg_pipeline.config.checks import check_at_least, check_dataset, check_device, check_filled
 from nucseg_pipeline.config.fields import convert_fields
 from nucseg_pipeline.config.places import default_cache
 
@@ -34,9 +34,10 @@ class EmbedConfig:
     stain: str | None = None
     """Stain normalisation of the images before anything else: none, macenko or reinhard. The store is then called
     DATASET@STAIN. Default: as in the data set's name."""
-    convert: str = "none"
+    convert: str | None = None
     """How images that are not 8-bit RGB or gray are read: none refuses them; full-range maps the range of the integers'
-    type, and floats from 0 to 1, to 8 bits, and CMYK to RGB. Recorded in the store and applied by predict, too."""
+    type, and floats from 0 to 1, to 8 bits, and CMYK to RGB. Recorded in the store and applied by predict, too.
+    Default: as in the store, else none."""
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     precision: str = "auto"
@@ -63,7 +64,10 @@ class EmbedConfig:
         dataset, stain = _with_stain(self.dataset, self.stain)
         object.__setattr__(self, "dataset", dataset)
         object.__setattr__(self, "stain", stain)
-        check_conversion(self)
+        if self.convert is not None:
+            from nucseg.data.conversion import check_conversion  # loads numpy, which help does without
+
+            check_conversion(self.convert)
         check_device(self.device)
         check_at_least(self, 1, ("batch_size", "threads", "limit", "view_images", "workers"))
         check_filled(self, ("encoder", "format", "precision", "views", "cache", "scheduler"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nucseg.errors import ConfigError
-from nucseg_pipeline.config.checks import check_at_least, check_conversion, check_device
+from nucseg_pipeline.config.checks import check_at_least, check_device
 from nucseg_pipeline.config.fields import convert_fields
 
 MPP_RANGE = (0.01, 100.0)
@@ -50,7 +50,10 @@ class PredictConfig:
         convert_fields(self)
         if not self.images:
             raise ConfigError("There is nothing to predict. Name an image, or a folder of images.")
-        check_conversion(self)
+        if self.convert is not None:
+            from nucseg.data.conversion import check_conversion  # loads numpy, which help does without
+
+            check_conversion(self.convert)
         check_device(self.device)
         check_at_least(self, 1, ("threads", "batch_size"))
         check_at_least(self, 16, ("tile_px",))

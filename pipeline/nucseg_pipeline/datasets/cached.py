@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from nucseg.data.conversion import conversion_of
 from nucseg_cache import CacheError, Key, Store, StoreNotFound
 from nucseg_cache.location import local_path
 from nucseg_pipeline.config import store_location
@@ -17,6 +18,8 @@ class CachedDataset:
     location: str
     source: str = ""
     """The folder that it was made from."""
+    convert: str = "none"
+    """How its images were read."""
     n_images: int = 0
     n_embeddings: int = 0
     """Of all keys and views together."""
@@ -26,21 +29,20 @@ class CachedDataset:
 
 def cached_dataset(cache: str, name: str) -> CachedDataset | None:
     """The store of that name in a cache, damaged or not; None if there is none."""
-    location, source = store_location(cache, name), ""
+    location = store_location(cache, name)
+    known = CachedDataset(location)
     try:
         store = Store.open(location)
-        source = store.source
+        known = replace(known, source=store.source, convert=conversion_of(store.preparation))
         n_embeddings = sum(len(store.embeddings(key, view).embedded_rows()) for key, view in _views(store))
-        return CachedDataset(location, source, sum(row.present for row in store.table), n_embeddings)
+        return replace(known, n_images=sum(row.present for row in store.table), n_embeddings=n_embeddings)
     except StoreNotFound:
         folder = local_path(location)
         if folder is None or not folder.is_dir():
             return None
-        return CachedDataset(
-            location, problem=f"{location} is a folder, but no store: it has no zarr.json. Move it away."
-        )
+        return replace(known, problem=f"{location} is a folder, but no store: it has no zarr.json. Move it away.")
     except CacheError as error:
-        return CachedDataset(location, source, problem=str(error))
+        return replace(known, problem=str(error))
 
 
 def store_names(cache: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nucseg.data import DataSet, dataset_names, open_dataset
+from nucseg.data.conversion import check_conversion
 from nucseg.data.file_entries import ImageFileEntry
 from nucseg.data.official_splits import plain_name, stain_of
 from nucseg.errors import ConfigError, suggestion
@@ -51,7 +52,8 @@ def open_source(dataset: str, given: Path | None, remembered: str = "", convert:
         convert: how images of more than 8 bits are read.
 
     Raises:
-        ConfigError: no folder was found, or one was given for a data set that needs none.
+        ConfigError: no folder was found, one was given for a data set that needs none, or there is no such conversion,
+            or nothing that it could apply to.
         DataError: the folder does not have the layout of the data set.
     """
     layout = layout_name(dataset)
@@ -62,12 +64,15 @@ def open_source(dataset: str, given: Path | None, remembered: str = "", convert:
 
 def _converted(dataset: DataSet, convert: str) -> DataSet:
     """The data set with its image files read as `convert` says."""
+    check_conversion(convert)
     if convert == "none":
         return dataset
-    entries = (
-        replace(entry, convert=convert) if isinstance(entry, ImageFileEntry) else entry for entry in dataset.entries
-    )
-    return replace(dataset, entries=tuple(entries))
+    entries = tuple(replace(entry, convert=convert) for entry in dataset.entries if isinstance(entry, ImageFileEntry))
+    if not entries:
+        raise ConfigError(
+            f"--convert applies to image files, and {dataset.name} has none: its images have 8 bits. Leave it out."
+        )
+    return replace(dataset, entries=entries)
 
 
 def _folder(dataset: str, remembered: str) -> Path:

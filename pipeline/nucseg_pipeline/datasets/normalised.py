@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg.data import DataSet, Entry, Sample, normalise
+from nucseg.data.masks import MaskFacts
 from nucseg_cache import Store
 
 _NOTE = re.compile(r"\d+ images? (?:is|are) left in (?:its|their) own colours, .*?: (\{.*\})", re.DOTALL)
@@ -40,6 +41,10 @@ class NormalisedEntry(Entry):
         """The sample with the normalised image, and the digests of the original."""
         sample, image_digest, mask_digest = self.original.read()
         return replace(sample, image=self._normalised(sample.image)), image_digest, mask_digest
+
+    def read_mask_facts(self) -> MaskFacts:
+        """What was found in the original's masks."""
+        return self.original.read_mask_facts()
 
     def _normalised(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         normalised = normalise(image, self.stain)

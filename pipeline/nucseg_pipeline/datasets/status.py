@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nucseg.data import DataSet, Entry, Release, SplitRow, n_folds, protocol_summary, release_named, releases
+from nucseg.data import DataSet, Entry, Release, SplitRow, n_folds, prepare, protocol_summary, release_named, releases
 from nucseg.data.mask_notes import mask_notes
 from nucseg.data.masks import MaskFacts
 from nucseg.data.official_splits import plain_name
@@ -16,6 +16,7 @@ from nucseg.errors import ConfigError, DataError, NucsegError, suggestion
 from nucseg.paths import home_expanded
 from nucseg_pipeline.datasets.cached import CachedDataset, cached_dataset, store_names
 from nucseg_pipeline.datasets.locate import FOLDER, SYNTHETIC, find_folder, layout_name, open_source
+from nucseg_pipeline.loading.inspection import caution, caution_notes, ignored_note
 from nucseg_pipeline.progress import Progress
 
 EMBEDDING_MIB = 1.7
@@ -74,7 +75,7 @@ class Check:
     bad: tuple[tuple[str, str], ...]
     """Id and reason of each unreadable image."""
     notes: tuple[str, ...]
-    """What was found in the masks."""
+    """What was found in the masks, and which images do not look like H&E or are ignored."""
 
 
 def dataset_statuses(cache: str) -> tuple[DatasetStatus, ...]:
@@ -89,12 +90,12 @@ def dataset_statuses(cache: str) -> tuple[DatasetStatus, ...]:
     return (*(status for status in known if status.name != FOLDER or status.folder or status.cached), *others)
 
 
-def find_dataset(name: str, cache: str, given: Path | None = None) -> DatasetStatus:
+def find_dataset(name: str, cache: str, given: Path | None = None, convert: str | None = None) -> DatasetStatus:
     """The status of a data set by name, in the folder `given` if there is one.
 
     Raises ConfigError for an unknown name that has no store and no folder.
     """
-    status = dataset_status(name, cache, given)
+    status = dataset_status(name, cache, given, convert)
     if layout_name(name) == FOLDER != name and not (status.folder or status.cached):
         names = [release.name for release in releases()]
         near = suggestion(name, {*names, *store_names(cache)})
@@ -106,8 +107,11 @@ def find_dataset(name: str, cache: str, given: Path | None = None) -> DatasetSta
     return status
 
 
-def dataset_status(name: str, cache: str, given: Path | None = None) -> DatasetStatus:
-    """Look up a data set in the folder `given` or in the known places, and its store; damage raises no error."""
+def dataset_status(name: str, cache: str, given: Path | None = None, convert: str | None = None) -> DatasetStatus:
+    """Look up a data set in the folder `given` or in the known places, and its store; damage raises no error.
+
+    Images are read as `convert` says, by default as for the store.
+    """
     cached, layout = cached_dataset(cache, name), layout_name(name)
     folder, dataset, problem = "", None, ""
     try:
@@ -115,7 +119,8 @@ def dataset_status(name: str, cache: str, given: Path | None = None) -> DatasetS
         folder = str(home_expanded(place).absolute()) if place else ""
         if place or layout == SYNTHETIC:
             # not normalised: whether the files can be read does not depend on their stain
-            dataset = replace(open_source(plain_name(name), place), name=name)
+            convert = convert or (cached.convert if cached else "none")
+            dataset = replace(open_source(plain_name(name), place, convert=convert), name=name)
     except NucsegError as error:
         problem = str(error)
     except OSError as error:
@@ -151,16 +156,20 @@ def check(dataset: DataSet, progress: Progress) -> Check:
     """Read every image with its masks, and count the nuclei; `progress` is called with (done, total, what)."""
     bad: list[tuple[str, str]] = []
     facts: dict[str, MaskFacts] = {}
+    cautions: dict[str, str] = {}
     n_nuclei, total = 0, len(dataset.entries)
     with ThreadPoolExecutor(_READERS) as pool:
-        for done, (entry, found) in enumerate(zip(dataset.entries, pool.map(_nuclei, dataset.entries), strict=True), 1):
+        outcomes = zip(dataset.entries, pool.map(_looked_at, dataset.entries), strict=True)
+        for done, (entry, found) in enumerate(outcomes, 1):
             if isinstance(found, DataError):
                 bad.append((entry.id, str(found)))
             else:
                 n_nuclei += found[0]
-                facts[entry.id] = found[1]
+                facts[entry.id], cautions[entry.id] = found[1:]
             progress(done, total, "reading")
-    return Check(total, n_nuclei, tuple(bad), mask_notes(facts))
+    n_read = len(cautions)
+    notes = (*mask_notes(facts), *caution_notes(cautions, n_read), *ignored_note(cautions, n_read))
+    return Check(total, n_nuclei, tuple(bad), notes)
 
 
 def first_sentence(message: str) -> str:
@@ -168,9 +177,11 @@ def first_sentence(message: str) -> str:
     return message.partition(". ")[0].rstrip(".")
 
 
-def _nuclei(entry: Entry) -> tuple[int, MaskFacts] | DataError:
+def _looked_at(entry: Entry) -> tuple[int, MaskFacts, str] | DataError:
+    """Number of nuclei, what was found in the masks, and the caution on the image."""
     try:
         sample = entry.read()[0]
+        prepared = prepare(sample.image, sample.instances, sample.ignore)
     except DataError as error:
         return error
-    return len(np.unique(sample.instances[sample.instances > 0])), sample.mask_facts
+    return len(np.unique(sample.instances[sample.instances > 0])), sample.mask_facts, caution(prepared)

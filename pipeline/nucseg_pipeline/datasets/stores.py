@@ -7,7 +7,7 @@ from pathlib import Path
 from nucseg.data.official_splits import is_same_dataset, stain_of
 from nucseg.errors import ConfigError, suggestion
 from nucseg_cache import Store, StoreNotFound
-from nucseg_cache.errors import embed_command
+from nucseg_cache.errors import minimal_embed_command
 from nucseg_pipeline.config import store_location
 from nucseg_pipeline.datasets.cached import store_names
 
@@ -31,7 +31,7 @@ def open_store(cache: str | Path, dataset: str, *, command: str = "") -> Store:
         near = suggestion(dataset, store_names(str(cache)))
         raise StoreNotFound(
             f"There is no store at {location}. {near}{' ' if near else ''}Make it with "
-            f"`{command or embed_command(location)}`, or name the right cache (--cache)."
+            f"`{command or minimal_embed_command(location)}`, or name the right cache (--cache)."
         ) from missing
 
 
@@ -43,5 +43,5 @@ def of_dataset(store: Store, dataset: str) -> Store:
     holds = store.dataset if stain == stain_of(store.dataset) else f"{store.dataset}, prepared with the stain {stain}"
     raise ConfigError(
         f"{store.location} holds {holds}, not {dataset}: it was copied or renamed. Rename it to match its content, or "
-        f"move it away and run `{embed_command(store_location(store.location.rpartition('/')[0], dataset))}`."
+        f"move it away and run `{minimal_embed_command(store_location(store.location.rpartition('/')[0], dataset))}`."
     )

@@ -31,7 +31,7 @@ from nucseg_pipeline.embed.dask_worker import (
     RowBlock,
     ViewRows,
     WorkerEncoder,
-    check_encoder,
+    check_same_encoder,
     encode_block,
     open_worker,
 )
@@ -75,7 +75,7 @@ class DaskBackend:
         encoders = _open_all(client, job, workers, progress)
         first = encoders[workers[0]]
         for worker, encoder in encoders.items():
-            check_encoder({**first.identity, **asked}, encoder.identity, worker)
+            check_same_encoder({**first.identity, **asked}, encoder.identity, worker)
         self.identity, self.provenance, self.note = first.identity, first.provenance, first.note
         self._n_workers = len(workers)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nucseg.data import Entry
+from nucseg.data.conversion import conversion_of
 from nucseg.data.files import some
 from nucseg.encoders import Encoder, named_file, open_encoder
 from nucseg.errors import DataError, EncoderError
@@ -101,7 +102,8 @@ class _WorkerState:
         config = job.config
         self.job = job
         self.store = Store.open(job.location, mode="r+")
-        entries = open_source(config.dataset, config.source, convert=config.convert).entries[: config.limit]
+        convert = conversion_of(self.store.preparation)
+        entries = open_source(config.dataset, config.source, convert=convert).entries[: config.limit]
         self.wanted: dict[int, Entry] = {self.store.row_of(e.id): e for e in entries if self.store.has(e.id)}
         self.encoder: Encoder = open_encoder(
             config.encoder, weights=config.weights, device=config.device, precision=config.precision,
@@ -143,7 +145,7 @@ def encode_block(job: EncodeJob, key: Key, block: RowBlock, on_progress: OnBlock
         on_progress: called after each batch.
     """
     with _worker_state(job) as state:
-        check_encoder(key.fields, state.encoder.identity, socket.gethostname())
+        check_same_encoder(key.fields, state.encoder.identity, socket.gethostname())
         targets = [_target(state.store, key, part) for part in block.views]
         missing = [target.missing(block.rows) for target in targets]
         _check_source(state, {row for rows in missing for row in rows})
@@ -183,7 +185,7 @@ def _check_source(state: _WorkerState, rows: set[int]) -> None:
         )
 
 
-def check_encoder(expected: Mapping[str, str], identity: Mapping[str, str], worker: str) -> None:
+def check_same_encoder(expected: Mapping[str, str], identity: Mapping[str, str], worker: str) -> None:
     """Raise EncoderError unless a worker's encoder has the expected identity."""
     lines = [
         f"{name}: expected {value}, on {worker} {identity[name]}"

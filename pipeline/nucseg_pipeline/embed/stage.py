@@ -6,12 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nucseg.data import DataSet, Entry, stain_identity
-from nucseg.data.conversion import conversion_identity
-from nucseg.data.files import some
+from nucseg.data.conversion import conversion_identity, conversion_of
 from nucseg.data.mask_notes import is_mask_note
 from nucseg.data.official_splits import plain_name, stain_of
 from nucseg.encoders import check_encoder, check_spec, open_encoder
@@ -26,9 +25,9 @@ from nucseg_pipeline.datasets.stores import of_dataset
 from nucseg_pipeline.embed.backend import LocalBackend
 from nucseg_pipeline.embed.decoded_images import MAX_DECODED_BYTES, DecodedImages
 from nucseg_pipeline.embed.estimate import OnEstimate, estimate_disk
-from nucseg_pipeline.embed.sync import SyncResult, notes_on_masks, sync_samples
+from nucseg_pipeline.embed.sync import SyncResult, notes_on_images, notes_on_masks, sync_samples
 from nucseg_pipeline.embed.view_target import SIDE_PX, ViewTarget, missing_rows, view_targets
-from nucseg_pipeline.loading.inspection import IGNORED, caution_notes
+from nucseg_pipeline.loading.inspection import is_caution_note
 from nucseg_pipeline.progress import Progress
 
 if TYPE_CHECKING:
@@ -107,11 +106,12 @@ def embed(
         check_spec(config.encoder, weights=config.weights, precision=config.precision)
     views = views_named(config.views)
     existing = _existing_store(config)
-    dataset = open_source(
-        config.dataset, config.source, existing.source if existing else _source_of_original(config), config.convert
-    )
+    convert = config.convert or (conversion_of(existing.preparation) if existing else "none")
+    config = replace(config, convert=convert)
     if config.encoder != NO_ENCODER and config.scheduler is None:  # a cluster may have files that are not here
         check_encoder(config.encoder, weights=config.weights, precision=config.precision)
+    remembered = existing.source if existing else _source_of_original(config)
+    dataset = open_source(config.dataset, config.source, remembered, convert)
     store = existing or _create(config, dataset)  # nothing is written before all of this was found
     entries = dataset.entries[: config.limit]
     decoded = DecodedImages(MAX_DECODED_BYTES if _encodes_in_this_process(config) else 0)
@@ -119,11 +119,11 @@ def embed(
         changes = sync_samples(store, dataset, entries, progress, decoded)
         # with failures, the next call must not look for its images in this copy, which may be damaged
         source = store.source if changes.failures else dataset.source
-        on_masks = notes_on_masks(store, entries, changes)
-        store.remember_source(source, (*dataset.notes, *on_masks, *note_of(unchanged_in(store.notes))))
+        found = (*notes_on_masks(store, dataset, changes, progress), *notes_on_images(store, changes, progress))
+        store.remember_source(source, (*dataset.notes, *found, *note_of(unchanged_in(store.notes))))
     remember_unchanged(store, entries)
     if config.encoder == NO_ENCODER:
-        return _complete(EmbedResult(store.location, None, changes, _notes(dataset, store, changes)))
+        return _complete(EmbedResult(store.location, None, changes, _notes(dataset, store)))
     usable = [entry for entry in entries if entry.id not in changes.failures and store.has(entry.id)]
     wanted = {store.row_of(entry.id): entry for entry in usable}
     with _backend(config, store, dataset, wanted, decoded, progress) as backend:
@@ -137,7 +137,7 @@ def embed(
         started = time.perf_counter()
         n_encoded = backend.encode(key, targets, missing, changes.failures, on_estimate)
         seconds = time.perf_counter() - started
-    notes = _notes(dataset, store, changes, backend.note)
+    notes = _notes(dataset, store, backend.note)
     return _complete(EmbedResult(store.location, key, changes, notes, seconds, _views(targets, n_encoded)))
 
 
@@ -175,26 +175,17 @@ def _views(targets: Sequence[ViewTarget], n_encoded: Counter[str]) -> tuple[View
     )
 
 
-def _notes(dataset: DataSet, store: Store, changes: SyncResult, encoder_note: str = "") -> tuple[str, ...]:
-    ignored = [image_id for image_id, why in changes.cautions.items() if why == IGNORED]
-    notes = (
-        *dataset.notes,
-        *(note for note in store.notes if is_mask_note(note)),
-        *note_of(unchanged_in(store.notes)),
-        *caution_notes(changes.cautions, changes.n_images),
-        f"Every pixel of {len(ignored)} of {changes.n_images} images is ignored: {some(ignored)}. They are neither "
-        "learned from nor scored."
-        if ignored
-        else "",
-        encoder_note,
-    )
-    return tuple(note for note in notes if note)
+def _notes(dataset: DataSet, store: Store, encoder_note: str = "") -> tuple[str, ...]:
+    found = (note for note in store.notes if is_mask_note(note) or is_caution_note(note))
+    unchanged = note_of(unchanged_in(store.notes))
+    return (*dataset.notes, *found, *unchanged, *((encoder_note,) if encoder_note else ()))
 
 
 def _create(config: EmbedConfig, dataset: DataSet) -> Store:
     location = store_location(config.cache, config.dataset)
+    preparation = _preparation(config.dataset, config.convert or "none")
     try:
-        return Store.create(location, dataset=config.dataset, source=dataset.source, preparation=_preparation(config))
+        return Store.create(location, dataset=config.dataset, source=dataset.source, preparation=preparation)
     except StoreExists:
         created = _existing_store(config)
         if created is None:  # something is there, but no store
@@ -204,22 +195,28 @@ def _create(config: EmbedConfig, dataset: DataSet) -> Store:
 
 def _existing_store(config: EmbedConfig) -> Store | None:
     """The store, which must hold images of this data set, prepared in the same way as those that are added."""
-    location, preparation = store_location(config.cache, config.dataset), _preparation(config)
+    location = store_location(config.cache, config.dataset)
     try:
         store = Store.open(location, mode="r+")
     except StoreNotFound:
         return None
+    stored = conversion_of(store.preparation)
+    preparation = _preparation(config.dataset, config.convert or stored)
     if {"stain": "none", **store.preparation} != preparation:
+        way_out = (
+            "If its images are the right ones, rename it to DATASET@STAIN.zarr after their data set and stain."
+            if conversion_of(preparation) == stored
+            else f"To add images that are read as those in it, leave out --convert or take --convert {stored}."
+        )
         raise ConfigError(
             f"{location} holds {store.dataset} prepared as {store.preparation}; images prepared as {preparation} "
-            "cannot be added to it. Choose another --cache, or move this store away. If its images are the right ones, "
-            "rename it to DATASET@STAIN.zarr after their data set and stain."
+            f"cannot be added to it. Choose another --cache, or move this store away. {way_out}"
         )
     return of_dataset(store, config.dataset)
 
 
-def _preparation(config: EmbedConfig) -> dict[str, str]:
-    return {"side_px": str(SIDE_PX), **stain_identity(stain_of(config.dataset)), **conversion_identity(config.convert)}
+def _preparation(dataset: str, convert: str) -> dict[str, str]:
+    return {"side_px": str(SIDE_PX), **stain_identity(stain_of(dataset)), **conversion_identity(convert)}
 
 
 def _source_of_original(config: EmbedConfig) -> str:

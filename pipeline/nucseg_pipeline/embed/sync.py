@@ -16,7 +16,8 @@ from nucseg.data.masks import MaskFacts
 from nucseg.errors import DataError
 from nucseg_cache import BLOCK_ROWS, BadRow, RowInfo, SampleRow, Store
 from nucseg_pipeline.embed.decoded_images import DecodedImages
-from nucseg_pipeline.loading.inspection import caution
+from nucseg_pipeline.loading.batches import READ_ROWS, batches
+from nucseg_pipeline.loading.inspection import caution, caution_notes, ignored_note, is_caution_note
 from nucseg_pipeline.progress import Progress
 
 _PENDING = "Not all masks have been looked at, because a run was stopped. Run `nucseg embed` again."
@@ -46,6 +47,11 @@ class SyncResult:
     """Id -> what was found in its masks, of the images that were read."""
     after_stop: bool = False
     """Whether an earlier call was stopped while it read masks."""
+
+    @property
+    def makes_notes_stale(self) -> bool:
+        """Whether the store's notes on its masks and images may no longer be true."""
+        return self.after_stop or any((self.new, self.changed, self.repaired, self.vanished, self.returned))
 
 
 def sync_samples(
@@ -89,27 +95,49 @@ def sync_samples(
     return result
 
 
-def notes_on_masks(store: Store, entries: Sequence[Entry], result: SyncResult) -> tuple[str, ...]:
-    """The notes on the masks of these entries after `sync_samples`.
+def notes_on_masks(store: Store, dataset: DataSet, result: SyncResult, progress: Progress) -> tuple[str, ...]:
+    """The notes on the masks of all images in the store, also beyond a limit, after `sync_samples`.
 
     A store keeps notes, not the facts that they sum up. If images have changed and there is anything to note, or if an
     earlier call was stopped, the masks that this call did not read are read for this.
     """
     before = tuple(note for note in store.notes if is_mask_note(note))
-    n_changes = result.new + result.changed + result.repaired + result.vanished + result.returned
     is_notable = bool(before) or any(facts != MaskFacts() for facts in result.mask_facts.values())
-    if not result.after_stop and not (n_changes and is_notable):
+    if not (result.makes_notes_stale and (is_notable or result.after_stop)):
         return before
 
     def facts_on(entry: Entry) -> MaskFacts | None:
         try:
-            return result.mask_facts.get(entry.id) or entry.read()[0].mask_facts
+            return result.mask_facts.get(entry.id) or entry.read_mask_facts()
         except DataError:
             return None
 
+    entries = [entry for entry in dataset.entries if store.has(entry.id) and entry.id not in result.failures]
+    found: dict[str, MaskFacts] = {}
     with _reader_threads() as pool:
-        found = zip(entries, pool.map(facts_on, entries), strict=True)
-        return mask_notes({entry.id: facts for entry, facts in found if facts is not None})
+        for done, (entry, facts) in enumerate(zip(entries, pool.map(facts_on, entries), strict=True), 1):
+            found |= {} if facts is None else {entry.id: facts}
+            progress(done, len(entries), "looking at masks")
+    return mask_notes(found)
+
+
+def notes_on_images(store: Store, result: SyncResult, progress: Progress) -> tuple[str, ...]:
+    """The notes on images of the store that do not look like H&E or are ignored, after `sync_samples`.
+
+    As for masks, the images that this call did not read are looked at if there is a need; those in the store do.
+    """
+    before = tuple(note for note in store.notes if is_caution_note(note))
+    if not (result.makes_notes_stale and (before or result.cautions or result.after_stop)):
+        return before
+    present = [info for info in store.trusted_rows() if info.present]
+    cautions = {info.id: result.cautions.get(info.id, "") for info in present}
+    others = [info.row for info in present if info.id not in result.mask_facts]
+    done = 0
+    for rows in batches(others, READ_ROWS):
+        cautions |= {sample.id: caution(sample) for sample in store.try_read_samples(rows)[0]}
+        done += len(rows)
+        progress(done, len(others), "looking at images")
+    return (*caution_notes(cautions, len(cautions)), *ignored_note(cautions, len(cautions)))
 
 
 class _SampleReader:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg.data import Entry, restore
+from nucseg.data.conversion import conversion_of
 from nucseg.data.files import some
 from nucseg.errors import ConfigError
 from nucseg_cache import Store
@@ -104,7 +105,7 @@ def native_grid(store: Store, ids: tuple[str, ...], source: Path | None) -> Grid
         ConfigError: the folder is gone, some of the images are not in it, or (when it is scored) one has changed.
         DataError: the folder does not have the data set's layout, or (when it is scored) a file cannot be read.
     """
-    dataset = open_source(store.dataset, source, store.source, store.preparation.get("convert", "none"))
+    dataset = open_source(store.dataset, source, store.source, conversion_of(store.preparation))
     entries = {entry.id: entry for entry in dataset.entries}
     missing = [image_id for image_id in ids if image_id not in entries]
     if missing:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from nucseg.data import DataSet
+from nucseg.data.conversion import conversion_of
 from nucseg.data.splits import Split
 from nucseg.encoders import Encoder
 from nucseg.errors import ConfigError
@@ -70,8 +71,7 @@ class FidelitySetup:
         views = {element: store.embeddings(key, view) for element, view in enumerate((IDENTITY, *D4_VIEWS))}
         embedded = {element: {info.id for info in view.embedded_rows()} for element, view in views.items()}
         calibration = _calibration_images(parts.train, set.intersection(*embedded.values()), config)
-        convert = store.preparation.get("convert", "none")
-        dataset = open_source(config.dataset, config.source, store.source, convert)
+        dataset = open_source(config.dataset, config.source, store.source, conversion_of(store.preparation))
         return cls(config, store, key, parts, views, embedded, measured, calibration, dataset)
 
     @cached_property

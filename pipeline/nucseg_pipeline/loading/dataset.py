@@ -15,7 +15,7 @@ from nucseg.errors import ConfigError
 from nucseg.nuclei.instances import distance_map
 from nucseg.views.registry import IDENTITY
 from nucseg_cache import Embeddings, SampleRow, Store
-from nucseg_cache.errors import embed_command
+from nucseg_cache.errors import minimal_embed_command
 from nucseg_cache.formats import EMBEDDING_SHAPE
 from nucseg_cache.reading import parallel_map
 from nucseg_pipeline.loading.batch import CPU, Row, host_tensor
@@ -142,7 +142,7 @@ def row_numbers(store: Store, ids: Sequence[str]) -> list[int]:
     if unknown:
         raise ConfigError(
             f"{len(unknown)} of {len(ids)} images are no longer in {store.location}; the first is {unknown[0]!r}. "
-            f"Put them back and run `{embed_command(store.location, {})}`."
+            f"Put them back and run `{minimal_embed_command(store.location, {})}`."
         )
     return [numbers[sample_id] for sample_id in ids]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from nucseg.data import content_size
+from nucseg.data import Prepared, content_size
 from nucseg.data.files import some
 from nucseg.data.tissue import Tissue
 from nucseg.errors import DataError
@@ -16,7 +17,10 @@ IGNORED = "every pixel of it is ignored"
 """Why an image cannot be scored."""
 
 
-def caution(sample: SampleRow) -> str:
+_CAUTION_NOTE = re.compile(r"\d+ of \d+ images do(es)? not look like H&E: .*|Every pixel of \d+ of .*", re.DOTALL)
+
+
+def caution(sample: SampleRow | Prepared) -> str:
     """Why a prepared image cannot be scored or does not look like H&E; empty if it can and does."""
     if sample.ignore.all():
         return IGNORED
@@ -31,6 +35,20 @@ def caution_notes(cautions: Mapping[str, str], n_images: int) -> tuple[str, ...]
         return ()
     verb = "does" if len(unusual) == 1 else "do"
     return (f"{len(unusual)} of {n_images} images {verb} not look like H&E: {some(unusual)}. Check them.",)
+
+
+def ignored_note(cautions: Mapping[str, str], n_images: int) -> tuple[str, ...]:
+    """A sentence on the images in which every pixel is ignored, given id -> `caution`; none if there are none."""
+    ignored = [image_id for image_id, why in cautions.items() if why == IGNORED]
+    if not ignored:
+        return ()
+    share = f"{len(ignored)} of {n_images} images"
+    return (f"Every pixel of {share} is ignored: {some(ignored)}. They are neither learned from nor scored.",)
+
+
+def is_caution_note(note: str) -> bool:
+    """Whether a note was made by `caution_notes` or `ignored_note`."""
+    return _CAUTION_NOTE.fullmatch(note) is not None
 
 
 def samples(store: Store, ids: Sequence[str]) -> Iterator[SampleRow]:

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from nucseg.data.conversion import check_conversion, conversion_of
 from nucseg.data.slides import ArraySlide, Mpp, Slide, open_slide, square_side
 from nucseg.nuclei.stitching import RowBand
 from nucseg.paths import as_path
@@ -87,15 +88,17 @@ class Predictor:
         """Open a finished run; the arguments are those of `PredictConfig`.
 
         Raises:
-            ConfigError: the run is not finished or is damaged.
+            ConfigError: the run is not finished or is damaged, or there is no such conversion.
             EncoderError: the weights of its encoder are not found, or are not those of the training.
         """
+        if convert is not None:
+            check_conversion(convert)
         trained = TrainedRun.opened(run)
         file = None if weights is None else as_path(weights)
         tile_model = TileModel(trained, weights=file, device=device, threads=threads, batch_size=batch_size)
         scale = TrainingScale.of(trained, tile_px=tile_px, mpp=trained_mpp)
-        as_trained = trained.inputs.preparation.get("convert", "none")
-        return cls(trained, tile_model, scale, overlap, everything, as_trained if convert is None else convert)
+        convert = conversion_of(trained.inputs.preparation) if convert is None else convert
+        return cls(trained, tile_model, scale, overlap, everything, convert)
 
     def segment(self, image: Image | Path | str, *, mpp: float | None = None, scene: str | None = None) -> Segmentation:
         """Find the nuclei of an image that fits into memory.

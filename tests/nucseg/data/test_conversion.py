@@ -85,9 +85,9 @@ def test_a_cmyk_jpeg_is_converted(tmp_path) -> None:
         decode_image(data, tmp_path / "a.jpg")
 
 
-@pytest.mark.parametrize("bits", [9, 12, 16, 32])
+@pytest.mark.parametrize("bits", [9, 12, 16, 24, 32, 64])
 def test_the_range_of_integers_is_kept(bits) -> None:
-    values = np.array([0, 1, 2**bits // 3, 2**bits - 1], np.uint32)
+    values = np.array([0, 1, 2**bits // 3, 2**bits - 1], np.uint64)
     assert to_eight_bits(values, bits).tolist() == [0, 0, 85, 255]
 
 

@@ -173,7 +173,7 @@ def test_an_unknown_name_is_an_error_that_names_the_known_ones() -> None:
     assert "'nuinseg': known are nuinsseg, " in result.stderr
 
 
-@pytest.mark.parametrize("option", [("--source", "x"), ("--no-read",)])
+@pytest.mark.parametrize("option", [("--source", "x"), ("--convert", "full-range"), ("--no-read",)])
 def test_options_of_one_data_set_need_its_name(option: tuple[str, ...]) -> None:
     result = nucseg(*option)
 

@@ -13,23 +13,23 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import nucseg_pipeline.embed.stage as stage
-from nucseg.data import normalise, prepare
+from nucseg.data import normalise, open_dataset, prepare
 from nucseg.data.official_splits import is_same_dataset, plain_name, stain_of
 from nucseg.encoders import Encoder
 from nucseg.encoders.preprocess import resize
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, DataError
 from nucseg_cache import Store
 from nucseg_pipeline.cli import app
 from nucseg_pipeline.config import EmbedConfig, ReportConfig, TrainConfig
 from nucseg_pipeline.config.recipe import load_recipe, resolve
-from nucseg_pipeline.datasets.normalised import note_of, unchanged_in
+from nucseg_pipeline.datasets.normalised import note_of, stain_normalised, unchanged_in
 from nucseg_pipeline.embed.stage import EmbedResult, embed
 from nucseg_pipeline.evaluation.scored_images import native_grid
 from nucseg_pipeline.modelling.inference import Prediction
 from nucseg_pipeline.report import stage as reporting
 from nucseg_pipeline.report.stage import report
 from nucseg_pipeline.train.stage import train
-from tests.pipeline.embed.small_dataset import files_of
+from tests.pipeline.embed.small_dataset import files_of, pixels, write_dataset
 
 N_IMAGES, H, W = 6, 60, 48
 
@@ -258,3 +258,24 @@ def test_runs_with_and_without_normalisation_are_compared_on_the_native_grid(
     native = native_grid(store, ("n [2] ü",), None)(prediction)
     assert np.array_equal(native.image, normalise(tissue(2), "macenko").image)
     assert np.array_equal(native.instances > 0, nuclei(2) > 0)
+
+
+@pytest.mark.parametrize("stain", ["none", "macenko"])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_masks_are_looked_at_without_decoding_the_image(tmp_path: Path, suffix: str, stain: str) -> None:
+    folder = write_dataset(tmp_path / "slides", 1, size=(40, 30))
+    first = folder / "images" / "000.png"
+    image = first.with_suffix(suffix)
+    Image.fromarray(pixels(folder, "000")).save(image, compression="tiff_lzw" if suffix == ".tif" else None)
+    if image != first:
+        first.unlink()
+    entry = stain_normalised(open_dataset("folder", folder), stain).entries[0]
+    facts = entry.read()[0].mask_facts
+    content = bytearray(image.read_bytes())
+    content[200:2000] = bytes(1800)
+    image.write_bytes(content)
+
+    assert facts.n_pieces == 1
+    assert entry.read_mask_facts() == facts
+    with pytest.raises(DataError, match="cannot be decoded"):
+        entry.read()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from nucseg.data import Entry, dataset_names, open_dataset, release_named
 from nucseg.data.cryonuseg import RELEASE as CRYONUSEG
@@ -23,6 +24,7 @@ from nucseg_pipeline.datasets.status import (
     protocol_with_folds,
     size_summary,
 )
+from tests.pipeline.embed.small_dataset import write_dataset
 
 ORGANS = ("AdrenalGland", "Larynx", "LymphNodes", "Mediastinum", "Pancreas", "Pleura", "Skin", "Testis", "Thymus", "Ut")
 LABELS = Path("Annotator 1 (biologist)", "label masks modify")
@@ -253,6 +255,20 @@ def test_the_check_names_what_cannot_be_read_and_reads_the_rest(tmp_path: Path) 
     assert "16 x 8" in found.bad[0][1]
     assert str(images[2]) in found.bad[1][1]
     assert found.n_nuclei == 3
+
+
+def test_the_check_names_images_that_do_not_look_like_h_and_e_or_are_ignored(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "slides", 3, size=(40, 40), darkest=100)
+    (folder / "ignore").mkdir()
+    Image.fromarray(np.full((40, 40), 255, np.uint8)).save(folder / "ignore" / "001.png")
+    for name, colours in (("000", (200, 120, 190)), ("002", (150, 150, 150))):
+        noise = np.random.default_rng(0).normal(0, 9, (40, 40, 1)) + colours
+        Image.fromarray(noise.round().astype(np.uint8)).save(folder / "images" / f"{name}.png")
+
+    notes = check(find_dataset("slides", str(tmp_path), folder).dataset, quiet).notes
+
+    assert "1 of 3 images does not look like H&E: 002 (it is gray). Check them." in notes
+    assert any(note.startswith("Every pixel of 1 of 3 images is ignored: 001.") for note in notes)
 
 
 def test_an_error_that_is_not_about_the_data_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,24 +2,28 @@
 
 import errno
 import os
+import re
 import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 from zarr.storage import LocalStore
 
 import nucseg_pipeline.embed.stage as stage
 from nucseg.data.file_entries import FileEntry
 from nucseg.encoders import Encoder
 from nucseg.errors import ConfigError, DataError, EncoderError
-from nucseg_cache import Embeddings, Store, StoreAccessError, StoreExists, verify
+from nucseg.views.registry import D4_VIEWS
+from nucseg_cache import Embeddings, RowDamaged, Store, StoreAccessError, StoreExists, verify
+from nucseg_pipeline.cli import app
 from nucseg_pipeline.config import EmbedConfig
 from nucseg_pipeline.embed.stage import EmbedResult, embed
 from nucseg_pipeline.embed.sync import READERS
@@ -169,6 +173,12 @@ def test_what_is_found_in_masks_is_noted_and_kept_up_to_date(source: Path) -> No
     three[2:9, 2:9], three[12:19, 2:9], three[22:29, 2:9] = 1, 2, 3
     Image.fromarray(three).save(source / "masks" / "new.png")
     assert notes_on_masks(run(source, encoder="none").location)[0].startswith("5 of 6 masks are binary: 5 pieces")
+    assert notes_on_masks(run(source, encoder="none", limit=2).location)[0].startswith("5 of 6 masks are binary")
+    Image.fromarray(three).save(source / "masks" / "n [0] ü.png")
+    phases: set[str] = set()
+    limited = run(source, lambda done, total, what: phases.add(f"{what} {total}"), encoder="none", limit=2)
+    assert notes_on_masks(limited.location)[0].startswith("4 of 6 masks are binary: 4 pieces")
+    assert "looking at masks 6" in phases
     for mask in (source / "masks").iterdir():
         Image.fromarray(three).save(mask)
     assert notes_on_masks(run(source, encoder="none").location) == ()
@@ -395,6 +405,21 @@ def damage(chunk: Path) -> None:
     chunk.write_bytes(content)
 
 
+def test_a_damaged_row_of_a_view_is_repaired_by_the_advised_command(source: Path, encoder: ChecksumEncoder) -> None:
+    done = run(source, views="d4")
+    store = Store.open(done.location)
+    view = store.embeddings(done.key, D4_VIEWS[2])
+    file = Path(done.location) / "embeddings" / done.key.hash / view.view / "values" / "c" / "1" / "0" / "0" / "0"
+    file.write_bytes(file.read_bytes()[:-1])
+
+    with pytest.raises(RowDamaged, match=r"nucseg embed .* --views d4`"):
+        view.read([1])
+    verified = CliRunner().invoke(app, ["cache", "verify", done.location])
+    assert len(re.findall(r"`nucseg embed .* --views d4`", " ".join(verified.stderr.split()))) == 1
+    assert "--encoder none" not in verified.stderr
+    assert (run(source).n_encoded, run(source, views="d4").n_encoded) == (0, 1)
+
+
 @pytest.mark.parametrize("array", ["image", "instances", "ignore"])
 def test_pixels_that_verify_has_found_damaged_are_prepared_again_without_encoding(
     source: Path, encoder: ChecksumEncoder, array: str
@@ -536,10 +561,21 @@ def test_images_to_check_are_named(tmp_path: Path, encoder: ChecksumEncoder) -> 
         Image.fromarray(image).save(folder / "images" / name)
         image = image[::-1]
 
-    notes = run(folder).notes
+    def assert_named(notes: Sequence[str], n_images: int) -> None:
+        assert f"1 of {n_images} images does not look like H&E: 002 (it is gray). Check them." in notes
+        assert any(note.startswith(f"Every pixel of 1 of {n_images} images is ignored: 001.") for note in notes)
 
-    assert "1 of 4 images does not look like H&E: 002 (it is gray). Check them." in notes
-    assert any(note.startswith("Every pixel of 1 of 4 images is ignored: 001.") for note in notes)
+    assert_named(run(folder).notes, 4)
+    assert_named(run(folder).notes, 4)  # although nothing was read
+    for kind in ("images", "masks"):
+        shutil.copy(folder / kind / "000.png", folder / kind / "new.png")
+    assert_named(run(folder).notes, 5)
+    assert_named(run(folder, limit=1).notes, 5)
+    assert_named(Store.open(tmp_path / "cache" / "mine.zarr").notes, 5)
+    for name in ("001", "002"):
+        shutil.copy(folder / "images" / "000.png", folder / "images" / f"{name}.png")
+        (folder / "ignore" / f"{name}.png").unlink(missing_ok=True)
+    assert not [note for note in run(folder).notes if "H&E" in note or "ignored" in note]
 
 
 @pytest.mark.parametrize(
@@ -566,3 +602,18 @@ def test_a_missing_or_wrong_encoder_is_reported_before_an_image_is_read(
 
     assert opened() == {}
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_missing_encoder_is_reported_before_the_images_of_the_data_science_bowl_are_looked_at(
+    source: Path, audited_opens: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NUCSEG_WEIGHTS", str(source))
+    for kind in ("images", "masks"):
+        (source / "stage1_train" / "a" / kind).mkdir(parents=True)
+        shutil.copy(source / kind / "n [0] ü.png", source / "stage1_train" / "a" / kind / "a.png")
+    audited_opens.clear()
+
+    with pytest.raises(EncoderError, match="No weights for vit_b"):
+        run(source / "stage1_train", dataset="dsb2018", encoder="vit_b")
+
+    assert not [path for path in audited_opens if path.endswith("a.png")]
