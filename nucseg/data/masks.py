@@ -164,7 +164,7 @@ def _check_binary_cover(components: npt.NDArray[np.int32], value: int, file: Pat
     if largest > _MOST or foreground > _NEARLY_ALL:
         what = f"one piece covers {largest:.0%}" if largest > _MOST else f"the pieces cover {foreground:.0%}"
         raise DataError(
-            f"{file} is a binary mask of which {what} of the image. It seems to be inverted: nuclei are expected to have "
+            f"{file} is a binary mask of which {what} of the image. It seems to be inverted: nuclei must have "
             f"the value {value}, and the background 0. Invert it, or write an instance map."
         )
     return foreground

@@ -173,7 +173,7 @@ def test_nuclei_beside_a_large_clump_are_pieces_of_a_binary_mask(dtype, value) -
 def test_an_inverted_mask_in_parts_is_refused_and_a_full_one_noted() -> None:
     values = np.full((100, 100), 255, np.uint8)
     values[49:51] = values[:, 49:51] = 0
-    with pytest.raises(DataError, match="the pieces cover 96% of the image. It seems to be inverted"):
+    with pytest.raises(DataError, match=r"the pieces cover 96% of the image\. It seems to be inverted"):
         instances_from(values, FILE)
 
     values[:35] = 0
