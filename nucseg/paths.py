@@ -12,7 +12,7 @@ from nucseg.errors import ConfigError
 
 
 def as_path(path: Path | str) -> Path:
-    """A path as it is, a string as a path; in a string, a leading `~/` is the home folder."""
+    """A path as it is, since a shell has expanded it; a string as a path, with a leading `~/` as the home folder."""
     return Path(path).expanduser() if isinstance(path, str) and path.startswith("~/") else Path(path)
 
 
