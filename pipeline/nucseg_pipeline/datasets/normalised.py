@@ -42,7 +42,7 @@ class NormalisedEntry(Entry):
         return replace(sample, image=self._normalised(sample.image)), image_digest, mask_digest
 
     def _normalised(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        normalised = normalise(image, self.stain)
+        normalised = normalise(image, self.stain, self.mpp)
         self.outcomes[self.id] = normalised.unchanged
         return normalised.image
 

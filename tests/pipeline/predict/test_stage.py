@@ -293,6 +293,20 @@ def test_what_is_not_tissue_is_passed_over_like_glass_unless_everything_is_reque
     assert everything.segment(other).instances[:, 720:].any() == (colour != (128, 128, 128))
 
 
+def test_a_speck_is_measured_in_microns(predictor: Predictor, drawing: np.ndarray) -> None:
+    image = drawing.copy()
+    image[100:109, 100:110] = 0
+
+    shares = []
+    for mpp in (0.25, 0.125):
+        prediction = predictor.prediction_for(ArraySlide(image), mpp)
+        list(prediction.bands(silent))
+        shares.append(prediction.tiled.counts.tissue.artefact_share)
+
+    assert shares[0] > 0 == shares[1]
+    assert "black" not in " ".join(prediction.notes())
+
+
 def test_no_nucleus_lies_in_black_that_touches_the_tissue(predictor: Predictor, drawing: np.ndarray) -> None:
     rotated = drawing.copy()
     y, x = np.mgrid[: drawing.shape[0], : drawing.shape[1]]
@@ -651,12 +665,13 @@ def test_the_command_and_the_files_say_what_is_not_tissue_and_which_image_is_not
     assert result.exit_code == 0, result.output
     told = " ".join(result.stderr.split())
     assert "note: gray: The image does not look like H&E: it is gray." in told
-    assert "note: half: What is black, unscanned or pen was passed over like glass" in told
     summaries = {
         name: json.loads((tmp_path / "out" / name / "summary.json").read_text()) for name in ("plain", "gray", "half")
     }
     assert ["H&E" in " ".join(summary["notes"]) for summary in summaries.values()] == [False, True, False]
-    assert summaries["half"]["artefact_share"] == pytest.approx(312 / 512, abs=0.01)
+    share = summaries["half"]["artefact_share"]
+    assert share == pytest.approx(312 / 512, abs=0.01)
+    assert f"note: half: {share:.1%} of the image is black, unscanned or pen and was passed over like glass." in told
     per_tissue = summaries["half"]["nuclei_per_mm2_tissue"]
     assert f", {per_tissue:.0f} per mm2 of tissue) in" in result.stdout
     assert per_tissue == pytest.approx(summaries["plain"]["nuclei_per_mm2_tissue"], rel=0.25)
