@@ -98,7 +98,9 @@ class Predictor:
         as_trained = trained.inputs.preparation.get("convert", "none")
         return cls(trained, tile_model, scale, overlap, everything, as_trained if convert is None else convert)
 
-    def segment(self, image: Image | Path | str, *, mpp: float | None = None, scene: str | None = None) -> Segmentation:
+    def segment(
+        self, image: Image | Path | str, *, mpp: float | None = None, scene: str | int | None = None
+    ) -> Segmentation:
         """Find the nuclei of an image that fits into memory.
 
         Args:

@@ -90,7 +90,7 @@ def predict(config: PredictConfig, progress: Progress = lambda done, total, what
 
 
 def _predict_image(
-    predictor: Predictor, config: PredictConfig, name: str, file: Path, scene: str | None, progress: Progress
+    predictor: Predictor, config: PredictConfig, name: str, file: Path, scene: str | int | None, progress: Progress
 ) -> ImageResult:
     """Predict one image, unless its results exist."""
     began = time.perf_counter()

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from nucseg.errors import DataError
 from nucseg_pipeline.cli import app
 from nucseg_pipeline.config import PredictConfig
+from nucseg_pipeline.config.recipe import load_recipe
 from nucseg_pipeline.predict.predictor import Predictor
 from nucseg_pipeline.predict.stage import PredictResult, predict
 
@@ -146,7 +147,17 @@ def test_one_of_several_scenes_must_be_named_in_python(dark_run: Path, two_scene
     predictor = Predictor.open(dark_run, device="cpu", threads=1)
     with pytest.raises(DataError, match=r"has 2 scenes \(left, right\)"):
         predictor.segment(two_scenes)
-    assert len(predictor.segment(two_scenes, scene="right").nuclei) == 3
+    for scene in ("right", 2):
+        assert len(predictor.segment(two_scenes, scene=scene).nuclei) == 3
+
+
+def test_the_number_of_a_scene_may_be_a_number(dark_run: Path, tmp_path: Path, two_scenes: Path) -> None:
+    (image,) = predicted(dark_run, tmp_path / "out", two_scenes, scene=2).images
+    assert (image.name, image.summary["scene"]) == ("a_right", "right")
+    assert "--scene 2" in image.summary["command"]
+    recipe = tmp_path / "predict.toml"
+    recipe.write_text("[predict]\nscene = 2\n")
+    assert load_recipe(recipe, "predict") == {"scene": 2}
 
 
 def test_a_scene_does_not_overwrite_another_image(dark_run: Path, tmp_path: Path, two_scenes: Path) -> None:
