@@ -589,10 +589,10 @@ def test_the_command_says_what_is_kept(
 
 
 @pytest.mark.parametrize("name", ["overlay.jpg", "summary.json"])
-def test_a_file_that_cannot_be_written_leaves_no_partial_result(
-    configure: Callable[..., PredictConfig], pyramid: Path, name: str
+def test_a_file_that_cannot_be_written_leaves_finished_rows_and_no_partial_result(
+    configure: Callable[..., PredictConfig], pyramid: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configure(pyramid)
+    config = configure(pyramid, everything=True)
 
     def obstruct(done: int, total: int, image: str) -> None:
         (config.out / f".{image}.part" / name).mkdir(parents=True, exist_ok=True)
@@ -601,8 +601,25 @@ def test_a_file_that_cannot_be_written_leaves_no_partial_result(
 
     assert "Is a directory" in message
     assert "choose another folder with --out" in message
-    assert "checkpoint" not in message
-    assert not config.out.exists()
+    assert "5 finished rows of tiles" in message
+    (draft,) = config.out.iterdir()
+    (rows,) = draft.iterdir()
+    assert all(re.match("row|blend|state", file.name) for file in rows.iterdir())
+    n_tiles = tiles_predicted(replace(config, out=config.out.with_name("whole")), monkeypatch)
+    assert tiles_predicted(config, monkeypatch) == n_tiles / 6
+    assert [folder.name for folder in config.out.iterdir()] == ["a [slide]"]
+
+
+def test_damaged_rows_are_deleted(configure: Callable[..., PredictConfig], pyramid: Path) -> None:
+    config = configure(pyramid, everything=True)
+    interrupted(config, 20)
+    next(config.out.rglob("row-00000")).write_bytes(b"damaged")
+
+    (message,) = predict(config).failures.values()
+
+    assert "All kept rows of this image were deleted" in message
+    assert not list(config.out.rglob("*"))
+    assert not predict(config).failures
 
 
 def test_two_processes_cannot_write_the_same_result(configure: Callable[..., PredictConfig], pyramid: Path) -> None:
