@@ -86,9 +86,9 @@ def artefacts(image: Image, mpp: float | None = None) -> Mask:
     least: Sequence[float] = UNKNOWN_MIN_PX
     if mpp is not None:
         least = [min_px * max(USUAL_MPP / mpp, 1) ** 2 for min_px in (MIN_BLACK_PX, MIN_ARTEFACT_PX, MIN_ARTEFACT_PX)]
-    black, dark, pen = np.zeros((3, *image.shape[:2]), np.bool_)
     if np.count_nonzero(is_dense(image)) < MIN_BLACK_PX:
-        return black
+        return np.zeros(image.shape[:2], np.bool_)
+    black, dark, pen = np.zeros((3, *image.shape[:2]), np.bool_)
     n_rows = max(_BLOCK_PX // image.shape[1], 1)
     for first in range(0, len(image), n_rows):  # a block at a time, because the temporaries take more memory
         rows = slice(first, first + n_rows)

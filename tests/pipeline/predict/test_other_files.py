@@ -182,7 +182,9 @@ def test_pixels_that_are_not_square_are_measured_with_both_sides(mpp: Any, dark_
     found_around(result.folder, CENTRES)
     summary = result.summary
     assert (summary["mpp"], summary["mpp_x"], summary["mpp_y"]) == (None, mpp[1], mpp[0])
-    assert summary["mpp_of_file"] == [mpp[1], mpp[0]]
+    assert (summary["mpp_of_file_x"], summary["mpp_of_file_y"]) == (mpp[1], mpp[0])
+    assert summary["scale_y"] / summary["scale_x"] == pytest.approx(mpp[0] / mpp[1])
+    assert summary["levels"] == [{"width_px": 400, "height_px": 300}]
     assert summary["area_mm2"] == pytest.approx(300 * 400 * mpp[0] * mpp[1] / 1e6)
     assert summary["nuclei_per_mm2"] == pytest.approx(5 / summary["area_mm2"])
     assert f"Pixels are {mpp[1]:g} x {mpp[0]:g} microns" in " ".join(summary["notes"])
@@ -211,7 +213,7 @@ def test_the_shape_of_pixels_does_not_change_the_nuclei(dark_run: Path, tmp_path
     assert (square.mpp, wide.mpp, wide.mpp_yx) == (0.5, None, (1.0, 0.5))
     assert len(wide.nuclei) == len(square.nuclei) == 5
     np.testing.assert_allclose(wide.table["area_um2"], square.table["area_um2"], rtol=0.06)
-    np.testing.assert_allclose(wide.table["perimeter_um"], square.table["perimeter_um"], rtol=0.06)
+    np.testing.assert_allclose(wide.table["perimeter_um"], square.table["perimeter_um"], rtol=0.1)
 
 
 def test_a_note_says_which_images_it_concerns(dark_run: Path, tmp_path: Path) -> None:

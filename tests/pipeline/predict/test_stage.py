@@ -7,13 +7,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-import torch
 from PIL import Image
 from scipy import ndimage
 from typer.testing import CliRunner
@@ -22,7 +20,7 @@ from nucseg.data import Sample, normalise, prepare, restore, stain_identity, syn
 from nucseg.data.slides import ArraySlide
 from nucseg.encoders import open_encoder
 from nucseg.errors import ConfigError, EncoderError
-from nucseg.nuclei.instances import InstanceRule, separate
+from nucseg.nuclei.instances import separate
 from nucseg_cache import Key, SampleRow, Store
 from nucseg_pipeline.cli import app
 from nucseg_pipeline.config import PredictConfig, TrainConfig
@@ -33,8 +31,7 @@ from nucseg_pipeline.predict.predictor import Predictor
 from nucseg_pipeline.predict.probability_maps import map_rows
 from nucseg_pipeline.predict.stage import predict
 from nucseg_pipeline.predict.tile_model import TileModel
-from nucseg_pipeline.runs.folder import RunFolder
-from nucseg_pipeline.runs.run import Run, TrainedRun
+from nucseg_pipeline.runs.run import Run
 from nucseg_pipeline.train.stage import train
 
 shapely = pytest.importorskip("shapely")
@@ -91,27 +88,6 @@ def native(number: str) -> np.ndarray:
 def drawing() -> np.ndarray:
     """An image of several tiles: (420, 512, 3)."""
     return synthetic_dataset(1, side_px=512).entries[0].read_image()[0][:420]
-
-
-class Darkness(torch.nn.Module):
-    """Finds nuclei: pixels that are dark in red and have dark surroundings, which the border of a tile cuts off."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.limit = torch.nn.Parameter(torch.tensor(0.5))
-
-    def outputs(self, image: torch.Tensor, embedding: torch.Tensor | None) -> Any:
-        dark = 1 - image[:, 0]
-        around = torch.nn.functional.avg_pool2d(dark[:, None], 7, 1, 3)[:, 0]
-        logit = 20 * (0.7 * dark + 0.3 * around - self.limit)
-        return SimpleNamespace(sides=[torch.stack([-logit / 2, logit / 2], 1)], distance=None)
-
-
-@pytest.fixture
-def darkness(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the network of every run, because those of this file were trained too briefly to find nuclei."""
-    monkeypatch.setattr(TrainedRun, "network", lambda self: Darkness())
-    monkeypatch.setattr(RunFolder, "rule", lambda self: InstanceRule())
 
 
 @pytest.fixture
