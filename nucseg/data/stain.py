@@ -86,7 +86,7 @@ def fit_normaliser(image: Image, stain: str, excluded: Mask | None = None) -> No
     return fit(_sampled(image, artefacts(image) if excluded is None else excluded))
 
 
-def normalise(image: Image, stain: str) -> Normalised:
+def normalise(image: Image, stain: str, mpp: float | None = None) -> Normalised:
     """Change an H&E image (H, W, 3) to the colours of the reference; the same image always gives the same bytes.
 
     macenko: stain vectors and concentrations are estimated by torchstain's numpy backend (Macenko et al., ISBI 2009),
@@ -97,7 +97,8 @@ def normalise(image: Image, stain: str) -> Normalised:
     reinhard: means and standard deviations of the tissue in CIELAB become those of the target (Reinhard et al., IEEE
     CG&A 2001). Glass keeps its colour; the change is blended between glass and tissue, so that no edges appear.
 
-    What is black, unscanned or pen (`nucseg.data.tissue.artefacts`) keeps its colour and does not enter the estimate.
+    What is black, unscanned or pen (`nucseg.data.tissue.artefacts`, which uses the microns per pixel) keeps its colour
+    and counts as glass in the estimate.
 
     If nothing can be estimated (too little tissue, one colour, one stain), the image is returned unchanged, with the
     reason. Raises ConfigError for an unknown stain.
@@ -105,7 +106,7 @@ def normalise(image: Image, stain: str) -> Normalised:
     if stain == "none":
         return Normalised(image)
     _check(stain)
-    excluded = artefacts(image)
+    excluded = artefacts(image, mpp)
     fitted = fit_normaliser(image, stain, excluded)
     normalised = fitted(image)
     if fitted.change is not None:
@@ -119,7 +120,7 @@ def _check(stain: str) -> None:
 
 
 def _macenko(sample: Image) -> Normaliser:
-    """Fit to sampled pixels (N, 1, 3)."""
+    """Fit to sampled pixels (H, W, 3)."""
     from torchstain.numpy.normalizers import NumpyMacenkoNormalizer
 
     if (DENSITY[highest(sample)] >= GLASS).sum() < MIN_TISSUE_PX:
@@ -146,7 +147,7 @@ def _macenko(sample: Image) -> Normaliser:
 
 
 def _reinhard(sample: Image) -> Normaliser:
-    """Fit to sampled pixels (N, 1, 3)."""
+    """Fit to sampled pixels (H, W, 3)."""
     from skimage.color import lab2rgb, rgb2lab
 
     tissue = sample[is_dense(sample)]
@@ -170,9 +171,12 @@ def _reinhard(sample: Image) -> Normaliser:
 
 
 def _sampled(image: Image, excluded: Mask) -> Image:
-    """Every n-th pixel of every n-th row that is not excluded, (N, 1, 3): enough for percentiles and means."""
+    """Every n-th pixel of every n-th row, as glass where it is excluded: enough for percentiles and means.
+
+    Macenko's percentiles are over all pixels: left out, black around the tissue would give other colours than glass.
+    """
     step = ceil(sqrt(image.shape[0] * image.shape[1] / _SAMPLED_PX))
-    return image[::step, ::step][~excluded[::step, ::step]][:, np.newaxis]
+    return np.where(excluded[::step, ::step, np.newaxis], np.uint8(LIGHT), image[::step, ::step])
 
 
 def _in_blocks(image: Image, change: Callable[[Image], _Floats]) -> Image:

@@ -6,6 +6,7 @@ stain is estimated from it, and it does not count as area of tissue.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -24,12 +25,23 @@ MIN_TISSUE_PX = 64
 MIN_BLACK_PX, MIN_ARTEFACT_PX = 32, 512
 """Smallest connected areas that are artefacts: of black, and of dark gray, of one gray, or of a pen's colour."""
 
+USUAL_MPP = 0.25
+"""Microns per pixel down to which the smallest areas are these numbers of pixels."""
+
+UNKNOWN_MIN_PX = 100, 700, 1600
+"""Smallest areas of black, of a pen's colour and of dark gray if the resolution is not known: more than 88, 657 and
+1557, which are those in the images named in `artefacts` at twice their size."""
+
 ARTEFACT_RIM_PX = 3
 """Width of the rim around an artefact that counts as part of it: resampling and JPEG mix the colours at its border."""
 
 MIN_CHROMA, MAX_DENSITY, MIN_GREEN = 6.0, 2.5, 0.97
 """What tissue in H&E has, see `Tissue.caution`."""
 
+_LIGHTEST_DENSE = np.uint8(np.flatnonzero(DENSITY >= GLASS)[-1])
+_RED, _BLUE = DENSITY[:, np.newaxis], DENSITY
+_BLUE_PEN = np.uint8(_RED > 0.9) * (_BLUE < 0.35 * _RED) + (_RED > 1) * (_BLUE < _RED / 5)
+"""(256, 256), whether red and blue are those of a blue pen: 0 never, 1 where green is above red, 2 always."""
 _BLOCK_PX = 1 << 18
 _SHIFTS = slice(None, -1), slice(1, None)
 
@@ -39,7 +51,7 @@ Mask = npt.NDArray[np.bool_]
 
 def is_dense(image: Image) -> Mask:
     """Whether the pixels (H, W) of an image (H, W, 3) are denser than glass in any channel."""
-    dense: Mask = DENSITY[lowest(image)] >= GLASS
+    dense: Mask = lowest(image) <= _LIGHTEST_DENSE
     return dense
 
 
@@ -53,25 +65,37 @@ def highest(image: Image) -> npt.NDArray[np.uint8]:
     return np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
 
 
-def artefacts(image: Image) -> Mask:
+def artefacts(image: Image, mpp: float | None = None) -> Mask:
     """Whether the pixels (H, W) of an image (H, W, 3) are black, unscanned or pen.
 
-    An artefact is a connected area of at least `MIN_BLACK_PX` pixels of black (no channel above 16), or of at least
-    `MIN_ARTEFACT_PX` pixels of dark gray (no channel above 64), of one gray, or of a colour that H&E does not have:
-    green above red and blue, red absorbed far more than blue and more than green, or a bright red that absorbs both.
-    A rim of `ARTEFACT_RIM_PX` belongs to it. Dark gray is left in an image that is gray itself.
+    An artefact is denser than glass, and a connected area of at least `MIN_BLACK_PX` pixels of black (no channel above
+    16), or of at least `MIN_ARTEFACT_PX` pixels of dark gray (no channel above 64), of one gray, or of a colour that
+    H&E does not have: green above red and blue, red absorbed far more than blue and more than green, or a bright red
+    that absorbs both. A rim of `ARTEFACT_RIM_PX` belongs to it. Dark gray is left in an image that is gray itself.
 
     Nuclei are dark but violet, pigment is black but small. None of the 236 H&E images of NuInsSeg (124), CryoNuSeg (5)
-    and the Data Science Bowl 2018 (107) has an artefact, neither as they are nor resized to 256 pixels. Their largest
-    areas are 20 pixels of black, 321 of dark gray (pigment in a spleen), none of one gray, and 144 of a pen's colour.
+    and the Data Science Bowl 2018 (107) has an artefact, neither as they are, nor resized to 256 pixels or to 1.25, 1.5
+    or 2 times their size. Their largest areas are 20 pixels of black, 321 of dark gray (pigment in a spleen), none of
+    one gray, and 144 of a pen's colour.
+
+    Args:
+        image: (H, W, 3).
+        mpp: microns per pixel. If they are less than `USUAL_MPP`, the smallest areas of black, dark gray and pen have
+            as many more pixels; if they are not known, see `UNKNOWN_MIN_PX`.
     """
+    least: Sequence[float] = UNKNOWN_MIN_PX
+    if mpp is not None:
+        least = [min_px * max(USUAL_MPP / mpp, 1) ** 2 for min_px in (MIN_BLACK_PX, MIN_ARTEFACT_PX, MIN_ARTEFACT_PX)]
+    if np.count_nonzero(is_dense(image)) < MIN_BLACK_PX:
+        return np.zeros(image.shape[:2], np.bool_)
     black, dark, pen = np.zeros((3, *image.shape[:2]), np.bool_)
     n_rows = max(_BLOCK_PX // image.shape[1], 1)
-    for first in range(0, len(image), n_rows):  # a block at a time, because wider integers take more memory
+    for first in range(0, len(image), n_rows):  # a block at a time, because the temporaries take more memory
         rows = slice(first, first + n_rows)
         black[rows], dark[rows], pen[rows] = _suspects(image[rows])
-    found = _large(black, MIN_BLACK_PX) | _large(pen | (black if _is_gray(image, dark, pen) else dark), MIN_ARTEFACT_PX)
-    found |= _one_gray(image)
+    found = _one_gray(image)
+    for mask, min_px in zip((black, pen, pen | (black if _is_gray(image, dark, pen) else dark)), least, strict=True):
+        found |= _large(mask, min_px)
     if not found.any():
         return found
     from scipy import ndimage  # slow to import, and most images have no artefact
@@ -151,13 +175,12 @@ class Tissue:
 
 def _suspects(image: Image) -> tuple[Mask, Mask, Mask]:
     """Pixels (H, W) that are black, that are black or dark gray, and that have the colour of a pen."""
-    red, green, blue = np.moveaxis(image, -1, 0).astype(np.int16)
-    high = highest(image)
-    neutral = high - lowest(image) <= 12
-    green_pen = (green > red + 20) & (green > blue)
+    red, green, blue = np.ascontiguousarray(np.moveaxis(image, -1, 0))
+    low, high = np.minimum(np.minimum(red, green), blue), np.maximum(np.maximum(red, green), blue)
+    neutral = high - low <= 12
+    green_pen = (green > np.minimum(red, 235) + 20) & (green > blue) & (low <= _LIGHTEST_DENSE)
     red_pen = (red > 140) & (green < 70) & (blue < 70)
-    of_red, of_green, of_blue = DENSITY[red], DENSITY[green], DENSITY[blue]
-    blue_pen = (of_red > 1) & (of_blue < of_red / 5) | (of_red > 0.9) & (of_red > of_green) & (of_blue < 0.35 * of_red)
+    blue_pen = _BLUE_PEN.take(np.uint16(256) * red + blue) + (green > red) >= 2
     return neutral & (high <= 16), neutral & (high <= 64), green_pen | red_pen | blue_pen
 
 
@@ -172,12 +195,16 @@ def _is_gray(image: Image, dark: Mask, pen: Mask) -> bool:
 
 def _one_gray(image: Image) -> Mask:
     """The connected areas (H, W) of one gray that is denser than glass, made up of squares of 2 x 2 equal pixels."""
-    corner, levels = image[:-1, :-1], highest(image)
-    square: Mask = (highest(corner) - lowest(corner) <= 6) & is_dense(corner)
-    for rows, columns in product(_SHIFTS, _SHIFTS) if square.any() else ():
-        for channel in range(3):
-            square &= image[rows, columns, channel] == corner[..., channel]
     found: Mask = np.zeros(image.shape[:2], np.bool_)
+    corner, levels = image[:-1, :-1], highest(image)
+    square: Mask = np.ones(corner.shape[:2], np.bool_)
+    for channel in (1, 0, 2):
+        plane = np.ascontiguousarray(image[..., channel])
+        for rows, columns in product(_SHIFTS, _SHIFTS):
+            square &= plane[rows, columns] == plane[:-1, :-1]
+        if 4 * np.count_nonzero(square) < MIN_ARTEFACT_PX:  # nearly always after one channel
+            return found
+    square &= (highest(corner) - lowest(corner) <= 6) & is_dense(corner)
     flat = found.copy()
     for rows, columns in product(_SHIFTS, _SHIFTS):
         flat[rows, columns] |= square
@@ -186,7 +213,7 @@ def _one_gray(image: Image) -> Mask:
     return found
 
 
-def _large(mask: Mask, min_px: int) -> Mask:
+def _large(mask: Mask, min_px: float) -> Mask:
     """The connected areas (also over corners) of at least so many pixels."""
     if np.count_nonzero(mask) < min_px:
         return np.zeros_like(mask)

@@ -23,7 +23,7 @@ SLIDE_SUFFIXES = (*IMAGE_SUFFIXES, *SCANNER_SUFFIXES)
 _ONLY, _PLAIN_TIFF = ["1"], "generic-tiff"
 
 
-def open_slide(file: Path | str, scene: str | None = None, convert: str = "none") -> Slide:
+def open_slide(file: Path | str, scene: str | int | None = None, convert: str = "none") -> Slide:
     """Open an image of any size: PNG, JPEG, BMP, WebP, TIFF, OME-TIFF, or any format of OpenSlide.
 
     Args:
@@ -49,7 +49,7 @@ def scene_names(file: Path) -> list[str]:
     return names if len(names) > 1 else []
 
 
-def _opened(file: Path, scene: str | None, convert: str) -> Slide:
+def _opened(file: Path, scene: str | int | None, convert: str) -> Slide:
     if _needs_openslide(file):
         choose_scene(_ONLY, scene, file)
         return ScannerSlide(file, openslide_library())

@@ -3,7 +3,7 @@
 from io import BufferedReader
 from pathlib import Path
 
-from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
+from PIL import BmpImagePlugin, ExifTags, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 
 from nucseg.data.files import MAX_BYTES
@@ -11,6 +11,13 @@ from nucseg.data.images import MAX_PIXELS, decode_image
 from nucseg.data.slides.slide import ArraySlide, orientation_note
 from nucseg.errors import DataError
 from nucseg.paths import opened_file
+
+_PLUGINS = (
+    PngImagePlugin.PngImageFile,
+    JpegImagePlugin.JpegImageFile,
+    BmpImagePlugin.BmpImageFile,
+    WebPImagePlugin.WebPImageFile,
+)
 
 
 class InMemoryImage(ArraySlide):
@@ -36,7 +43,7 @@ class InMemoryImage(ArraySlide):
 def _header(stream: BufferedReader) -> ImageFile | None:
     """An image of which only the header is read; None if it cannot be read, which decoding will explain."""
     # call the plugins directly, because Image.open applies a global size limit with a warning
-    for plugin in (PngImagePlugin.PngImageFile, JpegImagePlugin.JpegImageFile):
+    for plugin in _PLUGINS:
         stream.seek(0)
         try:
             return plugin(stream)

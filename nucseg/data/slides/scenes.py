@@ -15,8 +15,11 @@ from nucseg.data.slides.resolution import Mpp, Resolution, page_resolution
 from nucseg.data.slides.slide import Size
 from nucseg.errors import DataError
 
-_NOT_TISSUE = re.compile(r"(?<![a-z])(label|macro|thumbnail|overview|barcode|preview|map)(?![a-z])", re.IGNORECASE)
+_NOT_TISSUE = re.compile(r"(?<![a-z])(label|macro|thumbnail|overview|barcode|preview)(?![a-z])", re.IGNORECASE)
 """Names of images that scanners add."""
+
+_ONLY_NOT_TISSUE = re.compile(r"(label|macro|thumbnail)([ _-]?image)?[ _-]?\d*", re.IGNORECASE)
+"""Names that nearly every slide of a scanner has for them."""
 
 _OVERVIEW_MPP, _OVERVIEW_SHARE = 1.5, 1 / 4
 """An image is taken for an overview of another if its pixels are so many times as large or, where that is not known, if
@@ -37,7 +40,7 @@ class Scene:
     """The page of the image, then those of its smaller copies."""
     resolution: Resolution
     left_out: str
-    """Names and sizes of images in the file that are taken for overviews although their names do not say so."""
+    """Names and sizes of the other images in the file and why they are no scenes; not those with a scanner's names."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ class _Series:
     def n_pixels(self) -> int:
         return math.prod(self.size)
 
-    def __str__(self) -> str:
-        return f"{self.series.name or 'an image'} ({self.size[1]} x {self.size[0]} pixels)"
+    def described(self, what: str) -> str:
+        return f"{self.series.name or 'an image'} ({self.size[1]} x {self.size[0]} pixels, {what})"
 
 
 def find_scenes(tiff: Any, file: Path) -> list[Scene]:
@@ -64,25 +67,27 @@ def find_scenes(tiff: Any, file: Path) -> list[Scene]:
     present = [_described(series, tiff, images) for series in tiff.series if series.pages and series.pages[0]]
     present = [found for found in present if found.series.pages[0].parent is tiff] or present
     _check_present(tiff, present, images, file)
-    named_otherwise = [found for found in present if not _NOT_TISSUE.search(found.series.name or "")] or present
+    named_otherwise = [found for found in present if _is_named_otherwise(found)] or present
     largest = max(named_otherwise, key=lambda found: found.n_pixels)
-    scenes = [found for found in named_otherwise if found is largest or _is_scene(found, largest)]
-    left_out = some([str(found) for found in named_otherwise if found not in scenes])
+    reasons = [(found, _why_no_scene(found, largest)) for found in present]
+    scenes = [found for found, why in reasons if not why]
+    unusual = [pair for pair in reasons if pair[1] and not _ONLY_NOT_TISSUE.fullmatch(pair[0].series.name or "")]
+    left_out = some([found.described(why) for found, why in unusual])
     return [
         Scene(name, _levels(found, file), found.resolution, left_out)
         for name, found in zip(_names([found.series.name for found in scenes]), scenes, strict=True)
     ]
 
 
-def choose_scene(names: Sequence[str], wanted: str | None, file: Path) -> int:
+def choose_scene(names: Sequence[str], wanted: str | int | None, file: Path) -> int:
     """Index of the scene with a name or a number from 1; None chooses an only scene. Raises DataError if none fits."""
     if wanted is None and len(names) == 1:
         return 0
     numbered = {str(number): index for index, number in enumerate(range(1, len(names) + 1))}
     known = {**numbered, **{name: index for index, name in enumerate(names)}}
-    if wanted in known:
+    if str(wanted) in known and wanted is not None:
         return known[str(wanted)]
-    problem = "choose one of them" if wanted is None else f"there is no {wanted!r}"
+    problem = "choose one of them" if wanted is None else f"there is no {str(wanted)!r}"
     raise DataError(
         f"{file} has {len(names)} scene{'s' * (len(names) > 1)} ({some(names, 8)}): {problem}. Give a name or a number "
         "from 1 (--scene, or scene=... in Python)."
@@ -119,18 +124,26 @@ def _check_present(tiff: Any, present: list[_Series], images: list[OmeImage], fi
             )
 
 
-def _is_scene(found: _Series, largest: _Series) -> bool:
-    """Whether an image is a scene of its own rather than an overview or a label of the largest."""
+def _is_named_otherwise(found: _Series) -> bool:
+    return not _NOT_TISSUE.search(found.series.name or "")
+
+
+def _why_no_scene(found: _Series, largest: _Series) -> str:
+    """Why an image is an overview or a label of the largest rather than a scene of its own; empty if it is one."""
     frame, model = found.series.keyframe, largest.series.keyframe
+    if found is largest:
+        return ""
+    if _is_named_otherwise(largest) and not _is_named_otherwise(found):
+        return "an overview or a label by its name"
     if (frame.samplesperpixel, frame.dtype) != (model.samplesperpixel, model.dtype):
-        return False
+        return "its pixels are of another type"
     mpp, of_largest = found.resolution.mpp, largest.resolution.mpp
     if mpp and of_largest:
-        return max(mpp) <= _OVERVIEW_MPP * max(of_largest)
+        return "an overview by its resolution" if max(mpp) > _OVERVIEW_MPP * max(of_largest) else ""
     (h, w), (full_h, full_w) = found.size, largest.size
     same_shape = abs(h * full_w / (w * full_h) - 1) <= _SHAPE_TOLERANCE
     least = _OVERVIEW_SHARE * (1 + _SHAPE_TOLERANCE) if same_shape else _MIN_SHARE
-    return found.n_pixels > least * largest.n_pixels
+    return "an overview by its size" if found.n_pixels <= least * largest.n_pixels else ""
 
 
 def _levels(found: _Series, file: Path) -> list[Any]:

@@ -32,7 +32,7 @@ class TiffSlide(Slide):
 
     reader = "tifffile"
 
-    def __init__(self, file: Path, scene: str | None = None, convert: str = "none") -> None:
+    def __init__(self, file: Path, scene: str | int | None = None, convert: str = "none") -> None:
         """Open a TIFF without reading pixels.
 
         Args:
@@ -172,7 +172,7 @@ def _orientation(scene: Scene) -> str:
 
 
 def _left_out(scene: Scene) -> str:
-    return f"The file also has {scene.left_out}, which is not predicted." if scene.left_out else ""
+    return f"The file also has {scene.left_out}, not predicted." if scene.left_out else ""
 
 
 def _damaged(file: Path, cause: Exception) -> DataError:

@@ -151,6 +151,8 @@ def _option(
 
 def _accepted(kind: Any) -> Any:
     """The type of a field as typer knows it: what can be given several times is a list."""
+    if {str, int} <= set(get_args(kind)):
+        return str | None  # it knows no other unions
     return GenericAlias(list, get_args(kind)[:1]) if get_origin(kind) is tuple else kind
 
 

@@ -24,7 +24,7 @@ class PredictConfig:
     """Folder of the results; each image gets a folder in it, named after the image."""
     weights: Path | None = None
     """Weights of the run's encoder. Default: found by their digest."""
-    scene: str | None = None
+    scene: str | int | None = None
     """Name or number (from 1) of the scene in files with several. Default: all scenes."""
     convert: str | None = None
     """How images that are not 8-bit RGB or gray are read: none or full-range, as in embed. Default: as for the run."""

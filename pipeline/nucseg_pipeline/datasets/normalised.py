@@ -47,7 +47,7 @@ class NormalisedEntry(Entry):
         return self.original.read_mask_facts()
 
     def _normalised(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        normalised = normalise(image, self.stain)
+        normalised = normalise(image, self.stain, self.mpp)
         self.outcomes[self.id] = normalised.unchanged
         return normalised.image
 

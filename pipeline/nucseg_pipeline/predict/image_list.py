@@ -36,7 +36,7 @@ def named_images(places: Sequence[Path]) -> dict[str, Path]:
     return named
 
 
-def named_scenes(name: str, file: Path, wanted: str | None, taken: set[str]) -> dict[str, str | None]:
+def named_scenes(name: str, file: Path, wanted: str | int | None, taken: set[str]) -> dict[str, str | int | None]:
     """Name of a result -> scene of a file, for all its scenes or the wanted one.
 
     A file with one scene gives its own name, otherwise the name of the scene is added to it. Names that results already
@@ -50,7 +50,7 @@ def named_scenes(name: str, file: Path, wanted: str | None, taken: set[str]) -> 
     if not found:
         return {name: wanted}
     chosen = found if wanted is None else [found[choose_scene(found, wanted, file)]]
-    scenes: dict[str, str | None] = {f"{name}_{scene}": scene for scene in chosen}
+    scenes: dict[str, str | int | None] = {f"{name}_{scene}": scene for scene in chosen}
     if twice := taken & set(scenes):
         raise ConfigError(
             f"A scene of {file} and another image would both be written to a folder {min(twice)}. Predict them "

@@ -28,6 +28,10 @@ FREE_SHARE = 0.5
 _STATE = "state.json"
 
 
+class DamagedRows(DataError):
+    """A kept row is missing or damaged."""
+
+
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
     """The state of a prediction between two rows of tiles."""
@@ -70,12 +74,12 @@ class KeptRows:
         return f"{rows}, {self.n_bytes / 2**20:.1f} MiB, kept in {self.folder.parent}"
 
     def rows(self) -> Iterator[Maps]:
-        """Yield the maps (C, h, W) of the kept rows from top to bottom. Raises DataError if a file is damaged."""
+        """Yield the maps (C, h, W) of the kept rows from top to bottom. Raises DamagedRows if a file is."""
         for number, entry in enumerate(self._state["rows"]):
             yield self._read(_row_file(number), entry)
 
     def checkpoint(self) -> Checkpoint | None:
-        """The state after the last kept row; None if there is none. Raises DataError if its file is damaged."""
+        """The state after the last kept row; None if there is none. Raises DamagedRows if its file is."""
         if not self.n_rows:
             return None
         return Checkpoint(self._read(_blend_file(self.n_rows), self._state["blend"]), self._state["counts"])
@@ -109,7 +113,7 @@ class KeptRows:
             if hashlib.sha256(packed).hexdigest() != entry["sha256"]:
                 raise ValueError("its digest is wrong")
         except (OSError, ValueError) as error:
-            raise DataError(
+            raise DamagedRows(
                 f"A kept row of tiles, {self.folder / name}, is missing or damaged ({error}). All kept rows of this "
                 "image were deleted; run the same command again to start it over."
             ) from error

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nucseg.data.slides import Mpp, Slide
-from nucseg.errors import ConfigError, OutOfMemory
+from nucseg.errors import ConfigError
 from nucseg.nuclei.stitching import RowBand
 from nucseg_pipeline.files.locks import locked
 from nucseg_pipeline.predict.export import NucleusTables
-from nucseg_pipeline.predict.kept_rows import KeptRows
+from nucseg_pipeline.predict.kept_rows import DamagedRows, KeptRows
 from nucseg_pipeline.predict.nuclei import Nucleus
 from nucseg_pipeline.predict.overlay import Overlay
 
@@ -74,8 +74,8 @@ def read_finished(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | No
 def draft_folder(folder: Path, asked: Mapping[str, Any]) -> Iterator[tuple[Path, KeptRows]]:
     """Yield a hidden folder whose files are moved to `folder` when the block ends without an error.
 
-    The rows of tiles that are kept in it survive an interrupt, a kill and a lack of memory, until the next request for
-    `folder`, which continues after them if it is the same one.
+    The rows of tiles that are kept in it survive an interrupt, a kill and every error but `DamagedRows`, until the next
+    request for `folder`, which continues after them if it is the same one.
 
     Args:
         folder: where the files belong.
@@ -93,13 +93,13 @@ def draft_folder(folder: Path, asked: Mapping[str, Any]) -> Iterator[tuple[Path,
             try:
                 yield draft, kept
                 _publish(draft, folder)
-            except (KeyboardInterrupt, OutOfMemory) as stop:
+            except DamagedRows:
+                _clear(draft)
+                raise
+            except BaseException as stop:
                 _clear(draft, except_for=kept.folder)
                 if kept.n_rows:
                     stop.add_note(f"{folder.name}: {kept.description}.")
-                raise
-            except BaseException:
-                _clear(draft)
                 raise
             else:
                 _clear(draft)
@@ -107,10 +107,13 @@ def draft_folder(folder: Path, asked: Mapping[str, Any]) -> Iterator[tuple[Path,
                 with suppress(OSError):  # there are kept rows
                     draft.rmdir()
     except OSError as error:
-        raise ConfigError(
+        failure = ConfigError(
             f"The results cannot be written to {folder}: {error.strerror or error}. Fix that, or choose another folder "
             "with --out."
-        ) from error
+        )
+        for note in getattr(error, "__notes__", ()):
+            failure.add_note(note)
+        raise failure from error
 
 
 def _clear(draft: Path, *, except_for: Path | None = None) -> None:

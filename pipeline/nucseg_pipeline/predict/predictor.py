@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod, sqrt
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,9 @@ class Predictor:
         convert = conversion_of(trained.inputs.preparation) if convert is None else convert
         return cls(trained, tile_model, scale, overlap, everything, convert)
 
-    def segment(self, image: Image | Path | str, *, mpp: float | None = None, scene: str | None = None) -> Segmentation:
+    def segment(
+        self, image: Image | Path | str, *, mpp: float | None = None, scene: str | int | None = None
+    ) -> Segmentation:
         """Find the nuclei of an image that fits into memory.
 
         Args:
@@ -133,7 +136,8 @@ class Predictor:
             size=(size[0], size[1]), tile_px=self.training.tile_px, side_px=self.tile_model.side_px,
             overlap=self.overlap, shift=shift,
         )  # fmt: skip
-        return ImagePrediction(self, TiledSlide(slide, grid), scale, resolution)
+        of_grid = None if resolution is None else sqrt(prod(resolution) * prod(slide.size) / prod(grid.size))
+        return ImagePrediction(self, TiledSlide(slide, grid, of_grid), scale, resolution)
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,6 +59,8 @@ class TiledSlide:
 
     slide: Slide
     grid: TileGrid
+    mpp: float | None
+    """Microns per pixel of the reading grid, the mean of both sides."""
     counts: TileCounts = field(default_factory=TileCounts)
 
     def region(self, tile: Tile) -> Image:
@@ -135,7 +137,7 @@ def _read(
     """Read a tile: its number of row, the tile, and the part of it that no later tile covers."""
     row, tile, own = place
     region = tiled.region(tile)
-    excluded = artefacts(region)
+    excluded = artefacts(region, tiled.mpp)
     tissue = Tissue.of(region[own], excluded[own])
     if everything:
         return _ReadTile(row, tile, tissue, normaliser(region), None)
@@ -162,10 +164,10 @@ def _kept_maps(kept: KeptRows | None, blend: Blend, counts: TileCounts) -> Gener
 def tissue_notes(tissue: Tissue, *, everything: bool) -> list[str]:
     """What was passed over in an image, and whether it does not look like H&E."""
     notes = []
-    if tissue.n_artefact_px and not everything:
+    if tissue.artefact_share >= 0.0005 and not everything:
         notes.append(
-            "What is black, unscanned or pen was passed over like glass (artefact_share in summary.json). If it is "
-            "part of the picture, predict it too with --everything."
+            f"{tissue.artefact_share:.1%} of the image is black, unscanned or pen and was passed over like glass. "
+            "If it is part of the picture, predict it too with everything=True (--everything)."
         )
     if tissue.caution:
         notes.append(
@@ -211,7 +213,7 @@ def _normaliser(tiled: TiledSlide, tile_model: TileModel) -> Normaliser:
     spread = np.linspace(0, len(tiles) - 1, min(len(tiles), SAMPLE_CANDIDATES)).astype(int)
     order = spread[np.argsort([int(f"{i:08b}"[::-1], 2) for i in range(len(spread))], kind="stable")]
     regions = (tiled.region(tiles[position]) for position in order.tolist())
-    candidates = ((region, artefacts(region)) for region in regions)
+    candidates = ((region, artefacts(region, tiled.mpp)) for region in regions)
     sample = list(islice((pair for pair in candidates if _tissue_share(*pair) >= MIN_TISSUE), SAMPLE_TILES))
     if not sample:
         return fit_normaliser(tiled.region(tiles[0]), tile_model.stain)

@@ -90,7 +90,7 @@ def predict(config: PredictConfig, progress: Progress = lambda done, total, what
 
 
 def _predict_image(
-    predictor: Predictor, config: PredictConfig, name: str, file: Path, scene: str | None, progress: Progress
+    predictor: Predictor, config: PredictConfig, name: str, file: Path, scene: str | int | None, progress: Progress
 ) -> ImageResult:
     """Predict one image, unless its results exist."""
     began = time.perf_counter()
@@ -149,7 +149,7 @@ def _summary(
     tiled, predictor = prediction.tiled, prediction.predictor
     run, encoder = predictor.run, predictor.tile_model.encoder
     height, width = tiled.slide.size
-    mpp, scale = prediction.mpp, prediction.scale.ratio
+    mpp, of_file, scale = prediction.mpp, tiled.slide.mpp, prediction.scale.ratio
     area_mm2 = None if mpp is None else height * width * mpp[0] * mpp[1] / 1e6
     tissue = tiled.counts.tissue
     tissue_area_mm2 = None if area_mm2 is None else area_mm2 * tissue.share
@@ -160,7 +160,7 @@ def _summary(
         "height_px": height,
         "origin_px": list(tiled.slide.origin[::-1]),
         "reader": tiled.slide.reader,
-        "levels": [list(level) for level in tiled.slide.levels],
+        "levels": [{"width_px": w, "height_px": h} for h, w in tiled.slide.levels],
         "n_nuclei": totals.n_nuclei,
         "mean_area_px2": totals.area_px2 / totals.n_nuclei if totals.n_nuclei else None,
         "area_share": totals.area_px2 / (height * width),
@@ -173,9 +173,11 @@ def _summary(
         "mpp": square_side(mpp),
         "mpp_x": mpp and mpp[1],
         "mpp_y": mpp and mpp[0],
-        "mpp_of_file": _number_or_sides(tiled.slide.mpp),
+        "mpp_of_file_x": of_file and of_file[1],
+        "mpp_of_file_y": of_file and of_file[0],
         "trained_mpp": predictor.training.mpp,
-        "scale": _number_or_sides(scale),
+        "scale_x": scale[1],
+        "scale_y": scale[0],
         "tiles": tiled.counts.done,
         "tiles_without_tissue": tiled.counts.skipped,
         "tissue_rule": "every tile was predicted" if predictor.everything else TISSUE_RULE,
@@ -190,11 +192,6 @@ def _summary(
         "versions": {"python": platform.python_version(), **_versions()},
         "asked": dict(asked),
     }
-
-
-def _number_or_sides(values: tuple[float, float] | None) -> float | list[float] | None:
-    """A number for square pixels, otherwise [across, down]."""
-    return square_side(values) or (list(values[::-1]) if values else None)
 
 
 def _versions() -> dict[str, str]:

@@ -273,3 +273,12 @@ def test_an_error_of_openslide_is_reported(tmp_path) -> None:
 
     with pytest.raises(DataError, match=r"OpenSlide cannot read .*a\.mrxs \(the index is damaged\)"):
         ScannerSlide(tmp_path / "a.mrxs", SimpleNamespace(OpenSlide=fail))
+
+
+def test_an_orientation_tag_is_mentioned_whatever_the_format(tmp_path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("a.png", "a.jpg", "a.webp"):
+        Image.new("RGB", (30, 20)).save(tmp_path / name, exif=exif)
+        (note,) = open_slide(tmp_path / name).notes
+        assert note.startswith("The file's Orientation tag is 6.")

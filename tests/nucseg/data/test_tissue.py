@@ -63,7 +63,7 @@ def test_an_area_without_tissue_is_found_up_to_its_rim(what: str) -> None:
 @pytest.mark.parametrize("what", [what for what in AREAS if what != "one row"])
 def test_an_area_without_tissue_is_found_after_jpeg(what: str, quality: int) -> None:
     where, colour = AREAS[what]
-    found = artefacts(as_jpeg(drawn(where, colour), quality))
+    found = artefacts(as_jpeg(drawn(where, colour), quality), 0.25)
 
     assert found[where].mean() > 0.95
     assert found[~where].mean() < 0.15
@@ -74,6 +74,20 @@ def test_dark_nuclei_and_specks_of_pigment_are_tissue() -> None:
     image[(Y - 60) ** 2 + (X - 60) ** 2 < 20**2] = (40, 20, 60)
     image[150:155, 100:104] = (8, 6, 7)
     image[200:210, 180:200] = (50, 47, 52)
+
+    assert not artefacts(image).any()
+
+
+def test_a_speck_of_pigment_stays_tissue_at_a_higher_magnification() -> None:
+    image = tissue_image()
+    image[100:109, 100:110] = (8, 6, 7)
+
+    assert [bool(artefacts(image, mpp).any()) for mpp in (0.5, 0.25, 0.125, None)] == [True, True, False, False]
+
+
+def test_slightly_green_glass_is_no_pen() -> None:
+    image = tissue_image()
+    image[:, 128:] = np.random.default_rng(0).normal((215, 240, 238), 2, (SIDE_PX, 128, 3)).round()
 
     assert not artefacts(image).any()
 
@@ -182,3 +196,26 @@ def test_real_images_have_no_artefact_and_look_like_h_and_e_unless_they_are_chan
         assert (again.n_artefact_px, again.caution) == (0, ""), entry.id
         for change in (gray, lambda image: 255 - image, lambda image: fluorescence(image, (2,))):
             assert Tissue.of(change(image)).caution, entry.id
+
+
+PIGMENTED = {
+    "human spleen/human_spleen_12", "human spleen/human_spleen_01", "human umbilical cord/human_umbilical_cord_09",
+    "human kidney/human_kidney_08",
+}  # fmt: skip
+"""Images with the largest areas that look like an artefact."""
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("factor", [0.5, 1.25, 1.5, 2])
+def test_real_images_have_no_artefact_at_another_magnification(shared: Path, factor: float) -> None:
+    entries = [
+        entry for entry in open_dataset("nuinsseg", shared / "data" / "nuinsseg").entries if entry.id in PIGMENTED
+    ]
+    assert len(entries) == len(PIGMENTED)
+    for entry in entries:
+        image = Image.fromarray(entry.read_image()[0])
+        side = round(image.width * factor)
+        for resampling in (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.NEAREST):
+            resized = np.asarray(image.resize((side, side), resampling))
+            for mpp in (0.25 / factor, None):
+                assert not artefacts(resized, mpp).any(), entry.id

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from nucseg.errors import DataError
 from nucseg_pipeline.cli import app
 from nucseg_pipeline.config import PredictConfig
+from nucseg_pipeline.config.recipe import load_recipe
 from nucseg_pipeline.predict.predictor import Predictor
 from nucseg_pipeline.predict.stage import PredictResult, predict
 
@@ -146,7 +147,17 @@ def test_one_of_several_scenes_must_be_named_in_python(dark_run: Path, two_scene
     predictor = Predictor.open(dark_run, device="cpu", threads=1)
     with pytest.raises(DataError, match=r"has 2 scenes \(left, right\)"):
         predictor.segment(two_scenes)
-    assert len(predictor.segment(two_scenes, scene="right").nuclei) == 3
+    for scene in ("right", 2):
+        assert len(predictor.segment(two_scenes, scene=scene).nuclei) == 3
+
+
+def test_the_number_of_a_scene_may_be_a_number(dark_run: Path, tmp_path: Path, two_scenes: Path) -> None:
+    (image,) = predicted(dark_run, tmp_path / "out", two_scenes, scene=2).images
+    assert (image.name, image.summary["scene"]) == ("a_right", "right")
+    assert "--scene 2" in image.summary["command"]
+    recipe = tmp_path / "predict.toml"
+    recipe.write_text("[predict]\nscene = 2\n")
+    assert load_recipe(recipe, "predict") == {"scene": 2}
 
 
 def test_a_scene_does_not_overwrite_another_image(dark_run: Path, tmp_path: Path, two_scenes: Path) -> None:
@@ -171,7 +182,9 @@ def test_pixels_that_are_not_square_are_measured_with_both_sides(mpp: Any, dark_
     found_around(result.folder, CENTRES)
     summary = result.summary
     assert (summary["mpp"], summary["mpp_x"], summary["mpp_y"]) == (None, mpp[1], mpp[0])
-    assert summary["mpp_of_file"] == [mpp[1], mpp[0]]
+    assert (summary["mpp_of_file_x"], summary["mpp_of_file_y"]) == (mpp[1], mpp[0])
+    assert summary["scale_y"] / summary["scale_x"] == pytest.approx(mpp[0] / mpp[1])
+    assert summary["levels"] == [{"width_px": 400, "height_px": 300}]
     assert summary["area_mm2"] == pytest.approx(300 * 400 * mpp[0] * mpp[1] / 1e6)
     assert summary["nuclei_per_mm2"] == pytest.approx(5 / summary["area_mm2"])
     assert f"Pixels are {mpp[1]:g} x {mpp[0]:g} microns" in " ".join(summary["notes"])
@@ -200,7 +213,7 @@ def test_the_shape_of_pixels_does_not_change_the_nuclei(dark_run: Path, tmp_path
     assert (square.mpp, wide.mpp, wide.mpp_yx) == (0.5, None, (1.0, 0.5))
     assert len(wide.nuclei) == len(square.nuclei) == 5
     np.testing.assert_allclose(wide.table["area_um2"], square.table["area_um2"], rtol=0.06)
-    np.testing.assert_allclose(wide.table["perimeter_um"], square.table["perimeter_um"], rtol=0.06)
+    np.testing.assert_allclose(wide.table["perimeter_um"], square.table["perimeter_um"], rtol=0.1)
 
 
 def test_a_note_says_which_images_it_concerns(dark_run: Path, tmp_path: Path) -> None:

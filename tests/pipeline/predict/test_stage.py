@@ -7,13 +7,11 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-import torch
 from PIL import Image
 from scipy import ndimage
 from typer.testing import CliRunner
@@ -22,7 +20,7 @@ from nucseg.data import Sample, normalise, prepare, restore, stain_identity, syn
 from nucseg.data.slides import ArraySlide
 from nucseg.encoders import open_encoder
 from nucseg.errors import ConfigError, EncoderError
-from nucseg.nuclei.instances import InstanceRule, separate
+from nucseg.nuclei.instances import separate
 from nucseg_cache import Key, SampleRow, Store
 from nucseg_pipeline.cli import app
 from nucseg_pipeline.config import PredictConfig, TrainConfig
@@ -33,8 +31,7 @@ from nucseg_pipeline.predict.predictor import Predictor
 from nucseg_pipeline.predict.probability_maps import map_rows
 from nucseg_pipeline.predict.stage import predict
 from nucseg_pipeline.predict.tile_model import TileModel
-from nucseg_pipeline.runs.folder import RunFolder
-from nucseg_pipeline.runs.run import Run, TrainedRun
+from nucseg_pipeline.runs.run import Run
 from nucseg_pipeline.train.stage import train
 
 shapely = pytest.importorskip("shapely")
@@ -91,27 +88,6 @@ def native(number: str) -> np.ndarray:
 def drawing() -> np.ndarray:
     """An image of several tiles: (420, 512, 3)."""
     return synthetic_dataset(1, side_px=512).entries[0].read_image()[0][:420]
-
-
-class Darkness(torch.nn.Module):
-    """Finds nuclei: pixels that are dark in red and have dark surroundings, which the border of a tile cuts off."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.limit = torch.nn.Parameter(torch.tensor(0.5))
-
-    def outputs(self, image: torch.Tensor, embedding: torch.Tensor | None) -> Any:
-        dark = 1 - image[:, 0]
-        around = torch.nn.functional.avg_pool2d(dark[:, None], 7, 1, 3)[:, 0]
-        logit = 20 * (0.7 * dark + 0.3 * around - self.limit)
-        return SimpleNamespace(sides=[torch.stack([-logit / 2, logit / 2], 1)], distance=None)
-
-
-@pytest.fixture
-def darkness(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the network of every run, because those of this file were trained too briefly to find nuclei."""
-    monkeypatch.setattr(TrainedRun, "network", lambda self: Darkness())
-    monkeypatch.setattr(RunFolder, "rule", lambda self: InstanceRule())
 
 
 @pytest.fixture
@@ -291,6 +267,20 @@ def test_what_is_not_tissue_is_passed_over_like_glass_unless_everything_is_reque
     assert counts.skipped > 0.3 * counts.done
     everything = Predictor(predictor.run, predictor.tile_model, predictor.training, everything=True)
     assert everything.segment(other).instances[:, 720:].any() == (colour != (128, 128, 128))
+
+
+def test_a_speck_is_measured_in_microns(predictor: Predictor, drawing: np.ndarray) -> None:
+    image = drawing.copy()
+    image[100:109, 100:110] = 0
+
+    shares = []
+    for mpp in (0.25, 0.125):
+        prediction = predictor.prediction_for(ArraySlide(image), mpp)
+        list(prediction.bands(silent))
+        shares.append(prediction.tiled.counts.tissue.artefact_share)
+
+    assert shares[0] > 0 == shares[1]
+    assert "black" not in " ".join(prediction.notes())
 
 
 def test_no_nucleus_lies_in_black_that_touches_the_tissue(predictor: Predictor, drawing: np.ndarray) -> None:
@@ -575,10 +565,10 @@ def test_the_command_says_what_is_kept(
 
 
 @pytest.mark.parametrize("name", ["overlay.jpg", "summary.json"])
-def test_a_file_that_cannot_be_written_leaves_no_partial_result(
-    configure: Callable[..., PredictConfig], pyramid: Path, name: str
+def test_a_file_that_cannot_be_written_leaves_finished_rows_and_no_partial_result(
+    configure: Callable[..., PredictConfig], pyramid: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = configure(pyramid)
+    config = configure(pyramid, everything=True)
 
     def obstruct(done: int, total: int, image: str) -> None:
         (config.out / f".{image}.part" / name).mkdir(parents=True, exist_ok=True)
@@ -587,8 +577,25 @@ def test_a_file_that_cannot_be_written_leaves_no_partial_result(
 
     assert "Is a directory" in message
     assert "choose another folder with --out" in message
-    assert "checkpoint" not in message
-    assert not config.out.exists()
+    assert "5 finished rows of tiles" in message
+    (draft,) = config.out.iterdir()
+    (rows,) = draft.iterdir()
+    assert all(re.match("row|blend|state", file.name) for file in rows.iterdir())
+    n_tiles = tiles_predicted(replace(config, out=config.out.with_name("whole")), monkeypatch)
+    assert tiles_predicted(config, monkeypatch) == n_tiles / 6
+    assert [folder.name for folder in config.out.iterdir()] == ["a [slide]"]
+
+
+def test_damaged_rows_are_deleted(configure: Callable[..., PredictConfig], pyramid: Path) -> None:
+    config = configure(pyramid, everything=True)
+    interrupted(config, 20)
+    next(config.out.rglob("row-00000")).write_bytes(b"damaged")
+
+    (message,) = predict(config).failures.values()
+
+    assert "All kept rows of this image were deleted" in message
+    assert not list(config.out.rglob("*"))
+    assert not predict(config).failures
 
 
 def test_two_processes_cannot_write_the_same_result(configure: Callable[..., PredictConfig], pyramid: Path) -> None:
@@ -651,12 +658,13 @@ def test_the_command_and_the_files_say_what_is_not_tissue_and_which_image_is_not
     assert result.exit_code == 0, result.output
     told = " ".join(result.stderr.split())
     assert "note: gray: The image does not look like H&E: it is gray." in told
-    assert "note: half: What is black, unscanned or pen was passed over like glass" in told
     summaries = {
         name: json.loads((tmp_path / "out" / name / "summary.json").read_text()) for name in ("plain", "gray", "half")
     }
     assert ["H&E" in " ".join(summary["notes"]) for summary in summaries.values()] == [False, True, False]
-    assert summaries["half"]["artefact_share"] == pytest.approx(312 / 512, abs=0.01)
+    share = summaries["half"]["artefact_share"]
+    assert share == pytest.approx(312 / 512, abs=0.01)
+    assert f"note: half: {share:.1%} of the image is black, unscanned or pen and was passed over like glass." in told
     per_tissue = summaries["half"]["nuclei_per_mm2_tissue"]
     assert f", {per_tissue:.0f} per mm2 of tissue) in" in result.stdout
     assert per_tissue == pytest.approx(summaries["plain"]["nuclei_per_mm2_tissue"], rel=0.25)

@@ -53,10 +53,23 @@ def test_an_overview_is_not_taken_for_the_slide_wherever_it_is(overview, first, 
     assert seen(open_slide(file)) == ((1024, 768), 200, 0.5)
 
 
-def test_what_is_taken_for_an_overview_without_such_a_name_is_mentioned(tmp_path) -> None:
-    slide = open_slide(ome_file(tmp_path / "a.ome.tif", MAIN, ("Image 2", (256, 192), 90, 2.0)))
+@pytest.mark.parametrize(
+    ("overview", "reason"),
+    [
+        (("Image 2", (256, 192), 90, 2.0), "by its resolution"),
+        (("Image 2", (256, 192), 90, None), "by its size"),
+        (("overview of core 3", (1000, 700), 90, 0.5), "or a label by its name"),
+    ],
+)
+def test_what_is_taken_for_an_overview_is_mentioned_with_the_reason(overview, reason, tmp_path) -> None:
+    slide = open_slide(ome_file(tmp_path / "a.ome.tif", MAIN, overview))
     slide.close()
-    assert "The file also has Image 2 (192 x 256 pixels), which is not predicted." in slide.notes
+    name, (height, width) = overview[:2]
+    expected = f"The file also has {name} ({width} x {height} pixels, an overview {reason}), not predicted."
+    assert expected in slide.notes
+
+
+def test_the_images_of_nearly_every_slide_are_not_mentioned(tmp_path) -> None:
     slide = open_slide(ome_file(tmp_path / "b.ome.tif", MAIN, ("macro", (256, 192), 90, 2.0)))
     slide.close()
     assert slide.notes == ()
@@ -77,7 +90,7 @@ def test_every_scene_is_found_and_has_its_own_pixels_and_resolution(side, tmp_pa
     file = ome_file(tmp_path / "a.ome.tif", *scenes)
 
     assert scene_names(file) == ["s0", "region_2"]
-    for wanted in (("s0", "region_2"), ("1", "2")):
+    for wanted in (("s0", "region_2"), ("1", "2"), (1, 2)):
         found = [seen(open_slide(file, scene)) for scene in wanted]
         assert found == [((side, side), 200, 0.5), ((side - 10, side // 2), 90, 0.25)]
     with pytest.raises(DataError, match=r"has 2 scenes \(s0, region_2\): choose one of them.*--scene"):
@@ -98,6 +111,17 @@ def test_an_image_with_one_scene_is_also_its_first(tmp_path) -> None:
     assert seen(open_slide(tmp_path / "a.ome.tif", "1"))[1] == 200
     with pytest.raises(DataError, match="has 1 scene "):
         open_slide(tmp_path / "a.ome.tif", "2")
+
+
+def test_scenes_may_all_be_named_like_overviews(tmp_path) -> None:
+    names = ("overview of core 1", "overview of core 2")
+    file = ome_file(tmp_path / "a.ome.tif", *((name, (100, 100), 9, 0.5) for name in names))
+    assert scene_names(file) == ["overview_of_core_1", "overview_of_core_2"]
+
+
+def test_a_scene_may_be_called_a_map(tmp_path) -> None:
+    file = ome_file(tmp_path / "a.ome.tif", ("map of cores", (99, 90), 9, 0.5), ("map", (98, 90), 9, 0.5))
+    assert scene_names(file) == ["map_of_cores", "map"]
 
 
 @pytest.mark.parametrize("size", ["nan", "-1", "1e9", ""])
