@@ -66,7 +66,7 @@ def choose_device(name: str) -> torch.device:
     """The device with this name; auto is CUDA if there is a GPU, then mps, then the CPU.
 
     Raises:
-        ConfigError: the machine does not have it.
+        ConfigError: the machine does not have it, or there is no such device.
     """
     if name.startswith("cuda"):
         index = int(name.partition(":")[2] or 0)
@@ -80,7 +80,10 @@ def choose_device(name: str) -> torch.device:
     if name == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("device is mps, but this machine has none. Use auto or cpu.")
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.device(name)
+        except RuntimeError:
+            raise ConfigError(f"There is no device {name!r}. Use auto, cpu, cuda, cuda:N or mps.") from None
     found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     return torch.device(found)
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from nucseg.data.files import found_in, image_files, skipped_files, skipped_note
+from nucseg.data.files import found_in, image_files, skipped_files, skipped_note, some, subfolders
 from nucseg.data.slides import SLIDE_SUFFIXES, choose_scene, scene_names
 from nucseg.errors import ConfigError
 
@@ -61,9 +61,14 @@ def named_scenes(name: str, file: Path, wanted: str | int | None, taken: set[str
 
 
 def skipped_in(places: Sequence[Path]) -> tuple[str, ...]:
-    """A note on the files in given folders that have no suffix of an image; none if there are none."""
-    skipped = {str(place): skipped_files(place, SLIDE_SUFFIXES) for place in places if place.is_dir()}
-    return skipped_note(skipped, SLIDE_SUFFIXES)
+    """Notes on the files in given folders that have no suffix of an image, and on subfolders."""
+    folders = [place for place in places if place.is_dir()]
+    inner = [str(path) for folder in folders for path in subfolders(folder).values()]
+    note = (f"Subfolders are not searched: {some(inner)}. Name them too if they hold images.",) if inner else ()
+    return (
+        *skipped_note({str(folder): skipped_files(folder, SLIDE_SUFFIXES) for folder in folders}, SLIDE_SUFFIXES),
+        *note,
+    )
 
 
 def _stem(file: Path) -> str:

@@ -62,12 +62,23 @@ def write_bands(
 
 def read_finished(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """The summary of a complete folder made by the same request; None if files are missing or the request differs."""
+    summary = _summary_in(folder)
+    same = summary is not None and not is_of_another_request(folder, asked)
+    return summary if same and all((folder / name).is_file() for name in FILES) else None
+
+
+def is_of_another_request(folder: Path, asked: Mapping[str, Any]) -> bool:
+    """Whether a folder holds the results of another image, run or options."""
+    summary = _summary_in(folder)
+    return summary is not None and summary.get("asked") != json.loads(json.dumps(dict(asked)))
+
+
+def _summary_in(folder: Path) -> dict[str, Any] | None:
     try:
         summary = json.loads((folder / SUMMARY).read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    same = isinstance(summary, dict) and summary.get("asked") == json.loads(json.dumps(dict(asked)))
-    return summary if same and all((folder / name).is_file() for name in FILES) else None
+    return summary if isinstance(summary, dict) else None
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from nucseg.data.conversion import check_conversion, conversion_of
 from nucseg.data.slides import ArraySlide, Mpp, Slide, open_slide, square_side
+from nucseg.errors import ConfigError, DataError
 from nucseg.nuclei.stitching import RowBand
 from nucseg.paths import as_path
 from nucseg.tiling import TileGrid
@@ -113,8 +114,15 @@ class Predictor:
 
         Raises:
             DataError: the image cannot be read, or no scene is named although the file has several.
-            ConfigError: its resolution is too far from that of the training images.
+            ConfigError: its resolution is no number, or too far from that of the training images.
         """
+        if not isinstance(image, np.ndarray | str | Path):
+            raise DataError(
+                f"An image must be an array (H, W, 3) of uint8 or the path of a file, got {type(image).__name__}. "
+                "Convert it with numpy.asarray."
+            )
+        if mpp is not None and not isinstance(mpp, int | float | np.number):
+            raise ConfigError(f"mpp must be a number, the microns per pixel of square pixels, got {mpp!r}.")
         slide = ArraySlide(image) if isinstance(image, np.ndarray) else open_slide(image, scene, self.convert)
         try:
             prediction = self.prediction_for(slide, mpp)

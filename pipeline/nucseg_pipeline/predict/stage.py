@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from nucseg.data.files import some
 from nucseg.data.slides import open_slide, square_side
 from nucseg.errors import NucsegError
 from nucseg.paths import opened_file
@@ -22,7 +23,14 @@ from nucseg_pipeline.config.recipe import to_toml
 from nucseg_pipeline.files.publish import check_writable
 from nucseg_pipeline.predict.export import NucleusTables
 from nucseg_pipeline.predict.image_list import named_images, named_scenes, skipped_in
-from nucseg_pipeline.predict.output import CONFIG, SUMMARY, draft_folder, read_finished, write_bands
+from nucseg_pipeline.predict.output import (
+    CONFIG,
+    SUMMARY,
+    draft_folder,
+    is_of_another_request,
+    read_finished,
+    write_bands,
+)
 from nucseg_pipeline.predict.predictor import ImagePrediction, Predictor
 from nucseg_pipeline.predict.probability_maps import TISSUE_RULE
 from nucseg_pipeline.progress import Progress
@@ -43,6 +51,8 @@ class ImageResult:
     """The content of summary.json."""
     was_there: bool
     """Whether it was finished before and left unchanged."""
+    replaced: bool = False
+    """Whether the folder held the result of another image, run or options."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +63,7 @@ class PredictResult:
     failures: Mapping[str, str]
     """Name of an image -> why nothing was written for it."""
     notes: tuple[str, ...] = ()
-    """On the files of folders that are no images."""
+    """On results that were replaced, files of folders that are no images, and subfolders."""
 
 
 def predict(config: PredictConfig, progress: Progress = lambda done, total, what: None) -> PredictResult:
@@ -86,7 +96,12 @@ def predict(config: PredictConfig, progress: Progress = lambda done, total, what
                 done.append(_predict_image(predictor, config, scene_name, file, scene, progress))
             except (NucsegError, CacheError) as error:
                 failures[scene_name] = " ".join((str(error), *getattr(error, "__notes__", ())))
-    return PredictResult(tuple(done), failures, skipped_in(config.images))
+    return PredictResult(tuple(done), failures, (*_replaced(done), *skipped_in(config.images)))
+
+
+def _replaced(images: Sequence[ImageResult]) -> list[str]:
+    names = [image.name for image in images if image.replaced]
+    return [f"Earlier results of another image, run or options were replaced: {some(names)}."] if names else []
 
 
 def _predict_image(
@@ -103,6 +118,7 @@ def _predict_image(
         before = read_finished(folder, asked)
         if before is not None:
             return ImageResult(name, folder, before, was_there=True)
+        replaced = is_of_another_request(folder, asked)
         n_tiles = prediction.tiled.grid.n_tiles
         progress(0, n_tiles, name)
         with draft_folder(folder, {**asked, "versions": _versions()}) as (draft, kept):
@@ -114,7 +130,7 @@ def _predict_image(
             (draft / SUMMARY).write_text(json.dumps(summary, indent=1), encoding="utf-8")
     finally:
         slide.close()
-    return ImageResult(name, folder, summary, was_there=False)
+    return ImageResult(name, folder, summary, was_there=False, replaced=replaced)
 
 
 def _request(prediction: ImagePrediction, image_digest: str) -> dict[str, Any]:

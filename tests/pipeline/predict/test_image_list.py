@@ -50,3 +50,11 @@ def test_files_of_a_folder_that_are_no_images_are_counted(folder: Path) -> None:
 
     assert f"3 in {folder} (.gif: 2, .txt: 1)" in note
     assert " svs, " in note
+
+
+def test_subfolders_are_named_because_they_are_not_searched(folder: Path) -> None:
+    (folder / "patient-1").mkdir()
+
+    assert skipped_in([folder]) == (
+        f"Subfolders are not searched: {folder / 'patient-1'}. Name them too if they hold images.",
+    )

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from nucseg.data import Sample, normalise, prepare, restore, stain_identity, synthetic_dataset
 from nucseg.data.slides import ArraySlide
 from nucseg.encoders import open_encoder
-from nucseg.errors import ConfigError, EncoderError
+from nucseg.errors import ConfigError, DataError, EncoderError
 from nucseg.nuclei.instances import separate
 from nucseg_cache import Key, SampleRow, Store
 from nucseg_pipeline.cli import app
@@ -108,6 +108,17 @@ def pyramid(drawing: np.ndarray, tmp_path: Path) -> Path:
         tiff.write(drawing, subifds=1, metadata=metadata, **options)
         tiff.write(drawing[::2, ::2], subfiletype=1, **options)
     return file
+
+
+def test_what_a_notebook_may_give_by_mistake_is_refused(place: Path) -> None:
+    predictor = Predictor.open(str(place / "unguided"), device="cpu", threads=1)
+
+    with pytest.raises(DataError, match=r"must be an array \(H, W, 3\) of uint8 or the path of a file, got Image"):
+        predictor.segment(Image.new("RGB", (8, 8)))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"mpp must be a number, .* got '0\.25'"):
+        predictor.segment(np.zeros((8, 8, 3), np.uint8), mpp="0.25")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="no device 'cud'"):
+        Predictor.open(place / "unguided", device="cud")
 
 
 # ---- maps
@@ -395,8 +406,11 @@ def test_results_are_kept_unless_files_are_missing_or_options_differ(
     assert (again.was_there, (written / "instances.tif").stat().st_mtime_ns) == (True, stamp)
 
     (written / "nuclei.csv").unlink()
-    assert not predict(configure(pyramid)).images[0].was_there
-    (other,) = predict(configure(pyramid, mpp=0.25)).images
+    repaired = predict(configure(pyramid))
+    assert (repaired.images[0].was_there, repaired.notes) == (False, ())
+    changed = predict(configure(pyramid, mpp=0.25))
+    assert changed.notes == (f"Earlier results of another image, run or options were replaced: {written.name}.",)
+    (other,) = changed.images
     assert (other.was_there, other.summary["mpp"]) == (False, 0.25)
     assert [entry.name for entry in written.parent.iterdir()] == [written.name]
 
