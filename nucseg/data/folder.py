@@ -175,9 +175,13 @@ def _check_all_have_masks(missing: Sequence[_Image], n_images: int, source: Path
     with_suffix = [image.name for image in missing if image.name == full_name(image.file)]
     advice = f" Images that differ only in their suffix need masks like {with_suffix[0]}.png." if with_suffix else ""
     names = some([str(image.file.relative_to(source / "images")) for image in missing])
+    masks = source / "masks"
+    holds = (
+        f" It holds {found_in(masks)}; read are {some(MASK_SUFFIXES, len(MASK_SUFFIXES))}." if masks.is_dir() else ""
+    )
     raise DataError(
-        f"{len(missing)} of {n_images} images in {source / 'images'} have no mask of the same name in "
-        f"{source / 'masks'}: {names}.{advice} Add the masks, or move these images away."
+        f"{len(missing)} of {n_images} images in {source / 'images'} have no mask of the same name in {masks}: {names}."
+        f"{holds}{advice} Add or rename the masks, or move these images away."
     )
 
 
