@@ -14,7 +14,7 @@ from PIL.ImageFile import ImageFile
 from nucseg.data import tiff
 from nucseg.data.colours import on_white
 from nucseg.data.conversion import OutOfRangeError, to_eight_bits
-from nucseg.data.mask_values import one_channel, palette_values, picture_colours, tiff_colours
+from nucseg.data.mask_values import one_channel, palette_values, picture_colours, tiff_colours, webp_chunks
 from nucseg.errors import DataError
 
 MAX_PIXELS = 8192 * 8192
@@ -22,7 +22,6 @@ MAX_PIXELS = 8192 * 8192
 
 _PNG, _JPEG, _BMP, _WEBP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"RIFF"
 _PNG_DEPTH_BYTE = 24
-_WEBP_HEADER_BYTES = 12
 
 _COLOUR_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr"}
 
@@ -132,7 +131,7 @@ def _deep_png(data: bytes) -> Image.Image:
 
 def _png_values(data: bytes, file: Path) -> npt.NDArray[Any]:
     picture = _open(data, file)
-    if isinstance(picture, JpegImagePlugin.JpegImageFile) or _is_lossy_webp(data):
+    if isinstance(picture, JpegImagePlugin.JpegImageFile) or b"VP8 " in webp_chunks(data):
         raise DataError(
             f"{file} is a JPEG or WebP with lossy compression, which changes ids. Save masks as PNG or TIFF."
         )
@@ -154,17 +153,6 @@ def _single_page(data: bytes, file: Path) -> Iterator[Any]:
         page = opened.pages.first
         _check_extent(page.imagewidth, page.imagelength, len(opened.pages), file)
         yield page
-
-
-def _is_lossy_webp(data: bytes) -> bool:
-    """Whether a WebP file has a lossy image, which is in a chunk `VP8 `, also within a file of several chunks."""
-    position = _WEBP_HEADER_BYTES
-    while data[8:12] == b"WEBP" and position + 8 <= len(data):
-        name, n_bytes = data[position : position + 4], int.from_bytes(data[position + 4 : position + 8], "little")
-        if name == b"VP8 ":
-            return True
-        position += 8 + n_bytes + n_bytes % 2
-    return False
 
 
 @contextmanager

@@ -44,6 +44,16 @@ def palette_values(indices: npt.NDArray[np.uint8], colours: Colours, file: Path)
     return np.asarray(exchanged[indices])
 
 
+def webp_chunks(data: bytes) -> set[bytes]:
+    """The kinds of chunks in a WebP file, none for another: `VP8 ` has a lossy image, `VP8L` one without loss."""
+    kinds, position = set(), 12
+    while data[8:12] == b"WEBP" and position + 8 <= len(data):
+        kinds.add(data[position : position + 4])
+        n_bytes = int.from_bytes(data[position + 4 : position + 8], "little")
+        position += 8 + n_bytes + n_bytes % 2
+    return kinds
+
+
 def one_channel(values: npt.NDArray[Any], file: Path) -> npt.NDArray[Any]:
     """The channel (H, W) with the mask, of an image (H, W, C): gray or RGB of equal channels, with or without alpha.
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from nucseg.data.colours import Pixels, alpha_on_white, from_cmyk, from_ycbcr
 from nucseg.data.conversion import to_eight_bits
+from nucseg.data.mask_values import webp_chunks
 from nucseg.errors import DataError
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -282,7 +283,7 @@ def _is_reversible(page: Any) -> bool:
     handle.seek(page.dataoffsets[0])
     coded = handle.read(page.databytecounts[0])
     if page.compression == _WEBP:
-        return b"VP8L" in coded[:64]
+        return b"VP8L" in webp_chunks(coded)
     style = coded.find(_J2K_CODING_STYLE)
     is_coded = page.compression in _JPEG2000 and style >= 0
     return is_coded and coded[style + _J2K_TRANSFORM : style + _J2K_TRANSFORM + 1] == b"\1"

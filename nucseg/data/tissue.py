@@ -159,7 +159,7 @@ class Tissue:
         236 H&E images named in `artefacts`, 0 in gray ones. Its optical density is at most `MAX_DENSITY`: 1.9 in the
         darkest, above 4 in drawings of fluorescence on black. Green is absorbed at least `MIN_GREEN` times as much as
         red and as blue: 1.01 in the image that is closest, at most 0.93 in inverted ones. Images in which brown (DAB)
-        or haematoxylin prevails are not told from H&E: the ranges overlap.
+        or haematoxylin prevails pass for H&E: the ranges overlap.
         """
         if self.n_tissue_px < MIN_TISSUE_PX:
             return f"it has no tissue: {self.artefact_share:.0%} is black, unscanned or pen, the rest is glass"

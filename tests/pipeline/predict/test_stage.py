@@ -670,15 +670,15 @@ def test_the_command_and_the_files_say_what_is_not_tissue_and_which_image_is_not
     result = command(folder, "--run", place / "unguided", "--out", tmp_path / "out", "--mpp", 0.5)
 
     assert result.exit_code == 0, result.output
-    told = " ".join(result.stderr.split())
-    assert "note: gray: The image does not look like H&E: it is gray." in told
+    printed = " ".join(result.stderr.split())
+    assert "note: gray: The image does not look like H&E: it is gray." in printed
     summaries = {
         name: json.loads((tmp_path / "out" / name / "summary.json").read_text()) for name in ("plain", "gray", "half")
     }
     assert ["H&E" in " ".join(summary["notes"]) for summary in summaries.values()] == [False, True, False]
     share = summaries["half"]["artefact_share"]
     assert share == pytest.approx(312 / 512, abs=0.01)
-    assert f"note: half: {share:.1%} of the image is black, unscanned or pen and was passed over like glass." in told
+    assert f"note: half: {share:.1%} of the image is black, unscanned or pen and was passed over like glass." in printed
     per_tissue = summaries["half"]["nuclei_per_mm2_tissue"]
     assert f", {per_tissue:.0f} per mm2 of tissue) in" in result.stdout
     assert per_tissue == pytest.approx(summaries["plain"]["nuclei_per_mm2_tissue"], rel=0.25)

@@ -86,9 +86,9 @@ def test_an_image_in_which_every_pixel_is_ignored_is_left_out_counted_and_named(
     result = make(two_runs(), page=True, n_images=1)
 
     summary = json.loads((result.folder / "summary.json").read_text())
-    told = f"1 of {N_IMAGES} test images are not scored, because every pixel of them is ignored: {first}."
-    assert (summary["n_images"], summary["not_scored"], told in summary["notes"]) == (N_IMAGES - 1, [first], True)
-    assert told in Page(result.page.read_text()).text
+    note = f"1 of {N_IMAGES} test images are not scored, because every pixel of them is ignored: {first}."
+    assert (summary["n_images"], summary["not_scored"], note in summary["notes"]) == (N_IMAGES - 1, [first], True)
+    assert note in Page(result.page.read_text()).text
     with (result.folder / "per_image.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [(line["id"], line["dice"], line["tn_px"]) for line in lines if not line["dice"]] == [(first, "", "0")] * 2

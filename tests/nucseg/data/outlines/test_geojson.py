@@ -174,7 +174,7 @@ def test_a_region_around_several_nuclei_is_no_nucleus() -> None:
     assert labels.facts.findings == {"regions": "1"}
 
 
-@pytest.mark.parametrize("place", [(0, 0), (20, 0)])  # around one nucleus, beside it
+@pytest.mark.parametrize("place", [(0, 0), (20, 0)])  # around one nucleus, or next to it
 @pytest.mark.parametrize("detected", ["detection", "cell"])
 @pytest.mark.parametrize(("side", "is_region"), [(14, True), (13, False)])
 def test_what_is_drawn_far_larger_than_detected_nuclei_is_a_region(place, detected, side, is_region) -> None:

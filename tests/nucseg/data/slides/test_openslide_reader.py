@@ -42,7 +42,7 @@ def opened(levels: list[tuple[int, int]] | None = None, **properties: Any) -> Sc
 
 
 def test_the_image_is_the_box_of_the_bounds() -> None:
-    """qupath #1278, FAST-Pathology #76, dlup #160: outlines lay beside their nuclei by the corner of the box."""
+    """qupath #1278, FAST-Pathology #76, dlup #160: outlines were off their nuclei by the corner of the box."""
     slide = opened(bounds_x=160, bounds_y=80, bounds_width=320, bounds_height=240)
     assert (slide.size, slide.origin, slide.canvas) == ((240, 320), (80, 160), (600, 800))
     np.testing.assert_array_equal(slide.read(0, 0, 240, 320), CANVAS[80:320, 160:480, :3])
