@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nucseg.errors import ConfigError, known
 from nucseg.models.blocks import N_LEVELS, Encoder, SideHeads, find_activation
 from nucseg.models.fusion import EMBEDDING_CHANNELS, EMBEDDING_GRID, build_fusion
+from nucseg.models.tissue import centred_tissue, tissue_weights
 
 STRIDE_PX: int = 2 ** (N_LEVELS - 1)
 """Side of a cell of the bottleneck in image pixels: each level halves the image."""
@@ -42,6 +43,10 @@ class ModelConfig:
 
     fusion: str = "xgfb"
     """How the embedding enters: a name of `nucseg.models.FUSIONS`."""
+
+    tissue_only: bool = False
+    """Whether only tissue guides: gates squeeze over it, and the embedding, centred over it, is 0 elsewhere. Glass or
+    black in a part of the image then hardly changes the nuclei in the rest (`nucseg.models.tissue`)."""
 
     dropout: float = 0.3
     """Share of the bottleneck's values dropped in training (paper A, section 3)."""
@@ -141,7 +146,11 @@ class SegmentationModel(nn.Module, ABC):
         _check_image(image)
         if self.guided:
             _check_embedding(embedding, n_images=len(image))
-        scales: list[Tensor] = self.fusion(self.encoder((image - 0.5) / 0.5), embedding)
+        tissue = None
+        if embedding is not None and self.guided and self.config.tissue_only:
+            tissue = tissue_weights(image)
+            embedding = centred_tissue(embedding, tissue)
+        scales: list[Tensor] = self.fusion(self.encoder((image - 0.5) / 0.5), embedding, tissue)
         presence = None if self.presence is None else self.presence(scales[-1])
         scales[-1] = self.dropout(scales[-1])
         decoded = self._decode(scales)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nucseg.errors import ConfigError, known
 from nucseg.models.blocks import ChannelGLU
+from nucseg.models.tissue import tissue_mean
 
 EMBEDDING_CHANNELS, EMBEDDING_GRID = 256, 64
 """Channels and cells per side of a cached embedding: the output of SAM's neck, the same for every encoder size."""
@@ -26,18 +27,19 @@ class Fusion(nn.Module, ABC):
     Shapes:
         scales[i]   (B, channels[i], H / 2**i, W / 2**i)   finest first, the bottleneck's latent last
         embedding   (B, 256, 64, 64)
+        tissue      (B, 1, G, G)   weights of the squeeze, see `nucseg.models.tissue`; None: all cells alike
         returns     maps of the same shapes
     """
 
     @abstractmethod
-    def forward(self, scales: Sequence[Tensor], embedding: Tensor | None) -> list[Tensor]:
+    def forward(self, scales: Sequence[Tensor], embedding: Tensor | None, tissue: Tensor | None = None) -> list[Tensor]:
         """Return the guided maps."""
 
 
 class NoFusion(Fusion):
     """No guidance: the maps as they are. See `Fusion` for the shapes."""
 
-    def forward(self, scales: Sequence[Tensor], embedding: Tensor | None) -> list[Tensor]:
+    def forward(self, scales: Sequence[Tensor], embedding: Tensor | None, tissue: Tensor | None = None) -> list[Tensor]:
         """Return the maps unchanged."""
         return list(scales)
 
@@ -45,8 +47,8 @@ class NoFusion(Fusion):
 class ChannelGate(nn.Module):
     """Gated squeeze and excitation: weight each channel by the content of the whole image (paper A, section 2.3).
 
-    Squeeze is the mean over the grid; excitation doubles the channels, a gated linear unit halves them again, and a
-    last convolution with a sigmoid computes the weight of each channel.
+    Squeeze is the mean over the grid, or over its tissue; excitation doubles the channels, a gated linear unit halves
+    them again, and a last convolution with a sigmoid computes the weight of each channel.
 
     Shapes: (B, C, G, G) -> (B, C, G, G); `weights` -> (B, n_weights, 1, 1), by default one per channel
     """
@@ -60,13 +62,14 @@ class ChannelGate(nn.Module):
             nn.Sigmoid(),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, tissue: Tensor | None = None) -> Tensor:
         """Return the weighted channels."""
-        return x * self.weights(x)
+        return x * self.weights(x, tissue)
 
-    def weights(self, x: Tensor) -> Tensor:
-        """Return the channel weights, between 0 and 1."""
-        weights: Tensor = self.excite(x.mean(dim=(2, 3), keepdim=True))
+    def weights(self, x: Tensor, tissue: Tensor | None = None) -> Tensor:
+        """Return the channel weights, between 0 and 1; `tissue` as in `Fusion`."""
+        squeezed = x.mean(dim=(2, 3), keepdim=True) if tissue is None else tissue_mean(x, _pooled(tissue, x))
+        weights: Tensor = self.excite(squeezed)
         return weights
 
 
@@ -89,17 +92,17 @@ class BottleneckFusion(Fusion):
         self._build(latent_channels)
         self.project = _zero_convolution(fused_channels, latent_channels)
 
-    def forward(self, scales: Sequence[Tensor], embedding: Tensor | None) -> list[Tensor]:
+    def forward(self, scales: Sequence[Tensor], embedding: Tensor | None, tissue: Tensor | None = None) -> list[Tensor]:
         """Return the maps with the guided latent as the last."""
         *finer, latent = scales
         guide = self.standardise(_to_grid(embedding, latent))
-        return [*finer, latent + self.project(self._fuse(latent, guide))]
+        return [*finer, latent + self.project(self._fuse(latent, guide, tissue))]
 
     def _build(self, latent_channels: int) -> None:
         """Add the modules of the block, if any."""
 
     @abstractmethod
-    def _fuse(self, latent: Tensor, guide: Tensor) -> Tensor:
+    def _fuse(self, latent: Tensor, guide: Tensor, tissue: Tensor | None) -> Tensor:
         """Combine both.
 
         Shapes: latent (B, C, G, G), guide (B, 256, G, G) -> (B, fused_channels, G, G)
@@ -115,7 +118,7 @@ class ConcatFusion(BottleneckFusion):
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__(channels[-1], channels[-1] + EMBEDDING_CHANNELS)
 
-    def _fuse(self, latent: Tensor, guide: Tensor) -> Tensor:
+    def _fuse(self, latent: Tensor, guide: Tensor, tissue: Tensor | None) -> Tensor:
         return torch.cat([latent, guide], dim=1)
 
 
@@ -136,8 +139,8 @@ class XGatedFusion(BottleneckFusion):
         self.attention = nn.MultiheadAttention(both, N_HEADS, batch_first=True)
         self.norm = nn.LayerNorm(both)
 
-    def _fuse(self, latent: Tensor, guide: Tensor) -> Tensor:
-        return _attended(self.gate(torch.cat([latent, guide], dim=1)), self.attention, self.norm)
+    def _fuse(self, latent: Tensor, guide: Tensor, tissue: Tensor | None) -> Tensor:
+        return _attended(self.gate(torch.cat([latent, guide], dim=1), tissue), self.attention, self.norm)
 
 
 class XGatedReferenceFusion(BottleneckFusion):
@@ -155,8 +158,8 @@ class XGatedReferenceFusion(BottleneckFusion):
         self.attention = nn.MultiheadAttention(latent_channels, N_HEADS, batch_first=True)
         self.norm = nn.LayerNorm(latent_channels)
 
-    def _fuse(self, latent: Tensor, guide: Tensor) -> Tensor:
-        weights = self.gate.weights(torch.cat([latent, guide], dim=1))
+    def _fuse(self, latent: Tensor, guide: Tensor, tissue: Tensor | None) -> Tensor:
+        weights = self.gate.weights(torch.cat([latent, guide], dim=1), tissue)
         return _attended(latent * weights, self.attention, self.norm)
 
 
@@ -179,10 +182,10 @@ class GatedSkip(nn.Module):
         )
         self.project = _zero_convolution(channels, channels)
 
-    def forward(self, scale: Tensor, embedding: Tensor | None) -> Tensor:
+    def forward(self, scale: Tensor, embedding: Tensor | None, tissue: Tensor | None = None) -> Tensor:
         """Return the guided map."""
         guide = self.standardise(_to_grid(embedding, scale))
-        guided: Tensor = scale + self.project(self.mix(self.gate(torch.cat([scale, guide], dim=1))))
+        guided: Tensor = scale + self.project(self.mix(self.gate(torch.cat([scale, guide], dim=1), tissue)))
         return guided
 
 
@@ -201,11 +204,11 @@ class MultiscaleFusion(Fusion):
         self.skips = nn.ModuleList(GatedSkip(n) for n in channels[FINEST_GUIDED:-1])
         self.bottleneck = XGatedFusion(channels)
 
-    def forward(self, scales: Sequence[Tensor], embedding: Tensor | None) -> list[Tensor]:
+    def forward(self, scales: Sequence[Tensor], embedding: Tensor | None, tissue: Tensor | None = None) -> list[Tensor]:
         """Return the maps with guidance in the coarser three."""
-        guided = self.bottleneck(scales, embedding)
+        guided = self.bottleneck(scales, embedding, tissue)
         middle = zip(self.skips, scales[FINEST_GUIDED:-1], strict=True)
-        return [*scales[:FINEST_GUIDED], *(skip(scale, embedding) for skip, scale in middle), guided[-1]]
+        return [*scales[:FINEST_GUIDED], *(skip(scale, embedding, tissue) for skip, scale in middle), guided[-1]]
 
 
 def _attended(cells: Tensor, attention: nn.MultiheadAttention, norm: nn.LayerNorm) -> Tensor:
@@ -227,8 +230,13 @@ def _to_grid(embedding: Tensor | None, scale: Tensor) -> Tensor:
     """Average the embedding to the grid of a map: (B, 256, 64, 64) -> (B, 256, G, G), float32."""
     if embedding is None:
         raise ConfigError("This fusion needs an embedding and got none.")
-    height, width = scale.shape[-2:]
-    return F.adaptive_avg_pool2d(embedding.float(), (height, width))
+    return _pooled(embedding.float(), scale)
+
+
+def _pooled(x: Tensor, like: Tensor) -> Tensor:
+    """Average (B, C, H, W) to the grid of another map."""
+    height, width = like.shape[-2:]
+    return F.adaptive_avg_pool2d(x, (height, width))
 
 
 FUSIONS: dict[str, Callable[[Sequence[int]], Fusion]] = {

@@ -24,7 +24,8 @@ SHOWN_EPOCHS = 12
     {
         "Data": "dataset cache split fold epoch_images validation_images",
         "Embeddings": "encoder weights precision format",
-        "Model": "model fusion width activation dropout deep_supervision classification_guided instance_head",
+        "Model": "model fusion tissue_only width activation dropout deep_supervision classification_guided "
+        "instance_head",
         "Training": "epochs batch_size learning_rate schedule mixed_precision seed resume",
         "Augmentation": "augmentation replay views",
         "Machine": "device threads preload",

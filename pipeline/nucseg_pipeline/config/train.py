@@ -49,6 +49,9 @@ class TrainConfig:
     fusion: str = "xgfb"
     """How the embedding enters the network: concat (concatenation), xgfb (X-Gated Fusion Block), xgfb_reference (as in
     the published code), multiscale (at three resolutions), or none to train without guidance."""
+    tissue_only: bool = False
+    """Guide by tissue only: the gates' means and the embedding leave out glass, black and other areas without texture,
+    which otherwise change the nuclei in the rest of the image."""
     width: int = 32
     """Channels at the finest level."""
     activation: str | None = None

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nucseg.errors import ConfigError
 from nucseg.models.fusion import FUSIONS, Fusion, GatedSkip, build_fusion
+from nucseg.models.tissue import centred_tissue
 
 CHANNELS = (2, 4, 8, 16, 32)
 GUIDED = [name for name in FUSIONS if name != "none"]
@@ -206,3 +207,36 @@ def test_without_fusion_the_maps_stay_as_they_are() -> None:
 def test_a_fusion_without_its_embedding_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match="got none"):
         build_fusion(name, CHANNELS)(make_scales(), None)
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_with_tissue_neither_a_shift_of_the_embedding_nor_what_lies_outside_matters(name: str) -> None:
+    fusion, scales, embedding = make_lively(name).eval(), make_scales(), torch.randn(2, 256, 64, 64)
+    tissue = torch.zeros(2, 1, 64, 64)
+    tissue[..., :40] = 1
+    changed = embedding + torch.randn(256, 1, 1)
+    changed[..., 40:] = 3 * torch.randn(2, 256, 64, 24)
+
+    def moved(weights: Tensor | None) -> float:
+        guides = [x if weights is None else centred_tissue(x, weights) for x in (embedding, changed)]
+        pairs = zip(*(fusion(scales, guide, weights) for guide in guides), strict=True)
+        return max((after - before).abs().max().item() for before, after in pairs)
+
+    assert moved(tissue) < 0.01 * moved(None)
+
+
+def test_a_gate_with_tissue_squeezes_over_it() -> None:
+    torch.manual_seed(0)
+    skip, scale, embedding = GatedSkip(8).eval(), torch.randn(1, 8, 64, 64), torch.zeros(1, 256, 64, 64)
+    nn.init.normal_(skip.project.weight)
+    tissue = torch.zeros(1, 1, 64, 64)
+    tissue[..., :32] = 1
+    glass = scale.clone()
+    glass[..., 32:] = 2
+
+    def weights(x: Tensor, cells: Tensor | None) -> Tensor:
+        return skip.gate.weights(torch.cat([x, embedding], dim=1), cells)
+
+    torch.testing.assert_close(weights(glass, tissue), weights(scale, tissue), rtol=0, atol=1e-3)
+    assert (weights(glass, None) - weights(scale, None)).abs().max() > 0.01
+    torch.testing.assert_close(weights(scale, torch.ones(1, 1, 64, 64)), weights(scale, None))
