@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from nucseg.photometric.recipe import apply_steps
 from nucseg.views.base import Image, View
 from nucseg.views.crop import CROP
-from nucseg.views.recipe import PhotometricRecipe
+from nucseg.views.recipe import ViewRecipe
 
 
 @dataclass(frozen=True)
 class PhotometricVariant(View):
     """One of a recipe's variants."""
 
-    recipe: PhotometricRecipe
+    recipe: ViewRecipe
     number: int
     """Counted from 1."""
     has_own_image: ClassVar[bool] = True
@@ -41,9 +42,4 @@ class PhotometricVariant(View):
         draws = random.Random(f"{self.recipe.seed}/{self.number}/{sample_id}")  # noqa: S311 - no secret
         if self.recipe.crop is not None:
             image = self.recipe.crop.draw(draws)(image)
-        for step in self.recipe.steps:
-            # always draw, so that the draws of a step do not depend on whether another was applied
-            is_applied = draws.random() < step.p
-            change = step.transform.draw(draws, step.parameters)
-            image = change(image) if is_applied else image
-        return image
+        return apply_steps(self.recipe.steps, image, draws)

@@ -6,24 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from nucseg.albumentations import load_albumentations
-from nucseg.views.base import Image
-from nucseg.views.stain_jitter import jitter_stains
+from nucseg.photometric.ranges import Bounded, Range
+from nucseg.photometric.stain_jitter import Image, jitter_stains
 
-Range = tuple[float, float]
 Change = Callable[[Image], Image]
 Draw = Callable[[random.Random, Mapping[str, Range]], Change]
 
 ALBUMENTATIONS = "albumentations 2.0.8"
 """Part of what views record, since its arithmetic determines the pixels; change it with the pinned dependency."""
-
-
-@dataclass(frozen=True)
-class Bounded:
-    """A parameter's default range to draw from, and the bounds of the ranges that a recipe may give."""
-
-    default: Range
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

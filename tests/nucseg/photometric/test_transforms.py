@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from skimage.color import rgb2hed
 
+from nucseg.photometric.stain_jitter import jitter_stains
 from nucseg.views import View, views_named
-from nucseg.views.stain_jitter import jitter_stains
 
 RNG = np.random.default_rng(3)
 STAINED = (RNG.random((40, 50, 1)) * [60, 120, 50] + [120, 60, 120]).astype(np.uint8)
@@ -151,6 +151,6 @@ def test_exactly_what_determines_the_pixels_is_described(tmp_path) -> None:
 def test_the_described_version_of_albumentations_is_the_one_installed() -> None:
     from importlib.metadata import version
 
-    from nucseg.views.transforms import ALBUMENTATIONS
+    from nucseg.photometric.transforms import ALBUMENTATIONS
 
     assert f"albumentations {version('albumentations')}" == ALBUMENTATIONS

@@ -1,0 +1,1 @@
+"""Photometric transforms: they change the colours of an image and move no pixel."""
