@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nucseg.photometric.stain_jitter import Image
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

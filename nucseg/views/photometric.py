@@ -28,13 +28,17 @@ class PhotometricVariant(View):
 
     @property
     def described(self) -> Mapping[str, str]:
-        """Seed, number, crop, and every transform with all its parameters, but not how many variants there are."""
+        """Seed, number, crop, every transform with all its parameters, and their common probability if it is below 1.
+
+        How many variants there are does not matter.
+        """
         steps = {
             f"transform {i}": f"{step.transform.label}, p {step.p}, {json.dumps(step.parameters, sort_keys=True)}"
             for i, step in enumerate(self.recipe.steps, 1)
         }
         crop = {} if self.recipe.crop is None else {CROP: self.recipe.crop.described}
-        return {"seed": str(self.recipe.seed), "variant": str(self.number), **crop, **steps}
+        p = {} if self.recipe.p == 1 else {"p": str(self.recipe.p)}
+        return {"seed": str(self.recipe.seed), "variant": str(self.number), **p, **crop, **steps}
 
     def apply(self, image: Image, sample_id: str) -> Image:
         """Return (H, W, 3). Draws depend only on seed, variant and id, not on the process or the order."""
@@ -42,4 +46,4 @@ class PhotometricVariant(View):
         draws = random.Random(f"{self.recipe.seed}/{self.number}/{sample_id}")  # noqa: S311 - no secret
         if self.recipe.crop is not None:
             image = self.recipe.crop.draw(draws)(image)
-        return apply_steps(self.recipe.steps, image, draws)
+        return apply_steps(self.recipe.steps, image, draws, p=self.recipe.p)

@@ -40,6 +40,8 @@ class ViewRecipe:
     variants: int
     seed: int
     steps: tuple[Step, ...]
+    p: float = 1.0
+    """Probability that the colours of an image are changed at all."""
     crop: Crop | None = None
     """How to crop the image; None keeps all of it."""
 
@@ -93,10 +95,12 @@ def _check_name(name: str, path: str) -> None:
 
 
 def _recipe(name: str, written: Mapping[str, Any], where: str) -> ViewRecipe:
-    check_keys(written, ("variants", "seed", "crop", "transform"), where)
+    check_keys(written, (*photometric.OF_VIEWS, "crop", "p", "transform"), where)
+    steps, p = read_steps(written, where)
     return ViewRecipe(
         name=name,
-        steps=read_steps(written.get("transform"), where),
+        steps=steps,
+        p=p,
         variants=read_integer(written.get("variants", 4), 1, MAX_VARIANTS, f"{where}: variants"),
         seed=read_integer(written.get("seed", 0), 0, 2**32 - 1, f"{where}: seed"),
         crop=_crop(written.get("crop"), f"{where}, crop"),
