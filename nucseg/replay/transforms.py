@@ -63,8 +63,9 @@ PHOTOMETRIC = re.compile(
 )
 
 WHY_NO_COLOURS = (
-    "changes colours, and an image with changed colours has another embedding than the cached one: image and guidance "
-    "would disagree. Cache views with changed colours instead (`nucseg embed --views`)."
+    "changes colours, but an augmentation only moves pixels, so that it can be replayed on the embedding. Change "
+    "colours with --photometric, which keeps the cached embedding, or cache views in other colours (`nucseg embed "
+    "--views`)."
 )
 
 

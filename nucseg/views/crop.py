@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nucseg.photometric.ranges import Range
+from nucseg.photometric.transforms import Change
 from nucseg.views.base import Image
 from nucseg.views.orientation import turned
-from nucseg.views.transforms import Change, Range
 
 CROP = "crop"
 """Key of the crop in `View.described`. Masks and other views do not match a cropped image."""

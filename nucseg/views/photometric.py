@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from nucseg.photometric.recipe import apply_steps
 from nucseg.views.base import Image, View
 from nucseg.views.crop import CROP
-from nucseg.views.recipe import PhotometricRecipe
+from nucseg.views.recipe import ViewRecipe
 
 
 @dataclass(frozen=True)
 class PhotometricVariant(View):
     """One of a recipe's variants."""
 
-    recipe: PhotometricRecipe
+    recipe: ViewRecipe
     number: int
     """Counted from 1."""
     has_own_image: ClassVar[bool] = True
@@ -27,13 +28,17 @@ class PhotometricVariant(View):
 
     @property
     def described(self) -> Mapping[str, str]:
-        """Seed, number, crop, and every transform with all its parameters, but not how many variants there are."""
+        """Seed, number, crop, every transform with all its parameters, and their common probability if it is below 1.
+
+        How many variants there are does not matter.
+        """
         steps = {
             f"transform {i}": f"{step.transform.label}, p {step.p}, {json.dumps(step.parameters, sort_keys=True)}"
             for i, step in enumerate(self.recipe.steps, 1)
         }
         crop = {} if self.recipe.crop is None else {CROP: self.recipe.crop.described}
-        return {"seed": str(self.recipe.seed), "variant": str(self.number), **crop, **steps}
+        p = {} if self.recipe.p == 1 else {"p": str(self.recipe.p)}
+        return {"seed": str(self.recipe.seed), "variant": str(self.number), **p, **crop, **steps}
 
     def apply(self, image: Image, sample_id: str) -> Image:
         """Return (H, W, 3). Draws depend only on seed, variant and id, not on the process or the order."""
@@ -41,9 +46,4 @@ class PhotometricVariant(View):
         draws = random.Random(f"{self.recipe.seed}/{self.number}/{sample_id}")  # noqa: S311 - no secret
         if self.recipe.crop is not None:
             image = self.recipe.crop.draw(draws)(image)
-        for step in self.recipe.steps:
-            # always draw, so that the draws of a step do not depend on whether another was applied
-            is_applied = draws.random() < step.p
-            change = step.transform.draw(draws, step.parameters)
-            image = change(image) if is_applied else image
-        return image
+        return apply_steps(self.recipe.steps, image, draws, p=self.recipe.p)

@@ -1,4 +1,4 @@
-"""Recipes of views in TOML: transforms in order, with probabilities and ranges, and the number of variants.
+"""Recipes of views in TOML: photometric transforms in order, the number of variants, and a crop.
 
 variants = 4
 seed = 0
@@ -6,66 +6,53 @@ seed = 0
 [crop]                # only for training a student: masks do not follow
 scale = [0.35, 1.0]
 
-[[transform]]
+[[transform]]         # see nucseg.photometric.recipe
 name = "HEDJitter"
-p = 1.0
-scale = [0.8, 1.2]
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from nucseg.errors import ConfigError, known
+from nucseg.photometric import recipe as photometric
+from nucseg.photometric.ranges import Bounded, check_keys, read_integer, read_range
+from nucseg.photometric.recipe import Step, read_steps
 from nucseg.toml import parse_toml, read_toml
 from nucseg.views.crop import Crop
-from nucseg.views.transforms import TRANSFORMS, Bounded, Range, Transform
 
 MAX_VARIANTS = 999
 
 CROP_SCALE = Bounded((0.35, 1.0), 0.05, 1.0)
 """Side of a crop, as a share of the image's shorter side."""
 
-_GEOMETRIC = re.compile(
-    "rotat|flip|transpos|affine|elastic|crop|randomscale|maxsize|perspective|distort|d4|symmetr|pad|resiz|translat"
-    "|shear|warp|spline|zoom|gridshuffle|morpholog|dropout|erasing",
-    re.IGNORECASE,
-)
+_RECIPES = resources.files("nucseg.views") / "recipes"
 
 
 @dataclass(frozen=True)
-class Step:
-    """A transform of a recipe with its probability and ranges."""
-
-    transform: Transform
-    p: float
-    """Probability that it is applied to an image."""
-    parameters: Mapping[str, Range]
-    """Name -> (low, high), for every parameter of the transform."""
-
-
-@dataclass(frozen=True)
-class PhotometricRecipe:
+class ViewRecipe:
     """A validated recipe."""
 
     name: str
     variants: int
     seed: int
     steps: tuple[Step, ...]
+    p: float = 1.0
+    """Probability that the colours of an image are changed at all."""
     crop: Crop | None = None
     """How to crop the image; None keeps all of it."""
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Names of the built-in recipes."""
-    folder = resources.files("nucseg.views") / "recipes"
-    return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".toml")))
+    """Names of the built-in recipes: those of colours, and those that crop."""
+    cropping = (entry.name[:-5] for entry in _RECIPES.iterdir() if entry.name.endswith(".toml"))
+    return tuple(sorted((*photometric.recipe_names(), *cropping)))
 
 
-def load_recipe(name_or_path: str) -> PhotometricRecipe:
+def load_recipe(name_or_path: str) -> ViewRecipe:
     """Load a built-in recipe by its name, or a TOML file, whose name without suffix becomes the recipe's.
 
     Raises ConfigError for an unknown recipe, a name not allowed for views, invalid TOML, unknown keys or transforms,
@@ -78,8 +65,10 @@ def load_recipe(name_or_path: str) -> PhotometricRecipe:
 
 
 def _read(name: str) -> bytes:
+    if name in photometric.recipe_names():
+        return photometric.built_in(name)
     if name in recipe_names():
-        return (resources.files("nucseg.views") / "recipes" / f"{name}.toml").read_bytes()
+        return (_RECIPES / f"{name}.toml").read_bytes()
     try:
         return read_toml(name)
     except FileNotFoundError:
@@ -105,16 +94,15 @@ def _check_name(name: str, path: str) -> None:
         )
 
 
-def _recipe(name: str, written: Mapping[str, Any], where: str) -> PhotometricRecipe:
-    _check_keys(written, ("variants", "seed", "crop", "transform"), where)
-    steps = written.get("transform")
-    if not isinstance(steps, list) or not steps or not all(isinstance(step, dict) for step in steps):
-        raise ConfigError(f"{where} names no transform. Add a table [[transform]] with name = {_listed(TRANSFORMS)}.")
-    return PhotometricRecipe(
+def _recipe(name: str, written: Mapping[str, Any], where: str) -> ViewRecipe:
+    check_keys(written, (*photometric.OF_VIEWS, "crop", "p", "transform"), where)
+    steps, p = read_steps(written, where)
+    return ViewRecipe(
         name=name,
-        variants=_integer(written.get("variants", 4), 1, MAX_VARIANTS, f"{where}: variants"),
-        seed=_integer(written.get("seed", 0), 0, 2**32 - 1, f"{where}: seed"),
-        steps=tuple(_step(step, f"{where}, transform {i}") for i, step in enumerate(steps, 1)),
+        steps=steps,
+        p=p,
+        variants=read_integer(written.get("variants", 4), 1, MAX_VARIANTS, f"{where}: variants"),
+        seed=read_integer(written.get("seed", 0), 0, 2**32 - 1, f"{where}: seed"),
         crop=_crop(written.get("crop"), f"{where}, crop"),
     )
 
@@ -124,64 +112,5 @@ def _crop(written: object, where: str) -> Crop | None:
         return None
     if not isinstance(written, dict):
         raise ConfigError(f"{where} must be a table, [crop] with scale = {list(CROP_SCALE.default)}, got {written!r}.")
-    _check_keys(written, ("scale",), where)
-    return Crop(_range(written.get("scale", list(CROP_SCALE.default)), CROP_SCALE, f"{where}: scale"))
-
-
-def _step(written: Mapping[str, Any], where: str) -> Step:
-    name = written.get("name")
-    if not isinstance(name, str):
-        raise ConfigError(f"{where} has no name. Name one of {_listed(TRANSFORMS)}.")
-    if name not in TRANSFORMS:
-        raise ConfigError(f"{where}: {_why_not(name)}")
-    parameters = TRANSFORMS[name].parameters
-    _check_keys(written, ("name", "p", *parameters), f"{where} ({name})")
-    chance = _number(written.get("p", 1.0), 0.0, 1.0, f"{where} ({name}): p")
-    ranges = {
-        parameter: _range(written.get(parameter, list(bounds.default)), bounds, f"{where} ({name}): {parameter}")
-        for parameter, bounds in parameters.items()
-    }
-    return Step(TRANSFORMS[name], chance, ranges)
-
-
-def _why_not(name: str) -> str:
-    if _GEOMETRIC.search(name):
-        return (
-            f"{name!r} moves or covers pixels, and masks would have to follow. Use it in the training's augmentation, "
-            "which transforms image, masks and embedding together; a recipe of views only changes colours, or crops "
-            f"with a table [crop]. Choose {_listed(TRANSFORMS)}."
-        )
-    return f"no transform is called {name!r}. {known(name, TRANSFORMS)}"
-
-
-def _range(value: object, bounds: Bounded, what: str) -> Range:
-    if not isinstance(value, list) or len(value) != 2:
-        raise ConfigError(f"{what} must be a range [low, high], got {value!r}. The default is {bounds.default}.")
-    low, high = (_number(limit, bounds.low, bounds.high, what) for limit in value)
-    if low > high:
-        raise ConfigError(f"{what} runs from {low} down to {high}. Write the lower limit first.")
-    return low, high
-
-
-def _number(value: object, low: float, high: float, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise ConfigError(f"{what} must be a number from {low} to {high}, got {value!r}.")
-    if not low <= value <= high:
-        raise ConfigError(f"{what} must be from {low} to {high}, got {value}.")
-    return float(value)
-
-
-def _integer(value: object, low: int, high: int, what: str) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise ConfigError(f"{what} must be an integer from {low} to {high}, got {value!r}.")
-    return value
-
-
-def _check_keys(written: Mapping[str, Any], valid: Iterable[str], where: str) -> None:
-    for key in written:
-        if key not in valid:
-            raise ConfigError(f"{where} has an unknown key {key!r}. {known(key, valid)}")
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
+    check_keys(written, ("scale",), where)
+    return Crop(read_range(written.get("scale", list(CROP_SCALE.default)), CROP_SCALE, f"{where}: scale"))

@@ -1,20 +1,23 @@
-"""Cost of replay: drawing the motions and moving a batch, as a share of a training step on it, in one run.
+"""Cost of replay and colours: drawing, and changing a batch, as a share of a training step on it, in one run.
 
     python tests/bench/bench_replay.py --width 8 --batch-size 8 --threads 2
 
 The step (forward, loss, backward, Adam, with the embedding at every scale) and the replays alternate over several
 rounds, each with another epoch, and the fastest round of each counts. Replay means everything that an augmentation adds
 to a step: drawing the motions, moving images, masks and embeddings. Training draws motions in parallel with the
-previous step; here drawing is counted in full. Ratios are of processor time, on a GPU of elapsed time.
+previous step; here drawing is counted in full. Colours are those of `--photometric laboratories`, which training
+changes in the thread that reads. Ratios are of processor time, on a GPU of elapsed time.
 """
 
 import argparse
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from bench_train_step import Variant, make_step, time_in_turns
 
+from nucseg.photometric import PhotometricRecipe
 from nucseg.replay import Geometry, Replay
 from nucseg.views.registry import D4_VIEWS
 from nucseg_pipeline.loading.batch import Batch
@@ -76,6 +79,18 @@ def make_replay(augmentation: Augmentation, batch: Batch, options: argparse.Name
     return replay
 
 
+def make_colours(options: argparse.Namespace) -> Callable[[], None]:
+    recipe, epoch = PhotometricRecipe.named("laboratories"), iter(range(10**6))
+    image = np.random.default_rng(0).integers(0, 256, (options.side_px, options.side_px, 3), dtype=np.uint8)
+
+    def colours() -> None:
+        drawn = next(epoch)
+        for number in range(options.batch_size):
+            recipe.apply(image, 0, drawn, str(number))
+
+    return colours
+
+
 def main() -> None:
     options = parse_arguments()
     torch.set_num_threads(options.threads)
@@ -83,6 +98,7 @@ def main() -> None:
     batch = make_batch(options)
     replays = augmentations(torch.device(options.device))
     steps = [step, *(make_replay(augmentation, batch, options) for augmentation in replays.values())]
+    steps.append(make_colours(options))
     start = time.perf_counter()
     seconds = time_in_turns(steps, options.rounds)
     clock = 1 if options.device == "cpu" else 0  # processor or elapsed time
@@ -91,7 +107,7 @@ def main() -> None:
         f"{options.device}, {torch.get_num_threads()} threads; {time.perf_counter() - start:.0f} s"
     )
     print("                          seconds  cpu s  share of the step")
-    for name, times in zip(["training step", *replays], seconds, strict=True):
+    for name, times in zip(["training step", *replays, "colours, laboratories"], seconds, strict=True):
         print(f"{name:<24} {times[0]:>8.3f} {times[1]:>6.3f} {100 * times[clock] / seconds[0][clock]:>8.1f} %")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nucseg.photometric import PhotometricRecipe
 from nucseg.replay.transforms import Geometry
 from nucseg.views import views_named
 from nucseg_pipeline.ablate.table_recipe import load_ablation
@@ -26,7 +27,7 @@ def recipe_with(text: str) -> str:
 
 
 def test_all_recipes_are_tried() -> None:
-    kinds = ("[embed]", "one_of", "variants", "[ablation]")
+    kinds = ("[embed]", "one_of", "OpticalDensity", "variants", "[ablation]")
 
     assert sorted(map(recipe_with, kinds)) == sorted(RECIPES)
 
@@ -45,6 +46,15 @@ def test_augmentation(file: Path) -> None:
 
     assert len(set(motions.elements)) > 3
     assert 2 < len(motions.mapped) < 14
+
+
+def test_colours(file: Path) -> None:
+    file.write_text(recipe_with("OpticalDensity"))
+
+    config = TrainConfig(dataset="nuinsseg", photometric=str(file))
+
+    steps = PhotometricRecipe.named(config.photometric).steps
+    assert [(step.transform.name, step.p) for step in steps] == [("OpticalDensity", 1.0), ("GaussianBlur", 0.2)]
 
 
 def test_views(file: Path) -> None:

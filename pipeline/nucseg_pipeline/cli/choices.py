@@ -25,6 +25,7 @@ _SHARED: Mapping[str, str] = {
     "log": "nucseg_pipeline.config.train.LOGS",
     "mixed_precision": "nucseg_pipeline.config.train.MIXED_PRECISIONS",
     "model": "nucseg.models.MODELS",
+    "photometric": "nucseg.photometric.photometric_names",
     "precision": "nucseg.encoders.factory.precision_names",
     "preload": "nucseg_pipeline.config.train.PRELOADS",
     "replay": "nucseg_pipeline.config.train.REPLAYS",

@@ -27,7 +27,7 @@ SHOWN_EPOCHS = 12
         "Model": "model fusion tissue_only width activation dropout deep_supervision classification_guided "
         "instance_head",
         "Training": "epochs batch_size learning_rate schedule mixed_precision seed resume",
-        "Augmentation": "augmentation replay views",
+        "Augmentation": "augmentation replay views photometric",
         "Machine": "device threads preload",
         "Output": "run log",
     },

@@ -90,6 +90,9 @@ class TrainConfig:
     views: str = "identity"
     """Exact views to train on, as embedded by embed --views: identity, d4 (orientations are read instead of replayed),
     or the name of a photometric recipe (each epoch reads another variant)."""
+    photometric: str = "none"
+    """How the colours of the training images change in each epoch, while the cached embeddings stay: none, stain,
+    papers, laboratories (brightness, background, white balance, stains, blur, JPEG), or a file of transforms."""
     schedule: str = "constant"
     """Learning rate schedule: constant, or cosine (down to 0 at the last step)."""
     mixed_precision: str = "no"
@@ -112,6 +115,7 @@ class TrainConfig:
         convert_fields(self)
         check_dataset(self.dataset)
         object.__setattr__(self, "augmentation", _augmentation(self.augmentation))
+        object.__setattr__(self, "photometric", _photometric(self.photometric))
         check_choice(self, "replay", REPLAYS)
         if self.views.endswith(".toml"):  # as `embed` takes it, which names the views after the file
             object.__setattr__(self, "views", Path(self.views).stem)
@@ -151,6 +155,13 @@ def _augmentation(name: str) -> str:
 
     # what a run has recorded is checked again only where it is used
     return name if is_written_out(name) else Geometry.named(name).text
+
+
+def _photometric(name: str) -> str:
+    """The photometric recipe as a run records it: its name, or the content of its file."""
+    from nucseg.photometric.recipe import PhotometricRecipe, is_written_out, photometric_names
+
+    return name if name in photometric_names() or is_written_out(name) else PhotometricRecipe.named(name).text
 
 
 def _check_views(config: TrainConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,13 @@ class Row:
             pixels = {"image": sample.image, "target": sample.instances > 0, "ignore": sample.ignore}
         others = {"embedding": self.embedding, "scale": self.scale, "distance": self.distance}
         return {**pixels, **{name: part for name, part in others.items() if part is not None}}
+
+    def with_image(self, image: NDArray[np.uint8]) -> Row:
+        """The row with another image (H, W, 3), on the device where the row is; nothing else changes."""
+        pixels = self.pixels
+        if pixels is not None:
+            pixels = {**pixels, "image": torch.from_numpy(image).to(pixels["image"].device)}
+        return replace(self, sample=replace(self.sample, image=image), pixels=pixels)
 
     def on(self, device: torch.device, twin: Row | None = None) -> Row:
         """The row with all parts of a batch on a device; `twin`, another view of it there, shares what both have."""

@@ -23,6 +23,10 @@ still the same is checked by their key."""
 DISTILL_FREE_FIELDS = frozenset({"cache", "teacher", "weights", "precision", "format", "device", "threads", "out"})
 """The same of `DistillConfig`."""
 
+LATER_FIELDS = {"photometric": "none", "tissue_only": False}
+"""Fields of `TrainConfig` that earlier runs did not record, with the value that they were trained with. A field with
+this value is left out of the digest, so that the digest of an earlier run stays valid."""
+
 _PACKAGES = ("nucseg", "nucseg_cache", "nucseg_pipeline")
 _CODE = ("*.py", "*.toml")
 
@@ -44,7 +48,8 @@ def configuration_digest(config: TrainConfig | DistillConfig) -> str:
     """
     (table,) = tomllib.loads(to_toml(config)).values()
     free = free_fields(config) | ({"epochs"} if isinstance(config, TrainConfig) else set())
-    return json_digest({name: value for name, value in table.items() if name not in free})
+    counted = {name: value for name, value in table.items() if name not in free}
+    return json_digest({name: value for name, value in counted.items() if LATER_FIELDS.get(name) != value})
 
 
 @cache

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from nucseg.errors import ConfigError
 from nucseg.nuclei.instances import InstanceRule, choose_rule
+from nucseg.photometric import PhotometricRecipe
 from nucseg.replay import Geometry
 from nucseg_cache import Embeddings
 from nucseg_pipeline.config import TrainConfig
@@ -130,6 +131,7 @@ def _train(
 ) -> TrainResult:
     config, device = inputs.selection.config, accelerator.device
     geometry = Geometry.named(config.augmentation)  # an invalid one must leave no folder behind
+    photometric = PhotometricRecipe.named(config.photometric)
     rows, validation = inputs.training_rows(device), inputs.validation_rows(device)
     n_compared = config.validation_images or len(validation)
     compared = validation if n_compared >= len(validation) else inputs.validation_rows(device, n_compared)
@@ -143,7 +145,7 @@ def _train(
         _begin(folder, state, inputs)
     accelerator.wait_for_everyone()
     replay = open_replay(folder, inputs.selection, rows, accelerator)
-    augmentation = Augmentation(geometry, replay, tuple(inputs.views))
+    augmentation = Augmentation(geometry, replay, tuple(inputs.views), photometric)
     trainer.resume(folder)
     n_before = len(trainer.history)
     if accelerator.is_main_process:

@@ -20,8 +20,8 @@ def mine(tmp_path: Path) -> Path:
 def test_the_built_in_recipes_are_what_their_comments_say() -> None:
     stain, papers, crops = load_recipe("stain"), load_recipe("papers"), load_recipe("crops")
 
-    assert recipe_names() == ("crops", "papers", "stain")
-    assert view_names() == ("identity", "d4", "crops", "papers", "stain")
+    assert recipe_names() == ("crops", "laboratories", "papers", "stain")
+    assert view_names() == ("identity", "d4", "crops", "laboratories", "papers", "stain")
     assert crops.crop == Crop((0.35, 1.0))
     assert (stain.crop, papers.crop) == (None, None)
     assert [step.transform.name for step in stain.steps] == ["HEDJitter"]
@@ -45,6 +45,7 @@ def test_a_recipe_may_leave_out_what_has_a_default(mine) -> None:
         ("variants = 0\n" + JITTER, r"variants must be an integer from 1 to 999, got 0"),
         ("variants = true\n" + JITTER, r"variants must be an integer .* got True"),
         ("seed = -1\n" + JITTER, r"seed must be an integer from 0 to 4294967295, got -1"),
+        ("p = 2\n" + JITTER, r"mine.toml: p must be from 0.0 to 1.0, got 2"),
         ("sed = 1\n" + JITTER, r"unknown key 'sed'. Did you mean 'seed'\?"),
         ("", r"names no transform\. Add a table \[\[transform\]\] with name = HEDJitter, "),
         ("transform = 3", r"names no transform"),

@@ -47,6 +47,7 @@ from nucseg_pipeline.runs.run import TrainedRun
         ("preload", "maybe"),
         ("log", "wandb"),
         ("augmentation", "rotate"),
+        ("photometric", "laboratory"),
         ("encoder", ""),
         ("dataset", "../elsewhere"),
         ("dataset", ".hidden"),
@@ -75,9 +76,21 @@ def test_an_augmentation_from_a_file_is_recorded_in_full(tmp_path: Path) -> None
     assert TrainConfig(dataset="synthetic", augmentation=config.augmentation) == config
 
 
+def test_a_photometric_recipe_from_a_file_is_recorded_in_full(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('variants = 2\np = 0.5\n[[transform]]\nname = "WhiteBalance"\nfactor = [0.9, 1.1]\n')
+
+    config = TrainConfig(dataset="synthetic", photometric=str(file))
+
+    assert config.photometric == '{"p": 0.5, "transform": [{"factor": [0.9, 1.1], "name": "WhiteBalance"}]}'
+    assert TrainConfig(dataset="synthetic", photometric=config.photometric) == config
+    assert TrainConfig(dataset="synthetic", photometric="stain").photometric == "stain"
+    assert TrainConfig(dataset="synthetic").photometric == "none"
+
+
 @pytest.mark.parametrize("name", ["gamma", "RandomGamma", "CLAHE", "colour-jitter", "ColorJitter", "brightness"])
 def test_a_photometric_augmentation_is_refused_with_the_reason(name: str) -> None:
-    with pytest.raises(ConfigError, match="another embedding"):
+    with pytest.raises(ConfigError, match="--photometric, which keeps the cached embedding"):
         TrainConfig(dataset="synthetic", augmentation=name)
 
 

@@ -119,6 +119,7 @@ def test_misspelt_names_get_a_suggestion(trial: Any) -> None:
         ("fusion", ["train", "--dataset", "synthetic", "--fusion", "xgbf"], "xgfb"),
         ("activation", ["train", "--dataset", "synthetic", "--activation", "gleu"], "glu"),
         ("augmentation", ["train", "--dataset", "synthetic", "--augmentation", "paper"], "papers"),
+        ("photometric", ["train", "--dataset", "synthetic", "--photometric", "laboratory"], "laboratories"),
         ("recipe", ["train", "--dataset", "synthetic", "--recipe", "nuinseg"], "nuinsseg"),
         ("table", ["ablate", "fusoin"], "fusion"),
         ("size", ["distill", "--dataset", "synthetic", "--size", "smal"], "small"),

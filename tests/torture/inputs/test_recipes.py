@@ -94,7 +94,13 @@ def test_recipes_that_are_not_toml(trial: Any, some_of: Any) -> None:
 
 
 ALL_RECIPES = (("train", "--recipe"), ("ablate",), ("embed", "--recipe"), ("embed", "--views"))
-ALL_FILES = (("train", "--recipe"), ("ablate",), ("embed", "--views"), ("train", "--augmentation"))
+ALL_FILES = (
+    ("train", "--recipe"),
+    ("ablate",),
+    ("embed", "--views"),
+    ("train", "--augmentation"),
+    ("train", "--photometric"),
+)
 
 
 def command_with(command: tuple[str, ...], file: Path, folder: Path) -> list[object]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from nucseg.views.base import Image
+Image = npt.NDArray[np.uint8]
 
 _BLOCK_PX = 1 << 18
 _DARKEST = 0.25  # replaces grey level 0, whose optical density is infinite; rounds to 0 again

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nucseg.errors import ConfigError
+from nucseg.photometric.transforms import TRANSFORMS
 from nucseg.views.recipe import MAX_VARIANTS, load_recipe
-from nucseg.views.transforms import TRANSFORMS
 
 VALUES = st.one_of(
     st.integers(), st.floats(), st.booleans(), st.text(max_size=5), st.lists(st.floats() | st.integers(), max_size=3)

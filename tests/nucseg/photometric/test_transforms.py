@@ -1,16 +1,20 @@
-"""Photometric variants: the effect of each transform, and what its draws depend on."""
+"""The effect of each photometric transform, and what the draws of photometric variants depend on."""
 
 import hashlib
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy.ndimage import gaussian_filter
 from skimage.color import rgb2hed
 
+from nucseg.photometric.stain_jitter import jitter_stains
+from nucseg.photometric.transforms import ALBUMENTATIONS, TRANSFORMS
 from nucseg.views import View, views_named
-from nucseg.views.stain_jitter import jitter_stains
 
 RNG = np.random.default_rng(3)
 STAINED = (RNG.random((40, 50, 1)) * [60, 120, 50] + [120, 60, 120]).astype(np.uint8)
@@ -79,7 +83,83 @@ def test_clahe_equalises_the_lightness_like_opencv(tmp_path) -> None:
     np.testing.assert_array_equal(view.apply(STAINED, "a"), cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
 
 
-@pytest.mark.parametrize("recipe", ["stain", "papers"])
+def test_the_optical_density_is_scaled(tmp_path) -> None:
+    view, *_ = variants(tmp_path, 'name = "OpticalDensity"\nscale = [0.4, 0.4]')
+
+    density = -np.log10(STAINED / 255)
+
+    assert np.abs(view.apply(STAINED, "a") - 255 * 10 ** (-0.4 * density)).max() <= 0.5
+
+
+def test_the_optical_density_of_black_and_white_stays(tmp_path) -> None:
+    view, *_ = variants(tmp_path, 'name = "OpticalDensity"\nscale = [0.3, 0.3]')
+    black_and_white = np.repeat(np.uint8([[[0], [255]]]), 3, axis=2)
+
+    np.testing.assert_array_equal(view.apply(black_and_white, "a"), black_and_white)
+
+
+def test_white_balance_multiplies_each_channel_by_a_factor_of_its_own(tmp_path) -> None:
+    view, *_ = variants(tmp_path, 'name = "WhiteBalance"\nfactor = [0.7, 1.6]')
+    shades = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+
+    changed = view.apply(shades, "a")
+
+    factors = changed[0, 100] / 100
+    assert np.ptp(factors) > 0.05
+    assert (factors >= 0.7).all()
+    assert (factors <= 1.6).all()
+    assert np.abs(changed - np.minimum(shades * factors, 255)).max() <= 2  # factors are known to half a level in 100
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_background_moves_towards_white_by_a_share_and_takes_tissue_along(tmp_path, share) -> None:
+    tissue, glass = np.array([100, 50, 90]), np.array([200, 220, 240])
+    image = np.full((20, 20, 3), tissue, np.uint8)
+    image[:4] = glass  # a fifth
+    image[0, :10] = 255  # a few pixels that are brighter, such as dust, are not the background
+    view, *_ = variants(tmp_path, f'name = "WhiteBackground"\nshare = [{share}, {share}]')
+
+    changed = view.apply(image, "a")
+
+    whiter = glass + share * (255 - glass)
+    assert np.abs(changed[2, 0] - whiter).max() <= 0.5
+    assert np.abs(changed[10, 0] - tissue * whiter / glass).max() <= 0.5
+    assert (changed[0, 0] == 255).all()
+
+
+def test_blur_is_that_of_scipy(tmp_path) -> None:
+    view, *_ = variants(tmp_path, 'name = "GaussianBlur"\nsigma = [1.3, 1.3]')
+    none, *_ = variants(tmp_path, 'name = "GaussianBlur"\nsigma = [0.0, 0.0]')
+
+    expected = gaussian_filter(STAINED.astype(float), (1.3, 1.3, 0), mode="mirror")
+
+    assert np.abs(view.apply(STAINED, "a") - expected).max() <= 1
+    np.testing.assert_array_equal(none.apply(STAINED, "a"), STAINED)
+
+
+@pytest.mark.parametrize("quality", [40, 90])
+def test_compression_is_that_of_pillow(tmp_path, quality) -> None:
+    view, *_ = variants(tmp_path, f'name = "ImageCompression"\nquality = [{quality}, {quality}]')
+    file = io.BytesIO()
+    Image.fromarray(STAINED).save(file, "JPEG", quality=quality)
+
+    np.testing.assert_array_equal(view.apply(STAINED, "a"), np.asarray(Image.open(file)))
+
+
+@pytest.mark.parametrize("name", sorted(TRANSFORMS))
+def test_every_transform_keeps_shape_and_type_and_repeats_itself(tmp_path, name) -> None:
+    view, *_ = variants(tmp_path, f'name = "{name}"')
+    part = np.tile(STAINED, (2, 2, 1))[:70, :90]  # rows that are not contiguous
+    before = part.copy()
+
+    changed = view.apply(part, "a")
+
+    assert (changed.shape, changed.dtype) == (part.shape, np.uint8)
+    np.testing.assert_array_equal(view.apply(before, "a"), changed)
+    np.testing.assert_array_equal(part, before)
+
+
+@pytest.mark.parametrize("recipe", ["laboratories", "stain", "papers"])
 def test_draws_differ_between_variants_and_images_and_do_not_depend_on_their_order(recipe) -> None:
     views = views_named(recipe)
     drawn = [view.apply(STAINED, sample_id).tobytes() for view in views for sample_id in ("a", "b", "c")]
@@ -150,7 +230,5 @@ def test_exactly_what_determines_the_pixels_is_described(tmp_path) -> None:
 
 def test_the_described_version_of_albumentations_is_the_one_installed() -> None:
     from importlib.metadata import version
-
-    from nucseg.views.transforms import ALBUMENTATIONS
 
     assert f"albumentations {version('albumentations')}" == ALBUMENTATIONS

@@ -6,24 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from nucseg.albumentations import load_albumentations
-from nucseg.views.base import Image
-from nucseg.views.stain_jitter import jitter_stains
+from nucseg.photometric.compression import blur, compress
+from nucseg.photometric.ranges import Bounded, Range
+from nucseg.photometric.stain_jitter import Image, jitter_stains
+from nucseg.photometric.tables import lighten_background, scale_channels, scale_density
 
-Range = tuple[float, float]
 Change = Callable[[Image], Image]
 Draw = Callable[[random.Random, Mapping[str, Range]], Change]
 
 ALBUMENTATIONS = "albumentations 2.0.8"
 """Part of what views record, since its arithmetic determines the pixels; change it with the pinned dependency."""
-
-
-@dataclass(frozen=True)
-class Bounded:
-    """A parameter's default range to draw from, and the bounds of the ranges that a recipe may give."""
-
-    default: Range
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -60,6 +52,31 @@ def _clahe(draws: random.Random, ranges: Mapping[str, Range]) -> Change:
     return lambda image: _albumentations("CLAHE", image, clip_limit=(clip, clip), tile_grid_size=(tiles, tiles))
 
 
+def _optical_density(draws: random.Random, ranges: Mapping[str, Range]) -> Change:
+    scale = draws.uniform(*ranges["scale"])
+    return lambda image: scale_density(image, scale)
+
+
+def _white_balance(draws: random.Random, ranges: Mapping[str, Range]) -> Change:
+    factors = [draws.uniform(*ranges["factor"]) for _ in range(3)]
+    return lambda image: scale_channels(image, factors)
+
+
+def _white_background(draws: random.Random, ranges: Mapping[str, Range]) -> Change:
+    share = draws.uniform(*ranges["share"])
+    return lambda image: lighten_background(image, share)
+
+
+def _blur(draws: random.Random, ranges: Mapping[str, Range]) -> Change:
+    sigma = draws.uniform(*ranges["sigma"])
+    return lambda image: blur(image, sigma)
+
+
+def _compression(draws: random.Random, ranges: Mapping[str, Range]) -> Change:
+    quality = round(draws.uniform(*ranges["quality"]))
+    return lambda image: compress(image, quality)
+
+
 def _albumentations(name: str, image: Image, **parameters: Any) -> Image:
     """Apply an Albumentations transform with fixed parameters, which were drawn before."""
     changed: Image = getattr(load_albumentations(), name)(**parameters, p=1.0)(image=image)["image"]
@@ -87,6 +104,13 @@ TRANSFORMS: Mapping[str, Transform] = {
             f"CLAHE of {ALBUMENTATIONS}",
             {"clip": Bounded((1.0, 2.0), 1.0, 40.0), "tiles": Bounded((8.0, 8.0), 2.0, 64.0)},
             _clahe,
+        ),
+        Transform("OpticalDensity", "OpticalDensity 1", {"scale": Bounded((0.3, 1.3), 0.0, 4.0)}, _optical_density),
+        Transform("WhiteBalance", "WhiteBalance 1", {"factor": Bounded((0.85, 1.15), 0.0, 4.0)}, _white_balance),
+        Transform("WhiteBackground", "WhiteBackground 1", {"share": Bounded((0.0, 1.0), 0.0, 1.0)}, _white_background),
+        Transform("GaussianBlur", "GaussianBlur 1", {"sigma": Bounded((0.0, 1.5), 0.0, 16.0)}, _blur),
+        Transform(
+            "ImageCompression", "ImageCompression 1", {"quality": Bounded((40.0, 95.0), 1.0, 100.0)}, _compression
         ),
     )
 }
