@@ -2,7 +2,7 @@
 
 from nucseg.figures.curves import Epoch, training_curves
 from nucseg.figures.features import FeaturePanel, feature_caption, feature_panels
-from nucseg.figures.fidelity import fidelity_bars
+from nucseg.figures.fidelity import ErrorBars, fidelity_bars
 from nucseg.figures.guidance import HARMED, HELPED, GuidanceEffect, guidance_effect
 from nucseg.figures.layers import encoder_panels, network_panels
 from nucseg.figures.nuclei import EXTRA, IGNORED, MISSED, OUTLINE, TRUTH
@@ -22,6 +22,7 @@ __all__ = [
     "OUTLINE",
     "TRUTH",
     "Epoch",
+    "ErrorBars",
     "FeaturePanel",
     "GuidanceEffect",
     "PrincipalColours",

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from itertools import permutations
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -35,6 +36,9 @@ STAGES = {
     "report": configs.ReportConfig,
     "train": configs.TrainConfig,
 }
+
+FIDELITY_CHANGES = {"transforms": "--transform", "photometric": "--photometric"}
+"""Fields of `fidelity` that can be given several times, and their options."""
 
 FREE_TEXT = {"baseline", "cache", "dataset", "datasets", "images", "names", "scene", "scheduler", "stain"}
 """Text fields without a list of names: places, and names that the user chooses."""
@@ -235,8 +239,11 @@ def compare() -> None:
     for recipe in names("ablate", "recipe"):  # the data set is not here, so that nothing is trained
         nucseg("ablate", recipe, *options({**table, "dataset": "nuinsseg", "out": f"{recipe}-table"}), status=(1,))
     measured = {"dataset": "mine", "encoder": "student", "images": 2, "calibration_images": 1, "threads": 1}
-    transforms = [word for name in names("fidelity", "transforms") for word in ("--transform", name)]
-    nucseg("fidelity", *options({**measured, "format": "f16"}), *transforms)
+    changes = {option: set(names("fidelity", field)) for field, option in FIDELITY_CHANGES.items()}
+    words = [word for option in changes for name in sorted(changes[option] - {"none"}) for word in (option, name)]
+    nucseg("fidelity", *options({**measured, "format": "f16"}), *words)
+    for option, other in permutations(changes):
+        nucseg("fidelity", *options({**measured, "out": f"without{option}"}), option, "none", other, "papers")
     distilled = {"dataset": ("mine",), "teacher": "student", "format": "f16", "epochs": 1, "threads": 1}
     values = named("distill", "teacher", "views", "precision", "format")
     for number, chosen in enumerate(combinations("distill", values, {**distilled, "views": ("identity",)})):

@@ -7,7 +7,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from nucseg_pipeline.config import AblateConfig, DistillConfig, FiguresConfig
+from nucseg_pipeline.config import AblateConfig, DistillConfig, FidelityConfig, FiguresConfig
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -41,6 +41,7 @@ _SHARED: Mapping[str, str] = {
 
 _OWN: Mapping[tuple[type, str], str] = {
     (AblateConfig, "recipe"): "nucseg_pipeline.config.recipe.table_names",
+    (FidelityConfig, "photometric"): "nucseg_pipeline.fidelity.photometric.colour_names",
     (DistillConfig, "mixed_precision"): "nucseg_pipeline.config.distill.MIXED_PRECISIONS",
     (FiguresConfig, "format"): "nucseg_pipeline.config.figures.FILE_FORMATS",
 }

@@ -18,24 +18,26 @@ if TYPE_CHECKING:
     {
         "Data": "dataset source cache split fold images calibration_images seed",
         "Embeddings": "encoder weights precision format",
-        "Augmentation": "transforms",
+        "Augmentation": "transforms photometric",
         "Machine": "device threads",
         "Output": "out",
     },
     flags={"transforms": "--transform"},
 )
 def fidelity(config: FidelityConfig) -> None:
-    """Measure how far replayed embeddings are from exact ones, and recommend a replay.
+    """Measure the error of cached embeddings when images move or change colour, and recommend a replay.
 
-    Reads CACHE/DATASET.zarr, the native images and the encoder's weights: it encodes the transformed test images, by
-    default 14 times each. Writes fidelity.json, fidelity.md, fidelity.png and fidelity-example.png.
+    Reads CACHE/DATASET.zarr, the native images and the encoder's weights: it encodes the moved test images, by default
+    14 times each, and the images in other colours, by default 8 times each. Writes fidelity.json, fidelity.md,
+    fidelity.png and fidelity-example.png.
     """
     from nucseg_pipeline.fidelity.stage import fidelity as fidelity_stage
 
     with progress_bar() as progress:
         result = fidelity_stage(config, progress)
     notes(result.notes)
-    _show(result.title, result.lines)
+    _show(f"Error of the replayed embedding: {result.title}", "motion", result.lines)
+    _show(f"Error of the cached embedding under a change of colour: {result.title}", "change", result.colours)
     for line in result.advice:
         out.print(line)
     for file in result.files:
@@ -43,16 +45,18 @@ def fidelity(config: FidelityConfig) -> None:
     out.print(f"fidelity: {result.folder}")
 
 
-def _show(title: str, lines: Mapping[str, Scores]) -> None:
-    """Print the errors: a table in a terminal, one line per motion elsewhere."""
-    replays = list(next(iter(lines.values())))
-    rows = [[name, *(_error(scores, replay) for replay in replays)] for name, scores in lines.items()]
-    if out.is_terminal:
-        out.print(table(f"Error of the replayed embedding: {title}", ["motion", *replays], rows))
+def _show(title: str, row: str, lines: Mapping[str, Scores]) -> None:
+    """Print errors, if there are any: a table in a terminal, one line per motion or change elsewhere."""
+    if not lines:
         return
-    out.print(f"error of the replayed embedding: {title}")
+    columns = list(next(iter(lines.values())))
+    rows = [[name, *(_error(scores, column) for column in columns)] for name, scores in lines.items()]
+    if out.is_terminal:
+        out.print(table(title, [row, *columns], rows))
+        return
+    out.print(title)
     for name, *cells in rows:
-        errors = ", ".join(f"{replay} {cell}" for replay, cell in zip(replays, cells, strict=True))
+        errors = ", ".join(f"{column} {cell}" for column, cell in zip(columns, cells, strict=True))
         out.print(f"{name}: {errors}")
 
 

@@ -9,10 +9,13 @@ from nucseg_pipeline.config.fields import convert_fields
 from nucseg_pipeline.config.places import default_cache
 from nucseg_pipeline.config.train import TrainConfig
 
+NONE = "none"
+"""The value of `transforms` and `photometric` that measures nothing of that kind."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FidelityConfig:
-    """What is needed to measure how far replayed embeddings are from exact ones."""
+    """What is needed to measure how far embeddings from the cache are from those of moved and recoloured images."""
 
     dataset: str
     """Name of the data set, as it was embedded."""
@@ -34,14 +37,17 @@ class FidelityConfig:
     fold: int = 0
     """Fold of the protocol that is the test set, counted from 0."""
     seed: int = 0
-    """Seed of the split, the choice of images, their motions and the bootstrap."""
+    """Seed of the split, the choice of images, their motions and colours, and the bootstrap."""
     images: int = 16
     """Number of test images to measure; all if there are fewer."""
     calibration_images: int = 8
     """Number of training images to fit the channel mixing of learned replay to; 0 leaves learned replay out."""
     transforms: tuple[str, ...] = ()
-    """Motions to measure: d4, papers, the name of one motion, or a file of transforms. Default: D4, small affine and
-    elastic ones, and a few mild ones."""
+    """Motions to measure: d4, papers, the name of one motion, a file of transforms, or none. Default: D4, small affine
+    and elastic ones, and a few mild ones."""
+    photometric: tuple[str, ...] = ()
+    """Changes of colour to measure, with the cached embedding left as it is: a recipe of `train --photometric`, the
+    name of one change, a file of transforms, all, or none. Default: every recipe, and one change of each kind."""
     device: str = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
     threads: int | None = None
@@ -58,8 +64,13 @@ class FidelityConfig:
         check_at_least(self, 0, ("fold", "calibration_images"))
         check_seed(self.seed)
         check_filled(self, ("encoder", "precision", "format", "split", "cache"))
-        if len(set(self.transforms)) < len(self.transforms):
-            raise ConfigError(f"Each motion is measured once, got {', '.join(self.transforms)}.")
+        for kind, names in (("motion", self.transforms), ("change of colour", self.photometric)):
+            if len(set(names)) < len(names):
+                raise ConfigError(f"Each {kind} is measured once, got {', '.join(names)}.")
+            if NONE in names and len(names) > 1:
+                raise ConfigError(f"`none` measures no {kind}, so it cannot be combined: got {', '.join(names)}.")
+        if self.transforms == self.photometric == (NONE,):
+            raise ConfigError("There is nothing to measure: --transform and --photometric are both none. Drop one.")
 
     @property
     def training(self) -> TrainConfig:

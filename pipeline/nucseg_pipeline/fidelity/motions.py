@@ -11,6 +11,7 @@ from pathlib import Path
 from nucseg.errors import ConfigError, known
 from nucseg.replay import Geometry, Motions
 from nucseg.views.orientation import MOVES
+from nucseg_pipeline.config.fidelity import NONE
 
 TURNS, BENDS, OTHERS = "flips and quarter turns", "small affine and elastic motions", "other motions"
 """Families of motions, each with its own recommendation."""
@@ -44,9 +45,9 @@ class MotionSpec:
 
 
 def select_motions(names: Sequence[str]) -> tuple[MotionSpec, ...]:
-    """Return the motions with these names or from these files of transforms; all known ones if none is given.
+    """Return the motions with these names or from these files of transforms; all known ones without a name.
 
-    `d4` means its seven elements.
+    `d4` means its seven elements, `none` no motion.
 
     Raises:
         ConfigError: an unknown name, or transforms that cannot be replayed.
@@ -54,6 +55,8 @@ def select_motions(names: Sequence[str]) -> tuple[MotionSpec, ...]:
     known = known_motions()
     if not names:
         return tuple(known.values())
+    if tuple(names) == (NONE,):
+        return ()
     selected: dict[str, MotionSpec] = {}
     for name in names:
         found = [spec for spec in known.values() if name in (spec.name, "d4" if spec.family == TURNS else spec.name)]
@@ -64,7 +67,7 @@ def select_motions(names: Sequence[str]) -> tuple[MotionSpec, ...]:
 
 def motion_names() -> tuple[str, ...]:
     """Names accepted by `select_motions`, which also takes a file of transforms."""
-    return ("d4", *known_motions(), "papers")
+    return ("d4", *known_motions(), "papers", NONE)
 
 
 @cache
@@ -93,8 +96,6 @@ def _geometry(steps: Sequence[object]) -> Geometry:
 
 def _from_file(name: str) -> MotionSpec:
     """A file of transforms, or an augmentation of the package."""
-    if name not in ("none", "papers") and not Path(name).is_file():
+    if name != "papers" and not Path(name).is_file():
         raise ConfigError(f"No motion is called {name!r}, and there is no such file. {known(name, motion_names())}")
-    if name == "none":
-        raise ConfigError("The augmentation 'none' moves nothing, so there is nothing to measure. Name a motion.")
     return MotionSpec(name, name, Geometry.named(name))

@@ -1,18 +1,18 @@
-"""True embeddings of moved images, the embeddings that each replay computes, and how they agree."""
+"""True embeddings of changed images, those that are used in their place, and how they agree."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from nucseg.encoders import Encoder
 from nucseg.encoders.base import MIN_BATCH
+from nucseg.photometric.transforms import Change
 from nucseg.replay import Motions, Replay, d4
 from nucseg.replay.fidelity import Agreement, agreement, channel_means
 from nucseg_pipeline.fidelity.motions import MotionSpec
@@ -20,6 +20,10 @@ from nucseg_pipeline.fidelity.native_images import Image, cells_inside, moved_na
 
 UNMOVED, PLAIN, CORRECTED, LEARNED, VIEWS = REPLAYS = ("unmoved", "plain", "corrected", "learned", "views")
 """Ways to move an embedding with its image, from the cheapest to the most expensive."""
+
+CACHED, SHIFTED = COLOUR_COLUMNS = ("cached", "cached, shifted")
+"""Embeddings compared with that of an image in other colours: the cached one, and the cached one plus a vector per
+image, the mean over cells of its difference to the true one."""
 
 OnEncoded = Callable[[int, float], None]
 """Called after each batch with the number of encoded images and the seconds they took."""
@@ -65,6 +69,17 @@ class MotionResult:
 
 
 @dataclass(frozen=True, eq=False)
+class ColourResult:
+    """One image in other colours, its true embedding (C, G, G), and how the cached one agrees with it."""
+
+    name: str
+    changed: Image
+    true: Tensor
+    agreements: Mapping[str, Agreement]
+    """`CACHED` or `SHIFTED` -> agreement over the cells inside the image."""
+
+
+@dataclass(frozen=True, eq=False)
 class ImageEmbeddings:
     """A native image and its embeddings in the store."""
 
@@ -97,7 +112,8 @@ def evaluate_motions(
     elements = image.missing(element for _, motions in drawn for element in motions.elements)
     mapped = [number for number, (_, motions) in enumerate(drawn) if motions.mapped]
     to_encode = [Motions.of_elements([element]) for element in elements] + [drawn[number][1] for number in mapped]
-    embeddings = [torch.from_numpy(array) for array in encode_moved(encoder, image.native, to_encode, on_encoded)]
+    moved = (moved_native(image.native, motions) for motions in to_encode)
+    embeddings = list(encode_each(encoder, moved, on_encoded))
     exact = {**image.exact, **dict(zip(elements, embeddings, strict=False))}
     of_mapped = dict(zip(mapped, embeddings[len(elements) :], strict=True))
     for number, (spec, motions) in enumerate(drawn):
@@ -106,23 +122,46 @@ def evaluate_motions(
         yield MotionResult(spec, motions, of_mapped.get(number, view), replayed)
 
 
+def evaluate_colours(
+    image: ImageEmbeddings,
+    changes: Mapping[str, Change],
+    encoder: Encoder,
+    means: Tensor,
+    on_encoded: OnEncoded,
+) -> Iterator[ColourResult]:
+    """Compare the cached embedding of an image with those of the image in other colours.
+
+    Args:
+        image: the native image and its embeddings.
+        changes: name -> change of colour.
+        encoder: the encoder of the cached embedding.
+        means: (C,), of the channels over training embeddings.
+        on_encoded: called after each batch.
+    """
+    size, cached = image.native.shape[:2], image.exact[0].float()
+    inside = cells_inside(size, Motions.of_elements([0]), cached.shape[-1])
+    changed = [change(image.native) for change in changes.values()]
+    embeddings = encode_each(encoder, changed, on_encoded)
+    for name, other, true in zip(changes, changed, embeddings, strict=True):
+        shift = (true - cached)[:, inside].mean(dim=1)
+        compared = {CACHED: cached, SHIFTED: cached + shift[:, None, None]}
+        agreements = {column: agreement(true, embedding, means, inside) for column, embedding in compared.items()}
+        yield ColourResult(name, other, true, agreements)
+
+
 def orientations(image: ImageEmbeddings, encoder: Encoder, on_encoded: OnEncoded) -> Tensor:
     """The true embeddings of the eight orientations of an image, (8, C, G, G), in the order of `d4.ELEMENTS`."""
     elements = image.missing(d4.ELEMENTS)
-    to_encode = [Motions.of_elements([element]) for element in elements]
-    computed = map(torch.from_numpy, encode_moved(encoder, image.native, to_encode, on_encoded))
-    exact = {**image.exact, **dict(zip(elements, computed, strict=True))}
+    moved = (moved_native(image.native, Motions.of_elements([element])) for element in elements)
+    exact = {**image.exact, **dict(zip(elements, encode_each(encoder, moved, on_encoded), strict=True))}
     return torch.stack([exact[element].float() for element in d4.ELEMENTS])
 
 
-def encode_moved(
-    encoder: Encoder, image: Image, to_encode: Sequence[Motions], on_encoded: OnEncoded
-) -> Iterator[NDArray[np.float32]]:
-    """Encode an image under each motion, in batches; yields (C, G, G)."""
-    size = max(encoder.batch_size, MIN_BATCH)
-    for first in range(0, len(to_encode), size):
-        batch = [moved_native(image, motions) for motions in to_encode[first : first + size]]
+def encode_each(encoder: Encoder, images: Iterable[Image], on_encoded: OnEncoded) -> Iterator[Tensor]:
+    """Encode images (H, W, 3) in batches; yields (C, G, G)."""
+    remaining = iter(images)
+    while batch := list(islice(remaining, max(encoder.batch_size, MIN_BATCH))):
         started = time.perf_counter()
         embeddings = encoder.encode(batch)
         on_encoded(len(batch), time.perf_counter() - started)
-        yield from embeddings
+        yield from map(torch.from_numpy, embeddings)

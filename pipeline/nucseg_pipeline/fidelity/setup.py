@@ -20,6 +20,7 @@ from nucseg.replay import Motions, fit_mixing, position_pattern
 from nucseg.views.registry import D4_VIEWS, IDENTITY
 from nucseg_cache import Embeddings, Key, Store
 from nucseg_pipeline.config import FidelityConfig
+from nucseg_pipeline.config.fidelity import NONE
 from nucseg_pipeline.datasets.locate import open_source
 from nucseg_pipeline.fidelity.motions import MotionSpec
 from nucseg_pipeline.fidelity.native_images import Image, read_natives
@@ -70,7 +71,8 @@ class FidelitySetup:
         complete_embeddings(store, key, (*parts.train, *measured), selection.config)
         views = {element: store.embeddings(key, view) for element, view in enumerate((IDENTITY, *D4_VIEWS))}
         embedded = {element: {info.id for info in view.embedded_rows()} for element, view in views.items()}
-        calibration = _calibration_images(parts.train, set.intersection(*embedded.values()), config)
+        exact = set.intersection(*embedded.values())
+        calibration = () if config.transforms == (NONE,) else _calibration_images(parts.train, exact, config)
         dataset = open_source(config.dataset, config.source, store.source, conversion_of(store.preparation))
         return cls(config, store, key, parts, views, embedded, measured, calibration, dataset)
 
@@ -120,11 +122,12 @@ class FidelitySetup:
         side = int(self.store.preparation["side_px"])
         return [(spec, spec.motions(self.config.seed, image_id, side=side)) for spec in specs]
 
-    def n_encodings(self, specs: Sequence[MotionSpec]) -> int:
-        """How many images will be encoded in total."""
+    def n_encodings(self, specs: Sequence[MotionSpec], n_colours: int) -> int:
+        """How many images will be encoded in total for these motions and so many changes of colour."""
         calibrating = sum(image_id not in ids for image_id in self.calibration for ids in self.embedded.values())
         return calibrating + sum(
-            count_encodings(self.draw_motions(specs, image_id), self._known(image_id)) for image_id in self.measured
+            count_encodings(self.draw_motions(specs, image_id), self._known(image_id)) + n_colours
+            for image_id in self.measured
         )
 
     def _known(self, image_id: str) -> set[int]:

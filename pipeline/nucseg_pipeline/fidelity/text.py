@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib import metadata
+from statistics import fmean
 from typing import Any
 
-from nucseg.metrics.statistics import Interval
 from nucseg.replay.fidelity import MEASURES, of_image
 from nucseg_cache.key import label
-from nucseg_pipeline.fidelity.results import Choice, Measurements, Scores
+from nucseg_pipeline.fidelity.results import Choice, ColourChoice, ColourMeasurements, Measurements, Scores
 from nucseg_pipeline.fidelity.setup import FidelitySetup
-from nucseg_pipeline.formatting import bounds, number
+from nucseg_pipeline.formatting import markdown_table, number, with_bounds
 
 FORMAT = 1
 
@@ -32,6 +33,14 @@ DEFINITIONS = (
     "A deformation is replayed by moving cells; learned mixing and exact views affect only the flip or turn before it.",
 )
 
+COLOUR_DEFINITION = (
+    "Under a change of colour, t is the embedding of the image in other colours, and r the cached one. In the column "
+    "shifted, r is the cached embedding plus the mean over cells of t - r in each image: the error that is left if a "
+    "network ignores what all cells of an image have in common. Grey levels: the mean absolute difference that the "
+    "change makes to the pixels, of 255. Native images are changed; a training changes prepared ones, in which the "
+    "same blur or compression is stronger if they are smaller."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class FidelityReport:
@@ -42,15 +51,27 @@ class FidelityReport:
     """Versions and device of the encoder."""
     n_encoded: int
     seconds_per_encoding: float | None
-    measurements: Measurements
-    lines: Mapping[str, Scores]
+    motions: Measurements
+    colours: ColourMeasurements
     choices: tuple[Choice, ...]
+    colour_choice: ColourChoice | None
+    """None if no change of colour was measured."""
     advice: tuple[str, ...]
+
+    @cached_property
+    def lines(self) -> Mapping[str, Scores]:
+        """Motion -> its scores; the mean over the turns and flips comes first."""
+        return self.motions.lines()
+
+    @cached_property
+    def colour_lines(self) -> Mapping[str, Scores]:
+        """Change of colour -> its scores."""
+        return self.colours.lines()
 
     @property
     def title(self) -> str:
         """Data set, images, split and encoder, in one line."""
-        config, groups = self.setup.config, self.measurements.groups
+        config, groups = self.setup.config, self.setup.groups
         encoder = {k: v for k, v in self.setup.key.fields.items() if k in ("architecture", "weights")}
         return (
             f"{config.dataset}, {len(groups)} test images of {len(set(groups.values()))} groups "
@@ -71,12 +92,6 @@ class FidelityReport:
 
 def json_text(report: FidelityReport) -> str:
     """All results as JSON."""
-    per_image = [
-        {"move": motion, "replay": replay, "image": image_id, "n_cells": agreement.n_cells,
-         **{m: _finite(of_image(agreement, m)) for m in MEASURES}}
-        for (motion, replay), images in report.measurements.agreements.items()
-        for image_id, agreement in images.items()
-    ]  # fmt: skip
     setup = report.setup
     content = {
         "format": FORMAT,
@@ -87,43 +102,47 @@ def json_text(report: FidelityReport) -> str:
         "notes": setup.notes,
         "training_images": len(setup.parts.train),
         "calibration_images": setup.calibration,
-        "images": report.measurements.groups,
+        "images": setup.groups,
         "exact_views_in_store": {"images": report.n_exact[0], "calibration_images": report.n_exact[1]},
         "encodings": {"n": report.n_encoded, "seconds_each": report.seconds_per_encoding},
         "versions": report.versions,
         "lines": {line: _plain(scores) for line, scores in report.lines.items()},
+        "colours": {line: _plain(scores) for line, scores in report.colour_lines.items()},
         "choices": [asdict(choice) for choice in report.choices],
+        "colour_choice": None if report.colour_choice is None else report.colour_choice.to_json(),
         "advice": report.advice,
-        "per_image": per_image,
+        "per_image": [*_per_image(report.motions), *_per_image(report.colours)],
     }
     return json.dumps(content, indent=1, allow_nan=False, default=str) + "\n"
+
+
+def _per_image(measurements: Measurements) -> list[dict[str, Any]]:
+    return [
+        {"transform": name, "replay": replay, "image": image_id, "n_cells": agreement.n_cells,
+         **{m: _finite(of_image(agreement, m)) for m in MEASURES}}
+        for (name, replay), images in measurements.agreements.items()
+        for image_id, agreement in images.items()
+    ]  # fmt: skip
 
 
 def markdown_text(report: FidelityReport) -> str:
     """Tables, definitions and inputs as Markdown."""
     setup = report.setup
     lines = [
-        "# How far replayed embeddings are from true ones",
+        "# How far embeddings from the cache are from true ones",
         "",
         f"{report.title}.",
         "",
-        "![Error by motion and replay](fidelity.png)",
+        "![Error by motion and replay, and by change of colour](fidelity.png)",
         "",
         "## Recommendation",
         "",
         *_paragraphs(report.advice),
         "",
-        "## Error",
-        "",
-        *_table(report, "error", with_bounds=True),
-        "",
-        "## Cosine / centred cosine",
-        "",
-        *_table(report, "cosine", "centred_cosine"),
-        "",
+        *_tables(report),
         "## Definitions",
         "",
-        *(f"- {line}" for line in DEFINITIONS),
+        *(f"- {line}" for line in (*DEFINITIONS, COLOUR_DEFINITION)),
         *(f"- {note}" for note in setup.notes),
         "",
         "## Inputs",
@@ -149,25 +168,40 @@ def _paragraphs(advice: tuple[str, ...]) -> list[str]:
     return lines
 
 
-def _table(report: FidelityReport, *measures: str, with_bounds: bool = False) -> list[str]:
-    replays = report.measurements.replays
-    rows = [f"| motion | {' | '.join(replays)} |", f"|---|{'---:|' * len(replays)}"]
-    for name, scores in report.lines.items():
-        cells = (" / ".join(_cell(scores[replay][m], with_bounds=with_bounds) for m in measures) for replay in replays)
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    return rows
+def _tables(report: FidelityReport) -> Iterator[str]:
+    """The errors and cosines under motions and changes of colour, as far as there are any."""
+    motions = {name: [name] for name in report.lines}
+    colours = {
+        spec.name: [spec.name, spec.family, f"{fmean(report.colours.grey_levels[spec.name]):.0f}"]
+        for spec in report.colours.specs
+    }
+    for title, head, words, lines in (
+        ("Motions", ("motion", *report.motions.replays), motions, report.lines),
+        ("Colours", ("change", "kind", "grey levels", *report.colours.replays), colours, report.colour_lines),
+    ):
+        if lines:
+            yield from (f"## {title}: error", "", *_table(head, words, lines, "error"))
+            yield from (f"## {title}: cosine / centred cosine", "")
+            yield from _table(head, words, lines, "cosine", "centred_cosine")
 
 
-def _cell(interval: Interval, *, with_bounds: bool) -> str:
-    bounded = with_bounds and interval.low is not None
-    return number(interval.value) + (f" ({bounds(interval)})" if bounded else "")
+def _table(
+    head: Sequence[str], words: Mapping[str, Sequence[str]], lines: Mapping[str, Scores], *measures: str
+) -> Iterator[str]:
+    """Lines of a table: the words of each row, and its measures; a single measure with its interval."""
+    write = with_bounds if len(measures) == 1 else lambda interval: number(interval.value)
+    rows = [
+        [*words[name], *(" / ".join(write(scores[column][m]) for m in measures) for column in scores)]
+        for name, scores in lines.items()
+    ]
+    return markdown_table(head, rows, n_words=min(2, len(next(iter(words.values())))))
 
 
 def _encodings(report: FidelityReport) -> str:
     each = "" if report.seconds_per_encoding is None else f" of {report.seconds_per_encoding:.2f} s"
     measured, calibrating = report.n_exact
     return (
-        f"{report.n_encoded} encodings{each}; {measured} of {len(report.measurements.groups)} measured and "
+        f"{report.n_encoded} encodings{each}; {measured} of {len(report.setup.measured)} measured and "
         f"{calibrating} of {len(report.setup.calibration)} calibration images had all exact views of D4 in the store"
     )
 

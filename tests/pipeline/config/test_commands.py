@@ -30,7 +30,7 @@ CONFIGURATIONS = [
     PredictConfig(images=(Path("a.svs"), Path("b c")), run=Path("run"), out=Path("out"), mpp=0.25, everything=True),
     AblateConfig(recipe="fusion", datasets=("x", "y"), seeds=(1, 2), quick=True, jobs=2),
     FiguresConfig(runs=(Path("runs/a"),), images=("image [1]", "2"), n_images=4, format="svg"),
-    FidelityConfig(dataset="mine", images=3, transforms=("d4", "elastic")),
+    FidelityConfig(dataset="mine", images=3, transforms=("d4", "elastic"), photometric=("density x0.5", "papers")),
     DistillConfig(dataset=("x", "y"), views=("d4", "crops"), teacher="vit_l"),
 ]
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,25 @@ class Directional(KnownEncoder):
             slope = turned - turned.roll((1, 2), dims=(0, 1))
             content[element] = 20 * d4.apply(slope, d4.inverse(element))
         return content.numpy()
+
+
+class Blue(KnownEncoder):
+    """The content is the blue of each cell, and the mean red of the image in all cells alike."""
+
+    red_weight = 0.0
+
+    def run(self, images: Sequence[Any]) -> Any:
+        self.n_encoded += len(images)
+        weights = np.linspace(-3, 3, 256, dtype=np.float32)[:, None, None]
+        reds = [self.red_weight * image[..., 0].mean() for image in images]
+        blues = [image[..., 2].astype(np.float32) / 127.5 - 1 for image in images]
+        return np.stack([weights * blue + red + PATTERN for blue, red in zip(blues, reds, strict=True)]).astype("f4")
+
+
+class BlueAndRed(Blue):
+    """Another red adds the same to all cells."""
+
+    red_weight = 0.1
 
 
 def _grey(image: Any) -> Any:
@@ -148,12 +167,20 @@ def turning() -> Iterator[KnownEncoder]:
 
 
 def measure(place: Path, out: Path, **wanted: Any) -> FidelityResult:
-    given = {"encoder": "random", "cache": str(place / "cache"), "out": out / "out", "images": 2, "transforms": TURNS}
-    return fidelity(FidelityConfig(dataset="mine", **{**given, "calibration_images": 0, **wanted}))
+    given = {
+        "encoder": "random", "cache": str(place / "cache"), "out": out / "out", "images": 2, "calibration_images": 0,
+        "transforms": TURNS, "photometric": ("none",),
+    }  # fmt: skip
+    return fidelity(FidelityConfig(dataset="mine", **{**given, **wanted}))
 
 
 def error(result: FidelityResult, motion: str, replay: str) -> float:
     return result.lines[motion][replay]["error"].value
+
+
+def colours(place: Path, out: Path, *names: str) -> Mapping[str, Any]:
+    """The scores under these changes of colour alone."""
+    return measure(place, out, transforms=("none",), photometric=names).colours
 
 
 def content(result: FidelityResult) -> dict[str, Any]:
@@ -236,6 +263,126 @@ def test_padding_of_images_that_are_not_square_is_not_measured(following: KnownE
     assert any("2 of 2 images are not square" in note for note in result.notes)
 
 
+def test_a_change_that_changes_no_pixel_has_no_error(
+    following_place: Path, following: KnownEncoder, tmp_path: Path
+) -> None:
+    file = tmp_path / "same.toml"
+    file.write_text('[[transform]]\nname = "OpticalDensity"\nscale = [1.0, 1.0]\n')
+
+    scores = colours(following_place, tmp_path, str(file))[str(file)]
+
+    for column in ("cached", "cached, shifted"):
+        assert scores[column]["error"].value == 0
+        assert scores[column]["cosine"].value == pytest.approx(1)
+        assert scores[column]["centred_cosine"].value == pytest.approx(1)
+
+
+def test_a_change_to_which_the_encoder_is_blind_has_no_error(tmp_path: Path) -> None:
+    with opened_as(Blue()) as encoder:
+        place = prepared(tmp_path, encoder)
+        scores = colours(place, tmp_path, "channels 15 %", "gray")
+
+    assert scores["channels 15 %"]["cached"]["error"].value == 0
+    assert scores["gray"]["cached"]["error"].value > 0.1
+
+
+def test_a_change_that_shifts_all_cells_alike_has_no_error_without_the_shift(tmp_path: Path) -> None:
+    with opened_as(BlueAndRed()) as encoder:
+        place = prepared(tmp_path, encoder)
+        scores = colours(place, tmp_path, "channels 15 %")["channels 15 %"]
+
+    assert scores["cached"]["error"].value > 0.1
+    assert scores["cached, shifted"]["error"].value == pytest.approx(0, abs=1e-9)
+    assert scores["cached, shifted"]["centred_cosine"].value == pytest.approx(1)
+
+
+def test_the_error_is_that_of_the_encoders_response_to_the_brightness(
+    following_place: Path, following: KnownEncoder, tmp_path: Path
+) -> None:
+    result = measure(following_place, tmp_path, transforms=("none",), photometric=("density x0.5",))
+
+    squared_error = squared_error_shifted = squared_spread = 0.0
+    for image_id in content(result)["images"]:
+        native = np.array(Image.open(following_place / "slides" / "images" / f"{image_id}.png"))
+        brighter = np.rint(255 * np.sqrt(native / 255))
+        weights = np.linspace(-3, 3, 256)[:, None, None]
+        moved = weights * (brighter - native).mean(axis=2) / 127.5
+        true = weights * (brighter.mean(axis=2) / 127.5 - 1) + PATTERN - PATTERN.mean(axis=(1, 2), keepdims=True)
+        squared_error += (moved**2).sum()
+        squared_error_shifted += ((moved - moved.mean(axis=(1, 2), keepdims=True)) ** 2).sum()
+        squared_spread += (true**2).sum()
+    scores = result.colours["density x0.5"]
+    assert scores["cached"]["error"].value == pytest.approx(squared_error / squared_spread, rel=1e-4)
+    assert scores["cached, shifted"]["error"].value == pytest.approx(squared_error_shifted / squared_spread, rel=1e-4)
+
+
+def test_colours_alone_cost_one_encoding_per_image_and_change_and_are_reported(
+    following_place: Path, following: KnownEncoder, tmp_path: Path
+) -> None:
+    names = ("density x0.5", "gray", "stain")
+    result = measure(following_place, tmp_path, transforms=("none",), photometric=names, calibration_images=1)
+
+    written, text = content(result), (result.folder / "fidelity.md").read_text()
+    assert following.n_encoded == 2 * len(names) == written["encodings"]["n"]
+    assert (result.lines, written["lines"], written["choices"]) == ({}, {}, [])
+    assert list(result.colours) == list(written["colours"]) == list(names)
+    assert "| gray | stain and colour |" in text
+    assert "Motions" not in text
+    assert {row["transform"] for row in written["per_image"]} == set(names)
+    for name in ("fidelity.png", "fidelity-example.png"):
+        with Image.open(result.folder / name) as picture:
+            assert np.asarray(picture.convert("L")).std() > 5
+
+
+def test_padding_of_images_that_are_not_square_is_not_measured_under_colours(
+    following: KnownEncoder, tmp_path: Path
+) -> None:
+    result = measure(prepared(tmp_path, following, height=48), tmp_path, transforms=("none",), photometric=("gray",))
+
+    assert {row["n_cells"] for row in content(result)["per_image"]} == {48 * 64}
+
+
+def test_a_mild_recipe_is_recommended_for_training_and_a_strong_one_as_views(
+    turning_place: Path, turning: KnownEncoder, tmp_path: Path
+) -> None:
+    white = tmp_path / "white.toml"
+    white.write_text('[[transform]]\nname = "OpticalDensity"\nscale = [0.0, 0.0]\n')
+    mild = tmp_path / "mild.toml"
+    mild.write_text('[[transform]]\nname = "OpticalDensity"\nscale = [1.01, 1.01]\n')
+    milder = tmp_path / "milder.toml"
+    milder.write_text('[[transform]]\nname = "OpticalDensity"\nscale = [1.0, 1.0]\n')
+    files = tuple(map(str, (white, milder, mild)))
+
+    result = measure(turning_place, tmp_path, transforms=TURNS, photometric=files, calibration_images=1)
+
+    choice = content(result)["colour_choice"]
+    turns = np.mean([error(result, turn, "corrected") for turn in TURNS])
+    assert choice["is_measured"]
+    assert choice["limit"] == pytest.approx(turns / 2)
+    assert choice["fitting"] == [str(milder), str(mild)]
+    # of those that fit, the one that changes the images most, with the replay that fits the flips and turns
+    assert choice["recipe"] == str(mild)
+    (trained,) = (line for line in result.advice if f"--photometric {mild}" in line)
+    assert trained.startswith("    nucseg train")
+    assert "--augmentation d4 --replay learned" in trained
+    (embedded,) = (line for line in result.advice if line.startswith("    nucseg embed") and "white" in line)
+    assert "--views path/to/white.toml" in embedded
+    assert any(line.startswith("    nucseg train") and "--views white" in line for line in result.advice)
+    assert any("Each variant of white costs once 20 encodings" in line for line in result.advice)
+
+
+def test_without_flips_and_turns_the_limit_for_colours_is_a_published_one(
+    following_place: Path, following: KnownEncoder, tmp_path: Path
+) -> None:
+    result = measure(following_place, tmp_path, transforms=("affine",), photometric=("density x0.7",))
+
+    choice = content(result)["colour_choice"]
+    assert (choice["is_measured"], choice["limit"]) == (False, 0.32)
+    assert any("not measured here" in line for line in result.advice)
+    assert choice["recipe"] == ""  # no recipe was measured
+    assert not any("--photometric" in line for line in result.advice)
+
+
 def test_exact_views_in_the_store_save_encodings(
     turned: FidelityResult, turning_place: Path, turning: KnownEncoder, tmp_path: Path
 ) -> None:
@@ -268,7 +415,7 @@ def test_a_stopped_measurement_leaves_nothing(following_place: Path, following: 
 
     given = {"encoder": "random", "cache": str(following_place / "cache"), "out": tmp_path / "out"}
     with pytest.raises(KeyboardInterrupt):
-        fidelity(FidelityConfig(dataset="mine", transforms=TURNS, images=2, **given), stop)
+        fidelity(FidelityConfig(dataset="mine", transforms=TURNS, photometric=("none",), images=2, **given), stop)
 
     assert not list(tmp_path.iterdir())
 
@@ -283,18 +430,21 @@ def test_more_images_than_available_is_noted(following_place: Path, following: K
 def test_the_command_prints_errors_advice_and_the_folder(
     following_place: Path, following: KnownEncoder, tmp_path: Path
 ) -> None:
-    measured = "--dataset mine --encoder random --images 2 --calibration-images 0 --transform transpose"
+    measured = "--dataset mine --encoder random --images 2 --calibration-images 0"
+    changes = "--transform transpose --photometric stain"
     folders = f"--cache {following_place / 'cache'} --out {tmp_path / 'out'}"
 
-    result = CliRunner().invoke(app, f"fidelity {measured} {folders}")
+    result = CliRunner().invoke(app, f"fidelity {measured} {changes} {folders}")
 
     assert result.exit_code == 0, result.output
     assert "transpose: unmoved " in result.stdout
     assert "use replay corrected" in result.stdout
+    assert "stain: cached " in result.stdout
+    assert "For colours, an embedding may stay" in result.stdout
     assert f"fidelity: {tmp_path / 'out'}" in result.stdout
 
 
-def test_missing_stores_embeddings_and_motions_are_errors_before_anything_is_encoded(
+def test_missing_stores_embeddings_motions_and_changes_are_errors_before_anything_is_encoded(
     following_place: Path, following: KnownEncoder, tmp_path: Path
 ) -> None:
     with pytest.raises(StoreNotFound):
@@ -303,6 +453,8 @@ def test_missing_stores_embeddings_and_motions_are_errors_before_anything_is_enc
         measure(following_place, tmp_path, encoder="vit_b")
     with pytest.raises(ConfigError, match="No motion is called 'turn'"):
         measure(following_place, tmp_path, transforms=("turn",))
+    with pytest.raises(ConfigError, match="No change of colour is called 'dark'"):
+        measure(following_place, tmp_path, photometric=("dark",))
     assert following.n_encoded == 0
     assert not list(tmp_path.iterdir())
 
@@ -347,6 +499,9 @@ def test_a_test_part_of_one_image_is_too_few(following: KnownEncoder, tmp_path: 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [({"images": 1}, "at least 2"), ({"calibration_images": -1}, "at least 0"), ({"transforms": ("d4", "d4")}, "once"),
+     ({"photometric": ("stain", "stain")}, "once"), ({"photometric": ("none", "stain")}, "cannot be combined"),
+     ({"transforms": ("d4", "none")}, "cannot be combined"),
+     ({"transforms": ("none",), "photometric": ("none",)}, "nothing to measure"),
      ({"device": "gpu"}, "device"), ({"dataset": "a/b"}, "dataset")],
 )  # fmt: skip
 def test_an_invalid_configuration_is_refused(wrong: dict[str, Any], message: str) -> None:
@@ -362,11 +517,16 @@ def test_on_real_images_corrected_replay_is_better_than_plain(shared: Path, tmp_
     embed_silently(source=source, limit=8, **named)
 
     result = fidelity(
-        FidelityConfig(images=2, calibration_images=0, transforms=("transpose",), out=tmp_path / "out", **named)
-    )
+        FidelityConfig(
+            images=2, calibration_images=0, transforms=("transpose",), photometric=("density x0.7", "gray"),
+            out=tmp_path / "out", **named,
+        )
+    )  # fmt: skip
 
     assert error(result, "transpose", "corrected") < 0.9 * error(result, "transpose", "plain")
     assert 0.5 < error(result, "transpose", "plain") < 2
+    mild, strong = (result.colours[name]["cached"]["error"].value for name in ("density x0.7", "gray"))
+    assert 0 < mild < strong < error(result, "transpose", "corrected")
 
 
 def test_missing_weights_are_reported_before_native_images_are_read(
