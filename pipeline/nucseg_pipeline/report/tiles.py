@@ -130,20 +130,21 @@ def shrunk_note(test_set: TestSet, configurations: Iterable[Configuration], by_t
     Sides are compared in microns where the resolution of both is known, else in pixels.
     """
     infos = {info.id: info for info in test_set.store.table}
-    notes = []
+    names_by_note: dict[str, list[str]] = {}
     for configuration in configurations:
         run = configuration.first
         ids = {image_id for name in configuration.runs for image_id in test_set.ids.get(name, ())}
         factors = sorted(_times_larger(infos[image_id], run) for image_id in ids)
-        larger = [factor for factor in factors if factor > MUCH_LARGER]
+        larger = [f"{factor:.1f}" for factor in factors if factor > MUCH_LARGER]
         if larger:
-            notes.append(
-                f"{configuration.name}: {len(larger)} of {len(factors)} images are {larger[0]:.1f} to {larger[-1]:.1f} "
-                f"times as large as the training images (longest side {run.inputs.native_px} px). They were shrunk to "
-                "the same square, so their nuclei are smaller than in training by these factors. Score them by tiles: "
-                f"`{by_tiles}`."
+            times = " to ".join(dict.fromkeys((larger[0], larger[-1])))
+            note = (
+                f"{len(larger)} of {len(factors)} images are {times} times as large as the training images (longest "
+                f"side {run.inputs.native_px} px). They were shrunk to the same square, so their nuclei are smaller "
+                f"than in training by this factor. Score them by tiles: `{by_tiles}`."
             )
-    return tuple(notes)
+            names_by_note.setdefault(note, []).append(configuration.name)
+    return tuple(f"{', '.join(names)}: {note}" for note, names in names_by_note.items())
 
 
 def _times_larger(info: RowInfo, run: Run) -> float:

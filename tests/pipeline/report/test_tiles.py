@@ -4,6 +4,7 @@ import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,14 @@ from PIL import Image
 
 from nucseg.errors import ConfigError, EncoderError
 from nucseg.metrics import count_pixels, dice
+from nucseg_cache import RowInfo
 from nucseg_pipeline.config import EmbedConfig, PredictConfig, ReportConfig, TrainConfig
 from nucseg_pipeline.embed.stage import embed
 from nucseg_pipeline.predict.stage import predict
 from nucseg_pipeline.report import stage
 from nucseg_pipeline.report.image_layers import GalleryImage
 from nucseg_pipeline.report.stage import ReportResult, report
+from nucseg_pipeline.report.tiles import shrunk_note
 from nucseg_pipeline.runs.run import TrainedRun
 from nucseg_pipeline.train.stage import train
 
@@ -154,10 +157,9 @@ def test_a_report_on_shrunk_images_says_so_and_names_the_command(
 ) -> None:
     result, _ = by_tiles(*RUNS, grid="256", n_images=0)
 
-    notes = [note for note in result.summaries[0].notes if "shrunk" in note]
-    assert len(notes) == len(RUNS)
-    assert notes[0].startswith("guided: 2 of 3 images are 2.0 to 3.9 times as large as the training images (longest")
-    assert f"`nucseg report {place / 'guided'} {place / 'unguided'} --dataset foreign --grid tiles" in notes[0]
+    (note,) = [note for note in result.summaries[0].notes if "shrunk" in note]
+    assert note.startswith("guided, unguided: 2 of 3 images are 2.0 to 3.9 times as large as the training images (long")
+    assert f"`nucseg report {place / 'guided'} {place / 'unguided'} --dataset foreign --grid tiles" in note
 
 
 def test_images_of_the_size_of_the_training_images_are_not_said_to_be_shrunk(
@@ -166,6 +168,22 @@ def test_images_of_the_size_of_the_training_images_are_not_said_to_be_shrunk(
     result, _ = by_tiles(*RUNS, datasets=(), grid="256", n_images=0)
 
     assert not [note for note in result.summaries[0].notes if "shrunk" in note]
+
+
+@pytest.mark.parametrize(
+    ("mpp", "trained_mpp", "times"),
+    [(None, 0.0, "2.0"), (0.5, 0.0, "2.0"), (None, 0.5, "2.0"), (0.5, 0.25, "4.0"), (0.25, 0.5, None)],
+)
+def test_sizes_are_compared_in_microns_where_both_resolutions_are_known(
+    mpp: float | None, trained_mpp: float, times: str | None
+) -> None:
+    image = RowInfo(0, "a", "a", "all", mpp, (600, 1024), bytes(32), bytes(32))
+    run = SimpleNamespace(inputs=SimpleNamespace(native_px=512, mpp=trained_mpp))
+    test_set = SimpleNamespace(store=SimpleNamespace(table=[image]), ids={"run": ("a",)})
+
+    notes = shrunk_note(test_set, [SimpleNamespace(name="run", runs={"run": run}, first=run)], "nucseg report")
+
+    assert [note.split(" times ")[0] for note in notes] == ([f"run: 1 of 1 images are {times}"] if times else [])
 
 
 def test_what_is_missing_is_said_before_anything_is_predicted(
