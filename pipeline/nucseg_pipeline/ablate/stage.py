@@ -22,6 +22,7 @@ from nucseg_pipeline.ablate.table import Tables
 from nucseg_pipeline.ablate.table_recipe import load_ablation
 from nucseg_pipeline.config import AblateConfig, TrainConfig
 from nucseg_pipeline.config.commands import command
+from nucseg_pipeline.evaluation.scored_images import grid_name
 from nucseg_pipeline.files.publish import check_writable, write_files
 from nucseg_pipeline.progress import Progress
 from nucseg_pipeline.runs.run import Run
@@ -96,7 +97,7 @@ def ablate(config: AblateConfig, callbacks: AblateCallbacks, runner: SubprocessR
         ),
         settings=_shared_settings(runs),
         quick=config.quick,
-        grid="native grid" if config.grid == "native" else "256 px grid",
+        grid=grid_name(config.grid, 256),
         command=command(config),
         machine=_machine(config),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

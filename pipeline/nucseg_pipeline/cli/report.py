@@ -29,6 +29,7 @@ SHOWN_DIFFERENCES = ("dice", "aji", "pq")
     ReportConfig,
     {
         "Data": "datasets grid source cache",
+        "Model": "weights",
         "Scoring": "baseline n_resamples seed",
         "Machine": "device",
         "Output": "out names n_images",
@@ -39,9 +40,10 @@ SHOWN_DIFFERENCES = ("dice", "aji", "pq")
 def report(config: ReportConfig) -> None:
     """Stage three: score runs and write a report.
 
-    Reads the run folders and the stores they were trained from, and with --grid native the data set's own masks. Writes
-    report.html (self-contained), summary.md, summary.json and per_image.csv. Several runs are compared by paired
-    differences; runs that differ only in fold and seed are summarised as one configuration, with mean and spread.
+    Reads the run folders and the stores they were trained from, with --grid native also the data set's own masks, and
+    with --grid tiles its images and masks and the weights of the encoders. Writes report.html (self-contained),
+    summary.md, summary.json and per_image.csv. Several runs are compared by paired differences; runs that differ only
+    in fold and seed are summarised as one configuration, with mean and spread.
     """
     run_report(config)
 

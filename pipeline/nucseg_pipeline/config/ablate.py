@@ -39,7 +39,8 @@ class AblateConfig:
     seeds: tuple[int, ...] = ()
     """Seeds to train each row with. Default: those of the recipe."""
     grid: str = "256"
-    """Grid of the metrics: 256 (the prepared images) or native (the data set's own masks at their size)."""
+    """Grid of the metrics: 256 (the prepared images), native (the data set's own masks at their size) or tiles (these
+    masks; the original images are predicted by tiles, as predict does)."""
     cache: str = field(default_factory=default_cache)
     """Folder or URL of the cache. Default: $NUCSEG_CACHE, or nucseg in the user's cache folder."""
     runs: Path = Path("runs")

@@ -14,7 +14,8 @@ from nucseg_pipeline.config.checks import (
 )
 from nucseg_pipeline.config.fields import convert_fields
 
-GRIDS = ("256", "native")
+GRIDS = ("256", "native", "tiles")
+"""The prepared images; the data set's own masks; the same, with images predicted by tiles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +32,12 @@ class ReportConfig:
     """Data set in the cache to score on. One that no run was trained on is scored on all images, others on the test
     set of the runs. Several make a table of all runs by all data sets. Default: the test set of each run."""
     grid: str = "256"
-    """Grid of the metrics: 256 (the prepared images) or native (the data set's own masks at their size)."""
+    """Grid of the metrics: 256 (the prepared images), native (the data set's own masks at their size) or tiles (these
+    masks; the original images are predicted by tiles, as predict does, and embeddings of tiles are computed)."""
     source: Path | None = None
-    """With --grid native: folder of the original masks. Default: where the store was made from."""
+    """With --grid native or tiles: folder of the original files. Default: where the store was made from."""
+    weights: Path | None = None
+    """With --grid tiles: weights of the encoder of guided runs. Default: found by their digest."""
     baseline: str = ""
     """Name of the run or configuration that the others are compared with. Default: the first."""
     seed: int = 0
@@ -61,10 +65,15 @@ class ReportConfig:
         if len(set(self.datasets)) < len(self.datasets):
             raise ConfigError(f"A report scores each data set once, got {', '.join(self.datasets)}.")
         check_choice(self, "grid", GRIDS)
-        if self.source is not None and (self.grid != "native" or len(self.datasets) > 1):
+        if self.source is not None and (self.grid == "256" or len(self.datasets) > 1):
             raise ConfigError(
-                "source is the folder of the native masks of one data set: it goes with grid native and at most one "
-                f"data set, got grid {self.grid} and {len(self.datasets)} data sets."
+                "source is the folder of the original files of one data set: it goes with grid native or tiles and at "
+                f"most one data set, got grid {self.grid} and {len(self.datasets)} data sets."
+            )
+        if self.weights is not None and self.grid != "tiles":
+            raise ConfigError(
+                "weights are those of the encoder that embeds tiles: they go with grid tiles, got grid "
+                f"{self.grid}, which reads embeddings from the cache. Leave them out."
             )
         check_at_least(self, 0, ("n_images",))
         check_seed(self.seed)

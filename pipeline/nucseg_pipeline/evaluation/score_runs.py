@@ -52,15 +52,21 @@ def check_embeddings(test_set: TestSet, configurations: Iterable[Configuration])
         run.rows(test_set.ids[name], store=test_set.store_for(run))
 
 
-def predicted_images(
-    test_set: TestSet, run: Run, image_ids: Sequence[str], grid: Grid, device: str
-) -> Iterator[ScoredImage]:
-    """Predict some images of a test set, on the grid that scores are computed on."""
-    return map(grid, run.predict(image_ids, store=test_set.store_for(run), device=device))
+PredictImages = Callable[[Run, Sequence[str]], Iterator[ScoredImage]]
+"""Predicts some images, by id, with a run; the results are on the grid that scores are computed on."""
+
+
+def predict_from_store(test_set: TestSet, grid: Grid, device: str) -> PredictImages:
+    """A function that predicts the prepared images of a test set with their cached embeddings."""
+
+    def predict(run: Run, image_ids: Sequence[str]) -> Iterator[ScoredImage]:
+        return map(grid, run.predict(image_ids, store=test_set.store_for(run), device=device))
+
+    return predict
 
 
 def score_runs(
-    test_set: TestSet, configurations: Iterable[Configuration], grid: Grid, device: str, on_image: Callable[[str], None]
+    test_set: TestSet, configurations: Iterable[Configuration], predict: PredictImages, on_image: Callable[[str], None]
 ) -> dict[str, RunScores]:
     """Score every run on its images: run name -> scores; `on_image` is called with the run's name after each image.
 
@@ -71,7 +77,7 @@ def score_runs(
     scores = {}
     for name, run in test_set.scored_runs(configurations):
         images = []
-        for image in predicted_images(test_set, run, test_set.ids[name], grid, device):
+        for image in predict(run, test_set.ids[name]):
             images.append(score_image(image, run.rule))
             on_image(name)
         scores[name] = RunScores(name, tuple(images))

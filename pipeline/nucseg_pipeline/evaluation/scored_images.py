@@ -11,16 +11,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nucseg.data import Entry, restore
+from nucseg.data import Entry, Sample, restore
 from nucseg.data.conversion import conversion_of
 from nucseg.data.files import some
 from nucseg.errors import ConfigError
-from nucseg_cache import Store
+from nucseg.metrics.instances import InstanceMap
+from nucseg.nuclei.instances import InstanceRule, separate
+from nucseg_cache import RowInfo, SampleRow, Store
+from nucseg_pipeline.config.report import GRIDS
 from nucseg_pipeline.datasets.locate import open_source
 from nucseg_pipeline.modelling.inference import Prediction
 
-NATIVE = "native"
-"""Name of the grid of the source's own masks."""
+PREPARED, NATIVE, TILES = GRIDS
+"""Values of `--grid`: the prepared images, the source's own masks, and these with images predicted by tiles."""
 
 Map = NDArray[np.float32]
 Pixels = tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.bool_]]
@@ -48,10 +51,18 @@ class ScoredImage:
     """(H, W), probability of nucleus."""
     distance: Map | None = None
     """(H, W), predicted relative distance to the border of the nucleus; None if the network has no such output."""
+    separated: InstanceMap | None = None
+    """(H, W), predicted nuclei where they were separated with the prediction, as by tiles; else None."""
     scale: float
     """Side of a pixel of the grid that the run was trained on, in pixels of this grid."""
     diagonal_px: float
     """Diagonal of the image in pixels of this grid."""
+
+    def predicted(self, rule: InstanceRule) -> InstanceMap:
+        """(H, W), predicted nuclei by a run's rule, whose lengths and areas are scaled to this grid."""
+        if self.separated is not None:
+            return self.separated
+        return separate(self.probability, rule.scaled(self.scale), self.distance)
 
 
 Grid = Callable[[Prediction], ScoredImage]
@@ -67,12 +78,7 @@ def prepared_grid(prediction: Prediction) -> ScoredImage:
 
 def _on_native_grid(prediction: Prediction, entries: Mapping[str, Entry]) -> ScoredImage:
     prepared = prediction.sample
-    sample, *digests = entries[prepared.id].read()
-    if digests != [prepared.image_digest, prepared.mask_digest]:
-        raise ConfigError(
-            f"{prepared.id} has changed since it was embedded: its image or masks differ from those in the store. "
-            "Restore the old files, or embed the new ones and train again."
-        )
+    sample = read_unchanged(entries[prepared.id], prepared)
     scale = max(prepared.size) / len(prediction.probability)
     pixels = sample.image, sample.instances, sample.ignore
     return _scored(prediction, pixels, lambda values: restore(values, prepared.size), scale)
@@ -99,19 +105,46 @@ def _scored(prediction: Prediction, pixels: Pixels, resample: Callable[[Map], Ma
 def native_grid(store: Store, ids: tuple[str, ...], source: Path | None) -> Grid:
     """Score at the size of the source images: predictions are resampled, masks are read from the source.
 
-    The images are located in the folder they were embedded from, or in `source`; each is decoded when it is scored.
+    Raises as `native_entries`, and, when an image is scored, as `read_unchanged`.
+    """
+    return partial(_on_native_grid, entries=native_entries(store, store.dataset, ids, source))
+
+
+def native_entries(store: Store, dataset_name: str, ids: tuple[str, ...], source: Path | None) -> dict[str, Entry]:
+    """Id -> original image and masks, in the folder they were embedded from, or in `source`; nothing is decoded yet.
 
     Raises:
-        ConfigError: the folder is gone, some of the images are not in it, or (when it is scored) one has changed.
-        DataError: the folder does not have the data set's layout, or (when it is scored) a file cannot be read.
+        ConfigError: the folder is gone, or some of the images are not in it.
+        DataError: the folder does not have the data set's layout.
     """
-    dataset = open_source(store.dataset, source, store.source, conversion_of(store.preparation))
+    dataset = open_source(dataset_name, source, store.source, conversion_of(store.preparation))
     entries = {entry.id: entry for entry in dataset.entries}
     missing = [image_id for image_id in ids if image_id not in entries]
     if missing:
         raise ConfigError(
             f"{len(missing)} of {len(ids)} images are not in {dataset.source or dataset.name}: {some(missing)}. "
-            "The native grid needs the images and masks that were embedded. Give their folder with --source DIR, or "
-            "score on the 256 px grid."
+            "Scores at native size need the images and masks that were embedded. Give their folder with --source DIR, "
+            "or score on the 256 px grid."
         )
-    return partial(_on_native_grid, entries=entries)
+    return entries
+
+
+def read_unchanged(entry: Entry, stored: SampleRow | RowInfo) -> Sample:
+    """Decode an original image and its masks.
+
+    Raises:
+        ConfigError: they are not those in the store.
+        DataError: a file cannot be read.
+    """
+    sample, *digests = entry.read()
+    if digests != [stored.image_digest, stored.mask_digest]:
+        raise ConfigError(
+            f"{stored.id} has changed since it was embedded: its image or masks differ from those in the store. "
+            "Restore the old files, or embed the new ones and train again."
+        )
+    return sample
+
+
+def grid_name(grid: str, side_px: int) -> str:
+    """A grid as reports name it."""
+    return {PREPARED: f"{side_px} px grid", NATIVE: "native grid", TILES: "native grid, by tiles"}[grid]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nucseg import metrics
 from nucseg.errors import DataError
 from nucseg.metrics import Interval, PixelCounts, Reliability, Resampling, SizeBin
-from nucseg.nuclei.instances import InstanceRule, foreground, separate
+from nucseg.nuclei.instances import InstanceRule, foreground
 from nucseg_pipeline.evaluation.scored_images import ScoredImage
 
 PIXEL_SCORES = {
@@ -178,10 +178,9 @@ def score_image(image: ScoredImage, rule: InstanceRule) -> ImageScores:
             f"The prediction of {image.id} is not finite: the training diverged or its precision overflowed. "
             "Train again with a lower learning rate or without mixed precision."
         )
-    rule = rule.scaled(image.scale)
     truth, predicted = image.instances > 0, foreground(image.probability, rule)
     counts = metrics.count_pixels(truth, predicted, image.ignore)
-    pairs = metrics.overlaps(image.instances, separate(image.probability, rule, image.distance), image.ignore)
+    pairs = metrics.overlaps(image.instances, image.predicted(rule), image.ignore)
     quality = metrics.panoptic_quality(pairs)
     reliability = metrics.count_reliability(image.probability, truth, image.ignore)
     return ImageScores(

@@ -22,11 +22,10 @@ from nucseg.figures import (
     without_padding,
 )
 from nucseg.models.features import encoder_features
-from nucseg.nuclei.instances import separate
 from nucseg_cache import Key
 from nucseg_cache.key import label
 from nucseg_pipeline.evaluation.experiments import Configuration
-from nucseg_pipeline.evaluation.score_runs import predicted_images
+from nucseg_pipeline.evaluation.score_runs import predict_from_store
 from nucseg_pipeline.evaluation.scored_images import prepared_grid
 from nucseg_pipeline.evaluation.scores import RunScores
 from nucseg_pipeline.evaluation.test_sets import TestSet
@@ -157,8 +156,8 @@ class ImageFigures:
         predictions, dice = {}, {}
         for configuration in self.configurations:
             name, run = self._run_for(configuration, image_id)
-            (image,) = predicted_images(self.test_set, run, [image_id], prepared_grid, self.device)
-            predictions[configuration.name] = separate(image.probability, run.rule, image.distance)
+            (image,) = predict_from_store(self.test_set, prepared_grid, self.device)(run, [image_id])
+            predictions[configuration.name] = image.predicted(run.rule)
             dice[configuration.name] = f"Dice {self.scores[name].values('dice')[image_id]:.3f}"
         last, why = image_id.rpartition("/")[2], self.chosen[image_id]
         short = last if len(last) <= MAX_LETTERS else f"{last[: MAX_LETTERS - 1]}\N{HORIZONTAL ELLIPSIS}"

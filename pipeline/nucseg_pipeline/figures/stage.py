@@ -17,7 +17,13 @@ from nucseg_cache.key import label
 from nucseg_pipeline.config import FiguresConfig
 from nucseg_pipeline.config.commands import command
 from nucseg_pipeline.evaluation.experiments import group_runs, joint_name, run_names
-from nucseg_pipeline.evaluation.score_runs import average_configurations, check_embeddings, inspected, score_runs
+from nucseg_pipeline.evaluation.score_runs import (
+    average_configurations,
+    check_embeddings,
+    inspected,
+    predict_from_store,
+    score_runs,
+)
 from nucseg_pipeline.evaluation.scored_images import prepared_grid
 from nucseg_pipeline.evaluation.test_sets import TestSet, choose_images, external_test_set, own_test_set
 from nucseg_pipeline.figures.panels import NAMED, ImageFigures, draw_violins
@@ -77,7 +83,10 @@ def figures(config: FiguresConfig, progress: Progress = lambda done, total, what
 
     total, done = sum(map(len, test_set.ids.values())), count(1)
     scores = score_runs(
-        test_set, configurations, prepared_grid, config.device, lambda name: progress(next(done), total, "scoring")
+        test_set,
+        configurations,
+        predict_from_store(test_set, prepared_grid, config.device),
+        lambda name: progress(next(done), total, "scoring"),
     )
     columns = average_configurations(configurations, scores)
     chosen = dict.fromkeys(config.images, NAMED) or choose_images(columns[0].values("dice"), config.n_images, seed=0)

@@ -102,6 +102,12 @@ def bands(
         yield from complete
 
 
+def native_maps(tiled: TiledSlide, maps: Maps) -> Maps:
+    """Interpolate the maps (C, h, w) of a whole image to its pixels, (C, H, W), as `bands` does window by window."""
+    down, right = (BlockWindow(0, extent, 0, extent) for extent in tiled.slide.size)
+    return _fine(_fine(maps, down, 0, tiled.network_px[0], 1), right, 0, tiled.network_px[1], 2)
+
+
 def _needed(window: BlockWindow, network_px: float, extent: int) -> slice:
     """The rows or columns of the network's grid needed to interpolate a window along an axis."""
     first, stop = floor(window.window_start / network_px) - 1, ceil(window.window_stop / network_px) + 2

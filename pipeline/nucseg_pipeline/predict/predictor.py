@@ -24,11 +24,11 @@ from nucseg.data.slides import ArraySlide, Mpp, Slide, open_slide, square_side
 from nucseg.errors import ConfigError, DataError
 from nucseg.nuclei.stitching import RowBand
 from nucseg.paths import as_path
-from nucseg.tiling import TileGrid
+from nucseg.tiling import Maps, TileGrid
 from nucseg_pipeline.predict.export import columns
 from nucseg_pipeline.predict.kept_rows import KeptRows
 from nucseg_pipeline.predict.magnification import Scale, choose_scale, shape_note
-from nucseg_pipeline.predict.nuclei import Nucleus, bands
+from nucseg_pipeline.predict.nuclei import Nucleus, bands, native_maps
 from nucseg_pipeline.predict.probability_maps import TiledSlide, map_rows, tissue_notes
 from nucseg_pipeline.predict.tile_model import TileModel, TrainingScale
 from nucseg_pipeline.runs.run import TrainedRun
@@ -164,9 +164,18 @@ class ImagePrediction:
             progress: called with the number of tiles done.
             kept: rows that need not be predicted again, see `map_rows`.
         """
+        return bands(self.tiled, self._map_rows(progress, kept), self.predictor.run.rule, mpp=self.mpp)
+
+    def whole(self) -> tuple[Maps, NDArray[np.int32]]:
+        """Maps (C, H, W) and instance map (H, W) of an image that fits into memory, in pixels of the image."""
+        rows = list(self._map_rows(lambda done: None))
+        found = bands(self.tiled, rows, self.predictor.run.rule, mpp=self.mpp)
+        instances = np.concatenate([band.instances for band in found])
+        return native_maps(self.tiled, np.concatenate(rows, axis=1)), instances
+
+    def _map_rows(self, progress: Callable[[int], None], kept: KeptRows | None = None) -> Iterator[Maps]:
         predictor = self.predictor
-        rows = map_rows(self.tiled, predictor.tile_model, everything=predictor.everything, progress=progress, kept=kept)
-        return bands(self.tiled, rows, self.predictor.run.rule, mpp=self.mpp)
+        return map_rows(self.tiled, predictor.tile_model, everything=predictor.everything, progress=progress, kept=kept)
 
     def notes(self) -> tuple[str, ...]:
         """Warnings that limit the result; complete after `bands` was exhausted."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import chain, count
+from math import prod
 from pathlib import Path
 
 from nucseg.errors import ConfigError, known
 from nucseg.metrics import Resampling
 from nucseg.metrics.instances import InstanceMap
-from nucseg.nuclei.instances import separate
 from nucseg_pipeline.config import ReportConfig
 from nucseg_pipeline.config.commands import command
 from nucseg_pipeline.evaluation.experiments import (
@@ -25,8 +25,22 @@ from nucseg_pipeline.evaluation.experiments import (
     run_names,
     unguided_references,
 )
-from nucseg_pipeline.evaluation.score_runs import check_embeddings, inspected, predicted_images, score_runs
-from nucseg_pipeline.evaluation.scored_images import NATIVE, Grid, ScoredImage, native_grid, prepared_grid
+from nucseg_pipeline.evaluation.score_runs import (
+    PredictImages,
+    check_embeddings,
+    inspected,
+    predict_from_store,
+    score_runs,
+)
+from nucseg_pipeline.evaluation.scored_images import (
+    NATIVE,
+    PREPARED,
+    TILES,
+    ScoredImage,
+    grid_name,
+    native_grid,
+    prepared_grid,
+)
 from nucseg_pipeline.evaluation.scores import RunScores
 from nucseg_pipeline.evaluation.test_sets import TestSet, choose_images, external_test_set, own_test_set
 from nucseg_pipeline.files.publish import check_writable, write_files
@@ -38,12 +52,15 @@ from nucseg_pipeline.report.image_layers import GalleryImage
 from nucseg_pipeline.report.page import Gallery, matrix_page, page_text
 from nucseg_pipeline.report.summary import ReportProvenance, ReportSummary, summarise
 from nucseg_pipeline.report.text import csv_text, json_text, markdown_text, matrix_markdown
+from nucseg_pipeline.report.tiles import TilePredictions, shrunk_note
 from nucseg_pipeline.runs.run import Run
 
 OnPrediction = Callable[[str], None]
 
 DRAWN_AT_ONCE = 16
 """Images whose maps are in memory while they are drawn: at 1000 px about 20 MB for each image and configuration."""
+DRAWN_PX = DRAWN_AT_ONCE * 1000**2
+"""Of larger images, as many as have this number of pixels together."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,7 @@ def report(config: ReportConfig, progress: Progress = lambda done, total, what: 
     Raises:
         ConfigError: a folder is no finished run, runs cannot be compared, or the report cannot be written.
         DataError: every pixel of a test part is ignored, a prediction is not finite, or a native image cannot be read.
+        EncoderError: by tiles, the weights of an encoder are not found, or are not those of the training.
         nucseg_cache.CacheError: the store of a run is gone, damaged, or without the embeddings that guide it.
     """
     choose_device(config.device)
@@ -99,7 +117,7 @@ def report(config: ReportConfig, progress: Progress = lambda done, total, what: 
     for evaluation in evaluations:
         scores = evaluation.score(on_prediction)
         summary, columns = summarise(
-            evaluation.test_set, configurations, folders, scores, evaluation.grid_name, provenance
+            evaluation.described_test_set, configurations, folders, scores, evaluation.grid_name, provenance
         )
         gallery = evaluation.gallery(columns, scores, summary.baseline, on_prediction)
         files = {
@@ -130,18 +148,34 @@ class _Evaluation:
 
     test_set: TestSet
     configurations: tuple[Configuration, ...]
-    grid: Grid
-    grid_name: str
+    predict: PredictImages
     config: ReportConfig
 
     @classmethod
     def prepare(cls, test_set: TestSet, configurations: tuple[Configuration, ...], config: ReportConfig) -> _Evaluation:
-        """Check that every embedding and every native image is there, before hours are spent on predictions."""
+        """Check that every embedding, native image or encoder is there, before hours are spent on predictions."""
+        if config.grid == TILES:
+            by_tiles = TilePredictions(
+                test_set, configurations, source=config.source, weights=config.weights, device=config.device
+            )
+            return cls(test_set, configurations, by_tiles, config)
         check_embeddings(test_set, configurations)
-        side_px = test_set.store.preparation.get("side_px", 256)
         native = config.grid == NATIVE
         grid = native_grid(test_set.store, test_set.all_ids, config.source) if native else prepared_grid
-        return cls(test_set, configurations, grid, "native grid" if native else f"{side_px} px grid", config)
+        return cls(test_set, configurations, predict_from_store(test_set, grid, config.device), config)
+
+    @property
+    def grid_name(self) -> str:
+        return grid_name(self.config.grid, int(self.test_set.store.preparation.get("side_px", 256)))
+
+    @property
+    def described_test_set(self) -> TestSet:
+        """The test set with notes on the size of its images; complete after `score`."""
+        if isinstance(self.predict, TilePredictions):
+            notes = self.predict.notes
+        else:
+            notes = shrunk_note(self.test_set, self.configurations, _command(replace(self.config, grid=TILES), None))
+        return replace(self.test_set, notes=(*self.test_set.notes, *notes))
 
     @property
     def n_predictions(self) -> int:
@@ -153,8 +187,7 @@ class _Evaluation:
         return score_runs(
             self.test_set,
             self.configurations,
-            self.grid,
-            self.config.device,
+            self.predict,
             lambda name: on_prediction(f"scoring {name}"),
         )
 
@@ -167,7 +200,7 @@ class _Evaluation:
         chosen = choose_images(columns[0].values("dice"), self.config.n_images, self.config.seed, gains)
         strata = {image.id: image.stratum for image in columns[0].images}
         panels: list[EmbeddingPanel] = []
-        if chosen:
+        if chosen and self.config.grid != TILES:  # tiles are guided by embeddings of their own
             panels = embedding_panels(self.test_set, self.configurations, list(chosen), strata, self.config.seed)
         return Gallery(tuple(panels), unguided, self._images(chosen, panels, unguided, scores, on_prediction))
 
@@ -181,19 +214,19 @@ class _Evaluation:
     ) -> Iterator[GalleryImage]:
         """Predict the chosen images again, a few at a time: keeping the maps of all images would take gigabytes."""
         ids = list(chosen)
-        for start in range(0, len(ids), DRAWN_AT_ONCE):
-            part = ids[start : start + DRAWN_AT_ONCE]
+        at_once = self._drawn_at_once(ids)
+        for start in range(0, len(ids), at_once):
+            part = ids[start : start + at_once]
             colours = {name: painted for panel in panels for painted in [panel.paint(part)] for name in panel.names}
             images: dict[str, ScoredImage] = {}
             instances: dict[str, dict[str, InstanceMap]] = {image_id: {} for image_id in part}
             shown_scores: dict[str, dict[str, RunScores]] = {image_id: {} for image_id in part}
             for configuration in self.configurations:
                 for name, run, own in self.test_set.first_runs(configuration, part):
-                    for image in predicted_images(self.test_set, run, own, self.grid, self.config.device):
+                    for image in self.predict(run, own):
                         images[image.id] = image
                         shown_scores[image.id][configuration.name] = scores[name]
-                        rule = run.rule.scaled(image.scale)
-                        instances[image.id][configuration.name] = separate(image.probability, rule, image.distance)
+                        instances[image.id][configuration.name] = image.predicted(run.rule)
                         on_prediction("drawing")
             for image_id in part:
                 yield GalleryImage(
@@ -204,6 +237,14 @@ class _Evaluation:
                     unguided=unguided,
                     embeddings={name: painted[image_id] for name, painted in colours.items()},
                 )
+
+    def _drawn_at_once(self, ids: Sequence[str]) -> int:
+        """As many images as fit into a bounded memory: native ones can be large."""
+        if self.config.grid == PREPARED or not ids:
+            return DRAWN_AT_ONCE
+        store = self.test_set.store
+        largest_px = max(prod(store.info(store.row_of(image_id)).size) for image_id in ids)
+        return min(DRAWN_AT_ONCE, max(DRAWN_PX // largest_px, 1))
 
 
 def _gains(
@@ -224,7 +265,7 @@ def _check_baseline(configurations: Sequence[Configuration], baseline: str) -> N
 def _report_name(configurations: Sequence[Configuration], config: ReportConfig) -> str:
     datasets = "-and-".join(config.datasets[:MAX_NAMES])
     name = joint_name(configurations) + (f"-on-{datasets}" if datasets else "")
-    return name + ("-native" if config.grid == NATIVE else "")
+    return name + ("" if config.grid == PREPARED else f"-{config.grid}")
 
 
 def _free_folder(folder: Path, config: ReportConfig) -> Path:
@@ -240,5 +281,5 @@ def _command_in(folder: Path) -> str:
     return ""
 
 
-def _command(config: ReportConfig, folder: Path) -> str:
+def _command(config: ReportConfig, folder: Path | None) -> str:
     return command(replace(config, out=folder), without=("seed", "n_resamples"))

@@ -102,6 +102,8 @@ class DrawnRun:
         self.inputs = SimpleNamespace(
             embedding={"architecture": "vit_b"},
             preparation=self.store.preparation,
+            native_px=SIDE,
+            mpp=0.0,
             samples={"a": (learned, ""), "b": ("bb", ""), **{image_id: digests(row) for image_id, row in ROWS.items()}},
         )
         self.rule = InstanceRule(threshold=0.5, min_area_px=4)
