@@ -3,8 +3,11 @@
 variants = 4
 seed = 0
 
-[crop]                # only for training a student: masks do not follow
+[crop]                # optional: squares of these sizes, in shares of the shorter side
 scale = [0.35, 1.0]
+
+[glass]               # optional: glass over a part of the image
+area = [0.1, 0.67]
 
 [[transform]]
 name = "HEDJitter"
@@ -22,12 +25,16 @@ from typing import Any
 from nucseg.errors import ConfigError, known
 from nucseg.toml import parse_toml, read_toml
 from nucseg.views.crop import Crop
+from nucseg.views.glass import Glass
 from nucseg.views.transforms import TRANSFORMS, Bounded, Range, Transform
 
 MAX_VARIANTS = 999
 
 CROP_SCALE = Bounded((0.35, 1.0), 0.05, 1.0)
 """Side of a crop, as a share of the image's shorter side."""
+
+GLASS_AREA, GLASS_LEVEL = Bounded((0.1, 0.67), 0.0, 0.9), Bounded((180.0, 255.0), 0.0, 255.0)
+"""Share of the image that is covered, and grey level of the cover."""
 
 _GEOMETRIC = re.compile(
     "rotat|flip|transpos|affine|elastic|crop|randomscale|maxsize|perspective|distort|d4|symmetr|pad|resiz|translat"
@@ -57,6 +64,8 @@ class PhotometricRecipe:
     steps: tuple[Step, ...]
     crop: Crop | None = None
     """How to crop the image; None keeps all of it."""
+    glass: Glass | None = None
+    """How to cover a part of the image; None leaves it."""
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -106,9 +115,10 @@ def _check_name(name: str, path: str) -> None:
 
 
 def _recipe(name: str, written: Mapping[str, Any], where: str) -> PhotometricRecipe:
-    _check_keys(written, ("variants", "seed", "crop", "transform"), where)
-    steps = written.get("transform")
-    if not isinstance(steps, list) or not steps or not all(isinstance(step, dict) for step in steps):
+    _check_keys(written, ("variants", "seed", "crop", "glass", "transform"), where)
+    steps = written.get("transform", [])
+    are_tables = isinstance(steps, list) and all(isinstance(step, dict) for step in steps)
+    if not are_tables or not (steps or "crop" in written or "glass" in written):
         raise ConfigError(f"{where} names no transform. Add a table [[transform]] with name = {_listed(TRANSFORMS)}.")
     return PhotometricRecipe(
         name=name,
@@ -116,6 +126,7 @@ def _recipe(name: str, written: Mapping[str, Any], where: str) -> PhotometricRec
         seed=_integer(written.get("seed", 0), 0, 2**32 - 1, f"{where}: seed"),
         steps=tuple(_step(step, f"{where}, transform {i}") for i, step in enumerate(steps, 1)),
         crop=_crop(written.get("crop"), f"{where}, crop"),
+        glass=_glass(written.get("glass"), f"{where}, glass"),
     )
 
 
@@ -126,6 +137,19 @@ def _crop(written: object, where: str) -> Crop | None:
         raise ConfigError(f"{where} must be a table, [crop] with scale = {list(CROP_SCALE.default)}, got {written!r}.")
     _check_keys(written, ("scale",), where)
     return Crop(_range(written.get("scale", list(CROP_SCALE.default)), CROP_SCALE, f"{where}: scale"))
+
+
+def _glass(written: object, where: str) -> Glass | None:
+    if written is None:
+        return None
+    if not isinstance(written, dict):
+        raise ConfigError(f"{where} must be a table, [glass] with area = {list(GLASS_AREA.default)}, got {written!r}.")
+    _check_keys(written, ("area", "level", "black"), where)
+    area, level = (
+        _range(written.get(name, list(bounds.default)), bounds, f"{where}: {name}")
+        for name, bounds in (("area", GLASS_AREA), ("level", GLASS_LEVEL))
+    )
+    return Glass(area, level, _number(written.get("black", 0.2), 0.0, 1.0, f"{where}: black"))
 
 
 def _step(written: Mapping[str, Any], where: str) -> Step:
@@ -148,8 +172,8 @@ def _why_not(name: str) -> str:
     if _GEOMETRIC.search(name):
         return (
             f"{name!r} moves or covers pixels, and masks would have to follow. Use it in the training's augmentation, "
-            "which transforms image, masks and embedding together; a recipe of views only changes colours, or crops "
-            f"with a table [crop]. Choose {_listed(TRANSFORMS)}."
+            "which transforms image, masks and embedding together; a recipe of views changes colours, crops with "
+            f"a table [crop], or covers with a table [glass]. Choose {_listed(TRANSFORMS)}."
         )
     return f"no transform is called {name!r}. {known(name, TRANSFORMS)}"
 

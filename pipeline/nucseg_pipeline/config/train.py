@@ -86,7 +86,7 @@ class TrainConfig:
     channels are mixed as fitted to exact views), plain, or none (the embedding stays as it is; for comparison only)."""
     views: str = "identity"
     """Exact views to train on, as embedded by embed --views: identity, d4 (orientations are read instead of replayed),
-    or the name of a photometric recipe (each epoch reads another variant)."""
+    or the name of a recipe: crops, glass, stain, papers or your own (each epoch reads another variant)."""
     schedule: str = "constant"
     """Learning rate schedule: constant, or cosine (down to 0 at the last step)."""
     mixed_precision: str = "no"
