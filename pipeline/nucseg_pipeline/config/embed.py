@@ -32,8 +32,8 @@ class EmbedConfig:
     """Number of images to embed these views of, chosen by their ids; 16 are enough for train --replay learned.
     Default: all images."""
     stain: str | None = None
-    """Stain normalisation of the images before anything else: none, macenko or reinhard. The store is then called
-    DATASET@STAIN. Default: as in the data set's name."""
+    """Stain normalisation of the images before anything else: none, white (only brings glass to white), macenko or
+    reinhard. The store is then called DATASET@STAIN. Default: as in the data set's name."""
     convert: str | None = None
     """How images that are not 8-bit RGB or gray are read: none refuses them; full-range maps the range of the integers'
     type, and floats from 0 to 1, to 8 bits, and CMYK to RGB. Recorded in the store and applied by predict, too.
