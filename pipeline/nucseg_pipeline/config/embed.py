@@ -94,8 +94,8 @@ def _with_stain(dataset: str, stain: str | None) -> tuple[str, str]:
     if at and (last in STAINS or before in dataset_names() or suggestion(last, STAINS)):
         names = [f"{before}@{stain}" for stain in STAINS[1:]]
         raise ConfigError(
-            f"What follows the @ in dataset {dataset!r} must be one stain normalisation: {' or '.join(names)}; "
-            f"{before} alone is not normalised. {suggestion(dataset, names)}".rstrip()
+            f"What follows the @ in dataset {dataset!r} must be one stain normalisation: {', '.join(names[:-1])} or "
+            f"{names[-1]}; {before} alone is not normalised. {suggestion(dataset, names)}".rstrip()
         )
     wanted = named if stain is None else stain
     if wanted not in STAINS:

@@ -17,7 +17,7 @@ from nucseg_pipeline.config.checks import (
 from nucseg_pipeline.config.fields import convert_fields
 from nucseg_pipeline.config.places import default_cache
 
-GEOMETRIES = ("none", "d4", "papers")
+GEOMETRIES = ("none", "d4", "papers", "scale")
 """The augmentations that come with the package (`nucseg.replay.geometry_names`)."""
 
 LOGS = ("none", "tensorboard")
@@ -80,7 +80,8 @@ class TrainConfig:
     """Learning rate of Adam; with --schedule cosine the initial one."""
     augmentation: str = "d4"
     """How image, masks and embedding are transformed together: d4 (flips and quarter turns), papers (d4, then for every
-    other image a small affine or elastic transform), none, or a file of transforms."""
+    other image a small affine or elastic transform), scale (d4, then for every other image a factor of 0.7 to 1.4),
+    none, or a file of transforms."""
     replay: str = "corrected"
     """How the embedding is transformed: corrected (the positional pattern stays in place), learned (corrected, and
     channels are mixed as fitted to exact views), plain, or none (the embedding stays as it is; for comparison only)."""

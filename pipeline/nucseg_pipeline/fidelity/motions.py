@@ -64,7 +64,7 @@ def select_motions(names: Sequence[str]) -> tuple[MotionSpec, ...]:
 
 def motion_names() -> tuple[str, ...]:
     """Names accepted by `select_motions`, which also takes a file of transforms."""
-    return ("d4", *known_motions(), "papers")
+    return ("d4", *known_motions(), "papers", "scale")
 
 
 @cache
@@ -93,7 +93,7 @@ def _geometry(steps: Sequence[object]) -> Geometry:
 
 def _from_file(name: str) -> MotionSpec:
     """A file of transforms, or an augmentation of the package."""
-    if name not in ("none", "papers") and not Path(name).is_file():
+    if name not in ("none", "papers", "scale") and not Path(name).is_file():
         raise ConfigError(f"No motion is called {name!r}, and there is no such file. {known(name, motion_names())}")
     if name == "none":
         raise ConfigError("The augmentation 'none' moves nothing, so there is nothing to measure. Name a motion.")
