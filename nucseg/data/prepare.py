@@ -101,10 +101,11 @@ def restore(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArr
 
 def under_centres(values: npt.NDArray[Value], h: int, w: int) -> npt.NDArray[Value]:
     """Resize labels (H, W) to (h, w): each pixel takes the value at its centre, so that none are mixed."""
-    return np.ascontiguousarray(values[np.ix_(_centres(values.shape[0], h), _centres(values.shape[1], w))])
+    return np.ascontiguousarray(values[np.ix_(centres(values.shape[0], h), centres(values.shape[1], w))])
 
 
-def _centres(n_native: int, n: int) -> npt.NDArray[np.int64]:
+def centres(n_native: int, n: int) -> npt.NDArray[np.int64]:
+    """The native pixels (n,) of an axis that lie at the centres of its n prepared pixels."""
     # floor((i + 1/2) * n_native / n) in integers, so that rounding errors never decide about the nucleus of a pixel
     return (2 * np.arange(n) + 1) * n_native // (2 * n)
 

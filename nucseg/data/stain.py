@@ -1,6 +1,7 @@
 """Stain normalisation: change the colours of an H&E image from any laboratory to those of one fixed reference.
 
-The target is a constant rather than estimated from a data set, so that adding images changes no other image, and data
+`white` only brings the glass to white, which removes the illumination and keeps the stains; the others change both. The
+target is a constant rather than estimated from a data set, so that adding images changes no other image, and data
 sets normalised in the same way can be compared.
 """
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from nucseg.data.tissue import DENSITY, GLASS, LIGHT, MIN_TISSUE_PX, Image, Mask, artefacts, highest, is_dense, lowest
 from nucseg.errors import ConfigError
 
-STAINS = ("none", "macenko", "reinhard")
+STAINS = ("none", "white", "macenko", "reinhard")
 """Methods of stain normalisation."""
 
 MACENKO_STAINS = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
@@ -30,9 +31,17 @@ TCGA) normalised with Macenko's reference, and averaged over images, so that bot
 REINHARD_STDS = np.array([16.8, 6.2, 5.3])
 """Standard deviations of tissue in CIELAB."""
 
+WHITE = LIGHT
+"""Grey level that glass gets in each channel with `white`: Macenko's transmitted light."""
+
+GLASS_PERCENTILE = 95
+"""Percentile of each channel over the least dense pixels that `white` takes for the colour of glass."""
+
 _VERSION = "1"  # of the arithmetic below; increase when the same image without artefacts gets other colours
 _MIN_DEGREES, _MIN_ABSORBANCE = 5.0, -0.1  # stains with a smaller angle turn camera noise into colour
 _MIN_LAB_STD = 0.5  # rounding to 8 bits alone causes about 0.3
+_LEAST_DENSE = 0.02  # share of the pixels among which glass is looked for
+_MIN_GLASS, _MAX_GLASS_CHROMA = 150, 40  # darker or more coloured than this, the least dense pixels are tissue
 _SAMPLED_PX, _BLOCK_PX = 1 << 17, 1 << 16
 
 _Floats = npt.NDArray[np.float32]
@@ -56,7 +65,11 @@ def stain_identity(stain: str) -> dict[str, str]:
     _check(stain)
     if stain == "none":
         return {"stain": stain}
-    targets = {"macenko": (*MACENKO_STAINS.T, MACENKO_CONCENTRATIONS), "reinhard": (REINHARD_MEANS, REINHARD_STDS)}
+    targets = {
+        "white": (np.array([WHITE, GLASS_PERCENTILE]),),
+        "macenko": (*MACENKO_STAINS.T, MACENKO_CONCENTRATIONS),
+        "reinhard": (REINHARD_MEANS, REINHARD_STDS),
+    }
     target = "; ".join(" ".join(map(str, values.tolist())) for values in targets[stain])
     return {"stain": stain, "stain_version": _VERSION, "stain_target": target}
 
@@ -82,12 +95,19 @@ def fit_normaliser(image: Image, stain: str, excluded: Mask | None = None) -> No
     _check(stain)
     if stain == "none":
         return Normaliser(None)
+    if stain == "white":
+        return _white(image, artefacts(image) if excluded is None else excluded)
     fit = _macenko if stain == "macenko" else _reinhard
     return fit(_sampled(image, artefacts(image) if excluded is None else excluded))
 
 
 def normalise(image: Image, stain: str, mpp: float | None = None) -> Normalised:
     """Change an H&E image (H, W, 3) to the colours of the reference; the same image always gives the same bytes.
+
+    white: each channel is multiplied by the factor that brings glass to `WHITE`, and clipped at 255. The colour of
+    glass is estimated from the 2 % of the pixels with the highest mean of the three channels: their `GLASS_PERCENTILE`
+    in each channel. If these are darker than 150 in a channel, or differ by more than 40 between channels, they are
+    tissue: an image without glass is returned unchanged.
 
     macenko: stain vectors and concentrations are estimated by torchstain's numpy backend (Macenko et al., ISBI 2009),
     on a regular grid of pixels if the image is large. Concentrations are scaled to those of the reference and converted
@@ -100,8 +120,8 @@ def normalise(image: Image, stain: str, mpp: float | None = None) -> Normalised:
     What is black, unscanned or pen (`nucseg.data.tissue.artefacts`, which uses the microns per pixel) keeps its colour
     and counts as glass in the estimate.
 
-    If nothing can be estimated (too little tissue, one colour, one stain), the image is returned unchanged, with the
-    reason. Raises ConfigError for an unknown stain.
+    If nothing can be estimated (too little tissue, no glass, one colour, one stain), the image is returned unchanged,
+    with the reason. Raises ConfigError for an unknown stain.
     """
     if stain == "none":
         return Normalised(image)
@@ -117,6 +137,24 @@ def normalise(image: Image, stain: str, mpp: float | None = None) -> Normalised:
 def _check(stain: str) -> None:
     if stain not in STAINS:
         raise ConfigError(f"stain must be {', '.join(STAINS[:-1])} or {STAINS[-1]}, got {stain!r}.")
+
+
+def _white(image: Image, excluded: Mask) -> Normaliser:
+    """Fit to an image (H, W, 3), on a regular grid of pixels if it is large, without its artefacts (H, W)."""
+    step = _step(image)
+    pixels = image[::step, ::step][~excluded[::step, ::step]]
+    if len(pixels) < MIN_TISSUE_PX:
+        return Normaliser(None, "too little that is neither black nor pen")
+    if (pixels == pixels[0]).all():
+        return Normaliser(None, "one colour")
+    brightness = pixels.sum(axis=1, dtype=np.int64)
+    n_least_dense = max(ceil(_LEAST_DENSE * len(pixels)), MIN_TISSUE_PX)
+    least_dense = pixels[np.argsort(-brightness, kind="stable")[:n_least_dense]]
+    glass = np.percentile(least_dense, GLASS_PERCENTILE, axis=0, method="lower")
+    if glass.min() < _MIN_GLASS or np.ptp(glass) > _MAX_GLASS_CHROMA:
+        return Normaliser(None, "no glass")
+    factors = (WHITE / glass).astype(np.float32)
+    return Normaliser(lambda block: np.asarray(block * factors, np.float32))
 
 
 def _macenko(sample: Image) -> Normaliser:
@@ -175,8 +213,12 @@ def _sampled(image: Image, excluded: Mask) -> Image:
 
     Macenko's percentiles are over all pixels: left out, black around the tissue would give other colours than glass.
     """
-    step = ceil(sqrt(image.shape[0] * image.shape[1] / _SAMPLED_PX))
+    step = _step(image)
     return np.where(excluded[::step, ::step, np.newaxis], np.uint8(LIGHT), image[::step, ::step])
+
+
+def _step(image: Image) -> int:
+    return ceil(sqrt(image.shape[0] * image.shape[1] / _SAMPLED_PX))
 
 
 def _in_blocks(image: Image, change: Callable[[Image], _Floats]) -> Image:

@@ -51,7 +51,8 @@ def tissue_mean(x: Tensor, weights: Tensor) -> Tensor:
 
 def centred_tissue(embedding: Tensor, weights: Tensor) -> Tensor:
     """Return an embedding (B, C, G, G) minus its mean over the tissue, and 0 outside, float32; weights (B, 1, H, W)."""
-    weights = F.adaptive_avg_pool2d(weights, tuple(embedding.shape[-2:]))
+    height, width = embedding.shape[-2:]
+    weights = F.adaptive_avg_pool2d(weights, (height, width))
     return (embedding.float() - tissue_mean(embedding, weights)) * weights
 
 

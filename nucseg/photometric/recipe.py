@@ -29,6 +29,9 @@ NONE = "none"
 OF_VIEWS = ("variants", "seed")
 """Keys that only views use: how many there are, and what they are drawn from."""
 
+OF_MASKS = ("crop", "glass")
+"""Tables of views that masks follow."""
+
 _RECIPES = resources.files("nucseg.photometric") / "recipes"
 
 _GEOMETRIC = re.compile(
@@ -72,12 +75,12 @@ class PhotometricRecipe:
             return cls()
         where = "The photometric recipe" if is_written_out(name) else f"The photometric recipe {name}"
         written = _parse_json(name) if is_written_out(name) else parse_toml(_read(name), where)
-        if "crop" in written:
-            raise ConfigError(
-                f"{where} has a table [crop], but masks and cached embeddings stay as they are when the colours of "
-                "training images change. Remove the table. (Crops are for `nucseg distill`: use the recipe with "
-                "`nucseg embed --views`.)"
-            )
+        for table in OF_MASKS:
+            if table in written:
+                raise ConfigError(
+                    f"{where} has a table [{table}], but masks and cached embeddings stay as they are when the colours "
+                    "of training images change. Remove the table, or embed the recipe as views: `nucseg embed --views`."
+                )
         content = {key: value for key, value in written.items() if key not in OF_VIEWS}
         check_keys(content, ("p", "transform"), where)
         text = name if name in recipe_names() else json.dumps(content, sort_keys=True, default=str)
@@ -185,7 +188,7 @@ def _why_not(name: str) -> str:
         return (
             f"{name!r} moves or covers pixels, and masks would have to follow. Use it in the training's augmentation "
             "(--augmentation), which transforms image, masks and embedding together; a photometric recipe only changes "
-            f"colours, and for views may crop with a table [crop]. Choose {_listed(TRANSFORMS)}."
+            f"colours; for views, tables [crop] and [glass] crop and cover. Choose {_listed(TRANSFORMS)}."
         )
     return f"no transform is called {name!r}. {known(name, TRANSFORMS)}"
 

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from nucseg.encoders.preprocess import PIXEL_MEAN
 from nucseg.views.base import Image, View
+
+Value = TypeVar("Value", bound=np.generic)
 
 MOVES = (
     "horizontal flip",
@@ -52,14 +55,15 @@ class Orientation(View):
         return turned(squared(image), self.element)
 
 
-def turned(square: Image, element: int) -> Image:
-    """Copy a square (H, H, 3), flipped or rotated by an element of `nucseg.replay.d4`."""
+def turned(square: npt.NDArray[Value], element: int) -> npt.NDArray[Value]:
+    """Copy a square (H, H) or (H, H, C), flipped or rotated by an element of `nucseg.replay.d4`."""
     import torch
 
     from nucseg.replay import d4
 
-    moved = d4.apply(torch.from_numpy(square).movedim(-1, 0), element)
-    return np.ascontiguousarray(moved.movedim(0, -1).numpy())
+    n_channels = square.size // len(square) ** 2
+    moved = d4.apply(torch.from_numpy(square).reshape(*square.shape[:2], n_channels).movedim(-1, 0), element)
+    return np.ascontiguousarray(moved.movedim(0, -1).numpy()).reshape(square.shape)
 
 
 def squared(image: Image) -> Image:

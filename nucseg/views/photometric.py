@@ -1,7 +1,6 @@
-"""Variants of an image: a recipe's crop and transforms in order, with parameters drawn for each image."""
+"""Variants of an image: a recipe's crop, transforms in order, and glass, with parameters drawn for each image."""
 
 import json
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,6 +8,8 @@ from typing import ClassVar
 from nucseg.photometric.recipe import apply_steps
 from nucseg.views.base import Image, View
 from nucseg.views.crop import CROP
+from nucseg.views.glass import GLASS
+from nucseg.views.masks import draws_for
 from nucseg.views.recipe import ViewRecipe
 
 
@@ -28,7 +29,7 @@ class PhotometricVariant(View):
 
     @property
     def described(self) -> Mapping[str, str]:
-        """Seed, number, crop, every transform with all its parameters, and their common probability if it is below 1.
+        """Seed, number, crop, glass, every transform with all its parameters, and their common probability below 1.
 
         How many variants there are does not matter.
         """
@@ -38,12 +39,14 @@ class PhotometricVariant(View):
         }
         crop = {} if self.recipe.crop is None else {CROP: self.recipe.crop.described}
         p = {} if self.recipe.p == 1 else {"p": str(self.recipe.p)}
-        return {"seed": str(self.recipe.seed), "variant": str(self.number), **p, **crop, **steps}
+        glass = {} if self.recipe.glass is None else {GLASS: self.recipe.glass.described}
+        return {"seed": str(self.recipe.seed), "variant": str(self.number), **p, **crop, **glass, **steps}
 
     def apply(self, image: Image, sample_id: str) -> Image:
         """Return (H, W, 3). Draws depend only on seed, variant and id, not on the process or the order."""
-        # Python guarantees the same random() for a seed in every version; numpy does not
-        draws = random.Random(f"{self.recipe.seed}/{self.number}/{sample_id}")  # noqa: S311 - no secret
+        draws = draws_for(self.recipe.seed, self.number, sample_id)
         if self.recipe.crop is not None:
             image = self.recipe.crop.draw(draws)(image)
-        return apply_steps(self.recipe.steps, image, draws, p=self.recipe.p)
+        cover = None if self.recipe.glass is None else self.recipe.glass.draw(draws)
+        image = apply_steps(self.recipe.steps, image, draws, p=self.recipe.p)
+        return image if cover is None else cover(image)  # last, so that transforms leave the colour of the glass

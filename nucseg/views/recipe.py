@@ -3,8 +3,11 @@
 variants = 4
 seed = 0
 
-[crop]                # only for training a student: masks do not follow
+[crop]                # optional: squares of these sizes, in shares of the shorter side
 scale = [0.35, 1.0]
+
+[glass]               # optional: glass over a part of the image
+area = [0.1, 0.67]
 
 [[transform]]         # see nucseg.photometric.recipe
 name = "HEDJitter"
@@ -19,15 +22,19 @@ from typing import Any
 
 from nucseg.errors import ConfigError, known
 from nucseg.photometric import recipe as photometric
-from nucseg.photometric.ranges import Bounded, check_keys, read_integer, read_range
+from nucseg.photometric.ranges import Bounded, check_keys, read_integer, read_number, read_range
 from nucseg.photometric.recipe import Step, read_steps
 from nucseg.toml import parse_toml, read_toml
 from nucseg.views.crop import Crop
+from nucseg.views.glass import Glass
 
 MAX_VARIANTS = 999
 
 CROP_SCALE = Bounded((0.35, 1.0), 0.05, 1.0)
 """Side of a crop, as a share of the image's shorter side."""
+
+GLASS_AREA, GLASS_LEVEL = Bounded((0.1, 0.67), 0.0, 0.9), Bounded((180.0, 255.0), 0.0, 255.0)
+"""Share of the image that is covered, and grey level of the cover."""
 
 _RECIPES = resources.files("nucseg.views") / "recipes"
 
@@ -44,6 +51,8 @@ class ViewRecipe:
     """Probability that the colours of an image are changed at all."""
     crop: Crop | None = None
     """How to crop the image; None keeps all of it."""
+    glass: Glass | None = None
+    """How to cover a part of the image; None leaves it."""
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -95,8 +104,9 @@ def _check_name(name: str, path: str) -> None:
 
 
 def _recipe(name: str, written: Mapping[str, Any], where: str) -> ViewRecipe:
-    check_keys(written, (*photometric.OF_VIEWS, "crop", "p", "transform"), where)
-    steps, p = read_steps(written, where)
+    check_keys(written, (*photometric.OF_VIEWS, *photometric.OF_MASKS, "p", "transform"), where)
+    keeps_colours = "transform" not in written and any(key in written for key in photometric.OF_MASKS)
+    steps, p = ((), 1.0) if keeps_colours else read_steps(written, where)
     return ViewRecipe(
         name=name,
         steps=steps,
@@ -104,6 +114,7 @@ def _recipe(name: str, written: Mapping[str, Any], where: str) -> ViewRecipe:
         variants=read_integer(written.get("variants", 4), 1, MAX_VARIANTS, f"{where}: variants"),
         seed=read_integer(written.get("seed", 0), 0, 2**32 - 1, f"{where}: seed"),
         crop=_crop(written.get("crop"), f"{where}, crop"),
+        glass=_glass(written.get("glass"), f"{where}, glass"),
     )
 
 
@@ -114,3 +125,16 @@ def _crop(written: object, where: str) -> Crop | None:
         raise ConfigError(f"{where} must be a table, [crop] with scale = {list(CROP_SCALE.default)}, got {written!r}.")
     check_keys(written, ("scale",), where)
     return Crop(read_range(written.get("scale", list(CROP_SCALE.default)), CROP_SCALE, f"{where}: scale"))
+
+
+def _glass(written: object, where: str) -> Glass | None:
+    if written is None:
+        return None
+    if not isinstance(written, dict):
+        raise ConfigError(f"{where} must be a table, [glass] with area = {list(GLASS_AREA.default)}, got {written!r}.")
+    check_keys(written, ("area", "level", "black"), where)
+    area, level = (
+        read_range(written.get(name, list(bounds.default)), bounds, f"{where}: {name}")
+        for name, bounds in (("area", GLASS_AREA), ("level", GLASS_LEVEL))
+    )
+    return Glass(area, level, read_number(written.get("black", 0.2), 0.0, 1.0, f"{where}: black"))

@@ -29,7 +29,7 @@ class AblateConfig:
     datasets: tuple[str, ...] = ()
     """Data sets of the table. Default: those of the recipe."""
     stain: str | None = None
-    """Stain normalisation of the rows that name none: none, macenko or reinhard. Default: none."""
+    """Stain normalisation of the rows that name none: none, white, macenko or reinhard. Default: none."""
     encoder: str | None = None
     """Encoder of the rows that name none: vit_b, vit_l, vit_h, student or onnx:FILE. Default: vit_b."""
     weights: Path | None = None

@@ -40,8 +40,8 @@ class DistillConfig:
     format: str | None = None
     """Storage format that the embeddings must have: f16, f32, i8 or i6. Default: any."""
     views: tuple[str, ...] = ()
-    """Views to train on besides the unchanged images: d4, crops, a photometric recipe (see embed --views), or identity
-    for none. Default: all views in the cache."""
+    """Views to train on besides the unchanged images: d4, crops, glass, a photometric recipe (see embed --views), or
+    identity for none. Default: all views in the cache."""
     size: str = "large"
     """Size of the student: small, medium or large."""
     split: str = "official"

@@ -26,14 +26,15 @@ class EmbedConfig:
     format: str = "f16"
     """Storage format of the embeddings: f16, f32 (exact), i8 (half the size of f16) or i6 (a third)."""
     views: str = "identity"
-    """Further views of each image to embed: identity (none), d4 (the seven other orientations), crops, or the variants
-    of a photometric recipe: stain, papers, laboratories or a file."""
+    """Further views of each image to embed: identity (none), d4 (the seven other orientations), crops, glass (a
+    part is covered by glass or black), or the variants of a photometric recipe: stain, papers, laboratories or a
+    file."""
     view_images: int | None = None
     """Number of images to embed these views of, chosen by their ids; 16 are enough for train --replay learned.
     Default: all images."""
     stain: str | None = None
-    """Stain normalisation of the images before anything else: none, macenko or reinhard. The store is then called
-    DATASET@STAIN. Default: as in the data set's name."""
+    """Stain normalisation of the images before anything else: none, white (only brings glass to white), macenko or
+    reinhard. The store is then called DATASET@STAIN. Default: as in the data set's name."""
     convert: str | None = None
     """How images that are not 8-bit RGB or gray are read: none refuses them; full-range maps the range of the integers'
     type, and floats from 0 to 1, to 8 bits, and CMYK to RGB. Recorded in the store and applied by predict, too.
@@ -94,8 +95,8 @@ def _with_stain(dataset: str, stain: str | None) -> tuple[str, str]:
     if at and (last in STAINS or before in dataset_names() or suggestion(last, STAINS)):
         names = [f"{before}@{stain}" for stain in STAINS[1:]]
         raise ConfigError(
-            f"What follows the @ in dataset {dataset!r} must be one stain normalisation: {' or '.join(names)}; "
-            f"{before} alone is not normalised. {suggestion(dataset, names)}".rstrip()
+            f"What follows the @ in dataset {dataset!r} must be one stain normalisation: {', '.join(names[:-1])} or "
+            f"{names[-1]}; {before} alone is not normalised. {suggestion(dataset, names)}".rstrip()
         )
     wanted = named if stain is None else stain
     if wanted not in STAINS:

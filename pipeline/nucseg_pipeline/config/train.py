@@ -17,7 +17,7 @@ from nucseg_pipeline.config.checks import (
 from nucseg_pipeline.config.fields import convert_fields
 from nucseg_pipeline.config.places import default_cache
 
-GEOMETRIES = ("none", "d4", "papers")
+GEOMETRIES = ("none", "d4", "papers", "scale")
 """The augmentations that come with the package (`nucseg.replay.geometry_names`)."""
 
 LOGS = ("none", "tensorboard")
@@ -83,16 +83,17 @@ class TrainConfig:
     """Learning rate of Adam; with --schedule cosine the initial one."""
     augmentation: str = "d4"
     """How image, masks and embedding are transformed together: d4 (flips and quarter turns), papers (d4, then for every
-    other image a small affine or elastic transform), none, or a file of transforms."""
+    other image a small affine or elastic transform), scale (d4, then for every other image a factor of 0.7 to 1.4),
+    none, or a file of transforms."""
     replay: str = "corrected"
     """How the embedding is transformed: corrected (the positional pattern stays in place), learned (corrected, and
     channels are mixed as fitted to exact views), plain, or none (the embedding stays as it is; for comparison only)."""
     views: str = "identity"
     """Exact views to train on, as embedded by embed --views: identity, d4 (orientations are read instead of replayed),
-    or the name of a photometric recipe (each epoch reads another variant)."""
+    or the name of a recipe: crops, glass, stain, papers, laboratories or yours (each epoch reads another variant)."""
     photometric: str = "none"
-    """How the colours of the training images change in each epoch, while the cached embeddings stay: none, stain,
-    papers, laboratories (brightness, background, white balance, stains, blur, JPEG), or a file of transforms."""
+    """How the colours of the training images change, differently in each epoch, while the cached embeddings stay: none,
+    stain, papers, laboratories (brightness, background, white balance, stains, blur, JPEG), or a file of transforms."""
     schedule: str = "constant"
     """Learning rate schedule: constant, or cosine (down to 0 at the last step)."""
     mixed_precision: str = "no"

@@ -24,7 +24,7 @@ class NormalisedEntry(Entry):
 
     original: Entry
     stain: str
-    """macenko or reinhard."""
+    """white, macenko or reinhard."""
     outcomes: dict[str, str] = field(compare=False, repr=False)
     """Id -> why the image was not normalised, "" if it was; of those read so far. Shared by a data set's entries."""
 

@@ -15,7 +15,6 @@ from nucseg.encoders import EMBEDDING_SHAPE
 from nucseg.encoders.student.encoder import padded
 from nucseg.encoders.student.sizes import GRID, STUDENT_PX
 from nucseg.replay import d4
-from nucseg.views.crop import CROP
 from nucseg.views.registry import D4_VIEWS
 from nucseg_pipeline.distill.training_sets import TeacherSet
 from nucseg_pipeline.loading.batch import Row, stack_embeddings
@@ -104,7 +103,7 @@ class DistillDataset:
 
     def _images(self, rows: Sequence[Row], items: Sequence[tuple[int, int, str]]) -> tuple[Tensor, Tensor]:
         """The images of rows and which of their cells count; orientations are turned here."""
-        contents = [self._content_size(row, number, view) for row, (number, _, view) in zip(rows, items, strict=True)]
+        contents = [content_size(row.sample.size, STUDENT_PX) for row in rows]
         images = padded([row.sample.image[:h, :w] for row, (h, w) in zip(rows, contents, strict=True)])
         inside = torch.stack([_inside(h, w) for h, w in contents])
         for i, (_, _, view) in enumerate(items):
@@ -112,13 +111,6 @@ class DistillDataset:
                 element = D4_VIEWS.index(view) + 1
                 images[i], inside[i] = (d4.apply(x[i], element).clone() for x in (images, inside))
         return images, inside
-
-    def _content_size(self, row: Row, number: int, view: str) -> tuple[int, int]:
-        """Height and width of the image of a row without its padding."""
-        views = self._sets[number].views
-        if view in views and CROP in views[view].described:
-            return STUDENT_PX, STUDENT_PX  # crops are square
-        return content_size(row.sample.size, STUDENT_PX)
 
 
 def _inside(height: int, width: int) -> Tensor:

@@ -67,7 +67,7 @@ def select_motions(names: Sequence[str]) -> tuple[MotionSpec, ...]:
 
 def motion_names() -> tuple[str, ...]:
     """Names accepted by `select_motions`, which also takes a file of transforms."""
-    return ("d4", *known_motions(), "papers", NONE)
+    return ("d4", *known_motions(), "papers", "scale", NONE)
 
 
 @cache
@@ -96,6 +96,6 @@ def _geometry(steps: Sequence[object]) -> Geometry:
 
 def _from_file(name: str) -> MotionSpec:
     """A file of transforms, or an augmentation of the package."""
-    if name != "papers" and not Path(name).is_file():
+    if name not in ("papers", "scale") and not Path(name).is_file():
         raise ConfigError(f"No motion is called {name!r}, and there is no such file. {known(name, motion_names())}")
     return MotionSpec(name, name, Geometry.named(name))

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from nucseg.data import content_size
 from nucseg.errors import ConfigError
 from nucseg.nuclei.instances import distance_map
+from nucseg.views.masks import MaskFollower, Masks
 from nucseg.views.registry import IDENTITY
 from nucseg_cache import Embeddings, SampleRow, Store
 from nucseg_cache.errors import minimal_embed_command
@@ -52,11 +53,12 @@ class EmbeddingDataset(Dataset[Row]):
             device: Where the batches go.
 
         Raises:
-            ConfigError: an id is not in the store.
+            ConfigError: an id is not in the store, or masks cannot follow one of the views.
         """
         self.ids = tuple(ids)
         self._store, self._distances, self._device = store, distances, device
         self._views = {} if embeddings is None else {IDENTITY: embeddings, **(views or {})}
+        self._followers = {name: MaskFollower.of(view.described) for name, view in (views or {}).items()}
         self._rows = row_numbers(store, self.ids)
         self._in_memory: dict[str, list[Row]] = {}
         preload_device = choose_preload_device(self._n_bytes, preload, device) if self.ids else None
@@ -84,7 +86,7 @@ class EmbeddingDataset(Dataset[Row]):
         return self.read(indices, [IDENTITY] * len(indices))
 
     def read(self, indices: Sequence[int], views: Sequence[str]) -> list[Row]:
-        """Several rows at once, each with the embedding of its view, and that view's image if it has one."""
+        """Several rows at once, each with embedding, image and masks of its view; a turned image and masks are not."""
         if self._in_memory:
             return [self._in_memory[view][index] for index, view in zip(indices, views, strict=True)]
         return self._with_embeddings(self._samples(indices), indices, views, pinned=self._device.type == "cuda")
@@ -108,11 +110,21 @@ class EmbeddingDataset(Dataset[Row]):
         def read(i: int) -> Row:
             view, row = self._views[views[i]], rows[i]
             stored = view.read_stored([self._rows[indices[i]]], out=view.allocate(1, values=values[i : i + 1]))
+            row = self._with_masks(row, views[i])
             sample = row.sample if stored.images is None else replace(row.sample, image=stored.images[0])
             scale = None if stored.scale is None else stored.scale[0]
             return replace(row, sample=sample, embedding=stored.values[0], scale=scale, block=block)
 
         return parallel_map(read, range(len(rows)))
+
+    def _with_masks(self, row: Row, view: str) -> Row:
+        """The row with the masks of a view that crops or covers its image."""
+        follower, sample = self._followers.get(view), row.sample
+        if follower is None:
+            return row
+        masks = follower.apply(Masks(sample.instances, sample.ignore, sample.size), sample.id)
+        sample = replace(sample, instances=masks.instances, ignore=masks.ignore, size=masks.size)
+        return replace(row, sample=sample, distance=_distance(sample) if self._distances else None)
 
     def _preload(self, device: torch.device) -> None:
         """Read all rows in all views; what the views of a row have in common is in memory once."""

@@ -145,8 +145,9 @@ def _read(
         return _ReadTile(row, tile, tissue, None, None)
     if not excluded.any():
         return _ReadTile(row, tile, tissue, normaliser(region), None)
-    as_glass = np.where(excluded[..., np.newaxis], np.uint8(LIGHT), region)
-    return _ReadTile(row, tile, tissue, normaliser(as_glass), excluded)
+    # glass in the normalised image: a normalisation by its white would brighten it once more
+    as_glass = np.where(excluded[..., np.newaxis], np.uint8(LIGHT), normaliser(region))
+    return _ReadTile(row, tile, tissue, as_glass, excluded)
 
 
 def _kept_maps(kept: KeptRows | None, blend: Blend, counts: TileCounts) -> Generator[Maps, None, int]:

@@ -10,7 +10,6 @@ from nucseg.data.files import some
 from nucseg.data.splits import Split, SplitRow, split
 from nucseg.errors import ConfigError
 from nucseg.views import view_names
-from nucseg.views.crop import CROP
 from nucseg.views.registry import D4_VIEWS, IDENTITY
 from nucseg_cache import Embeddings, Key, Store
 from nucseg_pipeline.config import EmbedConfig, TrainConfig
@@ -70,8 +69,7 @@ class Selection:
             names: the views that a resumed run was started with; by default all that the configuration asks for.
 
         Raises:
-            ConfigError: there are no such views, some are missing between others, they are missing for some ids, or
-                they show crops of the images.
+            ConfigError: there are no such views, some are missing between others, or they are missing for some ids.
         """
         store, key, asked = self.store, self.key, self.config.views
         if asked == IDENTITY or key is None:
@@ -84,12 +82,6 @@ class Selection:
             raise ConfigError(
                 f"{store.location} has these embeddings in the views {', '.join(sorted(available))}{lacking}, and the "
                 f"training asks for {asked}. Run `{embed_command(store, key, self.config, views=asked)}`."
-            )
-        cropped = [name for name in wanted if CROP in store.embeddings(key, name).described]
-        if cropped:
-            raise ConfigError(
-                f"The views {some(cropped)} in {store.location} show crops of the images, but the masks are of the "
-                "whole images: such views can only be distilled (`nucseg distill`). Take other --views."
             )
         return {name: complete_embeddings(store, key, ids, self.config, name) for name in wanted}
 

@@ -77,6 +77,7 @@ def test_p_is_the_share_of_images_that_are_changed(mine: Path) -> None:
     ("written", "message"),
     [
         ("[crop]\nscale = [0.5, 1.0]\n" + BALANCE, r"mine.toml has a table \[crop\].*Remove the table"),
+        ("[glass]\narea = [0.1, 0.5]\n" + BALANCE, r"mine.toml has a table \[glass\].*Remove the table"),
         ("p = 1.5\n" + BALANCE, r"mine.toml: p must be from 0.0 to 1.0, got 1.5"),
         ("share = 1\n" + BALANCE, r"unknown key 'share'. Known: p, transform"),
         ("", r"mine.toml names no transform"),

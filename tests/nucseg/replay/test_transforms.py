@@ -167,7 +167,7 @@ def test_the_text_of_a_file_is_its_transforms(tmp_path: Path) -> None:
 
     assert json.loads(read.text) == [{"name": "Affine", "rotate": [-5, 5], "p": 0.5}]
     assert Geometry.named(read.text) == read
-    assert geometry_names() == ("none", "d4", "papers")
+    assert geometry_names() == ("none", "d4", "papers", "scale")
 
 
 @pytest.mark.parametrize("name", ["CLAHE", "RandomGamma", "HEStain", "GaussianBlur", "ColorJitter"])
@@ -245,3 +245,45 @@ def test_a_transform_that_leaves_another_size_is_refused_when_it_is_drawn() -> N
     geometry = Geometry('[{"name": "Resize", "height": 8, "width": 4}]')
     with pytest.raises(ConfigError, match="changes 16 x 16 to 4 x 8 pixels"):
         geometry.map_of(0, 0, "a", side=16)
+
+
+def test_scale_changes_the_size_of_half_of_the_images_by_the_factors_of_its_recipe() -> None:
+    maps = [Geometry.named("scale").map_of(0, 0, str(i), side=128) for i in range(120)]
+    # a step of one pixel in the result is 1 / factor pixels in the source; the first two channels are positions
+    down, right = (
+        torch.stack(
+            [
+                torch.linalg.vector_norm(block.diff(dim=axis).mean((0, 1)))
+                for block in (m[54:74, 54:74, :2] for m in maps)
+            ]
+        )
+        for axis in (0, 1)
+    )
+    torch.testing.assert_close(down, right, rtol=1e-3, atol=0)
+    factors = (2 / 128 / down).numpy()
+    moved = np.abs(factors - 1) > 1e-3
+    assert 0.35 < moved.mean() < 0.65
+    assert 0.69 < factors.min() < 0.8
+    assert 1.3 < factors.max() < 1.41
+
+
+def test_recipes_that_runs_know_by_name_keep_their_content() -> None:
+    assert Geometry.named("papers").text == json.dumps(
+        [
+            {"name": "D4"},
+            {
+                "one_of": [
+                    {
+                        "name": "Affine",
+                        "rotate": [-15, 15],
+                        "scale": [0.9, 1.1],
+                        "shear": [-5, 5],
+                        "translate_percent": [-0.05, 0.05],
+                    },
+                    {"alpha": 60, "name": "ElasticTransform", "sigma": 8},
+                ],
+                "p": 0.5,
+            },
+        ],
+        sort_keys=True,
+    )

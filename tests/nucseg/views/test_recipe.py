@@ -20,8 +20,8 @@ def mine(tmp_path: Path) -> Path:
 def test_the_built_in_recipes_are_what_their_comments_say() -> None:
     stain, papers, crops = load_recipe("stain"), load_recipe("papers"), load_recipe("crops")
 
-    assert recipe_names() == ("crops", "laboratories", "papers", "stain")
-    assert view_names() == ("identity", "d4", "crops", "laboratories", "papers", "stain")
+    assert recipe_names() == ("crops", "glass", "laboratories", "papers", "stain")
+    assert view_names() == ("identity", "d4", "crops", "glass", "laboratories", "papers", "stain")
     assert crops.crop == Crop((0.35, 1.0))
     assert (stain.crop, papers.crop) == (None, None)
     assert [step.transform.name for step in stain.steps] == ["HEDJitter"]

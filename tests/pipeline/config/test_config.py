@@ -130,10 +130,10 @@ def test_the_stain_stands_in_the_name_of_the_store(wanted: dict[str, Any], name:
     [
         ({"dataset": "nuinsseg@reinhard", "stain": "macenko"}, "--dataset nuinsseg --stain macenko, or --dataset"),
         ({"dataset": "nuinsseg@macenko", "stain": "none"}, "--dataset nuinsseg --stain none, or"),
-        ({"dataset": "nuinsseg@macenk"}, "nuinsseg@macenko or nuinsseg@reinhard; nuinsseg alone"),
-        ({"dataset": "mine@none"}, "mine@macenko or mine@reinhard; mine alone"),
-        ({"dataset": "mine@macenko@reinhard"}, "mine@macenko or mine@reinhard; mine alone"),
-        ({"dataset": "mine", "stain": ""}, "none, macenko or reinhard, got ''"),
+        ({"dataset": "nuinsseg@macenk"}, "nuinsseg@white, nuinsseg@macenko or nuinsseg@reinhard; nuinsseg alone"),
+        ({"dataset": "mine@none"}, "mine@white, mine@macenko or mine@reinhard; mine alone"),
+        ({"dataset": "mine@macenko@reinhard"}, "mine@white, mine@macenko or mine@reinhard; mine alone"),
+        ({"dataset": "mine", "stain": ""}, "none, white, macenko or reinhard, got ''"),
     ],
 )
 def test_a_stain_that_contradicts_the_name_is_refused_with_a_way_out(wanted: dict[str, Any], message: str) -> None:

@@ -231,7 +231,7 @@ def test_the_command_and_the_recipe_take_a_stain(source: Path, tmp_path: Path, e
 
     assert by_option.output.rstrip().endswith("mine@macenko.zarr"), by_option.output
     assert by_recipe.output.rstrip().endswith("mine@reinhard.zarr")
-    assert (refused.exit_code, "none, macenko or reinhard" in " ".join(refused.output.split())) == (1, True)
+    assert (refused.exit_code, "none, white, macenko or reinhard" in " ".join(refused.output.split())) == (1, True)
     training = resolve(TrainConfig, load_recipe(tmp_path / "recipe.toml", "train"), {})
     assert training.dataset == "mine@reinhard"
 

@@ -12,7 +12,8 @@ import torch
 from nucseg.errors import ConfigError
 from nucseg.replay import Geometry, Replay, d4
 from nucseg.views import views_named
-from nucseg.views.registry import D4_VIEWS
+from nucseg.views.masks import MaskFollower, Masks
+from nucseg.views.registry import D4_VIEWS, IDENTITY
 from nucseg_cache import Store
 from nucseg_pipeline.config import TrainConfig
 from nucseg_pipeline.loading.batch import Batch
@@ -189,13 +190,49 @@ def test_a_variant_that_is_missing_between_others_is_named(with_views: Store, tr
         Selection(training(views="folder/gap.toml"), with_views, key).views(IDS[:1])
 
 
-def test_no_network_is_trained_on_crops(cache: Path, training: Configure) -> None:
+@pytest.mark.parametrize("preload", ["on", "off"])
+@pytest.mark.parametrize("recipe", ["crops", "glass"])
+def test_masks_and_distances_follow_a_view_that_crops_or_covers(
+    cache: Path, training: Configure, recipe: str, preload: str
+) -> None:
     store = Store.open(cache / "synthetic.zarr", mode="r+")
     (key,) = store.keys()
-    part = views_named("crops")[0]
-    store.embeddings(key, part.name, described=part.described).write(range(12), constant(1))
-    with pytest.raises(ConfigError, match=r"crops-1 in .* show crops of the images.*`nucseg distill`"):
-        Selection(training(views="crops"), store, key).views(IDS)
+    rows = list(range(12))
+    for view in views_named(recipe):
+        images = np.full((12, 32, 32, 3), 7, np.uint8)
+        embeddings = store.embeddings(key, view.name, described=view.described, images=True)
+        embeddings.write(rows, constant(1), images)
+    views = Selection(training(views=recipe), store, key).views(IDS)
+    name = f"{recipe}-1"
+
+    dataset = EmbeddingDataset(store, store.embeddings(key), IDS, views=views, preload=preload, distances=True)
+
+    read = dataset.read(rows, [name] * 12)
+    n_changed = 0
+    for row, original in zip(read, dataset.read(rows, [IDENTITY] * 12), strict=True):
+        before = original.sample
+        expected = MaskFollower.of(store.embeddings(key, name).described).apply(
+            Masks(before.instances, before.ignore, before.size), before.id
+        )
+        np.testing.assert_array_equal(row.sample.instances, expected.instances)
+        np.testing.assert_array_equal(row.sample.ignore, expected.ignore)
+        assert row.sample.size == expected.size
+        n_changed += not np.array_equal(row.sample.instances, before.instances)
+        np.testing.assert_array_equal(np.asarray(row.distance) > 0, row.sample.instances > 0)
+        assert (row.sample.image == 7).all()
+    assert n_changed > 8
+
+
+def test_crops_of_a_later_version_are_refused(cache: Path, training: Configure) -> None:
+    store = Store.open(cache / "synthetic.zarr", mode="r+")
+    (key,) = store.keys()
+    for recipe, what in (("crops", "crop"), ("glass", "glass")):
+        part = views_named(recipe)[0]
+        described = {**part.described, what: "round"}
+        store.embeddings(key, part.name, described=described).write(range(12), constant(1))
+        views = Selection(training(views=recipe), store, key).views(IDS)
+        with pytest.raises(ConfigError, match="Use the version that embedded these views"):
+            EmbeddingDataset(store, store.embeddings(key), IDS, views=views)
 
 
 def test_views_of_some_images_alone_are_not_enough_to_train_on(cache: Path, training: Configure) -> None:
