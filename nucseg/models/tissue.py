@@ -8,17 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CELL_PX = 4
-"""Side of a cell in image pixels: the embedding's cells in an image of 256 px."""
+GRID = 64
+"""Cells along the longer side of an image, as in an embedding: 4 px each at 256 px."""
 
-TEXTURE = 1.5 / 255
-"""Standard deviation of gray over 12 px that counts half: between the noise of glass and the texture of pale stroma."""
+SMOOTH_STD = (1 / 255, 1.5 / 255)
+"""Bounds of the standard deviation of gray over 3 x 3 cells that counts half: above the noise of glass, below the
+texture of pale stroma. In between it is RELATIVE_STD of the image's own texture, for the tissue of faint images."""
 
-HOLE_CELLS = 3
-"""Areas without texture count as tissue if no square of twice this radius and the cell in it fits in: lumina, fat."""
+RELATIVE_STD = 0.15
+"""Share of the 90th percentile of the standard deviations in an image."""
 
-MARGIN_CELLS = 2
-"""Width of the margin, 16 px of a 512 px image: there a painted half-plane of glass changed the embedding of MobileSAM
+HOLE_RADIUS = 3
+"""Areas without texture count as tissue unless a square of 2 * HOLE_RADIUS + 1 cells fits in: lumina, fat."""
+
+MARGIN = 2
+"""Cells next to an area that are left out: there a painted half-plane of glass changed the embedding of MobileSAM
 several times as much as farther away."""
 
 _LEAST = 1e-3
@@ -29,31 +33,36 @@ _LEAST = 1e-3
 def tissue_weights(image: Tensor) -> Tensor:
     """Return the weight of each cell between 0 (glass, black, one colour, and next to it) and 1 (tissue).
 
-    The texture v is the variance of gray over 3 x 3 cells, and v**2 / (v**2 + TEXTURE**4) the weight before small holes
-    are filled and the margin is cut off.
+    With v the variance of gray over 3 x 3 cells and s the standard deviation that counts half, the weight is
+    v**2 / (v**2 + s**4), before small holes are filled and the margin is cut off. Padding, which is 0, has none.
 
-    Shapes: image (B, 3, H, W), float in [0, 1] -> (B, 1, H / 4, W / 4), float32
+    Shapes: image (B, 3, H, W), float in [0, 1] -> (B, 1, H / cell, W / cell), float32; a cell is max(H, W) / 64 pixels
     """
     gray = image.float().mean(dim=1, keepdim=True)
-    mean, mean_square = (_around(F.avg_pool2d(x, CELL_PX)) for x in (gray, gray.square()))
-    variance = (mean_square - mean.square()).clamp_min(0).square()
-    filled = _largest(variance / (variance + TEXTURE**4), HOLE_CELLS)
-    # the variance of the cells next to an area has texture in it: one more
-    return -_largest(-filled, HOLE_CELLS + 1 + MARGIN_CELLS)
+    cell_px = max(max(gray.shape[-2:]) // GRID, 1)
+    mean, mean_square = (_around(F.avg_pool2d(x, cell_px)) for x in (gray, gray.square()))
+    variance = (mean_square - mean.square()).clamp_min(0)
+    typical = variance.flatten(1).quantile(0.9, dim=1).sqrt()[:, None, None, None]
+    half = (RELATIVE_STD * typical).clamp(*SMOOTH_STD)
+    filled = _largest(variance.square() / (variance.square() + half**4), HOLE_RADIUS)
+    # one cell more: the mean over 3 x 3 carries texture into the first cell of an area
+    weights = -_largest(-filled, HOLE_RADIUS + 1 + MARGIN)
+    return weights * (F.max_pool2d(gray, cell_px) > 0)
 
 
 def tissue_mean(x: Tensor, weights: Tensor) -> Tensor:
     """Return the mean over the tissue of (B, C, G, G) as (B, C, 1, 1), float32; weights (B, 1, G, G)."""
     weights = weights + _LEAST
-    mean: Tensor = (x.float() * weights).sum(dim=(2, 3), keepdim=True) / weights.sum(dim=(2, 3), keepdim=True)
-    return mean
+    total = torch.einsum("bchw,bhw->bc", x.float(), weights[:, 0])
+    return (total / weights.sum(dim=(1, 2, 3))[:, None])[:, :, None, None]
 
 
 def centred_tissue(embedding: Tensor, weights: Tensor) -> Tensor:
     """Return an embedding (B, C, G, G) minus its mean over the tissue, and 0 outside, float32; weights (B, 1, H, W)."""
     height, width = embedding.shape[-2:]
     weights = F.adaptive_avg_pool2d(weights, (height, width))
-    return (embedding.float() - tissue_mean(embedding, weights)) * weights
+    embedding = embedding.float()
+    return torch.addcmul(-tissue_mean(embedding, weights) * weights, embedding, weights)
 
 
 def _around(x: Tensor) -> Tensor:
@@ -63,4 +72,5 @@ def _around(x: Tensor) -> Tensor:
 
 def _largest(x: Tensor, radius: int) -> Tensor:
     """The largest value in the square of this radius around each cell."""
-    return F.max_pool2d(x, 2 * radius + 1, stride=1, padding=radius)
+    rows = F.max_pool2d(x, (1, 2 * radius + 1), stride=1, padding=(0, radius))
+    return F.max_pool2d(rows, (2 * radius + 1, 1), stride=1, padding=(radius, 0))

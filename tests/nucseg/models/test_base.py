@@ -304,3 +304,23 @@ def test_an_impossible_model_is_refused(options: dict[str, object], message: str
 def test_wrong_input_is_refused_with_the_way_out(image: Tensor, embedding: Tensor | None, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_model("eunet3plus", ModelConfig(width=2))(image, embedding)
+
+
+# ---- guidance by tissue only ----
+
+
+@pytest.mark.parametrize("fusion", ["concat", "xgfb", "multiscale"])
+def test_with_tissue_only_the_embedding_of_glass_does_not_matter(fusion: str, make_lively) -> None:
+    torch.manual_seed(0)
+    image = torch.rand(1, 3, 64, 64)
+    image[..., 32:] = 0.95
+    embedding = torch.randn(1, 256, 64, 64)
+    other = embedding + torch.randn(256, 1, 1)
+    other[..., 32:] = 3 * torch.randn(1, 256, 64, 32)
+
+    def moved(*, tissue_only: bool) -> float:
+        model = make_lively(build_model("unet", ModelConfig(width=2, fusion=fusion, tissue_only=tissue_only))).eval()
+        with torch.no_grad():
+            return (model(image, embedding) - model(image, other)).abs().max().item()
+
+    assert moved(tissue_only=True) < 0.02 * moved(tissue_only=False)

@@ -41,13 +41,27 @@ def test_a_small_hole_is_tissue() -> None:
 
 
 def test_the_noise_of_a_camera_is_no_texture() -> None:
-    glass = (245 + torch.randn(1, 3, 256, 256)).round() / 255
+    image = textured()
+    image[..., 128:] = ((245 + torch.randn(1, 3, 256, 128)).round() / 255).clamp(max=1)
 
-    assert tissue_weights(glass).max() < 0.05
+    assert tissue_weights(image)[..., 30:].max() < 0.05
 
 
-def test_pale_tissue_is_tissue() -> None:
-    assert tissue_weights(0.35 + textured(contrast=5 / 255)).min() > 0.9
+def test_tissue_of_half_the_contrast_in_a_bright_image_is_tissue() -> None:
+    assert tissue_weights(0.35 + textured(contrast=2.5 / 255)).min() > 0.8
+
+
+@pytest.mark.parametrize("width", [4, 16, 60])
+def test_padding_of_any_width_weighs_nothing(width: int) -> None:
+    image = textured()
+    image[..., 256 - width :] = 0
+
+    assert tissue_weights(image)[..., 64 - width // 4 :].max() == 0
+
+
+def test_cells_are_a_64th_of_the_longer_side() -> None:
+    assert tissue_weights(textured(512)[:, :, :256]).shape == (1, 1, 32, 64)
+    assert tissue_weights(textured(32)).shape == (1, 1, 32, 32)
 
 
 def test_a_mean_over_tissue_leaves_out_the_rest_and_without_tissue_is_the_mean() -> None:
