@@ -51,7 +51,7 @@ class TrainConfig:
     the published code), multiscale (at three resolutions), or none to train without guidance."""
     tissue_only: bool = False
     """Guide by tissue only: the gates' means and the embedding leave out glass, black and other areas without texture,
-    which otherwise change the nuclei in the rest of the image."""
+    which otherwise change the nuclei in the rest of the image. Without effect with --fusion none."""
     width: int = 32
     """Channels at the finest level."""
     activation: str | None = None
