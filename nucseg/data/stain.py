@@ -41,7 +41,7 @@ _VERSION = "1"  # of the arithmetic below; increase when the same image without 
 _MIN_DEGREES, _MIN_ABSORBANCE = 5.0, -0.1  # stains with a smaller angle turn camera noise into colour
 _MIN_LAB_STD = 0.5  # rounding to 8 bits alone causes about 0.3
 _LEAST_DENSE = 0.02  # share of the pixels among which glass is looked for
-_MIN_GLASS, _MAX_GLASS_CHROMA = 150, 40  # darker or more coloured than this, the least dense pixels are tissue
+_MIN_GLASS, _MAX_GLASS_CHROMA, _MAX_GLASS_STD = 180, 25, 5  # beyond these, the least dense pixels are tissue
 _SAMPLED_PX, _BLOCK_PX = 1 << 17, 1 << 16
 
 _Floats = npt.NDArray[np.float32]
@@ -106,8 +106,9 @@ def normalise(image: Image, stain: str, mpp: float | None = None) -> Normalised:
 
     white: each channel is multiplied by the factor that brings glass to `WHITE`, and clipped at 255. The colour of
     glass is estimated from the 2 % of the pixels with the highest mean of the three channels: their `GLASS_PERCENTILE`
-    in each channel. If these are darker than 150 in a channel, or differ by more than 40 between channels, they are
-    tissue: an image without glass is returned unchanged.
+    in each channel. If these are darker than 180 in a channel or differ by more than 25 between channels, or if the
+    pixels' surroundings of 3 x 3 have a median standard deviation of more than 5 grey levels, they are tissue: an image
+    without glass is returned unchanged.
 
     macenko: stain vectors and concentrations are estimated by torchstain's numpy backend (Macenko et al., ISBI 2009),
     on a regular grid of pixels if the image is large. Concentrations are scaled to those of the reference and converted
@@ -142,19 +143,31 @@ def _check(stain: str) -> None:
 def _white(image: Image, excluded: Mask) -> Normaliser:
     """Fit to an image (H, W, 3), on a regular grid of pixels if it is large, without its artefacts (H, W)."""
     step = _step(image)
-    pixels = image[::step, ::step][~excluded[::step, ::step]]
+    places = np.argwhere(~excluded[::step, ::step]) * step
+    pixels = image[places[:, 0], places[:, 1]]
     if len(pixels) < MIN_TISSUE_PX:
         return Normaliser(None, "too little that is neither black nor pen")
     if (pixels == pixels[0]).all():
         return Normaliser(None, "one colour")
     brightness = pixels.sum(axis=1, dtype=np.int64)
     n_least_dense = max(ceil(_LEAST_DENSE * len(pixels)), MIN_TISSUE_PX)
-    least_dense = pixels[np.argsort(-brightness, kind="stable")[:n_least_dense]]
-    glass = np.percentile(least_dense, GLASS_PERCENTILE, axis=0, method="lower")
-    if glass.min() < _MIN_GLASS or np.ptp(glass) > _MAX_GLASS_CHROMA:
+    least_dense = np.argsort(-brightness, kind="stable")[:n_least_dense]
+    glass = np.percentile(pixels[least_dense], GLASS_PERCENTILE, axis=0, method="lower")
+    is_bright_gray = glass.min() >= _MIN_GLASS and np.ptp(glass) <= _MAX_GLASS_CHROMA
+    if not is_bright_gray or np.median(_stds_around(image, places[least_dense])) > _MAX_GLASS_STD:
         return Normaliser(None, "no glass")
     factors = (WHITE / glass).astype(np.float32)
     return Normaliser(lambda block: np.asarray(block * factors, np.float32))
+
+
+def _stds_around(image: Image, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The standard deviation of gray in the 3 x 3 pixels around each of the places (N, 2)."""
+    rows, columns = (
+        (at[:, np.newaxis] + (-1, 0, 1)).clip(0, extent - 1)
+        for at, extent in zip(places.T, image.shape[:2], strict=True)
+    )
+    around = image[rows[:, :, np.newaxis], columns[:, np.newaxis]].mean(axis=-1)
+    return np.asarray(around.std(axis=(1, 2)))
 
 
 def _macenko(sample: Image) -> Normaliser:

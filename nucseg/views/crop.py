@@ -51,8 +51,9 @@ class Crop:
     @property
     def described(self) -> str:
         """The distribution in words, for `View.described`."""
-        low, high = self.scale
-        return f"a square of {low:g} to {high:g} of the shorter side, one of 8 orientations"
+        # all digits, because masks are drawn from this text
+        low, high = (repr(limit).removesuffix(".0") for limit in self.scale)
+        return f"a square of {low} to {high} of the shorter side, one of 8 orientations"
 
     @classmethod
     def parse(cls, described: str) -> "Crop":

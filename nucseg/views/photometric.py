@@ -29,18 +29,17 @@ class PhotometricVariant(View):
 
     @property
     def described(self) -> Mapping[str, str]:
-        """Seed, number, crop, glass, every transform with all its parameters, and their common probability below 1.
+        """Seed, number, crop, glass and every transform with all its parameters.
 
-        How many variants there are does not matter.
+        How many variants there are does not matter, nor does the recipe's common probability.
         """
         steps = {
             f"transform {i}": f"{step.transform.label}, p {step.p}, {json.dumps(step.parameters, sort_keys=True)}"
             for i, step in enumerate(self.recipe.steps, 1)
         }
         crop = {} if self.recipe.crop is None else {CROP: self.recipe.crop.described}
-        p = {} if self.recipe.p == 1 else {"p": str(self.recipe.p)}
         glass = {} if self.recipe.glass is None else {GLASS: self.recipe.glass.described}
-        return {"seed": str(self.recipe.seed), "variant": str(self.number), **p, **crop, **glass, **steps}
+        return {"seed": str(self.recipe.seed), "variant": str(self.number), **crop, **glass, **steps}
 
     def apply(self, image: Image, sample_id: str) -> Image:
         """Return (H, W, 3). Draws depend only on seed, variant and id, not on the process or the order."""
@@ -48,5 +47,5 @@ class PhotometricVariant(View):
         if self.recipe.crop is not None:
             image = self.recipe.crop.draw(draws)(image)
         cover = None if self.recipe.glass is None else self.recipe.glass.draw(draws)
-        image = apply_steps(self.recipe.steps, image, draws, p=self.recipe.p)
+        image = apply_steps(self.recipe.steps, image, draws)
         return image if cover is None else cover(image)  # last, so that transforms leave the colour of the glass

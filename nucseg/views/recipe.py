@@ -47,8 +47,6 @@ class ViewRecipe:
     variants: int
     seed: int
     steps: tuple[Step, ...]
-    p: float = 1.0
-    """Probability that the colours of an image are changed at all."""
     crop: Crop | None = None
     """How to crop the image; None keeps all of it."""
     glass: Glass | None = None
@@ -56,9 +54,9 @@ class ViewRecipe:
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Names of the built-in recipes: those of colours, and those that crop."""
-    cropping = (entry.name[:-5] for entry in _RECIPES.iterdir() if entry.name.endswith(".toml"))
-    return tuple(sorted((*photometric.recipe_names(), *cropping)))
+    """Names of the built-in recipes: those of colours, and those that crop or cover."""
+    own = (entry.name[:-5] for entry in _RECIPES.iterdir() if entry.name.endswith(".toml"))
+    return tuple(sorted((*photometric.recipe_names(), *own)))
 
 
 def load_recipe(name_or_path: str) -> ViewRecipe:
@@ -106,11 +104,11 @@ def _check_name(name: str, path: str) -> None:
 def _recipe(name: str, written: Mapping[str, Any], where: str) -> ViewRecipe:
     check_keys(written, (*photometric.OF_VIEWS, *photometric.OF_MASKS, "p", "transform"), where)
     keeps_colours = "transform" not in written and any(key in written for key in photometric.OF_MASKS)
-    steps, p = ((), 1.0) if keeps_colours else read_steps(written, where)
+    # the common probability is left out: a variant that is the image itself would be an encoding for nothing
+    steps = () if keeps_colours else read_steps(written, where)[0]
     return ViewRecipe(
         name=name,
         steps=steps,
-        p=p,
         variants=read_integer(written.get("variants", 4), 1, MAX_VARIANTS, f"{where}: variants"),
         seed=read_integer(written.get("seed", 0), 0, 2**32 - 1, f"{where}: seed"),
         crop=_crop(written.get("crop"), f"{where}, crop"),

@@ -53,9 +53,9 @@ def check_choice(config: Any, name: str, choices: tuple[str, ...]) -> None:
     """Raise ConfigError unless the field of that name is one of the choices."""
     value = getattr(config, name)
     if value not in choices:
-        raise ConfigError(
-            f"{name} must be {' or '.join(choices)}, got {value!r}. {suggestion(value, choices)}".rstrip()
-        )
+        *others, last = choices
+        listed = f"{', '.join(others)} or {last}" if others else last
+        raise ConfigError(f"{name} must be {listed}, got {value!r}. {suggestion(value, choices)}".rstrip())
 
 
 def check_at_least(config: Any, minimum: int, names: Iterable[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -36,8 +36,8 @@ class ColourSpec:
     recipe: PhotometricRecipe
 
     def change(self, seed: int, image_id: str) -> Change:
-        """The change of one image: for a recipe, what a training with this seed draws in its first epoch."""
-        return partial(self.recipe.apply, seed=seed, epoch=0, sample_id=image_id)
+        """The change of one image: what a training with this seed draws in its first epoch for an image it changes."""
+        return partial(replace(self.recipe, p=1.0).apply, seed=seed, epoch=0, sample_id=image_id)
 
 
 def select_colours(names: Sequence[str]) -> tuple[ColourSpec, ...]:

@@ -7,6 +7,7 @@ from math import hypot, prod, sqrt
 from pathlib import Path
 
 from nucseg.data import Entry, Sample
+from nucseg.data.conversion import conversion_of
 from nucseg.data.file_entries import ImageFileEntry
 from nucseg.data.official_splits import plain_name
 from nucseg.data.slides import ArraySlide, Slide, open_slide
@@ -17,7 +18,7 @@ from nucseg_pipeline.evaluation.test_sets import TestSet
 from nucseg_pipeline.predict.predictor import Predictor
 from nucseg_pipeline.runs.run import Run
 
-MUCH_LARGER = 1.5
+SHRUNK_FACTOR = 1.5
 """Images whose longest side exceeds that of the training images by more than this factor are reported as shrunk."""
 
 METHOD_NOTE = (
@@ -92,7 +93,7 @@ class TilePredictions:
     def _scored(self, predictor: Predictor, info: RowInfo) -> ScoredImage:
         entry = self._entries[info.id]
         sample = read_unchanged(entry, info)
-        slide = _opened(entry, sample, predictor.convert)
+        slide = _opened(entry, sample, conversion_of(self._store.preparation))
         try:
             prediction = predictor.prediction_for(slide, info.mpp)
             maps, instances = prediction.whole()
@@ -135,11 +136,11 @@ def shrunk_note(test_set: TestSet, configurations: Iterable[Configuration], by_t
         run = configuration.first
         ids = {image_id for name in configuration.runs for image_id in test_set.ids.get(name, ())}
         factors = sorted(_times_larger(infos[image_id], run) for image_id in ids)
-        larger = [f"{factor:.1f}" for factor in factors if factor > MUCH_LARGER]
+        larger = [f"{factor:.1f}" for factor in factors if factor > SHRUNK_FACTOR]
         if larger:
             times = " to ".join(dict.fromkeys((larger[0], larger[-1])))
             note = (
-                f"{len(larger)} of {len(factors)} images are {times} times as large as the training images (longest "
+                f"{len(larger)} of {len(factors)} images are {times} times as long as the training images (longest "
                 f"side {run.inputs.native_px} px). They were shrunk to the same square, so their nuclei are smaller "
                 f"than in training by this factor. Score them by tiles: `{by_tiles}`."
             )

@@ -329,6 +329,11 @@ def test_white_estimates_glass_beside_black_and_pen() -> None:
         (DEGENERATE["1 x 1"], "too little"),
         (DEGENERATE["two colours"], "no glass|too little"),
         (lit((240, 240, 240), glass=0) // 2, "no glass"),
+        (
+            np.full((64, 64, 3), (228, 198, 218), np.uint8) - np.arange(64, dtype=np.uint8)[:, None, None] // 32,
+            "no glass",
+        ),
+        (np.random.default_rng(0).normal((225, 215, 222), 12, (64, 64, 3)).clip(0, 255).astype(np.uint8), "no glass"),
     ],
 )
 def test_white_leaves_an_image_without_glass(image, reason) -> None:

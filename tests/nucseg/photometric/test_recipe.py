@@ -25,23 +25,23 @@ def test_none_changes_nothing() -> None:
 
 @pytest.mark.parametrize("name", ["laboratories", "papers", "stain"])
 def test_draws_depend_on_seed_epoch_and_id_alone(name: str) -> None:
-    cases = [(seed, epoch, sample_id) for seed in (0, 1) for epoch in (0, 1, 2) for sample_id in ("a", "b", "c")]
+    cases = [(seed, epoch, sample_id) for seed in (0, 1) for epoch in (0, 1, 2) for sample_id in "abcdef"]
     recipe, again = PhotometricRecipe.named(name), PhotometricRecipe.named(name)
     before = IMAGE.copy()
 
     drawn = [recipe.apply(IMAGE, *case).tobytes() for case in cases]
 
     assert [again.apply(IMAGE, *case).tobytes() for case in reversed(cases)] == drawn[::-1]
-    assert len(set(drawn)) > len(cases) // 2
+    assert len(set(drawn)) > len(cases) // 3
     np.testing.assert_array_equal(IMAGE, before)
 
 
-def test_laboratories_leaves_about_one_image_in_five_as_it_is() -> None:
+def test_laboratories_leaves_about_half_of_the_images_as_they_are() -> None:
     recipe = PhotometricRecipe.named("laboratories")
 
     unchanged = [recipe.apply(IMAGE, 0, epoch, str(number)) is IMAGE for epoch in range(20) for number in range(20)]
 
-    assert 0.14 < np.mean(unchanged) < 0.26
+    assert 0.43 < np.mean(unchanged) < 0.57
 
 
 def test_laboratories_makes_a_dark_image_as_bright_as_those_of_other_laboratories() -> None:

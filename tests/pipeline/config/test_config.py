@@ -146,7 +146,7 @@ def test_a_stain_that_contradicts_the_name_is_refused_with_a_way_out(wanted: dic
     [
         ({"runs": ()}, "at least one run"),
         ({"runs": (Path("runs/a"), Path("runs/../runs/a"))}, "twice"),
-        ({"grid": "512"}, "grid must be 256 or native or tiles, got '512'"),
+        ({"grid": "512"}, "grid must be 256, native or tiles, got '512'"),
         ({"datasets": ("conic", "conic")}, "once, got conic, conic"),
         ({"datasets": ("../conic",)}, "dataset must be a name"),
         ({"source": Path("here")}, "goes with grid native or tiles"),

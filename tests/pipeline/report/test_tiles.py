@@ -158,7 +158,7 @@ def test_a_report_on_shrunk_images_says_so_and_names_the_command(
     result, _ = by_tiles(*RUNS, grid="256", n_images=0)
 
     (note,) = [note for note in result.summaries[0].notes if "shrunk" in note]
-    assert note.startswith("guided, unguided: 2 of 3 images are 2.0 to 3.9 times as large as the training images (long")
+    assert note.startswith("guided, unguided: 2 of 3 images are 2.0 to 3.9 times as long as the training images (long")
     assert f"`nucseg report {place / 'guided'} {place / 'unguided'} --dataset foreign --grid tiles" in note
 
 
