@@ -94,6 +94,11 @@ def _check_name(name: str, path: str) -> None:
             f"The views of {path} would be called {name!r}-1 and so on, but names of views contain letters, digits, _ "
             "and - only. Rename the file."
         )
+    if name in recipe_names() and name != path:
+        raise ConfigError(
+            f"The views of {path} would be called {name}-1 and so on, as those of the recipe {name} of the package. "
+            "Rename the file."
+        )
     if name.lower() == "identity" or name.lower().startswith("d4"):
         raise ConfigError(
             f"The views of {path} would be called {name}-1 and so on, but identity and names that start with d4 are "

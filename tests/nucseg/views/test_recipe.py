@@ -90,7 +90,7 @@ def test_any_other_transform_is_unknown(mine, name) -> None:
         views_named(str(mine))
 
 
-@pytest.mark.parametrize("name", ["identity", "Identity", "d4", "d4-1", "D4x"])
+@pytest.mark.parametrize("name", ["identity", "Identity", "d4", "d4-1", "D4x", "stain", "glass"])
 def test_reserved_names_are_refused(tmp_path, name) -> None:
     file = tmp_path / f"{name}.toml"
     file.write_text(JITTER)

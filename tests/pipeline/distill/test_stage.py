@@ -387,7 +387,7 @@ def test_data_sets_of_two_teachers_are_not_mixed(distilling: Configure, tmp_path
     [
         ({"dataset": ()}, "must name at least one data set"),
         ({"dataset": ("a", "a")}, "must name at least one data set, and each once"),
-        ({"size": "tiny"}, "size must be small or medium or large, got 'tiny'"),
+        ({"size": "tiny"}, "size must be small, medium or large, got 'tiny'"),
         ({"mixed_precision": "fp16"}, "mixed_precision must be no or bf16"),
         ({"views": ("d4", "d4")}, "views must name each kind of view once"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),

@@ -199,7 +199,7 @@ def test_a_kept_array_that_is_not_what_was_written_for_the_run_is_refused(
         ({"views": "d4", "augmentation": "none"}, "augmentation none or replay none"),
         ({"views": "d4", "replay": "none"}, "augmentation none or replay none"),
         ({"views": "../d4"}, "views must be identity, d4 or the name"),
-        ({"replay": "guess"}, "replay must be corrected or learned or plain or none"),
+        ({"replay": "guess"}, "replay must be corrected, learned, plain or none"),
         ({"augmentation": "rotations"}, "no such file. Known: none, d4, papers"),
     ],
 )
