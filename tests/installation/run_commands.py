@@ -238,10 +238,12 @@ def compare() -> None:
     nucseg("ablate", "table.toml", *options({**table, "encoder": "student", "dataset": "mine", "out": "table"}))
     for recipe in names("ablate", "recipe"):  # the data set is not here, so that nothing is trained
         nucseg("ablate", recipe, *options({**table, "dataset": "nuinsseg", "out": f"{recipe}-table"}), status=(1,))
-    measured = {"dataset": "mine", "encoder": "student", "images": 2, "calibration_images": 1, "threads": 1}
+    measured = {
+        "dataset": "mine", "encoder": "student", "format": "f16", "images": 2, "calibration_images": 1, "threads": 1
+    }  # fmt: skip
     changes = {option: set(names("fidelity", field)) for field, option in FIDELITY_CHANGES.items()}
     words = [word for option in changes for name in sorted(changes[option] - {"none"}) for word in (option, name)]
-    nucseg("fidelity", *options({**measured, "format": "f16"}), *words)
+    nucseg("fidelity", *options(measured), *words)
     for option, other in permutations(changes):
         nucseg("fidelity", *options({**measured, "out": f"without{option}"}), option, "none", other, "papers")
     distilled = {"dataset": ("mine",), "teacher": "student", "format": "f16", "epochs": 1, "threads": 1}
