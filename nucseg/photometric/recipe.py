@@ -32,6 +32,9 @@ OF_VIEWS = ("variants", "seed")
 OF_MASKS = ("crop", "glass")
 """Tables of views that masks follow."""
 
+_VIEWS = ("crops", "glass")
+"""Recipes that only `nucseg.views` has."""
+
 _RECIPES = resources.files("nucseg.photometric") / "recipes"
 
 _GEOMETRIC = re.compile(
@@ -149,10 +152,13 @@ def _read(name: str) -> bytes:
     if name in recipe_names():
         return built_in(name)
     try:
+        if not name:
+            raise FileNotFoundError  # as a path, it would be the current folder
         return read_toml(name)
     except FileNotFoundError:
+        of_views = f" {name} is a recipe of --views." if name in _VIEWS else ""
         raise ConfigError(
-            f"There is no photometric recipe {name!r}, and no such file. {known(name, photometric_names())}"
+            f"There is no photometric recipe {name!r}, and no such file.{of_views} {known(name, photometric_names())}"
         ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"The photometric recipe {name!r} cannot be read: {error}. Give another file.") from None

@@ -1,4 +1,4 @@
-"""Recipes of views in TOML: photometric transforms in order, the number of variants, and a crop.
+"""Recipes of views in TOML: photometric transforms in order, the number of variants, a crop and glass.
 
 variants = 4
 seed = 0
@@ -81,8 +81,8 @@ def _read(name: str) -> bytes:
     except FileNotFoundError:
         valid = ("identity", "d4", *recipe_names())
         raise ConfigError(
-            f"There are no views {name!r}, and no such file. {known(name, valid)} For a photometric recipe of your "
-            "own, give its path, path/to/NAME.toml."
+            f"There are no views {name!r}, and no such file. {known(name, valid)} For a view recipe of your own, "
+            "give its path, path/to/NAME.toml."
         ) from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"The recipe {name!r} cannot be read: {error}. Choose another file.") from None

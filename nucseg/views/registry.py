@@ -20,7 +20,7 @@ def views_named(text: str) -> tuple[View, ...]:
     """Return the views that a name stands for, without the unchanged image.
 
     Args:
-        text: `identity`: none; `d4`: the seven other orientations; the name of a built-in photometric recipe, or the
+        text: `identity`: none; `d4`: the seven other orientations; the name of a built-in view recipe, or the
             path of your own: its variants.
 
     Raises:

@@ -27,8 +27,7 @@ class EmbedConfig:
     """Storage format of the embeddings: f16, f32 (exact), i8 (half the size of f16) or i6 (a third)."""
     views: str = "identity"
     """Further views of each image to embed: identity (none), d4 (the seven other orientations), crops, glass (a
-    part is covered by glass or black), or the variants of a photometric recipe: stain, papers, laboratories or a
-    file."""
+    part is covered by glass or black), or the variants of a view recipe: stain, papers, laboratories or a file."""
     view_images: int | None = None
     """Number of images to embed these views of, chosen by their ids; 16 are enough for train --replay learned.
     Default: all images."""

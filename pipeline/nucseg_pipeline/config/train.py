@@ -169,9 +169,7 @@ def _check_views(config: TrainConfig) -> None:
     if config.views == "identity":
         return
     if not re.fullmatch(r"\w[\w-]*", config.views):
-        raise ConfigError(
-            f"views must be identity, d4 or the name or file of a photometric recipe, got {config.views!r}."
-        )
+        raise ConfigError(f"views must be identity, d4 or the name or file of a view recipe, got {config.views!r}.")
     if config.fusion == "none":
         raise ConfigError(
             f"views {config.views} are embeddings of other views of the images, but fusion none reads no embedding. "

@@ -31,7 +31,9 @@ class Row:
     scale: Part | None = None
     """(256,) float32, by channel; None where the embedding is floats."""
     pixels: Mapping[str, Tensor] | None = None
-    """`image`, `target` and `ignore` of a batch, for rows that are preloaded on the training device; else None."""
+    """`image`, `target` and `ignore` of a batch, for rows that are preloaded on the training device; else None.
+
+    Without `image` where the row got another one, see `with_image`."""
     block: Tensor | None = None
     """(n, 256, 64, 64): the memory of the embeddings of all rows that were read together; None for preloaded rows."""
 
@@ -45,17 +47,20 @@ class Row:
     @property
     def parts(self) -> dict[str, Part]:
         """The arrays that a batch is stacked from, by name."""
-        sample, pixels = self.sample, dict[str, Part](self.pixels or {})
-        if not pixels:
-            pixels = {"image": sample.image, "target": sample.instances > 0, "ignore": sample.ignore}
+        sample = self.sample
+        if self.pixels is None:
+            pixels: dict[str, Part] = {"target": sample.instances > 0, "ignore": sample.ignore}
+        else:
+            pixels = dict(self.pixels)
+        pixels.setdefault("image", sample.image)
         others = {"embedding": self.embedding, "scale": self.scale, "distance": self.distance}
         return {**pixels, **{name: part for name, part in others.items() if part is not None}}
 
     def with_image(self, image: NDArray[np.uint8]) -> Row:
-        """The row with another image (H, W, 3), on the device where the row is; nothing else changes."""
+        """The row with another image (H, W, 3), on the host; `collate` moves those of a batch together."""
         pixels = self.pixels
         if pixels is not None:
-            pixels = {**pixels, "image": torch.from_numpy(image).to(pixels["image"].device)}
+            pixels = {name: part for name, part in pixels.items() if name != "image"}
         return replace(self, sample=replace(self.sample, image=image), pixels=pixels)
 
     def on(self, device: torch.device, twin: Row | None = None) -> Row:
@@ -106,6 +111,8 @@ def collate(rows: Sequence[Row], device: torch.device = CPU) -> Batch:
     """
     parts = [row.parts for row in rows]
     names = [name for name in parts[0] if name not in ("embedding", "scale")]
+    if not all(isinstance(part["image"], Tensor) for part in parts):  # some were changed on the host
+        parts = [{**part, "image": row.sample.image} for part, row in zip(parts, rows, strict=True)]
     stacked = {name: _stack([part[name] for part in parts], device) for name in names}
     return Batch(
         ids=tuple(row.sample.id for row in rows),

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from nucseg.data.files import some
 from nucseg.data.splits import Split, SplitRow, split
-from nucseg.errors import ConfigError
+from nucseg.errors import ConfigError, suggestion
 from nucseg.views import view_names
 from nucseg.views.registry import D4_VIEWS, IDENTITY
 from nucseg_cache import Embeddings, Key, Store
@@ -79,9 +79,10 @@ class Selection:
         missing = [name for name in wanted if name not in available]
         if missing or not wanted:
             lacking = f", without {', '.join(missing)}" if missing else ""
+            guess = "" if asked in view_names() else f" {suggestion(asked, view_names())}".rstrip()
             raise ConfigError(
                 f"{store.location} has these embeddings in the views {', '.join(sorted(available))}{lacking}, and the "
-                f"training asks for {asked}. Run `{embed_command(store, key, self.config, views=asked)}`."
+                f"training asks for {asked}.{guess} Run `{embed_command(store, key, self.config, views=asked)}`."
             )
         return {name: complete_embeddings(store, key, ids, self.config, name) for name in wanted}
 
@@ -165,7 +166,7 @@ def embed_command(
         store: the store, which may have been moved since the training.
         key: of the embeddings; None if there are none yet.
         training: names the encoder and its file.
-        views: the views to embed; a photometric recipe that is not of the package is a file whose place is not known.
+        views: the views to embed; a view recipe that is not of the package is a file whose place is not known.
         view_images: number of images to embed them of.
     """
     made = key.fields if key else {}

@@ -8,6 +8,7 @@ import pytest
 
 from nucseg.errors import ConfigError
 from nucseg.photometric import PhotometricRecipe, photometric_names
+from nucseg.views import view_names
 
 IMAGE = np.random.default_rng(5).integers(40, 240, (24, 20, 3), dtype=np.uint8)
 BALANCE = '[[transform]]\nname = "WhiteBalance"\nfactor = [0.5, 0.9]\n'
@@ -95,8 +96,11 @@ def test_an_error_says_what_was_expected(mine: Path, written: str, message: str)
 def test_an_unknown_name_suggests_a_known_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no photometric recipe 'laboratory', and no such file\. Did you mean 'lab"):
         PhotometricRecipe.named("laboratory")
-    with pytest.raises(ConfigError, match=r"no photometric recipe 'crops', and .*Known: none, laboratories, papers"):
-        PhotometricRecipe.named("crops")
+    for name in set(view_names()) - {"identity", "d4", *photometric_names()}:
+        with pytest.raises(ConfigError, match=rf"recipe '{name}', .*{name} is a recipe of --views.*Known: none, lab"):
+            PhotometricRecipe.named(name)
+    with pytest.raises(ConfigError, match=r"no photometric recipe '', .*Known: none, laboratories"):
+        PhotometricRecipe.named("")
     with pytest.raises(ConfigError, match="cannot be read"):
         PhotometricRecipe.named(str(tmp_path))
     with pytest.raises(ConfigError, match="neither a file nor JSON"):

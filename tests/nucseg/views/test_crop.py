@@ -1,5 +1,6 @@
 """Crops: which part of an image they show."""
 
+import random
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from nucseg.views import View, views_named
+from nucseg.views.crop import Crop
 
 HEIGHT, WIDTH = 60, 80
 PLACES = np.stack([*np.indices((HEIGHT, WIDTH)), np.zeros((HEIGHT, WIDTH))], axis=-1).astype(np.uint8)
@@ -85,3 +87,19 @@ def test_relative_size_and_position_do_not_depend_on_the_resolution(tmp_path, fa
 
     assert abs(int(small.min()) - int(large.min())) <= 1
     assert abs(int(small.max()) - int(large.max())) <= 1
+
+
+@pytest.mark.parametrize("scale", ["[0.3333333333, 1.0]", "[0.35, 0.7000000001]", "[1.0, 1.0]"])
+def test_a_crop_read_from_its_description_draws_the_same_squares(tmp_path, scale) -> None:
+    (view,) = cropped(tmp_path, scale)
+
+    read = Crop.parse(view.described["crop"])
+
+    draws = [[crop.draw(random.Random(number)) for number in range(5)] for crop in (view.recipe.crop, read)]
+    assert draws[0] == draws[1]
+
+
+def test_stores_know_crops_by_this_description() -> None:
+    described = views_named("crops")[0].described["crop"]
+
+    assert described == "a square of 0.35 to 1 of the shorter side, one of 8 orientations"

@@ -100,12 +100,12 @@ def test_masks_of_a_crop_are_those_of_its_image(side) -> None:
     none = np.zeros((side, side), np.bool_)
     whole = prepare(image, instances, none)
     for view in views_named("crops")[:4]:
-        unjittered = MaskFollower.of(view.described)
-        square = unjittered.crop.draw(draws_for(0, view.number, "a"))
+        follower = MaskFollower.of(view.described)
+        square = follower.crop.draw(draws_for(0, view.number, "a"))
         crop = square(image)
         native = prepare(crop, crop[..., 0].astype(np.int32), np.zeros(crop.shape[:2], np.bool_))
 
-        followed = unjittered.apply(Masks(whole.instances, whole.ignore, whole.size), "a")
+        followed = follower.apply(Masks(whole.instances, whole.ignore, whole.size), "a")
 
         assert followed.size == native.size
         assert not followed.ignore.any()

@@ -1,7 +1,8 @@
-"""Photometric recipes: what they may contain, and the errors for anything else."""
+"""View recipes: what they may contain, and the errors for anything else."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nucseg.errors import ConfigError
@@ -37,6 +38,20 @@ def test_a_recipe_may_leave_out_what_has_a_default(mine) -> None:
     assert (recipe.name, recipe.variants, recipe.seed, recipe.steps[0].p) == ("mine", 4, 0, 1.0)
     assert recipe.steps[0].parameters == {"scale": (0.8, 1.2), "shift": (-0.02, 0.02)}
     assert [view.name for view in views_named(str(mine))] == ["mine-1", "mine-2", "mine-3", "mine-4"]
+
+
+def test_every_variant_changes_an_image_whatever_share_of_images_the_recipe_changes_in_training(mine) -> None:
+    image = np.random.default_rng(0).integers(40, 240, (16, 16, 3), dtype=np.uint8)
+    mine.write_text("variants = 20\n" + JITTER)
+    always = views_named(str(mine))
+    mine.write_text("variants = 20\np = 0.1\n" + JITTER)
+    rarely = views_named(str(mine))
+
+    assert [view.described for view in rarely] == [view.described for view in always]
+    for view, other in zip(rarely, always, strict=True):
+        changed = view.apply(image, "a")
+        assert not np.array_equal(changed, image)
+        np.testing.assert_array_equal(changed, other.apply(image, "a"))
 
 
 @pytest.mark.parametrize(

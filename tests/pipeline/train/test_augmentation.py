@@ -181,6 +181,8 @@ def test_missing_views_are_named_with_the_way_out(with_views: Store, training: C
     (key,) = with_views.keys()
     with pytest.raises(ConfigError, match=r"in the views .*bright-1.*asks for stain. Run .*embed.* --views stain"):
         Selection(training(views="stain"), with_views, key).views(IDS)
+    with pytest.raises(ConfigError, match=r"asks for Stain. Did you mean 'stain'\? Run"):
+        Selection(training(views="Stain"), with_views, key).views(IDS)
     assert Selection(training(), with_views, key).views(IDS) == {}
 
 

@@ -43,7 +43,7 @@ def test_colours_change_and_masks_and_embeddings_stay(pristine_cache: Path, prel
     after, _ = AugmentedDataset(rows, COLOURS, seed=0).read(range(12), epoch=0)
 
     changed = [new != old for new, old in zip(images(after), originals, strict=True)]
-    assert 6 <= sum(changed) < 12
+    assert 3 <= sum(changed) < 12
     assert images(rows.read(range(12), ["identity"] * 12)) == originals  # preloaded rows are not written to
     for new, old in zip(after, before, strict=True):
         np.testing.assert_array_equal(new.sample.instances, old.sample.instances)
@@ -61,7 +61,7 @@ def test_colours_depend_on_seed_epoch_and_id_alone(pristine_cache: Path) -> None
     assert images(AugmentedDataset(open_rows(pristine_cache), COLOURS, seed=1).read(range(12), epoch=0)[0]) not in (
         of_epochs
     )
-    assert sum(first != second for first, second in zip(*of_epochs, strict=True)) > 6
+    assert sum(first != second for first, second in zip(*of_epochs, strict=True)) > 3
 
 
 def test_rows_on_a_device_take_the_same_colours_there(pristine_cache: Path) -> None:
