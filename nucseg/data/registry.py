@@ -60,5 +60,6 @@ def open_dataset(name: str, source: Path | None) -> DataSet:
         ) from None
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(f"{folder} {state}. Give the folder of the data set {name} (--source DIR).")
+        content = "the images and masks" if release is own_folder.RELEASE else f"the data set {name}"
+        raise DataError(f"{folder} {state}. Give the folder of {content} (--source DIR).")
     return _READERS[release](folder)

@@ -12,6 +12,7 @@ An image is one tile, encoded and predicted as `nucseg predict` does it.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from nucseg.data import prepare
 from nucseg.data.sample import Entry, Sample
+from nucseg.errors import NucsegError
 from nucseg.metrics.overlap import count_pixels, dice
 from nucseg.nuclei.instances import foreground
 from nucseg.tiling import TileGrid
@@ -113,4 +115,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except NucsegError as error:
+        sys.exit(f"error: {error}")

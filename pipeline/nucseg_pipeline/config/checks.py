@@ -63,7 +63,8 @@ def check_at_least(config: Any, minimum: int, names: Iterable[str]) -> None:
     for name in names:
         value = getattr(config, name)
         if value is not None and not minimum <= value < COUNT_LIMIT:
-            raise ConfigError(f"{name} must be at least {minimum} and below {COUNT_LIMIT:,}, got {value}.")
+            limit = f"at least {minimum}" if value < minimum else f"below {COUNT_LIMIT:,}"
+            raise ConfigError(f"{name} must be {limit}, got {value}.")
 
 
 def check_filled(config: Any, names: Iterable[str]) -> None:

@@ -43,8 +43,8 @@ class FidelityConfig:
     calibration_images: int = 8
     """Number of training images to fit the channel mixing of learned replay to; 0 leaves learned replay out."""
     transforms: tuple[str, ...] = ()
-    """Motions to measure: d4, papers, the name of one motion, a file of transforms, or none. Default: D4, small affine
-    and elastic ones, and a few mild ones."""
+    """Motions to measure: d4, papers, scale, the name of one motion, a file of transforms, or none. Default: D4, small
+    affine and elastic ones, and a few mild ones."""
     photometric: tuple[str, ...] = ()
     """Changes of colour to measure, with the cached embedding left as it is: a recipe of `train --photometric`, the
     name of one change, a file of transforms, all, or none. Default: every recipe, and one change of each kind."""

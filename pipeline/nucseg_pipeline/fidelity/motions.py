@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from nucseg.errors import ConfigError, known
-from nucseg.replay import Geometry, Motions
+from nucseg.replay import Geometry, Motions, geometry_names
 from nucseg.views.orientation import MOVES
 from nucseg_pipeline.config.fidelity import NONE
 
@@ -67,7 +67,7 @@ def select_motions(names: Sequence[str]) -> tuple[MotionSpec, ...]:
 
 def motion_names() -> tuple[str, ...]:
     """Names accepted by `select_motions`, which also takes a file of transforms."""
-    return ("d4", *known_motions(), "papers", "scale", NONE)
+    return ("d4", *known_motions(), *_recipes(), NONE)
 
 
 @cache
@@ -94,8 +94,13 @@ def _geometry(steps: Sequence[object]) -> Geometry:
     return Geometry.named(json.dumps(list(steps)))
 
 
+def _recipes() -> tuple[str, ...]:
+    """The augmentations of the package that are recipes; D4 is measured element by element."""
+    return tuple(name for name in geometry_names() if name not in (NONE, "d4"))
+
+
 def _from_file(name: str) -> MotionSpec:
     """A file of transforms, or an augmentation of the package."""
-    if name not in ("papers", "scale") and not Path(name).is_file():
+    if name not in _recipes() and not Path(name).is_file():
         raise ConfigError(f"No motion is called {name!r}, and there is no such file. {known(name, motion_names())}")
     return MotionSpec(name, name, Geometry.named(name))

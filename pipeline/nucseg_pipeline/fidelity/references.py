@@ -113,7 +113,7 @@ def evaluate_motions(
     mapped = [number for number, (_, motions) in enumerate(drawn) if motions.mapped]
     to_encode = [Motions.of_elements([element]) for element in elements] + [drawn[number][1] for number in mapped]
     moved = (moved_native(image.native, motions) for motions in to_encode)
-    embeddings = list(encode_each(encoder, moved, on_encoded))
+    embeddings = [embedding for _, embedding in encode_each(encoder, moved, on_encoded)]
     exact = {**image.exact, **dict(zip(elements, embeddings, strict=False))}
     of_mapped = dict(zip(mapped, embeddings[len(elements) :], strict=True))
     for number, (spec, motions) in enumerate(drawn):
@@ -140,9 +140,8 @@ def evaluate_colours(
     """
     size, cached = image.native.shape[:2], image.exact[0].float()
     inside = cells_inside(size, Motions.of_elements([0]), cached.shape[-1])
-    changed = [change(image.native) for change in changes.values()]
-    embeddings = encode_each(encoder, changed, on_encoded)
-    for name, other, true in zip(changes, changed, embeddings, strict=True):
+    changed = (change(image.native) for change in changes.values())
+    for name, (other, true) in zip(changes, encode_each(encoder, changed, on_encoded), strict=True):
         shift = (true - cached)[:, inside].mean(dim=1)
         compared = {CACHED: cached, SHIFTED: cached + shift[:, None, None]}
         agreements = {column: agreement(true, embedding, means, inside) for column, embedding in compared.items()}
@@ -153,15 +152,16 @@ def orientations(image: ImageEmbeddings, encoder: Encoder, on_encoded: OnEncoded
     """The true embeddings of the eight orientations of an image, (8, C, G, G), in the order of `d4.ELEMENTS`."""
     elements = image.missing(d4.ELEMENTS)
     moved = (moved_native(image.native, Motions.of_elements([element])) for element in elements)
-    exact = {**image.exact, **dict(zip(elements, encode_each(encoder, moved, on_encoded), strict=True))}
+    encoded = (embedding for _, embedding in encode_each(encoder, moved, on_encoded))
+    exact = {**image.exact, **dict(zip(elements, encoded, strict=True))}
     return torch.stack([exact[element].float() for element in d4.ELEMENTS])
 
 
-def encode_each(encoder: Encoder, images: Iterable[Image], on_encoded: OnEncoded) -> Iterator[Tensor]:
-    """Encode images (H, W, 3) in batches; yields (C, G, G)."""
+def encode_each(encoder: Encoder, images: Iterable[Image], on_encoded: OnEncoded) -> Iterator[tuple[Image, Tensor]]:
+    """Encode images (H, W, 3) in batches, so that one batch is in memory; yields each with its embedding (C, G, G)."""
     remaining = iter(images)
     while batch := list(islice(remaining, max(encoder.batch_size, MIN_BATCH))):
         started = time.perf_counter()
         embeddings = encoder.encode(batch)
         on_encoded(len(batch), time.perf_counter() - started)
-        yield from map(torch.from_numpy, embeddings)
+        yield from zip(batch, map(torch.from_numpy, embeddings), strict=True)

@@ -38,6 +38,9 @@ from nucseg_pipeline.runs.selection import Selection, complete_embeddings, embed
 MIN_IMAGES = 2
 """The minimum number of test images for an interval."""
 
+FEW_IMAGES = 8
+"""With fewer test images, notes warn that the recommendation is uncertain."""
+
 
 @dataclass(frozen=True, eq=False)
 class FidelitySetup:
@@ -98,6 +101,11 @@ class FidelitySetup:
         notes = [*self.parts.notes, *self.store.notes, str(self.store.recorded(self.key).get("note", ""))]
         if len(self.measured) < self.config.images:
             notes.append(f"The test part has {len(self.measured)} images, {self.config.images} were requested.")
+        if len(self.measured) < FEW_IMAGES:
+            notes.append(
+                f"Only {len(self.measured)} images were measured: the intervals are too narrow and the recommendation "
+                f"is uncertain. Measure at least {FEW_IMAGES}."
+            )
         n_oblong = sum(len(set(self.natives[image_id].shape[:2])) > 1 for image_id in self.measured)
         if n_oblong:
             notes.append(

@@ -61,7 +61,7 @@ class TilePredictions:
         # predict normalises the stain itself, fitted to the tiles with tissue
         self._entries = native_entries(test_set.store, plain_name(test_set.store.dataset), test_set.all_ids, source)
         self._opened: tuple[Run, Predictor] | None = None
-        self._unscaled: set[str] = set()
+        self._assumed: set[str] = set()
         runs = [run for _, run in test_set.scored_runs(configurations)]
         for run in {run.inputs.embedding_hash: run for run in runs}.values():
             self._predictor(run)
@@ -69,11 +69,11 @@ class TilePredictions:
     @property
     def notes(self) -> tuple[str, ...]:
         """How images were predicted, and for how many the magnification was not known."""
-        if not self._unscaled:
+        if not self._assumed:
             return (METHOD_NOTE,)
         return (
             METHOD_NOTE,
-            f"{len(self._unscaled)} images are assumed to have the magnification of the training images, because the "
+            f"{_images(len(self._assumed))} assumed to have the magnification of the training images, because the "
             "microns per pixel of one or the other are not known.",
         )
 
@@ -100,7 +100,7 @@ class TilePredictions:
         finally:
             slide.close()
         if prediction.scale.warning:
-            self._unscaled.add(info.id)
+            self._assumed.add(info.id)
         return ScoredImage(
             id=info.id,
             group=info.group,
@@ -116,6 +116,12 @@ class TilePredictions:
             scale=sqrt(prod(prediction.tiled.network_px)),
             diagonal_px=hypot(*instances.shape),
         )
+
+
+def _images(n: int, n_subject: int | None = None) -> str:
+    """A number of images with the verb, which agrees with `n_subject` where that many of them are meant."""
+    is_one = (n if n_subject is None else n_subject) == 1
+    return f"{n} image{'' if n == 1 else 's'} {'is' if is_one else 'are'}"
 
 
 def _opened(entry: Entry, sample: Sample, convert: str) -> Slide:
@@ -140,9 +146,9 @@ def shrunk_note(test_set: TestSet, configurations: Iterable[Configuration], by_t
         if larger:
             times = " to ".join(dict.fromkeys((larger[0], larger[-1])))
             note = (
-                f"{len(larger)} of {len(factors)} images are {times} times as long as the training images (longest "
-                f"side {run.inputs.native_px} px). They were shrunk to the same square, so their nuclei are smaller "
-                f"than in training by this factor. Score them by tiles: `{by_tiles}`."
+                f"{len(larger)} of {_images(len(factors), len(larger))} {times} times as long as the training images "
+                f"(longest side {run.inputs.native_px} px). They were shrunk to the same square, so their nuclei are "
+                f"smaller than in training by this factor. Score them by tiles: `{by_tiles}`."
             )
             names_by_note.setdefault(note, []).append(configuration.name)
     return tuple(f"{', '.join(names)}: {note}" for note, names in names_by_note.items())

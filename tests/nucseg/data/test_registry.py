@@ -38,7 +38,7 @@ def test_a_generated_data_set_takes_no_source(tmp_path) -> None:
 def test_a_source_that_is_not_a_folder_is_named(tmp_path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(DataError, match="nowhere does not exist"):
+    with pytest.raises(DataError, match=r"nowhere does not exist\. Give the folder of the images and masks"):
         open_dataset("folder", tmp_path / "nowhere")
     with pytest.raises(DataError, match="file is not a folder"):
         open_dataset("folder", tmp_path / "file")

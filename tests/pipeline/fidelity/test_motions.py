@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from nucseg.errors import ConfigError
-from nucseg.replay import Motions
-from nucseg_pipeline.fidelity.motions import BENDS, TURNS, known_motions, select_motions
+from nucseg.replay import Motions, geometry_names
+from nucseg_pipeline.fidelity.motions import BENDS, TURNS, known_motions, motion_names, select_motions
 
 SIDE = 64
 
@@ -47,6 +47,13 @@ def test_a_file_of_transforms_is_a_motion_of_its_own(tmp_path: Path) -> None:
 def test_an_unknown_motion_is_refused() -> None:
     with pytest.raises(ConfigError, match="No motion is called 'halfturn'"):
         select_motions(["halfturn"])
+
+
+def test_every_recipe_of_the_package_can_be_measured() -> None:
+    recipes = [name for name in geometry_names() if name not in ("none", "d4")]
+
+    assert [spec.name for spec in select_motions(recipes)] == recipes
+    assert set(recipes) <= set(motion_names())
 
 
 def test_none_selects_no_motion() -> None:

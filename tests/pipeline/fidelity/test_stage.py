@@ -22,6 +22,7 @@ from nucseg_cache import EmbeddingNotFound, Key, Store, StoreNotFound
 from nucseg_pipeline.cli import app
 from nucseg_pipeline.config import EmbedConfig, FidelityConfig
 from nucseg_pipeline.embed.stage import embed
+from nucseg_pipeline.fidelity.references import ImageEmbeddings, evaluate_colours
 from nucseg_pipeline.fidelity.stage import FidelityResult, fidelity
 
 SIDE, N_GROUPS = 64, 10
@@ -425,6 +426,24 @@ def test_more_images_than_available_is_noted(following_place: Path, following: K
 
     assert len(content(result)["images"]) == 4
     assert "The test part has 4 images, 16 were requested." in result.notes
+    assert [note for note in result.notes if note.startswith("Only 4 images were measured")]
+
+
+def test_colours_are_changed_a_batch_at_a_time() -> None:
+    encoder = Blue()
+    native = np.zeros((SIDE, SIDE, 3), np.uint8)
+    image = ImageEmbeddings(native, {0: torch.from_numpy(encoder.run([native])[0])})
+    encoded_before: list[int] = []
+
+    def change(image: Any) -> Any:
+        encoded_before.append(encoder.n_encoded)
+        return image
+
+    encoder.n_encoded = 0
+    results = evaluate_colours(image, dict.fromkeys("abcdefg", change), encoder, torch.zeros(256), lambda n, s: None)
+
+    assert [result.name for result in results] == list("abcdefg")
+    assert encoded_before == [0, 0, 0, 3, 3, 3, 6]
 
 
 def test_the_command_prints_errors_advice_and_the_folder(
@@ -498,7 +517,8 @@ def test_a_test_part_of_one_image_is_too_few(following: KnownEncoder, tmp_path: 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"images": 1}, "at least 2"), ({"calibration_images": -1}, "at least 0"), ({"transforms": ("d4", "d4")}, "once"),
+    [({"images": 1}, "images must be at least 2, got 1"), ({"images": 2**63}, "images must be below 9,223"),
+     ({"calibration_images": -1}, "at least 0"), ({"transforms": ("d4", "d4")}, "once"),
      ({"photometric": ("stain", "stain")}, "once"), ({"photometric": ("none", "stain")}, "cannot be combined"),
      ({"transforms": ("d4", "none")}, "cannot be combined"),
      ({"transforms": ("none",), "photometric": ("none",)}, "nothing to measure"),

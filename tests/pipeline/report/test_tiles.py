@@ -183,7 +183,7 @@ def test_sizes_are_compared_in_microns_where_both_resolutions_are_known(
 
     notes = shrunk_note(test_set, [SimpleNamespace(name="run", runs={"run": run}, first=run)], "nucseg report")
 
-    assert [note.split(" times ")[0] for note in notes] == ([f"run: 1 of 1 images are {times}"] if times else [])
+    assert [note.split(" times ")[0] for note in notes] == ([f"run: 1 of 1 image is {times}"] if times else [])
 
 
 def test_what_is_missing_is_said_before_anything_is_predicted(
