@@ -49,5 +49,4 @@ def _looked_up(image: Image, table: Image) -> Image:
     """Replace the grey levels by a table (256,), or (256, 3) with one for each channel."""
     import cv2
 
-    changed: Image = cv2.LUT(image, table.reshape(1, 256, -1))  # type: ignore[assignment]
-    return changed
+    return np.asarray(cv2.LUT(image, table.reshape(1, 256, -1)), np.uint8)

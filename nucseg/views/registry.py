@@ -2,8 +2,8 @@
 
 from nucseg.views.base import View
 from nucseg.views.orientation import MOVES, Orientation
-from nucseg.views.photometric import PhotometricVariant
 from nucseg.views.recipe import load_recipe, recipe_names
+from nucseg.views.variant import RecipeVariant
 
 IDENTITY = "identity"
 """Name of the view that is the unchanged image."""
@@ -31,7 +31,7 @@ def views_named(text: str) -> tuple[View, ...]:
     if text == _D4:
         return tuple(Orientation(element) for element in range(1, len(MOVES) + 1))
     recipe = load_recipe(text)
-    return tuple(PhotometricVariant(recipe, number) for number in range(1, recipe.variants + 1))
+    return tuple(RecipeVariant(recipe, number) for number in range(1, recipe.variants + 1))
 
 
 D4_VIEWS = tuple(view.name for view in views_named(_D4))

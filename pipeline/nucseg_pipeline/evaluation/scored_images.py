@@ -58,6 +58,35 @@ class ScoredImage:
     diagonal_px: float
     """Diagonal of the image in pixels of this grid."""
 
+    @classmethod
+    def of(
+        cls,
+        row: RowInfo | SampleRow,
+        pixels: Pixels,
+        probability: Map,
+        distance: Map | None,
+        *,
+        scale: float,
+        separated: InstanceMap | None = None,
+    ) -> ScoredImage:
+        """The image of a store's row, with its pixels and its prediction on one grid."""
+        image, instances, ignore = pixels
+        return cls(
+            id=row.id,
+            group=row.group,
+            stratum=row.stratum,
+            image_digest=row.image_digest,
+            mask_digest=row.mask_digest,
+            image=image,
+            instances=instances,
+            ignore=ignore,
+            probability=probability,
+            distance=distance,
+            separated=separated,
+            scale=scale,
+            diagonal_px=hypot(*instances.shape),
+        )
+
     def predicted(self, rule: InstanceRule) -> InstanceMap:
         """(H, W), predicted nuclei by a run's rule, whose lengths and areas are scaled to this grid."""
         if self.separated is not None:
@@ -85,21 +114,8 @@ def _on_native_grid(prediction: Prediction, entries: Mapping[str, Entry]) -> Sco
 
 
 def _scored(prediction: Prediction, pixels: Pixels, resample: Callable[[Map], Map], scale: float) -> ScoredImage:
-    row, (image, instances, ignore) = prediction.sample, pixels
-    return ScoredImage(
-        id=row.id,
-        group=row.group,
-        stratum=row.stratum,
-        image_digest=row.image_digest,
-        mask_digest=row.mask_digest,
-        image=image,
-        instances=instances,
-        ignore=ignore,
-        probability=resample(prediction.probability),
-        distance=None if prediction.distance is None else resample(prediction.distance),
-        scale=scale,
-        diagonal_px=hypot(*instances.shape),
-    )
+    distance = None if prediction.distance is None else resample(prediction.distance)
+    return ScoredImage.of(prediction.sample, pixels, resample(prediction.probability), distance, scale=scale)
 
 
 def native_grid(store: Store, ids: tuple[str, ...], source: Path | None) -> Grid:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
+
 from nucseg.errors import ConfigError, known
 from nucseg.photometric import PhotometricRecipe
 from nucseg.photometric.recipe import Step, recipe_names
@@ -125,7 +127,7 @@ def _step(change: Change) -> Step:
 def _gray(image: Image) -> Image:
     import cv2
 
-    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)  # type: ignore[return-value]
+    return np.asarray(cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB), np.uint8)
 
 
 def _from_file(name: str) -> ColourSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import hypot, prod, sqrt
+from math import prod, sqrt
 from pathlib import Path
 
 from nucseg.data import Entry, Sample
@@ -101,20 +101,14 @@ class TilePredictions:
             slide.close()
         if prediction.scale.warning:
             self._assumed.add(info.id)
-        return ScoredImage(
-            id=info.id,
-            group=info.group,
-            stratum=info.stratum,
-            image_digest=info.image_digest,
-            mask_digest=info.mask_digest,
-            image=sample.image,
-            instances=sample.instances,
-            ignore=sample.ignore,
-            probability=maps[0],
-            distance=maps[1] if len(maps) > 1 else None,
-            separated=instances,
+        probability, *distance = maps
+        return ScoredImage.of(
+            info,
+            (sample.image, sample.instances, sample.ignore),
+            probability,
+            distance[0] if distance else None,
             scale=sqrt(prod(prediction.tiled.network_px)),
-            diagonal_px=hypot(*instances.shape),
+            separated=instances,
         )
 
 

@@ -28,7 +28,7 @@ class Augmentation:
     replay: Replay | None
     """How embeddings follow their images; None leaves them as they are, which is wrong and meant for comparison."""
     views: tuple[str, ...] = ()
-    """The views besides the identity: the seven others of D4, photometric variants, or none."""
+    """The views besides the identity: the seven others of D4, the variants of a recipe, or none."""
     photometric: PhotometricRecipe = field(default_factory=PhotometricRecipe)
     """How the colours of an image change; its masks and its cached embedding stay as they are."""
 

@@ -1,4 +1,4 @@
-"""Variants of an image: a recipe's crop, transforms in order, and glass, with parameters drawn for each image."""
+"""Variants of an image: the crop, glass and transforms of a recipe, with parameters drawn for each image."""
 
 import json
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from nucseg.views.recipe import ViewRecipe
 
 
 @dataclass(frozen=True)
-class PhotometricVariant(View):
+class RecipeVariant(View):
     """One of a recipe's variants."""
 
     recipe: ViewRecipe
